@@ -1,0 +1,33 @@
+PYTHON ?= python3
+BIN = .venv/bin
+RELEASES ?= 0.6.2 0.8.2 0.9.0 0.13.2 0.21.2
+
+.PHONY: demo test compat lint
+.DEFAULT_GOAL := test
+
+.venv/.run: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -e .
+	touch $@
+
+.venv/.dev: .venv/.run
+	$(BIN)/pip install -q torch==2.13.0
+	$(BIN)/pip install -q -e '.[dev]'
+	touch $@
+
+demo: .venv/.run  ## scan a real AdaLoRA adapter with rank-0 layers, and repair it
+	-$(BIN)/ckpt-doctor scan fixtures/adalora-rank0-0.17.1
+	rm -rf build/demo
+	$(BIN)/ckpt-doctor fix fixtures/adalora-rank0-0.17.1 build/demo
+	$(BIN)/ckpt-doctor scan build/demo
+
+test: .venv/.dev lint
+	$(BIN)/python -m pytest -q -m 'not compat'
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+compat: .venv/.dev  ## prove each fixture, before and after, in real PEFT releases
+	scripts/make_peft_venvs.sh .venvs $(RELEASES)
+	PEFT_VENVS=.venvs $(BIN)/python -m pytest -q -m compat

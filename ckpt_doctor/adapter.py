@@ -1,0 +1,105 @@
+"""The one type that everything shares: an adapter is a config and a table of tensors, each a run of bytes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+DTYPE_BITS = {
+    "BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8,
+    "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
+    "C64": 64, "F64": 64, "I64": 64, "U64": 64,
+}  # fmt: skip
+"""Bits of one element, by the dtype's name in the safetensors format (safetensors 0.8, `tensor.rs: Dtype`)."""
+
+
+class AdapterError(Exception):
+    """Something could not be examined; the message is one sentence for a person."""
+
+
+class DamagedFile(Exception):  # noqa: N818 - it is a diagnosis that becomes a finding, not an error of ours
+    """A file is recognised as damaged; `fault` is the name of the rule that reports it."""
+
+    def __init__(self, fault: str, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.message = message
+
+
+class Fault(NamedTuple):
+    """What the loader saw wrong with a file: the name of a rule in `rules/files.py` and a sentence."""
+
+    name: str
+    message: str
+
+
+class FileRange(NamedTuple):
+    """`length` bytes of the file `path`, from byte `offset` on."""
+
+    path: str
+    offset: int
+    length: int
+
+
+class Gathered(NamedTuple):
+    """A strided view of a storage: `storage` holds it; `start` and `strides` count elements of it."""
+
+    storage: FileRange
+    start: int
+    strides: tuple[int, ...]
+
+
+class Zeros(NamedTuple):
+    """`length` zero bytes."""
+
+    length: int
+
+
+Source = FileRange | Gathered | Zeros
+
+
+class TensorInfo(NamedTuple):
+    """A tensor: dtype (a key of `DTYPE_BITS`), shape in elements, and where its little-endian bytes come from."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    source: Source
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count * DTYPE_BITS[self.dtype] // 8
+
+
+class Adapter(NamedTuple):
+    """A config and a table of tensors.
+
+    `path` is as the user gave it, `folder` where the files are. `config` is None where it is missing or unreadable.
+    `weights` names the files that the tensors were read from, `format` is "safetensors", "bin" or None.
+    `files` are the names of all regular files of the folder, `record` an earlier `ckpt-doctor.json`.
+    """
+
+    path: str
+    folder: str
+    config: dict[str, Any] | None
+    tensors: dict[str, TensorInfo]
+    format: str | None = None
+    weights: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    record: dict[str, Any] | None = None
+
+    @property
+    def peft_type(self) -> str | None:
+        """The method, in upper case, or None."""
+        value = (self.config or {}).get("peft_type")
+        return value if isinstance(value, str) else None
+
+
+def zeros(dtype: str, shape: tuple[int, ...]) -> TensorInfo:
+    """A tensor of zeros."""
+    info = TensorInfo(dtype, shape, Zeros(0))
+    return info._replace(source=Zeros(info.nbytes))

@@ -1,0 +1,151 @@
+"""The command line; the only module that prints and exits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import click
+
+from . import __version__
+from .adapter import AdapterError
+from .findings import SEVERITIES, Report
+from .loader import find
+
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, package_name="ckpt-doctor", message="ckpt-doctor %(version)s")
+def main() -> None:
+    """Find what is wrong with fine-tuning adapters, and repair it without changing what they compute."""
+
+
+def _folders(paths: tuple[str, ...], errors: list[Report]) -> Iterator[str]:
+    seen: set[str] = set()
+    for path in paths:
+        try:
+            found = find(path)
+            if not found:
+                raise AdapterError(f"no adapter was found in {path}")
+        except AdapterError as error:
+            errors.append(Report(path, error=str(error)))
+            continue
+        for folder in found:
+            if os.path.realpath(folder) not in seen:
+                seen.add(os.path.realpath(folder))
+                yield folder
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--layers", "with_layers", is_flag=True, help="Print the rank of every layer.")
+@click.option(
+    "--fail-on", type=click.Choice([*reversed(SEVERITIES), "never"]), default="error", show_default=True,
+    help="The least severity that makes the exit code 1.",
+)  # fmt: skip
+def scan(paths: tuple[str, ...], format_: str, with_layers: bool, fail_on: str) -> None:
+    """Say what is wrong with the adapters at PATH, and which PEFT releases it stops.
+
+    PATH is an adapter's folder, one of its files, or a folder with any number of adapters below it.
+
+    Exit code: 0 nothing at or above --fail-on, 1 findings, 2 something could not be examined or no adapter was found.
+    """
+    from .doctor import scan as examine
+
+    errors: list[Report] = []
+    reports: list[Report] = []
+    for folder in _folders(paths, errors):
+        reports.append(examine(folder))
+        if format_ == "table":
+            from .reporters import table
+
+            click.echo("\n".join(table.block(reports[-1], with_layers)))
+    reports += errors
+    if format_ == "json":
+        from .reporters import json
+
+        click.echo(json.scan(reports))
+    for report in errors if format_ == "table" else ():
+        click.echo(f"ckpt-doctor: {report.error}", err=True)
+    hits = set(SEVERITIES[SEVERITIES.index(fail_on) :]) if fail_on != "never" else set()
+    if any(report.error for report in reports):
+        sys.exit(2)
+    sys.exit(int(any(finding.severity in hits for report in reports for finding in report.findings)))
+
+
+@main.command()
+@click.argument("source", metavar="IN")
+@click.argument("out", metavar="OUT")
+@click.option(
+    "--rank-zero", type=click.Choice(["pad", "prune"]), default="pad", show_default=True,
+    help="Give rank-0 layers zeros, or take them out of the adapter.",
+)  # fmt: skip
+@click.option(
+    "--weights", type=click.Choice(["safetensors", "bin", "same"]), default="safetensors", show_default=True,
+    help="The format to write; bin needs ckpt-doctor[torch].",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
+@click.option("--force", is_flag=True, help="Replace an OUT that exists.")
+@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def fix(source: str, out: str, rank_zero: str, weights: str, dry_run: bool, force: bool, format_: str) -> None:
+    """Write the adapter IN to the folder OUT so that older PEFT releases accept it; IN is never written to.
+
+    IN can be a folder with many adapters below it; OUT then has the same folders.
+
+    Exit code: 0 OUT is there, 1 refused and nothing written, 2 IN could not be examined.
+    """
+    from . import doctor
+
+    try:
+        folders = find(source)
+        if not folders:
+            raise AdapterError(f"no adapter was found in {source}")
+        if doctor.same_place(source if os.path.isdir(source) else folders[0], out):
+            raise AdapterError(f"{out} is {source} or lies within it: name another folder")
+        if os.path.lexists(out) and not force and not dry_run:
+            raise AdapterError(f"{out} exists; name another folder, or use --force to replace it")
+    except AdapterError as error:
+        click.echo(f"ckpt-doctor: {error}", err=True)
+        sys.exit(2)
+    results = []
+    code = 0
+    root = source if os.path.isdir(source) else folders[0]
+    for folder in folders:
+        target = os.path.normpath(os.path.join(out, os.path.relpath(folder, root)))
+        report = doctor.scan(folder)
+        if report.error:
+            click.echo(f"ckpt-doctor: {report.error}", err=True)
+            code = 2
+            continue
+        plan = doctor.plan(report, rank_zero)
+        written, left_out = False, list[str]()
+        if not plan.fixed:
+            code = max(code, 1)
+        elif not dry_run:
+            try:
+                left_out = doctor.fix(plan, target, weights=weights, force=force)["left_out"]
+                written = True
+            except AdapterError as error:
+                click.echo(f"ckpt-doctor: {error}", err=True)
+                code = 2
+        if format_ == "json":
+            from .reporters import json
+
+            results.append(json.fix(folder, target, plan, written, left_out))
+        else:
+            from .reporters import table
+
+            verb = "would" if dry_run else "done:" if written else "could"
+            click.echo("\n".join(table.summary(plan, verb, target, left_out)))
+            if dry_run:
+                click.echo("\n".join(table.diff(plan)))
+            elif not written:
+                click.echo("  nothing was written")
+    if format_ == "json":
+        from .reporters import json
+
+        click.echo(json.dump({"results": results}))
+    sys.exit(code)

@@ -1,0 +1,323 @@
+"""torch's zip format (`.bin`): an uncompressed zip of `data.pkl` and one record a storage. No pickle is executed.
+
+`data.pkl` is walked by a small machine that knows the opcodes torch writes, calls nothing, and is bounded in bytes,
+steps and depth: an unpickler, also a restricted one, can be hung by a few hundred bytes of nested keys.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from typing import Any, BinaryIO, NamedTuple
+
+from ..adapter import DTYPE_BITS, AdapterError, DamagedFile, FileRange, Gathered, TensorInfo
+
+MAX_PICKLE = 64 << 20
+MAX_MEMO = 4_000_000
+
+_STORAGES = {
+    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
+    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8",
+    "BoolStorage": "BOOL", "ComplexFloatStorage": "C64", "UntypedStorage": "U8",
+}  # fmt: skip
+_DTYPES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
+    "int16": "I16", "int8": "I8", "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64", "bool": "BOOL",
+    "complex64": "C64", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e8m0fnu": "F8_E8M0",
+}  # fmt: skip
+_REBUILDS = {
+    "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter", "_rebuild_parameter_with_state"
+}  # fmt: skip
+
+
+class _Global(NamedTuple):
+    module: str
+    name: str
+
+
+class _Storage(NamedTuple):
+    dtype: str
+    key: str
+    size: int
+
+
+class _View(NamedTuple):
+    dtype: str
+    storage: _Storage
+    start: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
+    """The tensors of an open zip file. Raises DamagedFile, or AdapterError where it is beyond what is read here."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            records = {info.filename: info for info in archive.infolist()}
+            pickles = [name for name in records if name.endswith("/data.pkl") and name.count("/") == 1]
+            if len(pickles) != 1:
+                raise DamagedFile("malformed-bin", "the zip has no data.pkl, so torch did not write it")
+            root = pickles[0][: -len("data.pkl")]
+            if any(info.compress_type != zipfile.ZIP_STORED for info in records.values()):
+                raise AdapterError(f"{path}: the zip is compressed; save it again with torch.save")
+            if records[pickles[0]].file_size > MAX_PICKLE:
+                raise AdapterError(f"{path}: data.pkl has more than {MAX_PICKLE >> 20} MiB")
+            if root + "byteorder" in records and archive.read(root + "byteorder") != b"little":
+                raise AdapterError(f"{path}: the tensors are big-endian; save them again on a little-endian machine")
+            state = _Machine(archive.read(pickles[0])).run()
+            storages = {
+                name[len(root) + 5 :]: _record_range(file, path, info, size)
+                for name, info in records.items()
+                if name.startswith(root + "data/")
+            }
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, EOFError, ValueError, OSError) as error:
+        raise DamagedFile("malformed-bin", f"the zip cannot be read ({error})") from None
+    if not isinstance(state, dict):
+        raise DamagedFile("malformed-bin", "it holds no state dict")
+    return {name: _tensor(name, value, storages) for name, value in state.items()}
+
+
+def _record_range(file: BinaryIO, path: str, info: zipfile.ZipInfo, size: int) -> FileRange:
+    file.seek(info.header_offset)
+    head = file.read(30)
+    if len(head) < 30 or head[:4] != b"PK\x03\x04":
+        raise DamagedFile("malformed-bin", f"the zip has no record where {info.filename} should begin")
+    start = info.header_offset + 30 + sum(struct.unpack("<HH", head[26:30]))
+    if start + info.file_size > size:
+        raise DamagedFile("truncated-file", f"the file ends within {info.filename}")
+    return FileRange(path, start, info.file_size)
+
+
+def _tensor(name: Any, view: Any, storages: dict[str, FileRange]) -> TensorInfo:
+    if not isinstance(name, str) or not isinstance(view, _View):
+        raise DamagedFile("malformed-bin", f"the entry {name!r} is not a tensor")
+    storage = storages.get(view.storage.key)
+    if storage is None:
+        raise DamagedFile("malformed-bin", f"the storage of {name} is missing")
+    width = DTYPE_BITS[view.dtype] // 8
+    last = view.start
+    for size, stride in zip(view.shape, view.strides, strict=True):
+        last += (size - 1) * stride
+    count = 1
+    expected: list[int] = []
+    for size in reversed(view.shape):
+        expected.insert(0, count)
+        count *= size
+    if count and (last + 1) * width > storage.length:
+        raise DamagedFile("malformed-bin", f"{name} reaches beyond its storage")
+    if count == 0:
+        return TensorInfo(view.dtype, view.shape, FileRange(storage.path, storage.offset, 0))
+    if all(s == 1 or a == b for s, a, b in zip(view.shape, view.strides, expected, strict=True)):
+        start = storage.offset + view.start * width
+        return TensorInfo(view.dtype, view.shape, FileRange(storage.path, start, count * width))
+    return TensorInfo(view.dtype, view.shape, Gathered(storage, view.start, view.strides))
+
+
+def _code(what: str) -> DamagedFile:
+    return DamagedFile("pickle-with-code", f"its pickle would {what}, which no loader should run")
+
+
+class _Machine:
+    """Walks a pickle of dicts, tuples, numbers, strings and torch's rebuild calls; anything else is a diagnosis."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        while True:
+            op = self.take(1)
+            if op == b".":
+                return self.pop()
+            handler = _OPS.get(op)
+            if handler is None:
+                if op in b"io\x81\x82\x83\x84\x92":
+                    raise _code("build an object")
+                raise DamagedFile("malformed-bin", f"its pickle has the opcode {op!r}, which torch does not write")
+            handler(self)
+
+    def take(self, count: int) -> bytes:
+        piece = self.data[self.at : self.at + count]
+        if len(piece) < count:
+            raise DamagedFile("malformed-bin", "its pickle ends early")
+        self.at += count
+        return piece
+
+    def number(self, count: int, signed: bool = False) -> int:
+        return int.from_bytes(self.take(count), "little", signed=signed)
+
+    def line(self) -> str:
+        end = self.data.find(b"\n", self.at)
+        if end < 0:
+            raise DamagedFile("malformed-bin", "its pickle ends early")
+        text = self.data[self.at : end].decode("utf-8")
+        self.at = end + 1
+        return text
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def pop(self) -> Any:
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            raise DamagedFile("malformed-bin", "its pickle takes more from its stack than is there")
+        return self.stack.pop()
+
+    def to_mark(self) -> list[Any]:
+        if not self.marks:
+            raise DamagedFile("malformed-bin", "its pickle has no mark where it needs one")
+        mark = self.marks.pop()
+        items = self.stack[mark:]
+        del self.stack[mark:]
+        return items
+
+    def top_dict(self) -> dict[Any, Any]:
+        if not self.stack or not isinstance(self.stack[-1], dict):
+            raise DamagedFile("malformed-bin", "its pickle fills something that is not a dict")
+        found: dict[Any, Any] = self.stack[-1]
+        return found
+
+    def put(self, index: int) -> None:
+        if len(self.memo) > MAX_MEMO or not self.stack:
+            raise DamagedFile("malformed-bin", "its pickle remembers too much")
+        self.memo[index] = self.stack[-1]
+
+    def get(self, index: int) -> None:
+        if index not in self.memo:
+            raise DamagedFile("malformed-bin", "its pickle asks for what it never made")
+        self.push(self.memo[index])
+
+    def set_item(self, target: dict[Any, Any], key: Any, value: Any) -> None:
+        if type(key) not in (str, int):
+            raise DamagedFile("malformed-bin", "a key of its state dict is neither a string nor a number")
+        target[key] = value
+
+    def set_items(self) -> None:
+        items = self.to_mark()
+        target = self.top_dict()
+        for key, value in zip(items[::2], items[1::2], strict=False):
+            self.set_item(target, key, value)
+
+    def set_one(self) -> None:
+        value, key = self.pop(), self.pop()
+        self.set_item(self.top_dict(), key, value)
+
+    def tuple_of(self, count: int) -> None:
+        self.push(tuple([self.pop() for _ in range(count)][::-1]))
+
+    def extend(self, items: list[Any]) -> None:
+        if not self.stack or not isinstance(self.stack[-1], list):
+            raise DamagedFile("malformed-bin", "its pickle fills something that is not a list")
+        self.stack[-1].extend(items)
+
+    def build(self) -> None:
+        state = self.pop()
+        if not isinstance(self.stack[-1] if self.stack else None, dict) or not isinstance(state, dict):
+            raise _code("set the state of an object")
+
+    def find_global(self, module: str, name: str) -> None:
+        allowed = (
+            (module == "collections" and name == "OrderedDict")
+            or (module == "torch._utils" and name in _REBUILDS)
+            or (module in ("torch", "torch.storage") and name in _STORAGES)
+            or (module == "torch" and name in _DTYPES)
+        )
+        if not allowed:
+            raise _code(f"call {module[:60]}.{name[:60]}")
+        self.push(_Global(module, name))
+
+    def persistent(self) -> None:
+        pid = self.pop()
+        if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage" and isinstance(pid[1], _Global)):
+            raise DamagedFile("malformed-bin", "a storage of its pickle is not described as torch does")
+        _, kind, key, _, count = pid
+        if kind.name not in _STORAGES or type(key) is not str or type(count) is not int:
+            raise DamagedFile("malformed-bin", "a storage of its pickle is not described as torch does")
+        self.push(_Storage(_STORAGES[kind.name], key, count))
+
+    def reduce(self) -> None:
+        arguments, function = self.pop(), self.pop()
+        if not isinstance(function, _Global) or not isinstance(arguments, tuple):
+            raise _code("call an object")
+        if function.name == "OrderedDict":
+            if arguments not in ((), ([],)):
+                raise DamagedFile("malformed-bin", "its pickle has a dict that torch does not write")
+            self.push({})
+        elif function.name.startswith("_rebuild_parameter"):
+            if not arguments or not isinstance(arguments[0], _View):
+                raise DamagedFile("malformed-bin", "a parameter of its pickle is not a tensor")
+            self.push(arguments[0])
+        elif function.name.startswith("_rebuild_tensor"):
+            self.push(_view(function.name, arguments))
+        else:
+            raise _code(f"call {function.module}.{function.name}")
+
+
+def _view(name: str, arguments: tuple[Any, ...]) -> _View:
+    if name == "_rebuild_tensor_v3" and len(arguments) > 6 and isinstance(arguments[6], _Global):
+        dtype = _DTYPES.get(arguments[6].name)
+    elif arguments and isinstance(arguments[0], _Storage):
+        dtype = arguments[0].dtype
+    else:
+        dtype = None
+    if dtype is None or len(arguments) < 4 or not isinstance(arguments[0], _Storage):
+        raise DamagedFile("malformed-bin", "a tensor of its pickle is not described as torch does")
+    storage, start, shape, strides = arguments[:4]
+    numbers = [
+        start,
+        *(shape if isinstance(shape, tuple) else [None]),
+        *(strides if isinstance(strides, tuple) else [None]),
+    ]
+    if (
+        any(type(n) is not int or not 0 <= n < 1 << 48 for n in numbers)
+        or len(shape) != len(strides)
+        or len(shape) > 64
+    ):
+        raise DamagedFile("malformed-bin", "a tensor of its pickle is not described as torch does")
+    return _View(dtype, storage, start, shape, strides)
+
+
+def _text(size: int) -> Any:
+    return lambda m: m.push(m.take(m.number(size)).decode("utf-8", "surrogatepass"))
+
+
+_OPS: dict[bytes, Any] = {
+    b"\x80": lambda m: m.take(1),
+    b"\x95": lambda m: m.take(8),
+    b"(": lambda m: m.marks.append(len(m.stack)),
+    b"0": lambda m: m.pop(),
+    b"}": lambda m: m.push({}),
+    b"]": lambda m: m.push([]),
+    b")": lambda m: m.push(()),
+    b"t": lambda m: m.push(tuple(m.to_mark())),
+    b"\x85": lambda m: m.tuple_of(1),
+    b"\x86": lambda m: m.tuple_of(2),
+    b"\x87": lambda m: m.tuple_of(3),
+    b"a": lambda m: (lambda value: m.extend([value]))(m.pop()),
+    b"e": lambda m: (lambda items: m.extend(items))(m.to_mark()),
+    b"s": lambda m: m.set_one(),
+    b"u": lambda m: m.set_items(),
+    b"N": lambda m: m.push(None),
+    b"\x88": lambda m: m.push(True),
+    b"\x89": lambda m: m.push(False),
+    b"K": lambda m: m.push(m.number(1)),
+    b"M": lambda m: m.push(m.number(2)),
+    b"J": lambda m: m.push(m.number(4, True)),
+    b"\x8a": lambda m: m.push(m.number(m.number(1), True)),
+    b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
+    b"X": _text(4),
+    b"\x8c": _text(1),
+    b"q": lambda m: m.put(m.number(1)),
+    b"r": lambda m: m.put(m.number(4)),
+    b"\x94": lambda m: m.put(len(m.memo)),
+    b"h": lambda m: m.get(m.number(1)),
+    b"j": lambda m: m.get(m.number(4)),
+    b"c": lambda m: m.find_global(m.line(), m.line()),
+    b"\x93": lambda m: (lambda name, module: m.find_global(str(module), str(name)))(m.pop(), m.pop()),
+    b"Q": lambda m: m.persistent(),
+    b"R": lambda m: m.reduce(),
+    b"b": lambda m: m.build(),
+}

@@ -1,0 +1,172 @@
+"""A path → Adapter: which files there are, which of them PEFT reads, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import Any, BinaryIO
+
+from .adapter import Adapter, AdapterError, DamagedFile, Fault, TensorInfo
+from .formats import safetensors
+
+CONFIG = "adapter_config.json"
+SAFETENSORS = "adapter_model.safetensors"
+INDEX = "adapter_model.safetensors.index.json"
+BIN = "adapter_model.bin"
+RECORD = "ckpt-doctor.json"
+NAMES = (CONFIG, SAFETENSORS, INDEX, BIN)
+
+MAX_JSON = 64 << 20
+SKIPPED_FOLDERS = {"node_modules", "__pycache__", "site-packages"}
+
+
+def find(path: str) -> list[str]:
+    """The adapter folders at or below `path`, sorted. Raises AdapterError where there is nothing to look at."""
+    if not os.path.lexists(path):
+        raise AdapterError(f"{path} does not exist")
+    if os.path.isdir(path):
+        found: list[str] = []
+        _walk(path, found)
+        return sorted(found)
+    folder, name = os.path.split(path)
+    if name.startswith("adapter_"):
+        return [folder or "."]
+    raise AdapterError(f"{path} is not an adapter: name its folder, its adapter_config.json or its adapter_model file")
+
+
+def _walk(folder: str, found: list[str]) -> None:
+    try:
+        with os.scandir(folder) as entries:
+            listed = list(entries)
+    except OSError:
+        found.append(folder)  # scanning it says why it cannot be read
+        return
+    if any(entry.name == CONFIG or entry.name.startswith("adapter_model.") for entry in listed):
+        found.append(folder)
+    for entry in listed:
+        if entry.is_dir(follow_symlinks=False) and entry.name[:1] != "." and entry.name not in SKIPPED_FOLDERS:
+            _walk(os.path.join(folder, entry.name), found)
+
+
+def load(folder: str) -> Adapter:
+    """Read the adapter in `folder`: headers and config only.
+
+    What is damaged is in `faults` of the result. Raises AdapterError for what cannot be examined.
+    """
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise AdapterError(f"{folder} cannot be read: {error.strerror}") from None
+    faults: list[Fault] = []
+    config = _json(folder, CONFIG, faults, "broken-config") if CONFIG in names else None
+    if CONFIG not in names:
+        faults.append(
+            Fault("no-config", f"{CONFIG} is missing, and without it no loader knows the method or its scale")
+        )
+    record = _json(folder, RECORD, [], "") if RECORD in names else None
+    tensors: dict[str, TensorInfo] = {}
+    kind: str | None = None
+    weights: tuple[str, ...] = ()
+    try:
+        if SAFETENSORS in names:
+            kind, weights = "safetensors", (SAFETENSORS,)
+            tensors = read_weights(os.path.join(folder, SAFETENSORS))
+        elif INDEX in names:
+            kind = "safetensors"
+            weights, tensors = _shards(folder)
+        elif BIN in names:
+            kind, weights = "bin", (BIN,)
+            tensors = read_weights(os.path.join(folder, BIN))
+        else:
+            other = sorted(name for name in names if name.startswith("adapter_model."))
+            hint = f"; {other[0]} is none that PEFT reads" if other else ""
+            faults.append(Fault("no-weights", f"neither {SAFETENSORS} nor {BIN} is there{hint}"))
+    except DamagedFile as error:
+        faults.append(Fault(error.fault, f"{(weights or (INDEX,))[0]}: {error.message}"))
+    if weights and not tensors and not faults:
+        faults.append(Fault("no-tensors", f"{weights[0]} holds no tensor: nothing was saved"))
+    return Adapter(folder, folder, config, tensors, kind, weights, tuple(names), tuple(faults), record)
+
+
+def _open(path: str) -> tuple[BinaryIO, int]:
+    """A regular file, opened, and its size. Never waits, as on a FIFO. Raises DamagedFile and AdapterError."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DamagedFile("not-a-file", "it is not a regular file")
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        raise DamagedFile("not-a-file", "it is a link to a file that is not there") from None
+    except OSError as error:
+        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
+    return os.fdopen(descriptor, "rb"), os.fstat(descriptor).st_size
+
+
+def read_weights(path: str) -> dict[str, TensorInfo]:
+    """The tensors of one weights file, by what it holds; its name must agree. Raises DamagedFile, AdapterError."""
+    file, size = _open(path)
+    with file:
+        head = file.read(512)
+        file.seek(0)
+        if size == 0:
+            raise DamagedFile("empty-file", "it is empty")
+        if head.startswith(b"version https://git-lfs"):
+            raise DamagedFile("lfs-pointer", "it is a git-lfs pointer, not the weights; run `git lfs pull`")
+        if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+            raise DamagedFile("html-page", "it is a web page, not the weights; download the file itself")
+        is_zip = head.startswith(b"PK\x03\x04")
+        is_pickle = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+        if path.endswith(".safetensors"):
+            if is_zip or (is_pickle and head[2:8] != b"\0" * 6):
+                raise DamagedFile("wrong-container", "it is torch's format under the name of safetensors")
+            if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+                raise DamagedFile("wrong-container", "it is compressed; unpack it")
+            return safetensors.read(file, path, size)
+        if is_zip:
+            from .formats import torch_zip
+
+            return torch_zip.read(file, path, size)
+        if is_pickle:
+            raise AdapterError(f"{path} has torch's format from before 1.6; save it again with torch.save")
+        if head[8:9] == b"{":
+            raise DamagedFile("wrong-container", "it is safetensors under the name of torch's format")
+        raise DamagedFile("malformed-bin", "it is not a file that torch.save wrote")
+
+
+def _shards(folder: str) -> tuple[tuple[str, ...], dict[str, TensorInfo]]:
+    faults: list[Fault] = []
+    index = _json(folder, INDEX, faults, "broken-index")
+    names = (index or {}).get("weight_map")
+    if faults or not isinstance(names, dict):
+        raise DamagedFile("broken-index", faults[0].message if faults else "it has no weight_map")
+    shards = sorted({str(name) for name in names.values()})
+    tensors: dict[str, TensorInfo] = {}
+    for shard in shards:
+        if os.path.basename(shard) != shard or not shard.endswith(".safetensors"):
+            raise DamagedFile("broken-index", f"{shard[:80]!r} is not the name of a shard in this folder")
+        if not os.path.lexists(os.path.join(folder, shard)):
+            raise DamagedFile("broken-index", f"the shard {shard} is missing")
+        tensors.update(read_weights(os.path.join(folder, shard)))
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise DamagedFile("broken-index", f"no shard has {missing[0]}")
+    return tuple(shards), tensors
+
+
+def _json(folder: str, name: str, faults: list[Fault], broken: str) -> dict[str, Any] | None:
+    path = os.path.join(folder, name)
+    try:
+        file, size = _open(path)
+        with file:
+            if size > MAX_JSON:
+                raise AdapterError(f"{path} has more than {MAX_JSON >> 20} MiB")
+            value = json.loads(file.read().decode("utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it is not a JSON object")
+    except DamagedFile as error:
+        faults.append(Fault("not-a-file", f"{name}: {error.message}"))
+    except (ValueError, RecursionError) as error:
+        faults.append(Fault(broken, f"{name} is not valid: {error or 'it is nested too deeply'}"))
+    else:
+        return value
+    return None

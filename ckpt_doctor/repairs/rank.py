@@ -1,0 +1,109 @@
+"""Repairs of rank-0 layers: pad with zeros, or prune the module."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..adapter import Adapter, TensorInfo, zeros
+from ..layers import RANK_AXIS, Layer, pattern_module, pattern_value
+from ..rules.rank import has_zero_factor
+from . import Refused, with_config
+
+
+def _resized(info: TensorInfo, axis: int, rank: int) -> TensorInfo:
+    shape = tuple(rank if at == axis else size for at, size in enumerate(info.shape))
+    return zeros(info.dtype, shape)
+
+
+def _sized(adapter: Adapter, module: str, layer: Layer, rank: int) -> dict[str, TensorInfo]:
+    """The layer's factors as zeros of the given rank."""
+    if any(len(adapter.tensors[key].shape) != 2 for key in layer.factors.values()):
+        raise Refused(f"{module} has factors that are not matrices, so nothing tells the size of its zeros")
+    new = {}
+    for factor, key in layer.factors.items():
+        info = _resized(adapter.tensors[key], RANK_AXIS[factor], rank)
+        if info.source.length == 0:  # type: ignore[union-attr]
+            raise Refused(f"{key} has no size other than its rank")
+        new[key] = info
+    return new
+
+
+def pad_adalora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """Rank-0 layers become rank 1 with zero factors: the delta stays exactly 0, and the pattern says one triplet."""
+    config = adapter.config or {}
+    init_r, pattern = config.get("init_r", 12), config.get("rank_pattern")
+    if type(init_r) is not int or init_r < 1 or not isinstance(pattern, dict):
+        raise Refused("init_r or rank_pattern is not one, so the pattern cannot be written")
+    new_tensors, new_pattern = dict(adapter.tensors), dict(pattern)
+    names = {pattern_module(key): key for key in pattern}
+    for module, layer in layers.items():
+        if not has_zero_factor(adapter, layer):
+            continue
+        if layer.rank != 0 or set(layer.factors) != {"lora_A", "lora_B", "lora_E"}:
+            raise Refused(f"the factors of {module} do not agree that its rank is 0")
+        mask = pattern.get(names.get(module, ""))
+        if not isinstance(mask, list) or len(mask) != init_r or any(mask):
+            raise Refused(f"the pattern of {module} does not say that its rank is 0")
+        new_tensors.update(_sized(adapter, module, layer, 1))
+        new_pattern[names[module]] = [True] + [False] * (init_r - 1)
+    return with_config(adapter._replace(tensors=new_tensors), rank_pattern=new_pattern)
+
+
+def pad_lora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """Rank-0 layers become zeros at the config's r, and their pattern entry goes: exact in every release."""
+    config = adapter.config or {}
+    r, pattern = config.get("r", 8), config.get("rank_pattern")
+    if type(r) is not int or r < 1:
+        raise Refused("the config says r: 0, so nothing tells the rank that the zeros should have")
+    old = pattern if isinstance(pattern, dict) else {}
+    kept = {key: value for key, value in old.items() if value != 0}
+    new_tensors = dict(adapter.tensors)
+    zero = [module for module, layer in layers.items() if has_zero_factor(adapter, layer)]
+    for key in old.keys() - kept.keys():
+        hit = [module for module in layers if pattern_value({key: True}, module, False)]
+        if not hit:
+            raise Refused(f"rank_pattern says 0 for {key}, which has no tensors to tell its size")
+        if set(hit) - set(zero):
+            raise Refused(f"rank_pattern says 0 for {key}, but its tensors are not empty")
+    for module in zero:
+        new_tensors.update(_sized(adapter, module, layers[module], pattern_value(kept, module, r)))
+    new: dict[str, Any] = {"rank_pattern": kept} if isinstance(pattern, dict) else {}
+    return with_config(adapter._replace(tensors=new_tensors), **new)
+
+
+def prune(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """Rank-0 modules go, and target_modules becomes a regex of the full names that stay.
+
+    A list of full names would also match longer names that end with one of them, and those would be initialised at
+    random up to PEFT 0.11.1.
+    """
+    config = adapter.config or {}
+    gone = {module for module, layer in layers.items() if has_zero_factor(adapter, layer)}
+    stay = sorted(layers.keys() - gone)
+    if any(layers[module].rank != 0 for module in gone):
+        raise Refused("factors of a layer do not agree that its rank is 0")
+    if not stay:
+        raise Refused("every layer has rank 0: pruned, no layer would be left; pad it instead")
+    dropped = {key for module in gone for key in layers[module].factors.values()}
+    tensors: dict[str, TensorInfo] = {}
+    for key, info in adapter.tensors.items():
+        if key not in dropped:
+            for module in gone:  # a module that is no longer adapted has its bias under its plain name again
+                if key.endswith(module + ".base_layer.bias"):
+                    tensors[key.replace(".base_layer.bias", ".bias")] = info
+            tensors[key] = info
+    values: dict[str, Any] = {"target_modules": "|".join(re.escape(module) for module in stay)}
+    if len(stay) > 1:
+        values["target_modules"] = f"(?:{values['target_modules']})"
+    pattern = config.get("rank_pattern")
+    if isinstance(pattern, dict):
+        values["rank_pattern"] = {
+            key: value
+            for key, value in pattern.items()
+            if (pattern_module(key) not in gone if adapter.peft_type == "ADALORA" else value != 0)
+        }
+    for key in ("layers_to_transform", "layers_pattern", "exclude_modules"):
+        if config.get(key) is not None:
+            values[key] = None  # the regex names every module already, and none may come with these
+    return with_config(adapter._replace(tensors=tensors), **values)

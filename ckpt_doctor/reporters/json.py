@@ -1,0 +1,88 @@
+"""The JSON of a scan and of a fix: a versioned shape, not a dump of internals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from .. import __version__
+from ..doctor import Plan, saved_by
+from ..findings import Finding, Report
+from ..runtimes import PEFT_RELEASES
+
+SCHEMA_VERSION = 1
+_ORDER = {f"peft=={release}": at for at, release in enumerate(PEFT_RELEASES)}
+
+
+def dump(body: dict[str, Any]) -> str:
+    """A JSON document with the schema's version and the tool."""
+    head = {"schema_version": SCHEMA_VERSION, "tool": {"name": "ckpt-doctor", "version": __version__}}
+    return json.dumps({**head, **body}, indent=2, ensure_ascii=False)
+
+
+def scan(reports: Iterable[Report]) -> str:
+    """The document of a scan."""
+    return dump({"reports": [report_object(report) for report in reports]})
+
+
+def report_object(report: Report) -> dict[str, Any]:
+    """One adapter."""
+    adapter = report.adapter
+    return {
+        "path": report.path.replace("\\", "/"),
+        "error": report.error,
+        "peft_type": adapter.peft_type if adapter else None,
+        "peft_version": saved_by(adapter) if adapter else None,
+        "layers": [
+            {"module": layer.module, "rank": layer.rank, "alpha": layer.alpha, "scaling": layer.scaling}
+            for layer in report.layers.values()
+        ],
+        "findings": [finding_object(finding) for finding in report.findings],
+    }
+
+
+def finding_object(finding: Finding) -> dict[str, Any]:
+    """One finding; runtimes oldest first."""
+    found = finding._asdict()
+    for key in ("rejected_by", "misloaded_by", "undecided_for"):
+        found[key] = sorted(found[key], key=_ORDER.__getitem__)
+    return found
+
+
+def fix(path: str, out: str, plan: Plan, written: bool, left_out: list[str]) -> dict[str, Any]:
+    """One adapter of a fix."""
+    assert plan.before.adapter is not None  # noqa: S101 - a plan has one
+    return {
+        "path": path,
+        "out": out,
+        "written": written,
+        "fixed": plan.fixed,
+        "purpose": "for inference",
+        "repairs": [{"title": step.title, "codes": list(step.codes)} for step in plan.done],
+        "refused": [{"title": step.title, "codes": list(step.codes), "reason": step.reason} for step in plan.refused],
+        "changes": changes(plan),
+        "left_out": left_out,
+        "remaining": [finding_object(finding) for finding in plan.findings],
+    }
+
+
+def changes(plan: Plan) -> dict[str, Any]:
+    """The difference of config and tensors: added, removed, changed."""
+    before, after = plan.before.adapter, plan.after
+    assert before is not None  # noqa: S101 - a plan has one
+    return {
+        "config": _difference(before.config or {}, after.config or {}),
+        "tensors": _difference(
+            {key: f"{info.dtype} {list(info.shape)}" for key, info in before.tensors.items()},
+            {key: f"{info.dtype} {list(info.shape)}" for key, info in after.tensors.items()},
+        ),
+    }
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "removed": {key: old[key] for key in old if key not in new},
+        "added": {key: new[key] for key in new if key not in old},
+        "changed": {key: [old[key], new[key]] for key in new if key in old and old[key] != new[key]},
+    }

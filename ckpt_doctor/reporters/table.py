@@ -1,0 +1,105 @@
+"""For a person at a terminal: one block an adapter."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from ..doctor import Plan, saved_by, taken
+from ..findings import NOTE, Finding, Report
+from ..runtimes import ranges, since
+from .json import changes
+
+COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+
+
+def block(report: Report, with_layers: bool) -> Iterator[str]:
+    """The lines of one adapter."""
+    from click import style
+
+    yield style(report.path, bold=True)
+    if report.error or report.adapter is None:
+        yield f"  {style('could not be examined', fg='red')}: {report.error}"
+        return
+    version = saved_by(report.adapter)
+    parts = [
+        report.adapter.peft_type or "unknown method",
+        f"saved by PEFT {version}" if version else "saved by an unnamed PEFT",
+    ]
+    ranks = sorted(layer.rank for layer in report.layers.values() if layer.rank is not None)
+    parts.append(f"{len(report.layers)} layers")
+    if ranks:
+        parts.append(f"rank min {ranks[0]}, median {ranks[len(ranks) // 2]}, max {ranks[-1]}, {ranks.count(0)} at 0")
+    yield "  " + " · ".join(parts)
+    for finding in report.findings:
+        yield from _finding(finding)
+    if with_layers and report.layers:
+        from tabulate import tabulate
+
+        rows = [(layer.module, layer.rank, layer.alpha, layer.scaling) for layer in report.layers.values()]
+        yield tabulate(rows, headers=("module", "rank", "alpha", "scaling"), missingval="–", floatfmt=".4g")
+    if any(finding.severity != NOTE for finding in report.findings):
+        yield from _ways_out(report)
+
+
+def _finding(finding: Finding) -> Iterator[str]:
+    from click import style
+
+    yield f"  {style(finding.severity, fg=COLOURS[finding.severity])} {finding.code} {finding.name}: {finding.message}"
+    said = (
+        ("rejected by", finding.rejected_by),
+        ("misloaded by", finding.misloaded_by),
+        ("undecided for", finding.undecided_for),
+    )
+    for how, ids in said:
+        if ids:
+            yield f"      {how} {ranges(ids)}"
+
+
+def _ways_out(report: Report) -> Iterator[str]:
+    first = since(taken(report))
+    yield f"  load it with PEFT ≥ {first}" if first else "  no newest PEFT takes it as it is"
+    if any(finding.fixable for finding in report.findings):
+        path = shlex.quote(report.path)
+        yield f"  or repair it: ckpt-doctor fix {path} {shlex.quote(report.path.rstrip('/') + '-fixed')}"
+    else:
+        yield "  ckpt-doctor cannot repair it without changing what it computes"
+
+
+def summary(plan: Plan, verb: str, out: str, left_out: list[str]) -> Iterator[str]:
+    """What a fix did, or would do."""
+    from click import style
+
+    yield style(f"{plan.before.path} → {out}", bold=True)
+    for step in plan.done:
+        yield f"  {style(verb, fg='green')} {step.title} ({', '.join(step.codes)})"
+    if not plan.done:
+        yield "  nothing to repair"
+    for step in plan.refused:
+        yield f"  {style('refused', fg='yellow')} {step.title}: {step.reason}"
+    for finding in plan.findings:
+        if finding.severity != NOTE:
+            yield from _finding(finding)
+    if plan.done:
+        yield "  for inference: training is not to be resumed from it"
+    after = plan.before._replace(findings=plan.findings)
+    yield f"  taken by {ranges(taken(plan.before))} before, {ranges(taken(after))} after"
+    if left_out:
+        yield f"  left out: {', '.join(left_out)}"
+
+
+def diff(plan: Plan) -> Iterator[str]:
+    """Config and tensors, as a diff."""
+    for what, difference in changes(plan).items():
+        yield f"  {what}"
+        for key, value in difference["removed"].items():
+            yield f"    - {key}: {value}"
+        for key, value in difference["added"].items():
+            yield f"    + {key}: {value}"
+        for key, (old, new) in difference["changed"].items():
+            if isinstance(old, dict) and isinstance(new, dict):
+                changed = [k for k in {**old, **new} if old.get(k) != new.get(k)]
+                yield f"    ~ {key}: {len(changed)} entries ({', '.join(changed[:3])}{' …' if len(changed) > 3 else ''})"
+            else:
+                yield f"    - {key}: {old}"
+                yield f"    + {key}: {new}"

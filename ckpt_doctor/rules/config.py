@@ -1,0 +1,119 @@
+"""Rules about config values and what goes with them in the tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..adapter import Adapter
+from ..findings import ERROR, NOTE, WARNING, Finding, rule
+from ..layers import Layer, module_of, pattern_value
+from ..runtimes import PEFT, peft
+
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Initialisations that write the base weights when an adapter is loaded (LoraLayer.reset_lora_parameters)."""
+
+
+@rule
+def adalora_unsupported(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """PEFT 0.2 has no AdaLoRA; 0.3 and 0.4 fail where lora_dropout is 0 (lora_dropout_layer is not a Module)."""
+    if adapter.peft_type == "ADALORA" and adapter.config:
+        dropout = adapter.config.get("lora_dropout", 0)
+        old = peft("0.2") - peft("0.3") if dropout else peft("0.2", "0.4")
+        message = "PEFT 0.2 has no AdaLoRA" + ("" if dropout else ", and 0.3 and 0.4 need a lora_dropout above 0")
+        causal = peft("0.3", "0.4") - old if adapter.config.get("task_type") == "CAUSAL_LM" else frozenset[str]()
+        yield Finding("CD301", "adalora-unsupported", NOTE, message, (), ("peft_type",), old | causal)
+
+
+@rule
+def schedule(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """AdaLoRA's schedule is not one: PEFT 0.15 and newer raise while the config is read, though a loaded adapter
+    never uses it (tuners/adalora/config.py: __post_init__).
+    """
+    config = adapter.config or {}
+    if adapter.peft_type != "ADALORA":
+        return
+    total, first, last = (config.get(key, 0) for key in ("total_step", "tinit", "tfinal"))
+    numbers = all(isinstance(value, (int, float)) for value in (total, first, last))
+    if total is None or not numbers or total <= 0 or first >= total - last:
+        message = f"the schedule (total_step {total}, tinit {first}, tfinal {last}) is none that a newer PEFT accepts"
+        keys = ("total_step", "tinit", "tfinal")
+        yield Finding("CD302", "adalora-schedule", ERROR, message, (), keys, peft("0.15"))
+
+
+@rule
+def base_changing_init(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """init_lora_weights names a method that changes the base weights when the adapter is loaded.
+
+    0.6 and older take any string as true and leave the base as it is; from 0.7 an unknown one raises.
+    """
+    init = (adapter.config or {}).get("init_lora_weights")
+    if adapter.peft_type == "LORA" and isinstance(init, str) and init.lower().startswith(CHANGES_BASE):
+        known = {"pissa": "0.10", "olora": "0.12", "lora_ga": "0.19"}
+        first = next((release for name, release in known.items() if init.lower().startswith(name)), None)
+        rejected = peft("0.7") - peft(first) if first else peft("0.7")
+        message = f"init_lora_weights {init!r} changes the base weights at load, which PEFT 0.6 and older do not"
+        yield Finding(
+            "CD303", "base-changing-init", NOTE, message, (), ("init_lora_weights",), rejected, peft("0.2", "0.6")
+        )
+
+
+@rule
+def bias_spelling(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """Trained biases under the names of one side of PEFT 0.7 only: the other side ignores them in silence.
+
+    0.7 and newer call the bias of an adapted module `.base_layer.bias`, older ones `.bias`.
+    """
+    bias = (adapter.config or {}).get("bias", "none")
+    if bias not in ("all", "lora_only") or adapter.peft_type not in ("LORA", "ADALORA"):
+        return
+    named = {module_of(key) for key in adapter.tensors if key.endswith(".bias")}
+    new = {module for module in layers if module + ".base_layer.bias" in named}
+    old = {module for module in layers if module + ".bias" in named}
+    missing = frozenset[str]()
+    if not new and not old:
+        if bias == "lora_only":
+            missing = PEFT
+    else:
+        missing |= peft("0.2", "0.6") if new - old else frozenset()
+        missing |= peft("0.7") if old - new else frozenset()
+    if missing:
+        keys = tuple(key for key in adapter.tensors if key.endswith(".bias"))
+        lost = "no bias is in the file" if missing == PEFT else "the biases are named for one side of PEFT 0.7 only"
+        severity = WARNING if missing == PEFT else NOTE
+        yield Finding(
+            "CD304", "bias-spelling", severity, f"bias is {bias!r} and {lost}", keys, ("bias",), misloaded_by=missing
+        )
+
+
+@rule
+def not_judged(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """What this version does not judge yet: other methods, convolutions, DoRA, lora_bias, ambiguous patterns."""
+    config = adapter.config
+    if config is None:
+        return
+    what = None
+    if adapter.peft_type not in ("LORA", "ADALORA"):
+        what = f"the method {adapter.peft_type}"
+    elif config.get("use_dora") and adapter.peft_type == "LORA":
+        what = "DoRA"
+    elif config.get("lora_bias"):
+        what = "lora_bias"
+    elif any(len(adapter.tensors[key].shape) > 2 for layer in layers.values() for key in layer.factors.values()):
+        what = "a convolution"
+    elif adapter.peft_type == "LORA" and not _patterns_are_plain(config, layers):
+        what = "a rank or alpha pattern that releases match differently"
+    if what:
+        message = f"{what} is not judged by this version"
+        yield Finding("CD901", "not-judged", NOTE, message, undecided_for=PEFT, needs="a newer ckpt-doctor")
+
+
+def _patterns_are_plain(config: dict[str, object], layers: dict[str, Layer]) -> bool:
+    """Whether every release from 0.6 on matches the patterns alike: full module paths, one key set in both."""
+    patterns = [p for p in (config.get("rank_pattern"), config.get("alpha_pattern")) if p]
+    keys = [set(p) for p in patterns if isinstance(p, dict)]
+    if len(keys) != len(patterns) or (len(keys) > 1 and keys[0] != keys[1]):
+        return False
+    return all(
+        [module for module in layers if pattern_value({key: True}, module, False)] in ([], [key])
+        for key in set().union(*keys)
+    )

@@ -1,0 +1,88 @@
+"""Rules about config keys that a release does not know. Which knows what is in data/config_keys.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ..adapter import Adapter
+from ..findings import NOTE, Finding, rule
+from ..layers import Layer
+from ..runtimes import PEFT, peft
+
+RAISING = peft("0.6", "0.13")
+"""The releases that raise TypeError on a key they do not know; older ones ignore it, newer ones drop it."""
+
+WITHOUT_MEANING = {
+    "peft_version", "runtime_config", "eva_config", "corda_config", "lora_ga_config", "loftq_config",
+    "megatron_config", "megatron_core", "qalora_group_size", "auto_mapping", "inference_mode", "revision",
+    "init_lora_weights",
+}  # fmt: skip
+"""Keys that say how an adapter was made or is run, never what a loaded one computes (init methods that change the
+base are told by init_lora_weights, QALoRA by use_qalora)."""
+
+_table: dict[str, dict[str, tuple[str, str | None, Any]]] = {}
+
+
+def table(method: str) -> dict[str, tuple[str, str | None, Any]]:
+    """Config key → first release, last release (None where it still exists) and default, for a method."""
+    if not _table:
+        with open(os.path.join(os.path.dirname(__file__), "..", "data", "config_keys.json"), "rb") as file:
+            _table.update(json.load(file))
+    return _table.get(method, {})
+
+
+def knows(method: str, key: str) -> frozenset[str]:
+    """The releases whose config of the method has the key."""
+    row = table(method).get(key)
+    return peft(row[0], row[1] or "99.0") if row else frozenset()
+
+
+def neutral(method: str, key: str, value: Any) -> bool:
+    """Whether a key can go without changing what the adapter computes: no value, the default, or no meaning."""
+    row = table(method).get(key)
+    if row is None:
+        return value is None
+    if value is None or value == row[2] or key in WITHOUT_MEANING:
+        return True
+    if key in ("enable_lora", "merge_weights", "alpha_pattern", "rank_pattern"):
+        return not value
+    if key in ("use_rslora", "alpha_pattern"):
+        return method == "ADALORA"  # AdaLoRA's forward reads neither (tuners/adalora/layer.py)
+    return False
+
+
+@rule
+def unknown_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """Config keys newer than a release. Those that mean nothing can go; the others change the function.
+
+    PEFT 0.6.0 – 0.13.2 raise `TypeError: … got an unexpected keyword argument`; 0.5 and older ignore unknown keys and
+    0.14 and newer drop them, also where the key changes the function (huggingface/peft#2340).
+    """
+    method = adapter.peft_type
+    if method not in ("LORA", "ADALORA") or adapter.config is None:
+        return
+    for is_neutral in (True, False):
+        keys = [key for key in adapter.config if neutral(method, key, adapter.config[key]) is is_neutral]
+        unknown = {key: knows(method, "peft_type") - knows(method, key) for key in keys}
+        rejected = frozenset().union(*(ids & RAISING for ids in unknown.values())) if keys else frozenset()
+        ignored = frozenset().union(*(ids - RAISING for ids in unknown.values())) if keys else frozenset()
+        named = tuple(key for key in keys if unknown[key] & (RAISING if is_neutral else PEFT))
+        if is_neutral and rejected:
+            message = f"config keys that older releases do not know, and that mean nothing here: {', '.join(named)}"
+            yield Finding("CD201", "unknown-config-key", NOTE, message, (), named, rejected)
+        elif not is_neutral and named:
+            strange = [key for key in named if key not in table(method)]
+            message = (
+                f"config keys that change what is computed, and that older releases do not know: {', '.join(named)}"
+            )
+            if strange:
+                message = f"config keys of unknown meaning: {', '.join(strange)}"
+                yield Finding(
+                    "CD203", "strange-config-key", NOTE, message, (), tuple(strange), RAISING, undecided_for=ignored,
+                    needs="the meaning of the key",
+                )  # fmt: skip
+            else:
+                yield Finding("CD202", "function-config-key", NOTE, message, (), named, rejected, ignored)

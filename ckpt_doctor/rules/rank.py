@@ -1,0 +1,131 @@
+"""Rules about ranks: zero, lost, or not what the config says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..adapter import Adapter
+from ..findings import ERROR, Finding, rule
+from ..layers import RANK_AXIS, Layer, pattern_module, pattern_value
+from ..runtimes import PEFT, peft
+
+
+def names(modules: list[str]) -> str:
+    """`a, b, c and 4 more` for a sentence."""
+    shown = ", ".join(modules[:3])
+    return f"{shown} and {len(modules) - 3} more" if len(modules) > 4 else ", ".join(modules)
+
+
+def has_zero_factor(adapter: Adapter, layer: Layer) -> bool:
+    """Whether a factor of the layer has no row (or column) on its rank axis."""
+    shapes = [(adapter.tensors[key].shape, RANK_AXIS[factor]) for factor, key in layer.factors.items()]
+    return any(len(shape) >= 2 and shape[axis] == 0 for shape, axis in shapes)
+
+
+def _keys(layers: dict[str, Layer], modules: list[str]) -> tuple[str, ...]:
+    return tuple(key for module in modules if module in layers for key in layers[module].factors.values())
+
+
+@rule
+def adalora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """AdaLoRA's allocator pruned every triplet of a layer.
+
+    PEFT 0.8.0 – 0.9.0 raise "`r` should be a positive integer value but the value passed is 0" in
+    resize_modules_by_rank_pattern (huggingface/peft#1539); 0.5 – 0.7 and 0.10 and newer load it exactly.
+    """
+    if adapter.peft_type != "ADALORA":
+        return
+    zero = [module for module, layer in layers.items() if has_zero_factor(adapter, layer)]
+    pattern = adapter.config.get("rank_pattern") if adapter.config else None
+    if isinstance(pattern, dict):
+        for key, mask in pattern.items():
+            module = pattern_module(key)
+            if isinstance(mask, list) and mask and not any(mask) and module not in zero:
+                zero.append(module)
+    if zero:
+        message = f"{len(zero)} of {len(layers)} layers were pruned to rank 0: {names(zero)}"
+        keys, rejected = _keys(layers, zero), peft("0.8", "0.9")
+        yield Finding("CD101", "adalora-rank-zero", ERROR, message, keys, ("rank_pattern",), rejected)
+
+
+@rule
+def lora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """A LoRA layer of rank 0: `r: 0`, a value 0 in rank_pattern, or factors without a row.
+
+    PEFT 0.6.0 and newer raise on r <= 0; 0.3 – 0.5 skip the layer in silence; zero-sized factors under a positive r
+    are a size mismatch in every release.
+    """
+    if adapter.peft_type != "LORA":
+        return
+    config = adapter.config or {}
+    r, pattern = config.get("r", 8), config.get("rank_pattern")
+    zero = [module for module, layer in layers.items() if has_zero_factor(adapter, layer)]
+    entries = [key for key, value in pattern.items() if value == 0] if isinstance(pattern, dict) else []
+    if type(r) is int and r == 0:
+        message = "the config says r: 0, so no layer has a rank"
+        misloaded = peft("0.3", "0.5")
+        yield Finding(
+            "CD102", "lora-rank-zero", ERROR, message, _keys(layers, zero), ("r",), PEFT - misloaded, misloaded
+        )
+    elif zero or entries:
+        where = zero or entries
+        message = f"{len(where)} of {len(layers)} layers have rank 0: {names(where)}"
+        old = peft("0.2", "0.5")
+        config_keys = ("rank_pattern",) if entries else ()
+        rejected, misloaded = (PEFT, frozenset[str]()) if zero else (PEFT - old, old)
+        yield Finding("CD102", "lora-rank-zero", ERROR, message, _keys(layers, zero), config_keys, rejected, misloaded)
+
+
+@rule
+def ungathered(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """Factors with one dimension: DeepSpeed ZeRO-3 or FSDP saved before the shards were gathered; the weights are lost.
+
+    huggingface/peft#1443, huggingface/peft#3251. Rank 0 is different: it is two-dimensional.
+    """
+    flat = [key for layer in layers.values() for key in layer.factors.values() if len(adapter.tensors[key].shape) < 2]
+    if flat:
+        message = (
+            f"{len(flat)} factors have one dimension: saved under ZeRO-3 or FSDP without gathering, their weights are "
+            "lost; save again with the parameters gathered"
+        )
+        yield Finding("CD103", "ungathered", ERROR, message, tuple(flat), rejected_by=PEFT)
+
+
+@rule
+def pattern_mismatch(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """AdaLoRA's rank_pattern and the tensors disagree: every release sizes the modules by the pattern."""
+    config = adapter.config or {}
+    if adapter.peft_type != "ADALORA":
+        return
+    init_r, pattern = config.get("init_r", 12), config.get("rank_pattern")
+    masks = {pattern_module(key): mask for key, mask in pattern.items()} if isinstance(pattern, dict) else {}
+    wrong = [module for module in masks if module not in layers]
+    for module, layer in layers.items():
+        mask = masks.get(module)
+        if mask is None:
+            fits = (not masks and layer.rank == init_r) or (bool(masks) and layer.rank == init_r)
+        else:
+            fits = isinstance(mask, list) and len(mask) == init_r and all(type(b) is bool for b in mask)
+            fits = fits and sum(mask) == layer.rank
+        if not fits and layer.rank is not None:
+            wrong.append(module)
+    if wrong:
+        message = f"rank_pattern does not fit the tensors of {names(wrong)}"
+        yield Finding(
+            "CD104", "adalora-pattern-mismatch", ERROR, message, _keys(layers, wrong), ("rank_pattern",), PEFT
+        )
+
+
+@rule
+def rank_mismatch(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """A LoRA factor's rank is not the config's: a size mismatch. Up to 0.5 `rank_pattern` is ignored."""
+    config = adapter.config or {}
+    if adapter.peft_type != "LORA":
+        return
+    r, pattern = config.get("r", 8), config.get("rank_pattern")
+    flat = {k for k in layers if any(len(adapter.tensors[key].shape) < 2 for key in layers[k].factors.values())}
+    judged = {k: v for k, v in layers.items() if k not in flat and not has_zero_factor(adapter, v)}
+    wrong = [k for k, layer in judged.items() if layer.rank is None or pattern_value(pattern, k, r) != layer.rank]
+    if wrong:
+        message = f"the rank of the tensors is not what the config says for {names(wrong)}"
+        yield Finding("CD105", "rank-mismatch", ERROR, message, _keys(layers, wrong), ("r", "rank_pattern"), PEFT)

@@ -1,0 +1,37 @@
+"""Where the fixtures are, and how to run the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ckpt_doctor.cli import main
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+ADAPTERS = sorted(path.name for path in FIXTURES.iterdir() if (path / "adapter_config.json").exists())
+
+
+@pytest.fixture
+def run() -> Any:
+    """Run `ckpt-doctor` with the arguments given."""
+
+    def invoke(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+    return invoke
+
+
+@pytest.fixture
+def scan(run: Any) -> Any:
+    """The one report of `ckpt-doctor scan --format json`."""
+
+    def one(path: object) -> dict[str, Any]:
+        (report,) = json.loads(run("scan", "--format", "json", path).stdout)["reports"]
+        assert isinstance(report, dict)
+        return report
+
+    return one

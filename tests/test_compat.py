@@ -1,0 +1,37 @@
+"""Every fixture, before and after, in real PEFT releases (`make compat`)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ADAPTERS, FIXTURES
+from test_fix import fixed, load
+
+from ckpt_doctor.doctor import scan
+from ckpt_doctor.findings import verdict
+
+pytestmark = pytest.mark.compat
+VENVS = sorted(Path(os.environ.get("PEFT_VENVS", ".venvs")).glob("peft-*"))
+
+
+def test_there_are_releases_to_try() -> None:
+    assert VENVS
+
+
+@pytest.mark.parametrize("venv", VENVS, ids=lambda venv: venv.name)
+def test_before_is_as_the_findings_say(venv: Path) -> None:
+    release = venv.name.replace("-", "==")
+    said = {str(FIXTURES / n): verdict(release, scan(str(FIXTURES / n)).findings) for n in ADAPTERS}
+    rows = load(str(venv / "bin/python"), [FIXTURES / name for name in ADAPTERS])
+    assert {row["folder"]: row["verdict"] for row in rows} == said
+
+
+@pytest.mark.parametrize("how", ["pad", "prune"])
+@pytest.mark.parametrize("venv", VENVS, ids=lambda venv: venv.name)
+def test_after_is_accepted(run: Any, tmp_path: Path, venv: Path, how: str) -> None:
+    rows = load(str(venv / "bin/python"), fixed(run, tmp_path, "--rank-zero", how))
+    assert rows
+    assert [row for row in rows if row["verdict"] != "accepts"] == []

@@ -1,0 +1,50 @@
+"""Reading `.bin` without torch gives what torch reads, however the tensors are laid out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ckpt_doctor.loader import read_weights
+from ckpt_doctor.writer import _Files, chunks
+
+BASE = torch.arange(24, dtype=torch.float32).reshape(4, 6)
+VIEWS = {
+    "contiguous": BASE,
+    "transposed": BASE.T,
+    "sliced": BASE[1:3, 2:5],
+    "stepped": BASE[::2, ::3],
+    "three-dimensional": BASE.reshape(2, 3, 4).permute(2, 0, 1),
+    "zero-sized": torch.zeros(0, 6),
+    "scalar": torch.tensor(3.0),
+    "bfloat16": BASE.to(torch.bfloat16).T,
+    "float8": BASE.to(torch.float8_e4m3fn),
+    "parameter": torch.nn.Parameter(BASE),
+    "wide": torch.arange(3 * 5000, dtype=torch.int64).reshape(3, 5000)[:, ::2],
+    "tall": torch.arange(3 * 5000, dtype=torch.float64).reshape(5000, 3).T,
+}
+
+
+def read(path: Path) -> dict[str, bytes]:
+    files = _Files()
+    found = {name: b"".join(chunks(info, files)) for name, info in read_weights(str(path)).items()}
+    files.close()
+    return found
+
+
+def as_bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_view_is_gathered(tmp_path: Path, name: str) -> None:
+    torch.save({name: VIEWS[name]}, tmp_path / "adapter_model.bin")
+    assert read(tmp_path / "adapter_model.bin") == {name: as_bytes(VIEWS[name])}
+
+
+def test_tensors_that_share_a_storage(tmp_path: Path) -> None:
+    torch.save({"a": BASE, "b": BASE[2:], "c": BASE.T}, tmp_path / "adapter_model.bin")
+    expected = {"a": as_bytes(BASE), "b": as_bytes(BASE[2:]), "c": as_bytes(BASE.T)}
+    assert read(tmp_path / "adapter_model.bin") == expected

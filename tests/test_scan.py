@@ -1,0 +1,105 @@
+"""`ckpt-doctor scan`: what it finds, says and exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ADAPTERS, FIXTURES
+
+ZERO_RANK = [name for name in ADAPTERS if "rank0" in name and "no-rank0" not in name]
+
+
+def codes(report: dict[str, Any]) -> set[str]:
+    return {finding["code"] for finding in report["findings"]}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_rank_zero_is_reported_where_it_is_and_nowhere_else(scan: Any, name: str) -> None:
+    report = scan(FIXTURES / name)
+    assert ("CD101" in codes(report)) == (name in ZERO_RANK)
+    assert (0 in {layer["rank"] for layer in report["layers"]}) == (name in ZERO_RANK)
+
+
+def test_exit_codes(run: Any, tmp_path: Path) -> None:
+    assert run("scan", FIXTURES / "lora-plain-0.21.2").exit_code == 0
+    assert run("scan", FIXTURES / "adalora-rank0-0.9.0").exit_code == 1
+    assert run("scan", FIXTURES / "adalora-rank0-0.9.0", "--fail-on", "never").exit_code == 0
+    assert run("scan", tmp_path).exit_code == 2
+    assert run("scan", tmp_path / "nothing").exit_code == 2
+
+
+def test_the_way_out_counts_every_finding(run: Any) -> None:
+    """Its rank-0 layers need 0.10, its keys 0.14."""
+    assert "PEFT ≥ 0.14.0" in run("scan", FIXTURES / "adalora-rank0-0.17.1").output
+    assert "PEFT ≥ 0.10.0" in run("scan", FIXTURES / "adalora-rank0-0.9.0").output
+
+
+DAMAGED = {
+    "CD004": ("adapter_model.safetensors", b""),
+    "CD005": ("adapter_model.safetensors", b"\x00\x10\x00\x00\x00\x00\x00\x00{"),
+    "CD006": ("adapter_model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+    "CD007": ("adapter_model.safetensors", b"<!DOCTYPE html><html></html>"),
+    "CD008": ("adapter_model.safetensors", b"PK\x03\x04" + bytes(60)),
+    "CD011": ("adapter_model.safetensors", b"\x02\x00\x00\x00\x00\x00\x00\x00[]"),
+    "CD013": ("adapter_model.safetensors", b"\x02\x00\x00\x00\x00\x00\x00\x00{}"),
+    "CD003": ("adapter_config.json", b"{"),
+}
+
+
+@pytest.mark.parametrize("code", DAMAGED)
+def test_damaged_files_are_findings(run: Any, scan: Any, tmp_path: Path, code: str) -> None:
+    name, content = DAMAGED[code]
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "a")
+    (tmp_path / "a" / name).write_bytes(content)
+    assert code in codes(scan(tmp_path / "a"))
+    assert run("scan", tmp_path / "a").exit_code == 1
+
+
+def test_a_fifo_does_not_hang(scan: Any, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "a")
+    (tmp_path / "a/adapter_model.safetensors").unlink()
+    os.mkfifo(tmp_path / "a/adapter_model.safetensors")
+    assert "CD009" in codes(scan(tmp_path / "a"))
+
+
+def test_a_pickle_with_code_is_not_run(scan: Any, tmp_path: Path) -> None:
+    import torch
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return (os.mkdir, (str(tmp_path / "ran"),))
+
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "a")
+    (tmp_path / "a/adapter_model.safetensors").unlink()
+    torch.save({"x": Evil()}, tmp_path / "a/adapter_model.bin")
+    assert "CD010" in codes(scan(tmp_path / "a"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_scan_imports_no_torch_and_no_numpy() -> None:
+    code = "import sys; from ckpt_doctor.cli import main; main(sys.argv[1:], standalone_mode=False)"
+    watch = f"import atexit, sys; atexit.register(lambda: print(sorted(sys.modules), file=sys.stderr)); {code}"
+    result = subprocess.run(
+        [sys.executable, "-c", watch, "scan", str(FIXTURES / "adalora-rank0-0.9.0")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "'click'" in result.stderr
+    for module in ("torch", "numpy", "tabulate", "packaging", "safetensors"):
+        assert f"'{module}'" not in result.stderr
+
+
+def test_several_paths_into_one_folder_are_one_adapter(run: Any) -> None:
+    folder = FIXTURES / "lora-plain-0.21.2"
+    result = run(
+        "scan", "--format", "json", folder, folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    )
+    assert len(json.loads(result.stdout)["reports"]) == 1
