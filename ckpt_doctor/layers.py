@@ -12,7 +12,7 @@ _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.
 _PREFIXES = ("base_model.model.", "module.")
 
 RANK_AXIS = {"lora_A": 0, "lora_B": 1, "lora_E": 0, "lora_embedding_A": 0, "lora_embedding_B": 1}
-"""The axis of a factor that counts the rank: A `[r, in]`, B `[out, r]`, E `[r, 1]`, embeddings A `[r, V]`, B `[d, r]`."""
+"""The axis of a factor that counts the rank: A `[r, in]`, B `[out, r]`, E `[r, 1]`, an embedding's A `[r, V]`."""
 
 
 class Layer(NamedTuple):
