@@ -99,7 +99,8 @@ def diff(plan: Plan) -> Iterator[str]:
         for key, (old, new) in difference["changed"].items():
             if isinstance(old, dict) and isinstance(new, dict):
                 changed = [k for k in {**old, **new} if old.get(k) != new.get(k)]
-                yield f"    ~ {key}: {len(changed)} entries ({', '.join(changed[:3])}{' …' if len(changed) > 3 else ''})"
+                shown = ", ".join(changed[:3]) + (" …" if len(changed) > 3 else "")
+                yield f"    ~ {key}: {len(changed)} entries ({shown})"
             else:
                 yield f"    - {key}: {old}"
                 yield f"    + {key}: {new}"
