@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ..adapter import Adapter
@@ -55,6 +56,75 @@ def base_changing_init(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[F
         yield Finding(
             "CD303", "base-changing-init", NOTE, message, (), ("init_lora_weights",), rejected, peft("0.2", "0.6")
         )
+
+
+@rule
+def unknown_init(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """init_lora_weights names a method that a release does not know: from 0.7 it raises, though it matters to none."""
+    init = (adapter.config or {}).get("init_lora_weights")
+    if adapter.peft_type != "LORA" or not isinstance(init, str) or init.lower().startswith(CHANGES_BASE):
+        return
+    known = {"gaussian": "0.2", "eva": "0.14", "orthogonal": "0.16"}
+    first = known.get(init.lower())
+    if first != "0.2":
+        rejected = peft("0.7") - peft(first) if first else peft("0.7")
+        message = f"init_lora_weights is {init!r}, which {'no' if first is None else 'not every'} PEFT release knows"
+        yield Finding("CD305", "unknown-init", NOTE if first else ERROR, message, (), ("init_lora_weights",), rejected)
+
+
+@rule
+def null_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """A config value is null where PEFT computes with it: TypeError or AttributeError while the model is built."""
+    config = adapter.config or {}
+    if adapter.peft_type == "LORA":
+        null = {"r": PEFT, "lora_alpha": PEFT, "lora_dropout": PEFT, "rank_pattern": peft("0.6")}
+    elif adapter.peft_type == "ADALORA":
+        null = {"init_r": PEFT, "lora_alpha": PEFT, "lora_dropout": PEFT}
+    else:
+        return
+    for key, rejected in {**null, "loftq_config": peft("0.7", "0.18")}.items():
+        if key in config and config[key] is None:
+            severity = NOTE if key == "loftq_config" else ERROR
+            yield Finding("CD306", "null-value", severity, f"{key} is null", (), (key,), rejected)
+
+
+@rule
+def adalora_and_lora_options(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """Options of LoRA that AdaLoRA refuses from 0.11 on, though it never uses them (AdaLoraConfig.__post_init__)."""
+    config = adapter.config or {}
+    if adapter.peft_type == "ADALORA":
+        if config.get("use_dora"):
+            message = "use_dora is set, which AdaLoRA does not have"
+            yield Finding("CD307", "adalora-option", ERROR, message, (), ("use_dora",), peft("0.11"))
+        if config.get("loftq_config"):
+            message = "loftq_config is set, which AdaLoRA does not have"
+            yield Finding("CD307", "adalora-option", NOTE, message, (), ("loftq_config",), peft("0.11", "0.13"))
+
+
+@rule
+def target_modules(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """target_modules matches no layer, or leaves out layers that have tensors: those are ignored in silence."""
+    config = adapter.config or {}
+    target = config.get("target_modules")
+    if adapter.peft_type not in ("LORA", "ADALORA") or not layers or target is None:
+        return
+    if isinstance(target, str) and target.lower() == "all-linear":
+        message = "target_modules is all-linear, which PEFT 0.7 and older do not know"
+        yield Finding("CD308", "all-linear", NOTE, message, (), ("target_modules",), peft("0.2", "0.7"))
+        return
+    if not any(_targets(target, module) for module in layers):
+        message = f"target_modules ({str(target)[:60]}) matches none of the layers in the file"
+        yield Finding("CD309", "no-target", ERROR, message, (), ("target_modules",), PEFT)
+
+
+def _targets(target: object, module: str) -> bool:
+    """Whether target_modules names a module (tuners/tuners_utils.py: check_target_module_exists)."""
+    if isinstance(target, str):
+        try:
+            return re.fullmatch(target, module) is not None
+        except re.error:
+            return False
+    return isinstance(target, list) and any(module == name or module.endswith(f".{name}") for name in target)
 
 
 @rule
