@@ -87,10 +87,16 @@ def scan(paths: tuple[str, ...], format_: str, with_layers: bool, fail_on: str) 
     "--weights", type=click.Choice(["safetensors", "bin", "same"]), default="safetensors", show_default=True,
     help="The format to write; bin needs ckpt-doctor[torch].",
 )  # fmt: skip
+@click.option(
+    "--copy-all", is_flag=True,
+    help="Copy every other file of IN: also those above 10 MB, states of training runs, and other weights.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
 @click.option("--force", is_flag=True, help="Replace an OUT that exists.")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def fix(source: str, out: str, rank_zero: str, weights: str, dry_run: bool, force: bool, format_: str) -> None:
+def fix(
+    source: str, out: str, rank_zero: str, weights: str, copy_all: bool, dry_run: bool, force: bool, format_: str
+) -> None:
     """Write the adapter IN to the folder OUT so that older PEFT releases accept it; IN is never written to.
 
     IN can be a folder with many adapters below it; OUT then has the same folders.
@@ -103,49 +109,38 @@ def fix(source: str, out: str, rank_zero: str, weights: str, dry_run: bool, forc
         folders = find(source)
         if not folders:
             raise AdapterError(f"no adapter was found in {source}")
-        if doctor.same_place(source if os.path.isdir(source) else folders[0], out):
-            raise AdapterError(f"{out} is {source} or lies within it: name another folder")
+        root = source if os.path.isdir(source) else folders[0]
+        if doctor.same_place(root, out):
+            raise AdapterError(f"{out} is {source}, or one lies within the other: name another folder")
         if os.path.lexists(out) and not force and not dry_run:
             raise AdapterError(f"{out} exists; name another folder, or use --force to replace it")
     except AdapterError as error:
         click.echo(f"ckpt-doctor: {error}", err=True)
         sys.exit(2)
+    from .reporters import json, table
+
     results = []
     code = 0
-    root = source if os.path.isdir(source) else folders[0]
     for folder in folders:
         target = os.path.normpath(os.path.join(out, os.path.relpath(folder, root)))
         report = doctor.scan(folder)
-        if report.error:
-            click.echo(f"ckpt-doctor: {report.error}", err=True)
-            code = 2
-            continue
-        plan = doctor.plan(report, rank_zero)
-        written, left_out = False, list[str]()
-        if not plan.fixed:
-            code = max(code, 1)
-        elif not dry_run:
+        plan, written, failure = None, None, report.error
+        if not failure:
+            plan = doctor.plan(report, rank_zero=rank_zero, weights=weights)
+            code = max(code, int(not plan.fixed))
             try:
-                left_out = doctor.fix(plan, target, weights=weights, force=force)["left_out"]
-                written = True
+                if plan.fixed and not dry_run:
+                    written = doctor.fix(plan, target, force=force, copy_all=copy_all)
             except AdapterError as error:
-                click.echo(f"ckpt-doctor: {error}", err=True)
-                code = 2
+                failure = str(error)
+        if failure:
+            code = 2
         if format_ == "json":
-            from .reporters import json
-
-            results.append(json.fix(folder, target, plan, written, left_out))
-        else:
-            from .reporters import table
-
-            verb = "would" if dry_run else "done:" if written else "could"
-            click.echo("\n".join(table.summary(plan, verb, target, left_out)))
-            if dry_run:
-                click.echo("\n".join(table.diff(plan)))
-            elif not written:
-                click.echo("  nothing was written")
+            results.append(json.fix(folder, target, plan, written, failure))
+        elif plan and not failure:
+            click.echo("\n".join(table.fix(plan, target, written, dry_run)))
+        if failure:
+            click.echo(f"ckpt-doctor: {failure}", err=True)
     if format_ == "json":
-        from .reporters import json
-
         click.echo(json.dump({"results": results}))
     sys.exit(code)

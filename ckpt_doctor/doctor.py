@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__, rules  # noqa: F401 - importing the rules declares them
 from .adapter import Adapter, AdapterError
-from .findings import ERROR, RULES, Finding, Report, accepted, verdict
+from .findings import ERROR, RULES, Finding, Report, verdict
 from .layers import layers
-from .loader import load
+from .loader import BIN, SAFETENSORS, load
 from .runtimes import PEFT
+
+if TYPE_CHECKING:
+    from .writer import Written
 
 RANK_ZERO = ("pad", "prune")
 _ORDER = {"accepts": 0, "unknown": 1, "rejects": 2, "misloads": 3}
@@ -61,32 +64,30 @@ def scan(folder: str) -> Report:
     return report._replace(findings=tuple(f._replace(fixable=f.code in healed) for f in findings))
 
 
-def plan(report: Report, rank_zero: str = "pad") -> Plan:
-    """Repair to a fixed point: each step heals a finding and makes no release's verdict worse."""
+def plan(report: Report, *, rank_zero: str = "pad", weights: str = "safetensors") -> Plan:
+    """Repair to a fixed point: each step heals a finding and makes no release's verdict worse.
+
+    `weights` is the format to be written: "safetensors", "bin" or "same".
+    """
     from .repairs import Refused, Repair
     from .repairs import config as of_config
     from .repairs import rank as of_rank
 
     assert report.adapter is not None  # noqa: S101 - callers ask scan first
     prune = rank_zero == "prune"
+    title = "prune rank-0 layers" if prune else "pad rank-0 layers with zeros"
     repairs = [
-        Repair("read the shards into one file", frozenset({"CD015"}), of_config.one_file),
-        Repair(
-            "prune rank-0 layers" if prune else "pad rank-0 layers with zeros",
-            frozenset({"CD101"}),
-            of_rank.prune if prune else of_rank.pad_adalora,
-        ),
-        Repair(
-            "prune rank-0 layers" if prune else "pad rank-0 layers with zeros",
-            frozenset({"CD102"}),
-            of_rank.prune if prune else of_rank.pad_lora,
-        ),
+        Repair(title, frozenset({"CD101"}), of_rank.prune if prune else of_rank.pad_adalora),
+        Repair(title, frozenset({"CD102"}), of_rank.prune if prune else of_rank.pad_lora),
         Repair("set total_step for inference", frozenset({"CD302"}), of_config.schedule),
         Repair("spell each bias key both ways", frozenset({"CD304"}), of_config.both_bias_spellings),
         Repair("drop config keys without meaning", frozenset({"CD201"}), of_config.drop_neutral_keys),
     ]
-    adapter, findings = report.adapter, report.findings
+    adapter = written_as(report.adapter, weights)
+    findings = judge(adapter)
     done: list[Step] = []
+    if len(report.adapter.weights) > 1:
+        done.append(Step("write the shards as one file", ("CD015",)))
     refused: dict[str, Step] = {}
     while True:
         for repair in repairs:
@@ -108,6 +109,14 @@ def plan(report: Report, rank_zero: str = "pad") -> Plan:
             return Plan(report, adapter, findings, tuple(done), tuple(refused.values()))
 
 
+def written_as(adapter: Adapter, weights: str) -> Adapter:
+    """The adapter as it will lie in a new folder: one file of weights, in the format asked for."""
+    kind = (adapter.format or "safetensors") if weights == "same" else weights
+    name = BIN if kind == "bin" else SAFETENSORS
+    files = (*(file for file in adapter.files if not file.startswith("adapter_model.")), name)
+    return adapter._replace(format=kind, weights=(name,) if adapter.weights else (), files=files)
+
+
 def _no_worse(before: tuple[Finding, ...], after: tuple[Finding, ...]) -> None:
     """Refuse a repair that would turn a loud rejection into a silent change, or into a doubt."""
     from .repairs import Refused
@@ -121,7 +130,7 @@ def _no_worse(before: tuple[Finding, ...], after: tuple[Finding, ...]) -> None:
         raise Refused(f"{ranges(worse)} would then load it and compute something else, in silence: {why}")
 
 
-def fix(the_plan: Plan, out: str, *, weights: str = "safetensors", force: bool = False) -> dict[str, Any]:
+def fix(the_plan: Plan, out: str, *, force: bool = False, copy_all: bool = False) -> Written:
     """Write a plan's adapter to `out`, read back before it takes its place. Raises AdapterError."""
     from .writer import write
 
@@ -134,10 +143,7 @@ def fix(the_plan: Plan, out: str, *, weights: str = "safetensors", force: bool =
         "purpose": "for inference",
         "repairs": [{"title": step.title, "codes": list(step.codes)} for step in the_plan.done],
     }
-    if before.record:
-        record["earlier"] = before.record
-    kind = (before.format or "safetensors") if weights == "same" else weights
-    return write(the_plan.after, out, record, force=force, weights=kind)
+    return write(the_plan.after, before, out, record, force=force, copy_all=copy_all)
 
 
 def saved_by(adapter: Adapter) -> str | None:
@@ -146,11 +152,6 @@ def saved_by(adapter: Adapter) -> str | None:
     if not said and adapter.record:
         said = adapter.record.get("saved_by")
     return said if isinstance(said, str) else None
-
-
-def taken(report: Report) -> frozenset[str]:
-    """The PEFT releases that take an adapter as it is."""
-    return accepted(report.findings)
 
 
 def same_place(a: str, b: str) -> bool:

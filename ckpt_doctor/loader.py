@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from .adapter import Adapter, AdapterError, DamagedFile, Fault, TensorInfo
@@ -26,27 +27,28 @@ def find(path: str) -> list[str]:
     if not os.path.lexists(path):
         raise AdapterError(f"{path} does not exist")
     if os.path.isdir(path):
-        found: list[str] = []
-        _walk(path, found)
-        return sorted(found)
+        return sorted(_walk(path))
     folder, name = os.path.split(path)
     if name.startswith("adapter_"):
         return [folder or "."]
     raise AdapterError(f"{path} is not an adapter: name its folder, its adapter_config.json or its adapter_model file")
 
 
-def _walk(folder: str, found: list[str]) -> None:
-    try:
-        with os.scandir(folder) as entries:
-            listed = list(entries)
-    except OSError:
-        found.append(folder)  # scanning it says why it cannot be read
-        return
-    if any(entry.name == CONFIG or entry.name.startswith("adapter_model.") for entry in listed):
-        found.append(folder)
-    for entry in listed:
-        if entry.is_dir(follow_symlinks=False) and entry.name[:1] != "." and entry.name not in SKIPPED_FOLDERS:
-            _walk(os.path.join(folder, entry.name), found)
+def _walk(root: str) -> Iterator[str]:
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                listed = list(entries)
+        except OSError:
+            yield folder  # scanning it says why it cannot be read
+            continue
+        if any(entry.name == CONFIG or entry.name.startswith("adapter_model.") for entry in listed):
+            yield folder
+        for entry in listed:
+            if entry.is_dir(follow_symlinks=False) and entry.name[:1] != "." and entry.name not in SKIPPED_FOLDERS:
+                folders.append(os.path.join(folder, entry.name))
 
 
 def load(folder: str) -> Adapter:

@@ -6,28 +6,31 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from .adapter import DTYPE_BITS, Adapter, AdapterError, FileRange, Gathered, TensorInfo, Zeros
 from .formats import safetensors
-from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS
+from .loader import BIN, CONFIG, RECORD, SAFETENSORS, find, read_weights
 
 CHUNK = 1 << 20
 MAX_OTHER = 10_000_000  # bytes of a file that is carried along
 
-_LEFT_OUT = (
-    "optimizer",
-    "scheduler",
-    "rng_state",
-    "trainer_state",
-    "training_args",
-    "global_step",
-    "pytorch_model",
-    "model",
+_LEFT_OUT = re.compile(
+    r"optimizer.*|scheduler.*|rng_state.*|scaler\..*|trainer_state.*|training_args.*|global_step.*|.*\.distcp"
+    r"|adapter_model\..*|(?:pytorch_|tf_|flax_)?model[-.].*(?:bin|safetensors|h5|msgpack|index\.json)|consolidated.*|.*\.gguf"
 )
+"""States of a training run, and weights: the base model's, or an adapter's that were not repaired."""
+
+
+class Written(NamedTuple):
+    """A folder that was written, and the names that stayed behind."""
+
+    out: str
+    left_out: tuple[str, ...]
 
 
 class _Files:
@@ -46,12 +49,15 @@ class _Files:
             file.close()
 
 
-def chunks(info: TensorInfo, files: _Files) -> Iterator[bytes]:
+_ZEROS = bytes(1 << 16)
+
+
+def chunks(info: TensorInfo, files: _Files) -> Iterator[bytes | memoryview]:
     """The bytes of a tensor, in pieces of at most 1 MiB (a strided tensor: one row of elements at a time)."""
     source = info.source
     if isinstance(source, Zeros):
-        for at in range(0, source.length, CHUNK):
-            yield bytes(min(CHUNK, source.length - at))
+        for at in range(0, source.length, len(_ZEROS)):
+            yield memoryview(_ZEROS)[: source.length - at]
     elif isinstance(source, FileRange):
         file, left = files[source.path], source.length
         file.seek(source.offset)
@@ -93,11 +99,13 @@ def _gathered(info: TensorInfo, source: Gathered, files: _Files) -> Iterator[byt
 _ROW = 4096  # elements of a strided row that are read together
 
 
-def write(adapter: Adapter, out: str, record: dict[str, Any], *, force: bool, weights: str) -> dict[str, Any]:
-    """Write the adapter to the folder `out`, whole or not at all.
+def write(
+    adapter: Adapter, source: Adapter, out: str, record: dict[str, Any], *, force: bool, copy_all: bool
+) -> Written:
+    """Write an adapter, made from `source`, to the folder `out`: whole, or not at all. Raises AdapterError.
 
-    `weights` is "safetensors" or "bin". The result says the sha256 of each written file and what was left out.
-    Raises AdapterError.
+    `adapter.format` is "safetensors" or "bin". What no repair touched keeps its bytes: the config where it is
+    equal, the tensors, the metadata of the file.
     """
     out = os.path.abspath(out)
     parent, name = os.path.split(out)
@@ -109,114 +117,133 @@ def write(adapter: Adapter, out: str, record: dict[str, Any], *, force: bool, we
     except OSError as error:
         raise AdapterError(f"{parent} cannot be written to: {error.strerror}") from None
     try:
-        left_out = _fill(stage, adapter, record, weights)
+        left_out = _fill(stage, adapter, source, record, copy_all)
         os.chmod(stage, 0o777 & ~_umask())
         _exchange(stage, out)
     except OSError as error:
         raise AdapterError(f"{out} cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-    return {"left_out": left_out}
+    return Written(out, tuple(left_out))
 
 
-def _fill(stage: str, adapter: Adapter, record: dict[str, Any], weights: str) -> list[str]:
-    config = json.dumps(adapter.config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    _write_bytes(os.path.join(stage, CONFIG), config.encode())
-    name = SAFETENSORS if weights == "safetensors" else BIN
+def _fill(stage: str, adapter: Adapter, source: Adapter, record: dict[str, Any], copy_all: bool) -> list[str]:
+    if adapter.config == source.config:
+        _copy(os.path.join(source.folder, CONFIG), os.path.join(stage, CONFIG))
+    else:
+        _write_bytes(os.path.join(stage, CONFIG), (json.dumps(adapter.config, indent=2) + "\n").encode())
+    name = BIN if adapter.format == "bin" else SAFETENSORS
     target = os.path.join(stage, name)
-    sums = _write_safetensors(target, adapter.tensors) if weights == "safetensors" else _write_bin(target, adapter)
-    if weights == "safetensors":
-        verify(target, adapter.tensors, sums)
-    left_out = _carry(stage, adapter)
+    if adapter.format == "bin":
+        _write_bin(target, adapter.tensors)
+    else:
+        _write_safetensors(target, adapter.tensors, _metadata(source))
+    left_out = _carry(stage, source, copy_all)
     after = {CONFIG: sha256(os.path.join(stage, CONFIG)), name: sha256(target)}
-    before = {file: sha256(os.path.join(adapter.folder, file)) for file in (CONFIG, *adapter.weights)}
-    full = {**record, "sha256": {"before": before, "after": after}, "left_out": left_out}
-    _write_bytes(os.path.join(stage, RECORD), (json.dumps(full, indent=2, ensure_ascii=False) + "\n").encode())
+    before = {file: sha256(os.path.join(source.folder, file)) for file in (CONFIG, *source.weights)}
+    if source.record and before == after:
+        _copy(os.path.join(source.folder, RECORD), os.path.join(stage, RECORD))
+    else:
+        full = {**record, "sha256": {"before": before, "after": after}, "left_out": left_out}
+        if source.record:
+            full["earlier"] = source.record
+        _write_bytes(os.path.join(stage, RECORD), (json.dumps(full, indent=2) + "\n").encode())
     _sync_folder(stage)
     return left_out
 
 
-def _write_safetensors(path: str, tensors: dict[str, TensorInfo]) -> dict[str, bytes]:
-    head, order = safetensors.header(tensors, {"format": "pt"})
-    sums: dict[str, bytes] = {}
+def _metadata(source: Adapter) -> dict[str, str]:
+    """The metadata of the file that the tensors came from; PEFT wants the format in it."""
+    found: dict[str, str] = {}
+    if source.format == "safetensors":
+        for name in source.weights:
+            with open(os.path.join(source.folder, name), "rb") as file:
+                found.update(safetensors.metadata(file))
+    return {"format": "pt", **found}
+
+
+def _write_safetensors(path: str, tensors: dict[str, TensorInfo], metadata: dict[str, str]) -> None:
+    """Write, then read back: the same bytes are on the disk, and safetensors itself opens them."""
+    from safetensors import safe_open
+
+    head, order = safetensors.header(tensors, metadata)
+    digest = hashlib.sha256(head)
     files = _Files()
     try:
         with open(path, "wb") as file:
             file.write(head)
             for name in order:
-                digest = hashlib.sha256()
                 for piece in chunks(tensors[name], files):
                     file.write(piece)
                     digest.update(piece)
-                sums[name] = digest.digest()
             file.flush()
             os.fsync(file.fileno())
     finally:
         files.close()
-    return sums
+    with safe_open(path, framework="numpy") as opened:
+        names = set(opened.keys())
+    if sha256(path) != digest.hexdigest() or names != tensors.keys():
+        raise AdapterError(f"{path} does not read back as it was written; the disk may be failing")
 
 
-def verify(path: str, tensors: dict[str, TensorInfo], sums: dict[str, bytes]) -> None:
-    """Read a written safetensors file back: same tensors, same bytes, and safetensors itself opens it."""
-    from safetensors import safe_open
-
-    from .loader import read_weights
-
-    written = read_weights(path)
-    files = _Files()
-    try:
-        with safe_open(path, framework="numpy") as opened:
-            names = set(opened.keys())
-        if names != tensors.keys() or written.keys() != tensors.keys():
-            raise AdapterError(f"{path} does not hold what was written; the disk may be failing")
-        for name, info in written.items():
-            digest = hashlib.sha256()
-            for piece in chunks(info, files):
-                digest.update(piece)
-            if info[:2] != tensors[name][:2] or digest.digest() != sums[name]:
-                raise AdapterError(f"{path}: {name} does not read back as it was written; the disk may be failing")
-    finally:
-        files.close()
-
-
-def _write_bin(path: str, adapter: Adapter) -> dict[str, bytes]:
+def _write_bin(path: str, tensors: dict[str, TensorInfo]) -> None:
+    """Write with torch, then read back without it: each tensor has the same bytes."""
     try:
         import torch
     except ImportError:
         raise AdapterError("writing .bin needs torch: pip install 'ckpt-doctor[torch]'") from None
-    import tempfile as temporary
-
     from safetensors.torch import load_file
 
-    with temporary.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
         staged = os.path.join(folder, SAFETENSORS)
-        sums = _write_safetensors(staged, adapter.tensors)
-        verify(staged, adapter.tensors, sums)
-        torch.save(dict(load_file(staged)), path)
+        _write_safetensors(staged, tensors, {})
+        torch.save(load_file(staged), path)
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
-    return sums
+    written = read_weights(path)
+    same = written.keys() == tensors.keys()
+    files = _Files()
+    try:
+        for name in tensors if same else ():
+            same = same and written[name][:2] == tensors[name][:2]
+            same = same and _digest(written[name], files) == _digest(tensors[name], files)
+    finally:
+        files.close()
+    if not same:
+        raise AdapterError(f"{path} does not read back as it was written; the disk may be failing")
 
 
-def _carry(stage: str, adapter: Adapter) -> list[str]:
-    """Copy the other files of the folder, and name those that stay behind."""
+def _digest(info: TensorInfo, files: _Files) -> bytes:
+    digest = hashlib.sha256()
+    for piece in chunks(info, files):
+        digest.update(piece)
+    return digest.digest()
+
+
+def _carry(stage: str, source: Adapter, copy_all: bool) -> list[str]:
+    """Copy the other files of the folder, and name those that stay behind. Folders with adapters are not ours."""
     left_out = []
-    for name in adapter.files:
-        if name in (CONFIG, RECORD, *adapter.weights) or (
-            name == INDEX and INDEX not in adapter.weights and len(adapter.weights) != 1
-        ):
-            continue
-        source = os.path.join(adapter.folder, name)
-        weights = name.startswith("adapter_model.") or name.endswith((".distcp", ".gguf"))
-        if not os.path.isfile(source):
-            if not os.path.isdir(source) or name.startswith(_LEFT_OUT):
+    ours = {CONFIG, RECORD, BIN, SAFETENSORS} if copy_all else {CONFIG, RECORD}
+    for name in source.files:
+        path = os.path.join(source.folder, name)
+        if name in ours or name in source.weights:
+            if name not in source.weights and name in (BIN, SAFETENSORS):
                 left_out.append(name)
-        elif weights or name.startswith(_LEFT_OUT) or os.path.getsize(source) > MAX_OTHER:
-            left_out.append(name)
+        elif not os.path.isfile(path):
+            if not name.startswith(".") and not (os.path.isdir(path) and find(path)):
+                left_out.append(name)
+        elif copy_all or (not _LEFT_OUT.fullmatch(name) and os.path.getsize(path) <= MAX_OTHER):
+            _copy(path, os.path.join(stage, name))
         else:
-            with open(source, "rb") as file:
-                _write_bytes(os.path.join(stage, name), file.read())
+            left_out.append(name)
     return left_out
+
+
+def _copy(source: str, target: str) -> None:
+    with open(source, "rb") as old, open(target, "wb") as new:
+        shutil.copyfileobj(old, new, CHUNK)
+        new.flush()
+        os.fsync(new.fileno())
 
 
 def sha256(path: str) -> str:

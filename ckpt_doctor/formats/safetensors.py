@@ -26,6 +26,13 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
     return parse_header(file.read(length), path, 8 + length, size)
 
 
+def metadata(file: BinaryIO) -> dict[str, str]:
+    """The `__metadata__` of an open file that `read` took."""
+    (length,) = struct.unpack("<Q", file.read(8))
+    found: dict[str, str] = json.loads(file.read(length)).get("__metadata__") or {}
+    return found
+
+
 def parse_header(raw: bytes, path: str, start: int, size: int) -> dict[str, TensorInfo]:
     """Header bytes → tensors; data begins at byte `start` of the file of `size` bytes. Raises DamagedFile."""
     try:
@@ -34,6 +41,8 @@ def parse_header(raw: bytes, path: str, start: int, size: int) -> dict[str, Tens
         raise DamagedFile("malformed-safetensors", f"the header is not valid JSON ({error})") from None
     if not isinstance(header, dict):
         raise DamagedFile("malformed-safetensors", "the header is not a JSON object")
+    if b"\\u" in raw:
+        _no_lone_surrogates(header)
     metadata = header.pop("__metadata__", None)
     if metadata is not None and not (
         isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
@@ -78,6 +87,14 @@ def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 
 
+def _no_lone_surrogates(header: dict[str, Any]) -> None:
+    """Half a character, as Python's json lets it pass and serde does not."""
+    try:
+        json.dumps(header, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise DamagedFile("malformed-safetensors", "a name in the header is not valid Unicode") from None
+
+
 def _no_duplicate_fields(raw: bytes) -> None:
     """Serde refuses a field given twice within one tensor; a tensor's name given twice is caught by its bytes."""
 
@@ -90,10 +107,13 @@ def _no_duplicate_fields(raw: bytes) -> None:
     json.loads(raw, object_pairs_hook=pairs)
 
 
-def header(tensors: dict[str, TensorInfo], metadata: dict[str, str]) -> tuple[bytes, list[str]]:
-    """Header bytes, 8-byte length included, and the order of the data: by alignment, then name, as safetensors."""
+def header(tensors: dict[str, TensorInfo], extra: dict[str, str]) -> tuple[bytes, list[str]]:
+    """Header bytes, 8-byte length included, and the order of the data: by alignment, then name, as safetensors.
+
+    `extra` is the `__metadata__`.
+    """
     order = sorted(tensors, key=lambda name: (-DTYPE_BITS[tensors[name].dtype], name))
-    entries: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    entries: dict[str, Any] = {"__metadata__": extra} if extra else {}
     at = 0
     for name in order:
         info = tensors[name]

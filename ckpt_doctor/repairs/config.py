@@ -36,7 +36,3 @@ def both_bias_spellings(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
         raise Refused("the file has no bias to spell both ways")
     return adapter._replace(tensors=tensors)
 
-
-def one_file(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
-    """Shards become one file; their bytes stay."""
-    return adapter._replace(weights=("adapter_model.safetensors",))

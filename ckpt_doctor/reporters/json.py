@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..doctor import Plan, saved_by
-from ..findings import Finding, Report
+from ..findings import Finding, Report, accepted
 from ..runtimes import PEFT_RELEASES
+
+if TYPE_CHECKING:
+    from ..writer import Written
 
 SCHEMA_VERSION = 1
 _ORDER = {f"peft=={release}": at for at, release in enumerate(PEFT_RELEASES)}
@@ -46,25 +49,32 @@ def finding_object(finding: Finding) -> dict[str, Any]:
     """One finding; runtimes oldest first."""
     found = finding._asdict()
     for key in ("rejected_by", "misloaded_by", "undecided_for"):
-        found[key] = sorted(found[key], key=_ORDER.__getitem__)
+        found[key] = _sorted(found[key])
     return found
 
 
-def fix(path: str, out: str, plan: Plan, written: bool, left_out: list[str]) -> dict[str, Any]:
-    """One adapter of a fix."""
-    assert plan.before.adapter is not None  # noqa: S101 - a plan has one
+def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: str | None) -> dict[str, Any]:
+    """One adapter of a fix: what was or would be changed, what was refused and why."""
+    head = {"path": path.replace("\\", "/"), "out": out.replace("\\", "/"), "error": error}
+    if plan is None:
+        return {**head, "written": False}
     return {
-        "path": path,
-        "out": out,
-        "written": written,
+        **head,
+        "written": written is not None,
         "fixed": plan.fixed,
         "purpose": "for inference",
         "repairs": [{"title": step.title, "codes": list(step.codes)} for step in plan.done],
         "refused": [{"title": step.title, "codes": list(step.codes), "reason": step.reason} for step in plan.refused],
         "changes": changes(plan),
-        "left_out": left_out,
+        "left_out": list(written.left_out) if written else [],
         "remaining": [finding_object(finding) for finding in plan.findings],
+        "accepted_before": _sorted(accepted(plan.before.findings)),
+        "accepted_after": _sorted(accepted(plan.findings)),
     }
+
+
+def _sorted(ids: Iterable[str]) -> list[str]:
+    return sorted(ids, key=_ORDER.__getitem__)
 
 
 def changes(plan: Plan) -> dict[str, Any]:
@@ -72,6 +82,7 @@ def changes(plan: Plan) -> dict[str, Any]:
     before, after = plan.before.adapter, plan.after
     assert before is not None  # noqa: S101 - a plan has one
     return {
+        "weights": _difference(dict.fromkeys(before.weights, ""), dict.fromkeys(after.weights, "")),
         "config": _difference(before.config or {}, after.config or {}),
         "tensors": _difference(
             {key: f"{info.dtype} {list(info.shape)}" for key, info in before.tensors.items()},

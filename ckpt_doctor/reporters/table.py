@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ..doctor import Plan, saved_by, taken
-from ..findings import NOTE, Finding, Report
+from ..doctor import Plan, saved_by
+from ..findings import ERROR, NOTE, Finding, Report, accepted
 from ..runtimes import ranges, since
 from .json import changes
+
+if TYPE_CHECKING:
+    from ..writer import Written
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
@@ -57,8 +61,8 @@ def _finding(finding: Finding) -> Iterator[str]:
 
 
 def _ways_out(report: Report) -> Iterator[str]:
-    first = since(taken(report))
-    yield f"  load it with PEFT ≥ {first}" if first else "  no newest PEFT takes it as it is"
+    first = since(accepted(report.findings))
+    yield f"  load it with PEFT ≥ {first}" if first else "  no recent PEFT takes it as it is"
     if any(finding.fixable for finding in report.findings):
         path = shlex.quote(report.path)
         yield f"  or repair it: ckpt-doctor fix {path} {shlex.quote(report.path.rstrip('/') + '-fixed')}"
@@ -66,36 +70,45 @@ def _ways_out(report: Report) -> Iterator[str]:
         yield "  ckpt-doctor cannot repair it without changing what it computes"
 
 
-def summary(plan: Plan, verb: str, out: str, left_out: list[str]) -> Iterator[str]:
-    """What a fix did, or would do."""
+def fix(plan: Plan, out: str, written: Written | None, dry_run: bool) -> Iterator[str]:
+    """What a fix did, or would do, or why not."""
     from click import style
 
     yield style(f"{plan.before.path} → {out}", bold=True)
+    verb = "would" if dry_run else "done:" if written else "could"
     for step in plan.done:
         yield f"  {style(verb, fg='green')} {step.title} ({', '.join(step.codes)})"
-    if not plan.done:
+    if not plan.done and plan.fixed:
         yield "  nothing to repair"
     for step in plan.refused:
-        yield f"  {style('refused', fg='yellow')} {step.title}: {step.reason}"
+        yield f"  {style('refused', fg='yellow')} {step.title} ({', '.join(step.codes)}): {step.reason}"
     for finding in plan.findings:
-        if finding.severity != NOTE:
+        if finding.severity == ERROR:
             yield from _finding(finding)
+    if not plan.fixed:
+        yield "  nothing was written: an error remains that cannot be repaired without changing what is computed"
+        return
     if plan.done:
         yield "  for inference: training is not to be resumed from it"
-    after = plan.before._replace(findings=plan.findings)
-    yield f"  taken by {ranges(taken(plan.before))} before, {ranges(taken(after))} after"
-    if left_out:
-        yield f"  left out: {', '.join(left_out)}"
+    before, after = accepted(plan.before.findings), accepted(plan.findings)
+    yield f"  taken by {ranges(before)} before, {ranges(after)} after"
+    if before - after:
+        yield f"  lost by the change of format: {ranges(before - after)} (--weights same keeps them)"
+    if written and written.left_out:
+        yield f"  left out: {', '.join(written.left_out)}"
+    if dry_run:
+        yield from diff(plan)
 
 
 def diff(plan: Plan) -> Iterator[str]:
     """Config and tensors, as a diff."""
     for what, difference in changes(plan).items():
-        yield f"  {what}"
+        if any(difference.values()):
+            yield f"  {what}"
         for key, value in difference["removed"].items():
-            yield f"    - {key}: {value}"
+            yield f"    - {key}: {value}".rstrip(": ")
         for key, value in difference["added"].items():
-            yield f"    + {key}: {value}"
+            yield f"    + {key}: {value}".rstrip(": ")
         for key, (old, new) in difference["changed"].items():
             if isinstance(old, dict) and isinstance(new, dict):
                 changed = [k for k in {**old, **new} if old.get(k) != new.get(k)]
