@@ -84,3 +84,139 @@ def test_bin_in_safetensors_out_and_back(run: Any, tmp_path: Path) -> None:
     assert run("fix", source, tmp_path / "b", "--weights", "same").exit_code == 0
     assert (tmp_path / "b/adapter_model.bin").exists()
     assert not (tmp_path / "b/adapter_model.safetensors").exists()
+
+
+def copy(name: str, to: Path) -> Path:
+    shutil.copytree(FIXTURES / name, to)
+    return to
+
+
+def test_other_files_come_along_or_are_named(run: Any, tmp_path: Path) -> None:
+    source = copy("lora-plain-0.21.2", tmp_path / "in")
+    for name in ("README.md", "tokenizer.json", "model_card.md"):
+        (source / name).write_text(name)
+    for name in ("optimizer.pt", "trainer_state.json", "model-00001-of-00002.safetensors", "pytorch_model.bin"):
+        (source / name).write_text(name)
+    (source / "global_step5").mkdir()
+    (source / "large.txt").write_bytes(bytes(10_000_001))
+    (source / "link.md").symlink_to(source / "README.md")
+    result = run("fix", source, tmp_path / "out", "--format", "json")
+    left_out = {
+        "optimizer.pt", "trainer_state.json", "model-00001-of-00002.safetensors", "pytorch_model.bin", "global_step5",
+        "large.txt",
+    }  # fmt: skip
+    assert set(json.loads(result.stdout)["results"][0]["left_out"]) == left_out
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {path.name for path in source.iterdir()} - left_out | {"ckpt-doctor.json"}
+    assert not (tmp_path / "out/link.md").is_symlink()
+    assert run("fix", source, tmp_path / "all", "--copy-all").exit_code == 0
+    assert {path.name for path in (tmp_path / "all").iterdir()} == written | left_out - {"global_step5"}
+
+
+def test_a_healthy_adapter_is_copied_byte_for_byte(run: Any, tmp_path: Path) -> None:
+    source = FIXTURES / "lora-plain-0.6.2"
+    assert run("fix", source, tmp_path / "out", "--weights", "same").exit_code == 0
+    written = tree(tmp_path / "out")
+    assert written.pop("ckpt-doctor.json")
+    assert written.pop("adapter_config.json") == (source / "adapter_config.json").read_bytes()
+    assert written.keys() == tree(source).keys() - {"adapter_config.json"}
+
+
+def test_the_metadata_of_the_file_stays(run: Any, tmp_path: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    source = copy("adalora-rank0-0.9.0", tmp_path / "in")
+    weights = source / "adapter_model.safetensors"
+    save_file(load_file(weights), weights, metadata={"format": "pt", "made by": "me"})
+    assert run("fix", source, tmp_path / "out").exit_code == 0
+    with safe_open(tmp_path / "out/adapter_model.safetensors", framework="pt") as opened:
+        assert opened.metadata() == {"format": "pt", "made by": "me"}
+
+
+def test_a_tree_is_done_adapter_by_adapter(run: Any, tmp_path: Path) -> None:
+    copy("adalora-rank0-0.9.0", tmp_path / "in")
+    copy("adalora-rank0-0.21.2", tmp_path / "in/deep/er")
+    broken = copy("lora-plain-0.21.2", tmp_path / "in/broken")
+    (broken / "adapter_model.safetensors").write_bytes(b"")
+    result = run("fix", tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "nothing was written" in result.output
+    assert (tmp_path / "out/adapter_config.json").exists()
+    assert (tmp_path / "out/deep/er/adapter_model.safetensors").exists()
+    assert not (tmp_path / "out/broken").exists()
+
+
+def test_what_a_change_of_format_loses_is_named(run: Any, tmp_path: Path) -> None:
+    result = run("fix", FIXTURES / "lora-bin-shared-0.12.0", tmp_path / "a")
+    assert "lost by the change of format: PEFT 0.2.0 – 0.3.0" in result.output
+    result = run("fix", FIXTURES / "lora-bin-shared-0.12.0", tmp_path / "b", "--weights", "bin")
+    assert "lost" not in result.output
+
+
+def test_the_file_that_was_not_repaired_is_left_out_and_named(run: Any, tmp_path: Path) -> None:
+    result = run("fix", FIXTURES / "lora-both-files-0.21.2", tmp_path / "out")
+    assert "left out: adapter_model.bin" in result.output
+    assert not (tmp_path / "out/adapter_model.bin").exists()
+
+
+def test_the_record_says_what_was_done_and_carries_an_earlier_one(run: Any, tmp_path: Path) -> None:
+    assert run("fix", FIXTURES / "adalora-rank0-0.21.2", tmp_path / "a").exit_code == 0
+    record = json.loads((tmp_path / "a/ckpt-doctor.json").read_text())
+    assert record["saved_by"] == "0.21.2"
+    assert {code for repair in record["repairs"] for code in repair["codes"]} >= {"CD101", "CD201"}
+    assert record["sha256"]["before"].keys() == record["sha256"]["after"].keys()
+    assert str(tmp_path) not in json.dumps(record)
+    assert run("fix", tmp_path / "a", tmp_path / "b", "--weights", "bin").exit_code == 0
+    assert json.loads((tmp_path / "b/ckpt-doctor.json").read_text())["earlier"] == record
+
+
+def test_a_crash_leaves_nothing(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that gives back other bytes than it was given."""
+    from ckpt_doctor import writer
+
+    copied = writer._write_safetensors
+
+    def damaged(path: str, *rest: Any) -> None:
+        copied(path, *rest)
+        with open(path, "r+b") as file:
+            file.seek(-1, 2)
+            file.write(b"\x01")
+
+    monkeypatch.setattr(writer, "_write_safetensors", damaged)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").write_text("mine")
+    result = run("fix", FIXTURES / "adalora-rank0-0.9.0", tmp_path / "out", "--force")
+    assert result.exit_code == 2
+    assert "read back" in result.stderr
+    assert tree(tmp_path) == {"out/mine": b"mine"}
+
+
+LORA_ZERO = {
+    "r: 0": ({"r": 0}, None, 1),
+    "pattern": ({"rank_pattern": {"blocks.0.q": 0}}, "blocks.0.q", 0),
+    "tensors only": ({}, "blocks.0.q", 0),
+    "pattern only": ({"rank_pattern": {"blocks.0.q": 0}}, None, 1),
+}
+
+
+@pytest.mark.parametrize("name", LORA_ZERO)
+def test_lora_of_rank_zero(run: Any, tmp_path: Path, name: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    values, module, code = LORA_ZERO[name]
+    source = copy("lora-plain-0.21.2", tmp_path / "in")
+    path = source / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    weights = source / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    for key in tensors:
+        if module and module in key:  # side.blocks.0.q as well: a pattern matches any longer name
+            tensors[key] = tensors[key][:0] if "lora_A" in key else tensors[key][:, :0].contiguous()
+    save_file(tensors, weights)
+    assert run("scan", source).exit_code == 1
+    assert run("fix", source, tmp_path / "out").exit_code == code
+    if code == 0:
+        written = load_file(tmp_path / "out/adapter_model.safetensors")
+        assert {tensor.shape[0] for key, tensor in written.items() if "lora_A" in key} == {4}
+        assert run("scan", tmp_path / "out").exit_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -103,3 +104,64 @@ def test_several_paths_into_one_folder_are_one_adapter(run: Any) -> None:
         "scan", "--format", "json", folder, folder / "adapter_config.json", folder / "adapter_model.safetensors"
     )
     assert len(json.loads(result.stdout)["reports"]) == 1
+
+
+SHAPE = {
+    "path": str, "error": (str, type(None)), "peft_type": (str, type(None)), "peft_version": (str, type(None)),
+    "layers": list, "findings": list,
+}  # fmt: skip
+FINDING = {
+    "code": str, "name": str, "severity": str, "message": str, "tensors": list, "config_keys": list,
+    "rejected_by": list, "misloaded_by": list, "undecided_for": list, "needs": (str, type(None)), "fixable": bool,
+}  # fmt: skip
+LAYER = {"module": str, "rank": (int, type(None)), "alpha": (float, type(None)), "scaling": (float, type(None))}
+
+
+def has_shape(value: dict[str, Any], shape: dict[str, Any]) -> bool:
+    return value.keys() == shape.keys() and all(isinstance(value[key], shape[key]) for key in shape)
+
+
+def test_the_json_has_the_shape_that_is_promised(run: Any, tmp_path: Path) -> None:
+    document = json.loads(run("scan", "--format", "json", FIXTURES, tmp_path / "none").stdout)
+    assert document.keys() == {"schema_version", "tool", "reports"}
+    assert document["schema_version"] == 1
+    assert document["tool"].keys() == {"name", "version"}
+    for report in document["reports"]:
+        assert has_shape(report, SHAPE)
+        assert all(has_shape(layer, LAYER) for layer in report["layers"])
+        assert all(has_shape(finding, FINDING) for finding in report["findings"])
+        assert all(finding["severity"] in ("error", "warning", "note") for finding in report["findings"])
+    assert [report["path"] for report in document["reports"] if report["error"]] == [str(tmp_path / "none")]
+
+
+def test_the_rank_table(run: Any) -> None:
+    lines = run("scan", FIXTURES / "adalora-rank0-0.9.0", "--layers").output.splitlines()
+    (row,) = [line.split() for line in lines if line.startswith("side.blocks.0.q ")]
+    assert row[1:3] == ["0", "8"]
+
+
+def test_every_code_is_named_in_the_readme() -> None:
+    root = FIXTURES.parent
+    text = "".join(path.read_text() for path in (root / "ckpt_doctor/rules").glob("*.py"))
+    codes = set(re.findall(r'"(CD\d{3})"', text))
+    assert codes
+    assert {code for code in codes if code not in (root / "README.md").read_text()} == set()
+
+
+def test_a_file_that_may_not_be_read_is_an_error(
+    run: Any, scan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def denied(path: Any, *rest: Any, **named: Any) -> int:
+        if str(path).endswith("adapter_model.safetensors"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *rest, **named)
+
+    monkeypatch.setattr(os, "open", denied)
+    shutil.copytree(FIXTURES / "lora-plain-0.6.2", tmp_path / "b")
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "a", copy_function=shutil.copyfile)
+    assert "Permission denied" in scan(tmp_path / "a")["error"]
+    result = run("scan", tmp_path)
+    assert result.exit_code == 2
+    assert "LORA" in result.output  # the other one is examined all the same

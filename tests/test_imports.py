@@ -1,0 +1,37 @@
+"""Data flows one way: no room imports one above it, and a scan imports nothing that it does not use."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "ckpt_doctor"
+ROOMS = [
+    "adapter", "formats", "loader", "layers", "runtimes", "findings", "rules", "repairs", "writer", "doctor",
+    "reporters", "cli",
+]  # fmt: skip
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """The rooms that a module imports, also within functions."""
+    depth = len(path.relative_to(PACKAGE).parts)
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+    return found & set(ROOMS)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_imports_upward(path: Path) -> None:
+    if path == PACKAGE / "__init__.py":
+        return
+    assert room(path) in ROOMS
+    above = ROOMS[ROOMS.index(room(path)) + 1 :]
+    assert imported(path) & set(above) == set()
