@@ -79,7 +79,8 @@ class Adapter(NamedTuple):
 
     `path` is as the user gave it, `folder` where the files are. `config` is None where it is missing or unreadable.
     `weights` names the files that the tensors were read from, `format` is "safetensors", "bin" or None.
-    `files` are the names of all regular files of the folder, `record` an earlier `ckpt-doctor.json`.
+    `files` are the names of all files of the folder, `record` an earlier `ckpt-doctor.json`. `bin_agrees` says, where
+    both weight files are there, whether they hold the same (None: not compared). `loaded_as` is the adapter's name.
     """
 
     path: str
@@ -91,6 +92,8 @@ class Adapter(NamedTuple):
     files: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
     record: dict[str, Any] | None = None
+    bin_agrees: bool | None = None
+    loaded_as: str = "default"
 
     @property
     def peft_type(self) -> str | None:

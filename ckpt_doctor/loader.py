@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from .adapter import Adapter, AdapterError, DamagedFile, Fault, TensorInfo
 from .formats import safetensors
+from .streams import Files, content
 
 CONFIG = "adapter_config.json"
 SAFETENSORS = "adapter_model.safetensors"
@@ -19,6 +20,7 @@ RECORD = "ckpt-doctor.json"
 NAMES = (CONFIG, SAFETENSORS, INDEX, BIN)
 
 MAX_JSON = 64 << 20
+MAX_COMPARED = 1 << 20
 SKIPPED_FOLDERS = {"node_modules", "__pycache__", "site-packages"}
 
 
@@ -88,7 +90,26 @@ def load(folder: str) -> Adapter:
         faults.append(Fault(error.fault, f"{(weights or (INDEX,))[0]}: {error.message}"))
     if weights and not tensors and not faults:
         faults.append(Fault("no-tensors", f"{weights[0]} holds no tensor: nothing was saved"))
-    return Adapter(folder, folder, config, tensors, kind, weights, tuple(names), tuple(faults), record)
+    adapter = Adapter(folder, folder, config, tensors, kind, weights, tuple(names), tuple(faults), record)
+    return adapter._replace(bin_agrees=_bin_agrees(adapter)) if weights == (SAFETENSORS,) and BIN in names else adapter
+
+
+def _bin_agrees(adapter: Adapter) -> bool | None:
+    """Whether the `.bin` beside a safetensors file holds the same; None where that is too much to read in a scan."""
+    try:
+        path = os.path.join(adapter.folder, BIN)
+        if os.path.getsize(path) > MAX_COMPARED:
+            return None
+        other = read_weights(path)
+        if other.keys() != adapter.tensors.keys():
+            return False
+        with Files() as files:
+            return all(
+                info[:2] == other[name][:2] and content(info, files) == content(other[name], files)
+                for name, info in adapter.tensors.items()
+            )
+    except (AdapterError, DamagedFile, OSError):
+        return False
 
 
 def _open(path: str) -> tuple[BinaryIO, int]:
@@ -129,7 +150,9 @@ def read_weights(path: str) -> dict[str, TensorInfo]:
 
             return torch_zip.read(file, path, size)
         if is_pickle:
-            raise AdapterError(f"{path} has torch's format from before 1.6; save it again with torch.save")
+            from .formats import torch_old
+
+            return torch_old.read(file, path, size)
         if head[8:9] == b"{":
             raise DamagedFile("wrong-container", "it is safetensors under the name of torch's format")
         raise DamagedFile("malformed-bin", "it is not a file that torch.save wrote")

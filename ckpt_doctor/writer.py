@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from .adapter import DTYPE_BITS, Adapter, AdapterError, FileRange, Gathered, TensorInfo, Zeros
+from .adapter import Adapter, AdapterError, FileRange, TensorInfo
 from .formats import safetensors
 from .loader import BIN, CONFIG, RECORD, SAFETENSORS, find, read_weights
+from .streams import CHUNK, Files, chunks
 
-CHUNK = 1 << 20
 MAX_OTHER = 10_000_000  # bytes of a file that is carried along
 
 _LEFT_OUT = re.compile(
@@ -31,72 +30,6 @@ class Written(NamedTuple):
 
     out: str
     left_out: tuple[str, ...]
-
-
-class _Files:
-    """The files that tensors come from, each opened once."""
-
-    def __init__(self) -> None:
-        self.open: dict[str, BinaryIO] = {}
-
-    def __getitem__(self, path: str) -> BinaryIO:
-        if path not in self.open:
-            self.open[path] = open(path, "rb")  # noqa: SIM115 - closed in close
-        return self.open[path]
-
-    def close(self) -> None:
-        for file in self.open.values():
-            file.close()
-
-
-_ZEROS = bytes(1 << 16)
-
-
-def chunks(info: TensorInfo, files: _Files) -> Iterator[bytes | memoryview]:
-    """The bytes of a tensor, in pieces of at most 1 MiB (a strided tensor: one row of elements at a time)."""
-    source = info.source
-    if isinstance(source, Zeros):
-        for at in range(0, source.length, len(_ZEROS)):
-            yield memoryview(_ZEROS)[: source.length - at]
-    elif isinstance(source, FileRange):
-        file, left = files[source.path], source.length
-        file.seek(source.offset)
-        while left:
-            piece = file.read(min(CHUNK, left))
-            if not piece:
-                raise AdapterError(f"{source.path} became shorter while it was read")
-            left -= len(piece)
-            yield piece
-    else:
-        yield from _gathered(info, source, files)
-
-
-def _gathered(info: TensorInfo, source: Gathered, files: _Files) -> Iterator[bytes]:
-    """Row by row, the elements of a strided view."""
-    width = DTYPE_BITS[info.dtype] // 8
-    file, base = files[source.storage.path], source.storage.offset + source.start * width
-    *outer, columns = info.shape
-    *steps, step = source.strides
-    for index in itertools.product(*(range(size) for size in outer)):
-        at = base + width * sum(i * s for i, s in zip(index, steps, strict=True))
-        row = bytearray(columns * width)
-        for first in range(0, columns, _ROW):
-            count = min(_ROW, columns - first)
-            file.seek(at + first * step * width)
-            if step == 1:
-                row[first * width : (first + count) * width] = file.read(count * width)
-            elif (count * step) * width <= CHUNK:
-                span = file.read(((count - 1) * step + 1) * width)
-                for i in range(count):
-                    row[(first + i) * width : (first + i + 1) * width] = span[i * step * width : (i * step + 1) * width]
-            else:
-                for i in range(count):
-                    file.seek(at + (first + i) * step * width)
-                    row[(first + i) * width : (first + i + 1) * width] = file.read(width)
-        yield bytes(row)
-
-
-_ROW = 4096  # elements of a strided row that are read together
 
 
 def write(
@@ -171,17 +104,13 @@ def _write_safetensors(path: str, tensors: dict[str, TensorInfo], metadata: dict
     from safetensors import safe_open
 
     head, order = safetensors.header(tensors, metadata)
-    files = _Files()
-    try:
-        with open(path, "wb") as file:
-            file.write(head)
-            for name in order:
-                for piece in chunks(tensors[name], files):
-                    file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-    finally:
-        files.close()
+    with Files() as files, open(path, "wb") as file:
+        file.write(head)
+        for name in order:
+            for piece in chunks(tensors[name], files):
+                file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
     with safe_open(path, framework="numpy"):
         pass  # it raises where safetensors' own reader would not take the file
 
@@ -205,8 +134,7 @@ def _read_back(path: str, tensors: dict[str, TensorInfo]) -> None:
     """What is on the disk now has the same tensors, byte for byte, as what was to be written."""
     written = read_weights(path)
     same = {name: info[:2] for name, info in written.items()} == {name: info[:2] for name, info in tensors.items()}
-    files = _Files()
-    try:
+    with Files() as files:
         for name in written if same else ():
             for piece, at in _offsets(chunks(tensors[name], files)):
                 source = written[name].source
@@ -214,8 +142,6 @@ def _read_back(path: str, tensors: dict[str, TensorInfo]) -> None:
                 file = files[path]
                 file.seek(source.offset + at)
                 same = same and file.read(len(piece)) == piece
-    finally:
-        files.close()
     if not same:
         raise AdapterError(f"{path} does not read back as it was written; the disk may be failing")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ckpt_doctor.loader import read_weights
-from ckpt_doctor.writer import _Files, chunks
+from ckpt_doctor.streams import Files, content
 
 BASE = torch.arange(24, dtype=torch.float32).reshape(4, 6)
 VIEWS = {
@@ -28,23 +28,24 @@ VIEWS = {
 
 
 def read(path: Path) -> dict[str, bytes]:
-    files = _Files()
-    found = {name: b"".join(chunks(info, files)) for name, info in read_weights(str(path)).items()}
-    files.close()
-    return found
+    with Files() as files:
+        return {name: content(info, files) for name, info in read_weights(str(path)).items()}
 
 
 def as_bytes(tensor: torch.Tensor) -> bytes:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
+@pytest.mark.parametrize("as_zip", [True, False], ids=["zip", "before 1.6"])
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_view_is_gathered(tmp_path: Path, name: str) -> None:
-    torch.save({name: VIEWS[name]}, tmp_path / "adapter_model.bin")
+def test_a_view_is_gathered(tmp_path: Path, name: str, as_zip: bool) -> None:
+    torch.save({name: VIEWS[name]}, tmp_path / "adapter_model.bin", _use_new_zipfile_serialization=as_zip)
     assert read(tmp_path / "adapter_model.bin") == {name: as_bytes(VIEWS[name])}
 
 
-def test_tensors_that_share_a_storage(tmp_path: Path) -> None:
-    torch.save({"a": BASE, "b": BASE[2:], "c": BASE.T}, tmp_path / "adapter_model.bin")
+@pytest.mark.parametrize("as_zip", [True, False], ids=["zip", "before 1.6"])
+def test_tensors_that_share_a_storage(tmp_path: Path, as_zip: bool) -> None:
+    state = {"a": BASE, "b": BASE[2:], "c": BASE.T}
+    torch.save(state, tmp_path / "adapter_model.bin", _use_new_zipfile_serialization=as_zip)
     expected = {"a": as_bytes(BASE), "b": as_bytes(BASE[2:]), "c": as_bytes(BASE.T)}
     assert read(tmp_path / "adapter_model.bin") == expected

@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ckpt_doctor"
 ROOMS = [
-    "adapter", "formats", "loader", "layers", "runtimes", "findings", "rules", "repairs", "writer", "doctor",
-    "reporters", "cli",
+    "adapter", "streams", "formats", "loader", "layers", "targets", "runtimes", "findings", "rules", "repairs",
+    "writer", "doctor", "reporters", "cli",
 ]  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
                 raise AdapterError(f"{path}: data.pkl has more than {MAX_PICKLE >> 20} MiB")
             if root + "byteorder" in records and archive.read(root + "byteorder") != b"little":
                 raise AdapterError(f"{path}: the tensors are big-endian; save them again on a little-endian machine")
-            state = _Machine(archive.read(pickles[0])).run()
+            state = Machine(archive.read(pickles[0])).run()
             storages = {
                 name[len(root) + 5 :]: _record_range(file, path, info, size)
                 for name, info in records.items()
@@ -73,6 +73,11 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
             }
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, EOFError, ValueError, OSError) as error:
         raise DamagedFile("malformed-bin", f"the zip cannot be read ({error})") from None
+    return tensors(state, storages)
+
+
+def tensors(state: Any, storages: dict[str, FileRange]) -> dict[str, TensorInfo]:
+    """The tensors of a state dict that a machine made, given where each storage lies. Raises DamagedFile."""
     if not isinstance(state, dict):
         raise DamagedFile("malformed-bin", "it holds no state dict")
     return {name: _tensor(name, value, storages) for name, value in state.items()}
@@ -118,7 +123,7 @@ def _code(what: str) -> DamagedFile:
     return DamagedFile("pickle-with-code", f"its pickle would {what}, which no loader should run")
 
 
-class _Machine:
+class Machine:
     """Walks a pickle of dicts, tuples, numbers, strings and torch's rebuild calls; anything else is a diagnosis."""
 
     def __init__(self, data: bytes) -> None:
@@ -127,8 +132,11 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.storages: dict[str, _Storage] = {}
 
     def run(self) -> Any:
+        """The value of one pickle; the next one may follow it."""
+        self.stack, self.marks, self.memo = [], [], {}
         while True:
             op = self.take(1)
             if op == b".":
@@ -231,12 +239,13 @@ class _Machine:
 
     def persistent(self) -> None:
         pid = self.pop()
-        if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage" and isinstance(pid[1], _Global)):
+        if not (isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage" and isinstance(pid[1], _Global)):
             raise DamagedFile("malformed-bin", "a storage of its pickle is not described as torch does")
-        _, kind, key, _, count = pid
-        if kind.name not in _STORAGES or type(key) is not str or type(count) is not int:
+        _, kind, key, _, count, *view = pid
+        if kind.name not in _STORAGES or type(key) is not str or type(count) is not int or any(view):
             raise DamagedFile("malformed-bin", "a storage of its pickle is not described as torch does")
-        self.push(_Storage(_STORAGES[kind.name], key, count))
+        self.storages[key] = _Storage(_STORAGES[kind.name], key, count)
+        self.push(self.storages[key])
 
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Iterator
 
 from ..adapter import Adapter
 from ..findings import ERROR, NOTE, WARNING, Finding, rule
-from ..layers import Layer, module_of, pattern_value
+from ..layers import Layer, module_of
 from ..runtimes import PEFT, peft
+from .keys import knows, savers, table
 
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that write the base weights when an adapter is loaded (LoraLayer.reset_lora_parameters)."""
@@ -48,14 +49,26 @@ def base_changing_init(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[F
     0.6 and older take any string as true and leave the base as it is; from 0.7 an unknown one raises.
     """
     init = (adapter.config or {}).get("init_lora_weights")
-    if adapter.peft_type == "LORA" and isinstance(init, str) and init.lower().startswith(CHANGES_BASE):
-        known = {"pissa": "0.10", "olora": "0.12", "lora_ga": "0.19"}
-        first = next((release for name, release in known.items() if init.lower().startswith(name)), None)
-        rejected = peft("0.7") - peft(first) if first else peft("0.7")
-        message = f"init_lora_weights {init!r} changes the base weights at load, which PEFT 0.6 and older do not"
-        yield Finding(
-            "CD303", "base-changing-init", NOTE, message, (), ("init_lora_weights",), rejected, peft("0.2", "0.6")
-        )
+    if adapter.peft_type != "LORA" or not isinstance(init, str) or not init.lower().startswith(CHANGES_BASE):
+        return
+    known = {"pissa": "0.11", "olora": "0.12", "lora_ga": "0.19"}
+    first = next((release for name, release in known.items() if init.lower().startswith(name)), None)
+    changing = peft(first) if first else frozenset[str]()
+    keeping, saved = peft("0.2", "0.6"), savers(adapter)
+    misloaded = frozenset[str]()
+    undecided = misloaded
+    if saved and saved <= keeping:
+        misloaded = changing
+    elif saved and not saved & keeping:
+        misloaded = keeping
+    else:
+        undecided = keeping | changing
+    message = f"init_lora_weights {init!r} changes the base weights at load, which PEFT 0.6 and older do not"
+    yield Finding(
+        "CD303", "base-changing-init", ERROR if "peft==0.21.2" in misloaded else NOTE, message, (),
+        ("init_lora_weights",), PEFT - keeping - changing, misloaded, undecided,
+        "the release that saved it" if undecided else None,
+    )  # fmt: skip
 
 
 @rule
@@ -73,19 +86,68 @@ def unknown_init(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding
 
 
 @rule
-def null_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """A config value is null where PEFT computes with it: TypeError or AttributeError while the model is built."""
+def impossible_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """A config value is null, or of a type or range, with which PEFT fails while the model is built."""
     config = adapter.config or {}
-    if adapter.peft_type == "LORA":
-        null = {"r": PEFT, "lora_alpha": PEFT, "lora_dropout": PEFT, "rank_pattern": peft("0.6")}
-    elif adapter.peft_type == "ADALORA":
-        null = {"init_r": PEFT, "lora_alpha": PEFT, "lora_dropout": PEFT}
-    else:
+    if adapter.peft_type not in ("LORA", "ADALORA"):
         return
-    for key, rejected in {**null, "loftq_config": peft("0.7", "0.18")}.items():
-        if key in config and config[key] is None:
+    rank = "r" if adapter.peft_type == "LORA" else "init_r"
+    wrong = []
+    if type(config.get(rank, 8)) is not int:
+        wrong.append(rank)
+    if not _number(config.get("lora_alpha", 8)):
+        wrong.append("lora_alpha")
+    dropout = config.get("lora_dropout", 0)
+    if not _number(dropout) or dropout > 1:
+        wrong.append("lora_dropout")
+    if config.get("bias", "none") not in ("none", "all", "lora_only"):
+        wrong.append("bias")  # tuners/lora/model.py: NotImplementedError
+    if adapter.peft_type == "ADALORA" and not _number(config.get("orth_reg_weight", 0.5)):
+        wrong.append("orth_reg_weight")
+    absent = tuple(key for key in ("lora_alpha", "lora_dropout") if key not in config)
+    if absent:
+        message = f"{' and '.join(absent)} is absent, which PEFT 0.3 and older read as null"
+        yield Finding("CD306", "impossible-value", NOTE, message, (), absent, peft("0.2", "0.3"))
+    for key in wrong:
+        message = f"{key} is {json.dumps(config[key])[:40]}, with which no release builds the model"
+        yield Finding("CD306", "impossible-value", ERROR, message, (), (key,), PEFT)
+    nulls = {"rank_pattern": peft("0.6"), "alpha_pattern": peft("0.6"), "loftq_config": peft("0.7", "0.18")}
+    for key, rejected in nulls.items():
+        if key in config and config[key] is None and (key == "loftq_config" or adapter.peft_type == "LORA"):
             severity = NOTE if key == "loftq_config" else ERROR
-            yield Finding("CD306", "null-value", severity, f"{key} is null", (), (key,), rejected)
+            yield Finding("CD306", "impossible-value", severity, f"{key} is null", (), (key,), rejected)
+    if adapter.peft_type == "ADALORA" and _number(config.get("orth_reg_weight")) and config["orth_reg_weight"] < 0:
+        message = "orth_reg_weight is negative, which PEFT 0.15 and newer refuse"
+        yield Finding("CD306", "impossible-value", ERROR, message, (), ("orth_reg_weight",), peft("0.15"))
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+@rule
+def layers_options(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """layers_to_transform and layers_pattern where PEFT refuses them (LoraConfig.__post_init__): beside a regex, from
+    0.7 (AdaLoRA: 0.11); a layers_pattern alone, from 0.14.
+    """
+    config = adapter.config or {}
+    if adapter.peft_type not in ("LORA", "ADALORA"):
+        return
+    to, pattern = config.get("layers_to_transform"), config.get("layers_pattern")
+    rejected = frozenset[str]()
+    if isinstance(config.get("target_modules"), str):
+        first = "0.7" if adapter.peft_type == "LORA" else "0.11"
+        if to is not None:
+            rejected |= peft(first)
+        if pattern is not None:
+            rejected |= peft(first) if adapter.peft_type == "LORA" else peft(first, "0.13")
+    if pattern and not to:
+        rejected |= peft("0.14") if to is None else peft("0.14", "0.17")
+    if rejected:
+        severity = ERROR if "peft==0.21.2" in rejected else NOTE
+        message = "layers_to_transform and layers_pattern do not go with each other, or with a regex in target_modules"
+        keys = ("layers_to_transform", "layers_pattern")
+        yield Finding("CD313", "layers-options", severity, message, (), keys, rejected)
 
 
 @rule
@@ -102,29 +164,18 @@ def adalora_and_lora_options(adapter: Adapter, layers: dict[str, Layer]) -> Iter
 
 
 @rule
-def target_modules(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
-    """target_modules matches no layer, or leaves out layers that have tensors: those are ignored in silence."""
+def all_linear(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """target_modules is "all-linear": unknown before 0.8, and for transformers models only before 0.15."""
     config = adapter.config or {}
     target = config.get("target_modules")
     if adapter.peft_type not in ("LORA", "ADALORA") or not layers or target is None:
         return
     if isinstance(target, str) and target.lower() == "all-linear":
         message = "target_modules is all-linear, which PEFT 0.7 and older do not know"
-        yield Finding("CD308", "all-linear", NOTE, message, (), ("target_modules",), peft("0.2", "0.7"))
-        return
-    if not any(_targets(target, module) for module in layers):
-        message = f"target_modules ({str(target)[:60]}) matches none of the layers in the file"
-        yield Finding("CD309", "no-target", ERROR, message, (), ("target_modules",), PEFT)
-
-
-def _targets(target: object, module: str) -> bool:
-    """Whether target_modules names a module (tuners/tuners_utils.py: check_target_module_exists)."""
-    if isinstance(target, str):
-        try:
-            return re.fullmatch(target, module) is not None
-        except re.error:
-            return False
-    return isinstance(target, list) and any(module == name or module.endswith(f".{name}") for name in target)
+        yield Finding(
+            "CD308", "all-linear", NOTE, message, (), ("target_modules",), peft("0.2", "0.7"),
+            undecided_for=peft("0.8", "0.14"), needs="the base model",
+        )  # fmt: skip
 
 
 @rule
@@ -155,35 +206,128 @@ def bias_spelling(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findin
         )
 
 
+DORA_SINCE = {"Embedding": "0.13", 3: "0.16", 4: "0.12", 5: "0.14"}
+CONV_SINCE = {3: "0.15", 4: "0.4", 5: "0.14"}
+"""First releases of a convolution by the dimensions of its factors (tuners/lora/layer.py: dispatch_default), and of
+DoRA on what is not Linear (tuners/lora/dora.py)."""
+
+
 @rule
-def not_judged(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
-    """What this version does not judge yet: other methods, convolutions, DoRA, lora_bias, ambiguous patterns."""
-    config = adapter.config
-    if config is None:
+def layer_kind(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """LoRA on a kind of layer that older releases do not adapt: they raise "Target module … is not supported"."""
+    config = adapter.config or {}
+    if adapter.peft_type != "LORA":
         return
-    what = None
+    rejected: dict[str, frozenset[str]] = {}
+    misloaded = frozenset[str]()
+    dora = bool(config.get("use_dora"))
+    for layer in layers.values():
+        if "lora_embedding_A" in layer.factors or "lora_embedding_B" in layer.factors:
+            rejected["an Embedding"] = peft("0.2", "0.2")
+            if dora:
+                rejected["DoRA on an Embedding"] = peft("0.9") - peft(DORA_SINCE["Embedding"])
+            if config.get("lora_bias"):
+                rejected["lora_bias on an Embedding"] = peft("0.14")
+            continue
+        for key in layer.factors.values():
+            dimensions = len(adapter.tensors[key].shape)
+            if dimensions > 2:
+                name = f"Conv{dimensions - 2}d"
+                rejected[f"a {name}"] = PEFT - peft(CONV_SINCE.get(dimensions, "99.0"))
+                if dora:
+                    rejected[f"DoRA on a {name}"] = peft("0.9") - peft(DORA_SINCE.get(dimensions, "99.0"))
+    for what, ids in rejected.items():
+        if ids:
+            severity = ERROR if "peft==0.21.2" in ids else NOTE
+            yield Finding("CD314", "layer-kind", severity, f"{what} is among the layers", rejected_by=ids)
+    if dora or config.get("lora_bias"):
+        factor = "lora_magnitude_vector" if dora else "lora_B.bias"
+        without = [m for m, layer in layers.items() if not _beside(adapter, layer, factor)]
+        if without:
+            message = f"{factor} is missing for {without[0]}: it stays as it was initialised"
+            yield Finding("CD404", "missing-part", ERROR, message, misloaded_by=peft("0.9" if dora else "0.14"))
+        elif dora and any(key.endswith("lora_magnitude_vector.weight") for key in adapter.tensors):
+            message = "magnitudes are named as PEFT 0.12 and newer do in memory: older ones ignore them"
+            misloaded = peft("0.9", "0.11")
+            yield Finding("CD404", "missing-part", NOTE, message, misloaded_by=misloaded)
+
+
+def _beside(adapter: Adapter, layer: Layer, factor: str) -> bool:
+    """Whether a layer has a part beside its factors A and B."""
+    stems = {key.rsplit(".lora_", 1)[0] for key in layer.factors.values()}
+    return any(f"{stem}.{factor}{end}" in adapter.tensors for stem in stems for end in ("", ".weight"))
+
+
+@rule
+def adalora_convolution(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """From 0.20 AdaLoRA adapts Conv2d, with tensors like a Linear's: the shapes do not tell which."""
+    if adapter.peft_type != "ADALORA":
+        return
+    saved = savers(adapter)
+    if saved and not saved & peft("0.20"):
+        return
+    if not saved and not set(adapter.config or {}) - _keys_of_017():
+        return
+    like = [module for module in layers if "conv" in module.rpartition(".")[2].lower()]
+    if like:
+        message = f"{like[0]} may be a Conv2d, which AdaLoRA adapts from PEFT 0.20 on"
+        yield Finding(
+            "CD315", "adalora-convolution", NOTE, message, undecided_for=peft("0.2", "0.19"), needs="the base model"
+        )
+
+
+def _keys_of_017() -> set[str]:
+    return {key for key, row in table("ADALORA").items() if peft(row[0]) & peft("0.2", "0.17")}
+
+
+@rule
+def without_layers(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """No layer is in the file, or the config names no target: what PEFT then does depends on the base model."""
+    config = adapter.config or {}
+    if adapter.peft_type not in ("LORA", "ADALORA") or not adapter.tensors or adapter.config is None:
+        return
+    target = config.get("target_modules")
+    if target == []:
+        message = "target_modules is empty, so no layer is adapted"
+        yield Finding("CD316", "no-layers", ERROR, message, (), ("target_modules",), PEFT)
+    elif not layers:
+        message = "the file has no factors of any layer"
+        yield Finding("CD316", "no-layers", WARNING, message, undecided_for=PEFT, needs="the base model")
+    elif target is None and not config.get("target_parameters"):
+        message = "target_modules is null: each release then looks the base model up in a table of its own"
+        yield Finding(
+            "CD317", "default-targets", WARNING, message, (), ("target_modules",), undecided_for=PEFT,
+            needs="the base model",
+        )  # fmt: skip
+
+
+UNPROVEN = ("target_parameters", "use_qalora", "kasa_config", "monteclora_config", "velora_config", "arrow_config")
+"""Options whose tensors or arithmetic changed between releases, or hang on the base model."""
+
+
+@rule
+def unproven_option(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """Options that only the release that saved them is known to read alike. A saved arrow_config never loads from 0.18
+    (AttributeError: 'dict' object has no attribute 'top_k').
+    """
+    config = adapter.config or {}
     if adapter.peft_type not in ("LORA", "ADALORA"):
-        what = f"the method {adapter.peft_type}"
-    elif config.get("use_dora") and adapter.peft_type == "LORA":
-        what = "DoRA"
-    elif config.get("lora_bias"):
-        what = "lora_bias"
-    elif any(len(adapter.tensors[key].shape) > 2 for layer in layers.values() for key in layer.factors.values()):
-        what = "a convolution"
-    elif adapter.peft_type == "LORA" and not _patterns_are_plain(config, layers):
-        what = "a rank or alpha pattern that releases match differently"
-    if what:
-        message = f"{what} is not judged by this version"
+        return
+    for key in UNPROVEN:
+        if config.get(key):
+            known = knows(adapter.peft_type, key)
+            rejected = known if key == "arrow_config" else frozenset[str]()
+            message = f"{key} is set; only the release that saved it is known to read it alike"
+            undecided = known - savers(adapter) - rejected
+            yield Finding(
+                "CD318", "unproven-option", NOTE, message, (), (key,), rejected, undecided_for=undecided,
+                needs="a load in that release",
+            )  # fmt: skip
+
+
+@rule
+def not_judged(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """A method that no rule claims to understand is undecided, never accepted."""
+    if adapter.config is not None and adapter.peft_type not in ("LORA", "ADALORA"):
+        message = f"the method {adapter.peft_type} is not judged by this version"
         yield Finding("CD901", "not-judged", NOTE, message, undecided_for=PEFT, needs="a newer ckpt-doctor")
-
-
-def _patterns_are_plain(config: dict[str, object], layers: dict[str, Layer]) -> bool:
-    """Whether every release from 0.6 on matches the patterns alike: full module paths, one key set in both."""
-    patterns = [p for p in (config.get("rank_pattern"), config.get("alpha_pattern")) if p]
-    keys = [set(p) for p in patterns if isinstance(p, dict)]
-    if len(keys) != len(patterns) or (len(keys) > 1 and keys[0] != keys[1]):
-        return False
-    return all(
-        [module for module in layers if pattern_value({key: True}, module, False)] in ([], [key])
-        for key in set().union(*keys)
-    )

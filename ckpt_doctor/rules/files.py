@@ -53,7 +53,13 @@ def file_format(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
 @rule
 def both_files(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
     """Both weight files are there: PEFT 0.4 and newer reads safetensors, 0.2 and 0.3 `.bin`, which may differ."""
-    if adapter.format == "safetensors" and "adapter_model.bin" in adapter.files:
-        message = "adapter_model.bin is there as well and was not examined: PEFT 0.2 and 0.3 read it instead"
+    if adapter.format != "safetensors" or "adapter_model.bin" not in adapter.files:
+        return
+    old = peft("0.2", "0.3")
+    if adapter.bin_agrees is None:
+        message = "adapter_model.bin is there as well, too large to compare: PEFT 0.2 and 0.3 read it instead"
         needs = "a comparison of both weight files"
-        yield Finding("CD022", "both-files", NOTE, message, undecided_for=peft("0.2", "0.3"), needs=needs)
+        yield Finding("CD022", "both-files", NOTE, message, undecided_for=old, needs=needs)
+    elif not adapter.bin_agrees:
+        message = "adapter_model.bin is there as well and holds something else: PEFT 0.2 and 0.3 read it instead"
+        yield Finding("CD022", "both-files", NOTE, message, misloaded_by=old)

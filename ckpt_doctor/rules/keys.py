@@ -49,9 +49,38 @@ def neutral(method: str, key: str, value: Any) -> bool:
         return True
     if key in ("enable_lora", "merge_weights", "alpha_pattern", "rank_pattern"):
         return not value
-    if key in ("use_rslora", "alpha_pattern"):
-        return method == "ADALORA"  # AdaLoRA's forward reads neither (tuners/adalora/layer.py)
+    if key in ("use_rslora", "use_dora", "alpha_pattern"):
+        return method == "ADALORA"  # AdaLoRA's forward reads none of them (tuners/adalora/layer.py)
     return False
+
+
+READ_ELSEWHERE = {
+    "rank_pattern", "alpha_pattern", "use_rslora", "exclude_modules", "layers_to_transform", "layers_pattern"
+}  # fmt: skip
+"""Keys whose absence in a release `reading.py` follows to what the release then computes."""
+
+OTHER_SHAPES = {"use_bdlora", "use_qalora"}
+"""Keys that give the factors other shapes: where the key is ignored, they do not fit, which is loud."""
+
+
+def savers(adapter: Adapter) -> frozenset[str]:
+    """The releases that may have saved an adapter: the one that it names, or those that write just these config keys.
+
+    Empty where nothing tells.
+    """
+    config = adapter.config or {}
+    said = config.get("peft_version") or (adapter.record or {}).get("saved_by")
+    if isinstance(said, str):
+        named = frozenset(id_ for id_ in PEFT if said.startswith(id_.removeprefix("peft==")))
+        if named:
+            return named
+    rows = table(adapter.peft_type or "")
+    if "peft_type" not in rows or not config.keys() <= rows.keys():
+        return frozenset()
+    fitting = PEFT
+    for key in rows.keys() - {"runtime_config"}:  # never written
+        fitting &= knows(adapter.peft_type or "", key) if key in config else PEFT - knows(adapter.peft_type or "", key)
+    return fitting
 
 
 @rule
@@ -68,7 +97,8 @@ def unknown_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
         keys = [key for key in adapter.config if neutral(method, key, adapter.config[key]) is is_neutral]
         unknown = {key: knows(method, "peft_type") - knows(method, key) for key in keys}
         rejected = frozenset().union(*(ids & RAISING for ids in unknown.values())) if keys else frozenset()
-        ignored = frozenset().union(*(ids - RAISING for ids in unknown.values())) if keys else frozenset()
+        loud = frozenset().union(*(unknown[key] for key in keys if key in OTHER_SHAPES))
+        ignored = frozenset().union(*(unknown[key] - RAISING for key in keys if key not in READ_ELSEWHERE)) - loud
         named = tuple(key for key in keys if unknown[key] & (RAISING if is_neutral else PEFT))
         if is_neutral and rejected:
             message = f"config keys that older releases do not know, and that mean nothing here: {', '.join(named)}"
@@ -85,4 +115,4 @@ def unknown_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
                     needs="the meaning of the key",
                 )  # fmt: skip
             else:
-                yield Finding("CD202", "function-config-key", NOTE, message, (), named, rejected, ignored)
+                yield Finding("CD202", "function-config-key", NOTE, message, (), named, rejected | loud, ignored)

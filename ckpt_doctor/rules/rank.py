@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..adapter import Adapter
 from ..findings import ERROR, Finding, rule
-from ..layers import RANK_AXIS, Layer, pattern_module, pattern_value
+from ..layers import RANK_AXIS, Layer, pattern_module
 from ..runtimes import PEFT, peft
 
 
@@ -22,7 +22,8 @@ def has_zero_factor(adapter: Adapter, layer: Layer) -> bool:
     return any(len(shape) >= 2 and shape[axis] == 0 for shape, axis in shapes)
 
 
-def _keys(layers: dict[str, Layer], modules: list[str]) -> tuple[str, ...]:
+def keys_of(layers: dict[str, Layer], modules: list[str]) -> tuple[str, ...]:
+    """The names of the factors of modules."""
     return tuple(key for module in modules if module in layers for key in layers[module].factors.values())
 
 
@@ -44,7 +45,7 @@ def adalora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fi
                 zero.append(module)
     if zero:
         message = f"{len(zero)} of {len(layers)} layers were pruned to rank 0: {names(zero)}"
-        keys, rejected = _keys(layers, zero), peft("0.8", "0.9")
+        keys, rejected = keys_of(layers, zero), peft("0.8", "0.9")
         yield Finding("CD101", "adalora-rank-zero", ERROR, message, keys, ("rank_pattern",), rejected)
 
 
@@ -61,11 +62,11 @@ def lora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
     r, pattern = config.get("r", 8), config.get("rank_pattern")
     zero = [module for module, layer in layers.items() if has_zero_factor(adapter, layer)]
     entries = [key for key, value in pattern.items() if value == 0] if isinstance(pattern, dict) else []
-    if type(r) is int and r == 0:
-        message = "the config says r: 0, so no layer has a rank"
+    if type(r) is int and r <= 0:
+        message = f"the config says r: {r}, so no layer has a rank"
         misloaded = peft("0.3", "0.5")
         yield Finding(
-            "CD102", "lora-rank-zero", ERROR, message, _keys(layers, zero), ("r",), PEFT - misloaded, misloaded
+            "CD102", "lora-rank-zero", ERROR, message, keys_of(layers, zero), ("r",), PEFT - misloaded, misloaded
         )
     elif zero or entries:
         where = zero or entries
@@ -73,7 +74,8 @@ def lora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
         old = peft("0.2", "0.5")
         config_keys = ("rank_pattern",) if entries else ()
         rejected, misloaded = (PEFT, frozenset[str]()) if zero else (PEFT - old, old)
-        yield Finding("CD102", "lora-rank-zero", ERROR, message, _keys(layers, zero), config_keys, rejected, misloaded)
+        keys = keys_of(layers, zero)
+        yield Finding("CD102", "lora-rank-zero", ERROR, message, keys, config_keys, rejected, misloaded)
 
 
 @rule
@@ -112,20 +114,5 @@ def pattern_mismatch(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fin
     if wrong:
         message = f"rank_pattern does not fit the tensors of {names(wrong)}"
         yield Finding(
-            "CD104", "adalora-pattern-mismatch", ERROR, message, _keys(layers, wrong), ("rank_pattern",), PEFT
+            "CD104", "adalora-pattern-mismatch", ERROR, message, keys_of(layers, wrong), ("rank_pattern",), PEFT
         )
-
-
-@rule
-def rank_mismatch(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
-    """A LoRA factor's rank is not the config's: a size mismatch. Up to 0.5 `rank_pattern` is ignored."""
-    config = adapter.config or {}
-    if adapter.peft_type != "LORA":
-        return
-    r, pattern = config.get("r", 8), config.get("rank_pattern")
-    flat = {k for k in layers if any(len(adapter.tensors[key].shape) < 2 for key in layers[k].factors.values())}
-    judged = {k: v for k, v in layers.items() if k not in flat and not has_zero_factor(adapter, v)}
-    wrong = [k for k, layer in judged.items() if layer.rank is None or pattern_value(pattern, k, r) != layer.rank]
-    if wrong:
-        message = f"the rank of the tensors is not what the config says for {names(wrong)}"
-        yield Finding("CD105", "rank-mismatch", ERROR, message, _keys(layers, wrong), ("r", "rank_pattern"), PEFT)

@@ -1,0 +1,133 @@
+"""Rules about what each release makes of the config: which modules it adapts, with which rank and scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..adapter import Adapter
+from ..findings import ERROR, NOTE, WARNING, Finding, rule
+from ..layers import Layer
+from ..runtimes import PEFT, minor, peft
+from ..targets import Reading, Release, holes, lora_reading, targeted
+from .keys import savers
+from .rank import has_zero_factor, keys_of, names
+
+
+class _Era(NamedTuple):
+    """Releases that read a config alike, and what they make of it."""
+
+    release: Release
+    ids: frozenset[str]
+    hit: frozenset[str]
+    readings: dict[str, Reading]
+    misfits: list[str]
+
+
+def _eras(adapter: Adapter, layers: dict[str, Layer]) -> list[_Era]:
+    config = adapter.config or {}
+    starts = ["0.2", "0.5", "0.6"]
+    if config.get("layers_to_transform") is not None:
+        starts += ["0.4", "0.8", "0.20", "0.21"]
+    if config.get("rank_pattern") or config.get("alpha_pattern"):
+        starts += ["0.14", "0.15"]
+    starts += ["0.8"] if config.get("use_rslora") or isinstance(config.get("target_modules"), str) else []
+    starts += ["0.14"] if config.get("exclude_modules") else []
+    starts += ["0.16"] if config.get("modules_to_save") else []
+    ordered = sorted({minor(start) for start in starts})
+    found = []
+    for first, after in zip(ordered, [*ordered[1:], (99, 0)], strict=True):
+        ids = _since(first) - _since(after)
+        hit = frozenset(module for module in layers if targeted(config, module, first))
+        readings: dict[str, Reading] = {}
+        misfits = []
+        if adapter.peft_type == "LORA":
+            readings = {module: lora_reading(config, module, first) for module in hit}
+            misfits = [m for m in layers if m in hit and not _fits(adapter, layers[m], readings[m].rank)]
+        found.append(_Era(first, ids, hit, readings, misfits))
+    return found
+
+
+def _since(first: Release) -> frozenset[str]:
+    return peft(".".join(map(str, first)))
+
+
+def _fits(adapter: Adapter, layer: Layer, rank: object) -> bool:
+    """Whether a module of this rank takes the layer's tensors; rank 0 and flat tensors have rules of their own."""
+    if has_zero_factor(adapter, layer) or any(len(adapter.tensors[key].shape) < 2 for key in layer.factors.values()):
+        return True
+    if type(rank) is int and rank <= 0:
+        return True
+    return layer.rank is not None and type(rank) is int and layer.rank == rank
+
+
+@rule
+def reading(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """Each release has its own way to match target_modules, rank_pattern and alpha_pattern (targets.py).
+
+    A layer that a release does not target is ignored in silence; one whose rank it reads otherwise is a size mismatch;
+    one whose scale it reads otherwise computes something else, in silence. What the release that saved the adapter
+    makes of it is what was meant; where that is not known, the newest that takes every tensor.
+    """
+    config = adapter.config or {}
+    if adapter.peft_type not in ("LORA", "ADALORA") or not layers or config.get("target_modules") is None:
+        return
+    eras = _eras(adapter, layers)
+    untargeted = [era for era in eras if not era.hit]
+    if untargeted:
+        ids = frozenset[str]().union(*(era.ids for era in untargeted))
+        message = f"target_modules ({str(config['target_modules'])[:60]}) matches none of the layers in the file"
+        severity = ERROR if len(untargeted) == len(eras) else NOTE
+        yield Finding("CD309", "no-target", severity, message, (), ("target_modules",), ids)
+    misfit = [era for era in eras if era.misfits]
+    if misfit:
+        ids = frozenset[str]().union(*(era.ids for era in misfit))
+        where = misfit[-1].misfits
+        severity = ERROR if misfit[-1] is eras[-1] else NOTE
+        message = f"the rank of the tensors is not what the config says for {names(where)}"
+        yield Finding("CD105", "rank-mismatch", severity, message, keys_of(layers, where), ("r", "rank_pattern"), ids)
+    whole = [era for era in eras if era.hit and not era.misfits]
+    if not whole:
+        return
+    saved = savers(adapter)
+    meant = next((era for era in reversed(whole) if saved & era.ids), whole[-1])
+    yield from _otherwise(adapter, layers, whole, meant)
+    yield from _missing(adapter, layers, meant)
+
+
+def _otherwise(adapter: Adapter, layers: dict[str, Layer], whole: list[_Era], meant: _Era) -> Iterator[Finding]:
+    wrong: dict[str, tuple[set[str], frozenset[str]]] = {}
+    for era in whole:
+        ignored = era.hit ^ meant.hit
+        scaled = {m for m in era.hit & meant.hit if era.readings and not _same(era.readings[m], meant.readings[m])}
+        for kind, modules in (("ignored-layer", set(ignored)), ("other-scale", scaled)):
+            if modules:
+                before = wrong.get(kind, (set[str](), frozenset[str]()))
+                wrong[kind] = (before[0] | modules, before[1] | era.ids)
+    for kind, (modules, ids) in wrong.items():
+        where = [module for module in layers if module in modules]
+        severity = NOTE if whole[-1] is meant else WARNING
+        if kind == "ignored-layer":
+            message = f"not every release targets {names(where)}: one that does not ignores their tensors in silence"
+            factors = keys_of(layers, where)
+            yield Finding("CD310", kind, severity, message, factors, ("target_modules",), misloaded_by=ids)
+        else:
+            message = f"releases read another scale for {names(where)}"
+            told_by = ("alpha_pattern", "rank_pattern", "use_rslora")
+            keys = tuple(key for key in told_by if (adapter.config or {}).get(key))
+            yield Finding("CD311", kind, severity, message, keys_of(layers, where), keys, misloaded_by=ids)
+
+
+def _same(a: Reading, b: Reading) -> bool:
+    if a.scaling is None or b.scaling is None:
+        return a.scaling == b.scaling
+    return abs(a.scaling - b.scaling) <= 1e-9 * abs(b.scaling)
+
+
+def _missing(adapter: Adapter, layers: dict[str, Layer], meant: _Era) -> Iterator[Finding]:
+    missing = holes(layers, adapter.config or {}, meant.release)
+    if missing:
+        message = f"the config targets {names(missing)}, for which there are no tensors"
+        yield Finding(
+            "CD312", "missing-layer", NOTE, message, (), ("target_modules",), undecided_for=PEFT, needs="the base model"
+        )

@@ -1,0 +1,151 @@
+"""Which modules a config targets, and with which rank and alpha, as each PEFT release reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+Release = tuple[int, ...]
+"""A minor series: (0, 13). No patch release changed how a config is read."""
+
+_COMMON_LAYERS = ["layers", "h", "block", "blocks", "layer"]  # 0.4 – 0.8: utils/other.py, COMMON_LAYERS_PATTERN
+
+
+class Reading(NamedTuple):
+    """What a release makes of a config for one module: the rank it builds, and the scale of the delta."""
+
+    rank: Any
+    scaling: float | None
+
+
+@lru_cache(4096)
+def _matches(pattern: str, text: str, whole: bool) -> re.Match[str] | None:
+    """A regex as PEFT applies it; one that does not compile matches nothing (PEFT raises: `broken` says so)."""
+    try:
+        return re.fullmatch(pattern, text) if whole else re.match(pattern, text)
+    except re.error:
+        return None
+
+
+def targeted(config: dict[str, Any], module: str, release: Release) -> bool:
+    """Whether a release adapts a module of this name (tuners/tuners_utils.py: check_target_module_exists; before 0.6
+    in tuners/lora.py).
+
+    "all-linear" is taken to name every module that has factors.
+    """
+    target = config.get("target_modules")
+    if release >= (0, 14) and _named(config.get("exclude_modules"), module, release):
+        return False
+    if release >= (0, 16) and _saved_whole(config.get("modules_to_save"), module):
+        return False
+    if isinstance(target, str):
+        if release >= (0, 8) and target.lower() == "all-linear":
+            return True
+        return _matches(target, module, True) is not None
+    if not _named(target, module, release):
+        return False
+    if release >= (0, 8) and module in (target or ()):
+        return True
+    return release < (0, 4) or _in_layers(config, module, release)
+
+
+def _named(names: Any, module: str, release: Release) -> bool:
+    if isinstance(names, str):
+        return _matches(names, module, True) is not None
+    if not isinstance(names, list):
+        return False
+    listed = [name for name in names if isinstance(name, str)]
+    if release < (0, 5):
+        return any(module.endswith(name) for name in listed)
+    if release < (0, 6):
+        return module in listed or any(_matches(rf".*\.{name}$", module, False) for name in listed)
+    return module in listed or any(module.endswith(f".{name}") for name in listed)
+
+
+def _saved_whole(names: Any, module: str) -> bool:
+    listed = names if isinstance(names, list) else []
+    return any(_matches(rf"(^|.*\.){name}($|\..*)", module, False) for name in listed if isinstance(name, str))
+
+
+def _in_layers(config: dict[str, Any], module: str, release: Release) -> bool:
+    """Whether a module is in one of the layers_to_transform, where these are given."""
+    wanted = config.get("layers_to_transform")
+    if wanted is None or (release >= (0, 8) and wanted == []):
+        return True
+    given = config.get("layers_pattern")
+    patterns = [given] if isinstance(given, str) else given
+    if release < (0, 8):
+        forms = [rf".*.{pattern}\.(\d+)\.*" for pattern in (_COMMON_LAYERS if patterns is None else patterns)]
+    elif not patterns:
+        forms = [r".*\.[^.]*\.(\d+)\." if release < (0, 20) else r".*?\.[^.]*\.(\d+)\."]
+    elif release < (0, 20):
+        forms = [rf".*\.{pattern}\.(\d+)\." for pattern in patterns]
+    else:
+        start = r".*?\." if release < (0, 21) else r"(?:^|.*?\.)"
+        forms = [rf"{start}{pattern}\.(\d+)\." for pattern in patterns]
+    for form in forms:
+        match = _matches(form, module, False)
+        if match:
+            index = int(match.group(1))
+            return index in wanted if isinstance(wanted, list) else index == wanted
+    return False
+
+
+def lora_reading(config: dict[str, Any], module: str, release: Release) -> Reading:
+    """The rank and scale that a release gives a LoRA module (tuners/lora/model.py: _create_and_replace).
+
+    Up to 0.5 there are no patterns; up to 0.13 one key serves both, the first of rank_pattern's and then
+    alpha_pattern's that matches; from 0.14 each has its own; from 0.15 a key may also match from the start of the name, and be a regex.
+    rsLoRA (Kalajdzievski 2023, arXiv:2312.03732; PEFT 0.8) divides alpha by the root of the rank.
+    """
+    rank, alpha = config.get("r", 8), config.get("lora_alpha", 8)
+    ranks, alphas = (config.get(key) or {} for key in ("rank_pattern", "alpha_pattern"))
+    if release >= (0, 6) and isinstance(ranks, dict) and isinstance(alphas, dict):
+        if release < (0, 14):
+            key = _first([*ranks, *alphas], module, release)
+            rank, alpha = ranks.get(key, rank), alphas.get(key, alpha)
+        else:
+            rank = ranks.get(_first(ranks, module, release), rank)
+            alpha = alphas.get(_first(alphas, module, release), alpha)
+    if not isinstance(alpha, (int, float)) or not isinstance(rank, (int, float)) or rank <= 0:
+        return Reading(rank, None)
+    rooted = config.get("use_rslora") is True and release >= (0, 8)
+    return Reading(rank, alpha / (rank**0.5 if rooted else rank))
+
+
+def _first(keys: Iterable[str], module: str, release: Release) -> str:
+    for key in keys:
+        if _matches(rf".*\.{key}$" if release < (0, 15) else rf"(.*\.)?({key})$", module, False):
+            return key
+    return module
+
+
+def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> list[str]:
+    """Modules that one would expect beside those given, that the config targets, and that are not there.
+
+    Layers whose names differ in numbers only are expected to have the same modules, and no number to be left out.
+    """
+    present = set(modules)
+    leaves: dict[str, dict[str, None]] = {}
+    parents: dict[str, dict[str, None]] = {}
+    for module in present:
+        parent, _, leaf = module.rpartition(".")
+        match = _NUMBERED.match(parent)
+        if match:
+            shape = f"{match['before']}.#{match['after']}"
+            leaves.setdefault(shape, {})[leaf] = None
+            parents.setdefault(shape, {})[match["number"]] = None
+    missing = []
+    for shape, names in leaves.items():
+        before, after = shape.split(".#", 1)
+        for number in range(max(int(n) for n in parents[shape]) + 1):
+            for leaf in names:
+                name = f"{before}.{number}{after}.{leaf}"
+                if name not in present and targeted(config, name, release):
+                    missing.append(name)
+    return missing
+
+
+_NUMBERED = re.compile(r"(?P<before>.*?)\.(?P<number>\d+)(?P<after>(?:\..*)?)$")
