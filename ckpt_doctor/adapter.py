@@ -55,7 +55,18 @@ class Zeros(NamedTuple):
     length: int
 
 
-Source = FileRange | Gathered | Zeros
+class Computed(NamedTuple):
+    """A factor made from another one when it is written: `scale · base · by`, then zeros up to the new rank.
+
+    `by` is AdaLoRA's E `[r, 1]`, which multiplies the rows of A `[r, in]`. Computed in float64.
+    """
+
+    base: TensorInfo
+    scale: float = 1.0
+    by: TensorInfo | None = None
+
+
+Source = FileRange | Gathered | Zeros | Computed
 
 
 class TensorInfo(NamedTuple):
@@ -80,7 +91,8 @@ class Adapter(NamedTuple):
     `path` is as the user gave it, `folder` where the files are. `config` is None where it is missing or unreadable.
     `weights` names the files that the tensors were read from, `format` is "safetensors", "bin" or None.
     `files` are the names of all files of the folder, `record` an earlier `ckpt-doctor.json`. `bin_agrees` says, where
-    both weight files are there, whether they hold the same (None: not compared). `loaded_as` is the adapter's name.
+    both weight files are there, whether they hold the same (None: not compared). `loaded_as` is the adapter's name,
+    `savers` the ids of the releases that may have saved it, where that was found before the config was changed.
     """
 
     path: str
@@ -94,6 +106,7 @@ class Adapter(NamedTuple):
     record: dict[str, Any] | None = None
     bin_agrees: bool | None = None
     loaded_as: str = "default"
+    savers: frozenset[str] | None = None
 
     @property
     def peft_type(self) -> str | None:

@@ -38,6 +38,28 @@ def _folders(paths: tuple[str, ...], errors: list[Report]) -> Iterator[str]:
                 yield folder
 
 
+def _runtimes(_: click.Context, __: click.Parameter, specs: tuple[str, ...]) -> frozenset[str] | None:
+    """What --for names, each time it is given."""
+    if not specs:
+        return None
+    from .runtimes import UnknownRuntimeError, parse
+
+    try:
+        return frozenset().union(*(parse(spec) for spec in specs))
+    except UnknownRuntimeError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+FOR = click.option(
+    "--for", "asked", multiple=True, metavar="SPEC", callback=_runtimes,
+    help="A runtime that has to accept it: peft (the newest), peft==0.9.0, 'peft>=0.6,<0.10', 'peft==*', installed.",
+)  # fmt: skip
+ADAPTER_NAME = click.option(
+    "--adapter-name", default="default", show_default=True, metavar="NAME",
+    help="The name that it will be loaded under; PEFT looks for it within the names of modules.",
+)  # fmt: skip
+
+
 @main.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
@@ -46,10 +68,16 @@ def _folders(paths: tuple[str, ...], errors: list[Report]) -> Iterator[str]:
     "--fail-on", type=click.Choice([*reversed(SEVERITIES), "never"]), default="error", show_default=True,
     help="The least severity that makes the exit code 1.",
 )  # fmt: skip
-def scan(paths: tuple[str, ...], format_: str, with_layers: bool, fail_on: str) -> None:
+@FOR
+@ADAPTER_NAME
+def scan(
+    paths: tuple[str, ...], format_: str, with_layers: bool, fail_on: str, asked: frozenset[str] | None,
+    adapter_name: str,
+) -> None:  # fmt: skip
     """Say what is wrong with the adapters at PATH, and which PEFT releases it stops.
 
-    PATH is an adapter's folder, one of its files, or a folder with any number of adapters below it.
+    PATH is an adapter's folder, one of its files, or a folder with any number of adapters below it. With --for, what
+    stops one of those runtimes is an error, what leaves one undecided a warning, and the rest a note.
 
     Exit code: 0 nothing at or above --fail-on, 1 findings, 2 something could not be examined or no adapter was found.
     """
@@ -58,7 +86,7 @@ def scan(paths: tuple[str, ...], format_: str, with_layers: bool, fail_on: str) 
     errors: list[Report] = []
     reports: list[Report] = []
     for folder in _folders(paths, errors):
-        reports.append(examine(folder))
+        reports.append(examine(folder, asked=asked, loaded_as=adapter_name))
         if format_ == "table":
             from .reporters import table
 
@@ -84,8 +112,8 @@ def scan(paths: tuple[str, ...], format_: str, with_layers: bool, fail_on: str) 
     help="Give rank-0 layers zeros, or take them out of the adapter.",
 )  # fmt: skip
 @click.option(
-    "--weights", type=click.Choice(["safetensors", "bin", "same"]), default="safetensors", show_default=True,
-    help="The format to write; bin needs ckpt-doctor[torch].",
+    "--weights", type=click.Choice(["safetensors", "bin", "same"]),
+    help="The format to write; safetensors, unless --for names PEFT 0.2 or 0.3. bin needs ckpt-doctor[torch].",
 )  # fmt: skip
 @click.option(
     "--copy-all", is_flag=True,
@@ -94,12 +122,17 @@ def scan(paths: tuple[str, ...], format_: str, with_layers: bool, fail_on: str) 
 @click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
 @click.option("--force", is_flag=True, help="Replace an OUT that exists.")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@FOR
+@click.option("--best-effort", is_flag=True, help="Write what could be repaired, also if --for is not reached.")
+@ADAPTER_NAME
 def fix(
-    source: str, out: str, rank_zero: str, weights: str, copy_all: bool, dry_run: bool, force: bool, format_: str
-) -> None:
+    source: str, out: str, rank_zero: str, weights: str | None, copy_all: bool, dry_run: bool, force: bool,
+    format_: str, asked: frozenset[str] | None, best_effort: bool, adapter_name: str,
+) -> None:  # fmt: skip
     """Write the adapter IN to the folder OUT so that older PEFT releases accept it; IN is never written to.
 
-    IN can be a folder with many adapters below it; OUT then has the same folders.
+    IN can be a folder with many adapters below it; OUT then has the same folders. With --for, every runtime that it
+    names accepts OUT and computes the same, or nothing is written and the reason is said.
 
     Exit code: 0 OUT is there, 1 refused and nothing written, 2 IN could not be examined.
     """
@@ -123,13 +156,13 @@ def fix(
     code = 0
     for folder in folders:
         target = os.path.normpath(os.path.join(out, os.path.relpath(folder, root)))
-        report = doctor.scan(folder)
+        report = doctor.scan(folder, loaded_as=adapter_name)
         plan, written, failure = None, None, report.error
         if not failure:
-            plan = doctor.plan(report, rank_zero=rank_zero, weights=weights)
+            plan = doctor.plan(report, asked=asked, rank_zero=rank_zero, weights=weights)
             code = max(code, int(not plan.fixed))
             try:
-                if plan.fixed and not dry_run:
+                if (plan.fixed or (best_effort and plan.done)) and not dry_run:
                     written = doctor.fix(plan, target, force=force, copy_all=copy_all)
             except AdapterError as error:
                 failure = str(error)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__, rules  # noqa: F401 - importing the rules declares them
 from .adapter import Adapter, AdapterError
-from .findings import ERROR, RULES, Finding, Report, verdict
+from .findings import ERROR, NOTE, RULES, WARNING, Finding, Report, verdict
 from .layers import layers
 from .loader import BIN, SAFETENSORS, load
-from .runtimes import PEFT
+from .rules.keys import savers
+from .runtimes import PEFT, peft, ranges
 
 if TYPE_CHECKING:
     from .writer import Written
@@ -35,11 +36,14 @@ class Plan(NamedTuple):
     findings: tuple[Finding, ...]
     done: tuple[Step, ...]
     refused: tuple[Step, ...]
+    asked: frozenset[str] | None = None
 
     @property
     def fixed(self) -> bool:
-        """Whether no error remains."""
-        return not any(finding.severity == ERROR for finding in self.findings)
+        """Whether every runtime asked for accepts the result; without any, whether no error remains."""
+        if self.asked is None:
+            return not any(finding.severity == ERROR for finding in self.findings)
+        return all(verdict(id_, self.findings) == "accepts" for id_ in self.asked)
 
 
 def judge(adapter: Adapter) -> tuple[Finding, ...]:
@@ -48,65 +52,102 @@ def judge(adapter: Adapter) -> tuple[Finding, ...]:
     return tuple(finding for rule in RULES for finding in rule(adapter, found))
 
 
-def scan(folder: str) -> Report:
-    """Read and judge one adapter. Never raises for what a file holds: `error` says what could not be examined."""
+def scan(folder: str, *, asked: frozenset[str] | None = None, loaded_as: str = "default") -> Report:
+    """Read and judge one adapter. Never raises for what a file holds: `error` says what could not be examined.
+
+    `asked` are the runtimes that matter: a finding that stops one is an error, one that leaves it undecided a warning,
+    any other a note. `loaded_as` is the name under which the adapter will be loaded.
+    """
     try:
-        adapter = load(folder)
+        adapter = load(folder)._replace(loaded_as=loaded_as)
         findings = judge(adapter)
+        report = Report(folder, None, adapter, layers(adapter), findings)
+        if any(f.severity == ERROR or f.code == "CD201" or (asked and hits(f, asked)) for f in findings):
+            healed = {code for step in plan(report, asked=asked).done for code in step.codes}
+            findings = tuple(f._replace(fixable=f.code in healed) for f in findings)
+        if asked is not None:
+            findings = tuple(f._replace(severity=_weight(f, asked)) for f in findings)
     except (AdapterError, OSError) as error:
         return Report(folder, error=str(error))
     except Exception as error:
         return Report(folder, error=f"{folder}: ckpt-doctor failed ({type(error).__name__}: {error}); please report it")
-    report = Report(folder, None, adapter, layers(adapter), findings)
-    if not any(f.severity == ERROR or f.code == "CD201" for f in findings):
-        return report
-    healed = {code for step in plan(report).done for code in step.codes}
-    return report._replace(findings=tuple(f._replace(fixable=f.code in healed) for f in findings))
+    return report._replace(findings=findings)
 
 
-def plan(report: Report, *, rank_zero: str = "pad", weights: str = "safetensors") -> Plan:
+def hits(finding: Finding, asked: frozenset[str]) -> frozenset[str]:
+    """The runtimes asked for that a finding says anything of."""
+    return asked & (finding.rejected_by | finding.misloaded_by | finding.undecided_for)
+
+
+def _weight(finding: Finding, asked: frozenset[str]) -> str:
+    if asked & (finding.rejected_by | finding.misloaded_by):
+        return ERROR
+    return WARNING if asked & finding.undecided_for else NOTE
+
+
+def plan(
+    report: Report, *, asked: frozenset[str] | None = None, rank_zero: str = "pad", weights: str | None = None
+) -> Plan:
     """Repair to a fixed point: each step heals a finding and makes no release's verdict worse.
 
-    `weights` is the format to be written: "safetensors", "bin" or "same".
+    `asked` are the runtimes that have to accept the result; None heals what needs no release to be named. `weights` is
+    the format to be written: "safetensors", "bin" or "same"; None is the one that the runtimes asked for read.
     """
-    from .repairs import Refused, Repair
-    from .repairs import config as of_config
-    from .repairs import rank as of_rank
+    from . import repairs
 
     assert report.adapter is not None  # noqa: S101 - callers ask scan first
-    prune = rank_zero == "prune"
-    title = "prune rank-0 layers" if prune else "pad rank-0 layers with zeros"
-    repairs = [
-        Repair(title, frozenset({"CD101"}), of_rank.prune if prune else of_rank.pad_adalora),
-        Repair(title, frozenset({"CD102"}), of_rank.prune if prune else of_rank.pad_lora),
-        Repair("set total_step for inference", frozenset({"CD302"}), of_config.schedule),
-        Repair("spell each bias key both ways", frozenset({"CD304"}), of_config.both_bias_spellings),
-        Repair("drop config keys without meaning", frozenset({"CD201"}), of_config.drop_neutral_keys),
-    ]
-    adapter = written_as(report.adapter, weights)
+    if weights is None:
+        weights = "bin" if asked and asked & peft("0.2", "0.3") else "safetensors"
+    adapter = written_as(report.adapter, weights)._replace(savers=savers(report.adapter))
     findings = judge(adapter)
     done: list[Step] = []
     if len(report.adapter.weights) > 1:
         done.append(Step("write the shards as one file", ("CD015",)))
+    wanted = asked
     refused: dict[str, Step] = {}
-    while True:
-        for repair in repairs:
-            codes = tuple(f.code for f in findings if f.code in repair.heals)
-            if not codes or any(step.title == repair.title and step.codes == codes for step in done):
+    left = True
+    while left:
+        left = False
+        for repair in repairs.all_of(rank_zero, explicit=asked is not None):
+            found = [f for f in findings if f.code in repair.heals and (wanted is None or hits(f, wanted))]
+            codes = tuple(dict.fromkeys(f.code for f in found))
+            if not codes:
                 continue
             try:
                 candidate = repair.function(adapter, layers(adapter))
-                after = judge(candidate)
-                _no_worse(findings, after)
-            except Refused as error:
+            except repairs.Refused as error:
                 refused[repair.title] = Step(repair.title, codes, str(error))
                 continue
-            refused.pop(repair.title, None)
-            done.append(Step(repair.title, codes))
-            adapter, findings = candidate, after
-            break
-        else:
-            return Plan(report, adapter, findings, tuple(done), tuple(refused.values()))
+            after = judge(candidate)
+            worse = frozenset(id_ for id_ in PEFT if _ORDER[verdict(id_, after)] > _ORDER[verdict(id_, findings)])
+            if worse:
+                why = next((f.message for f in after if f.misloaded_by & worse), "it would load less well")
+                reason = f"{ranges(worse)} would then load it and compute something else, in silence: {why}"
+                refused[repair.title] = Step(repair.title, codes, reason)
+                if wanted is not None and worse - wanted:  # what stands in the way may be repaired first
+                    wanted |= worse
+                    left = True
+                    break
+            elif candidate is not adapter and _helps(findings, after, codes, wanted):
+                refused.pop(repair.title, None)
+                done.append(Step(repair.title, codes))
+                adapter, findings, left = candidate, after, True
+                break
+    open_codes = {f.code for f in findings if asked is None or hits(f, asked)}
+    still = tuple(step for step in refused.values() if open_codes & set(step.codes))
+    return Plan(report, adapter, findings, tuple(done), still, asked)
+
+
+def _helps(
+    before: tuple[Finding, ...], after: tuple[Finding, ...], codes: tuple[str, ...], asked: frozenset[str] | None
+) -> bool:
+    """Whether less is wrong: fewer runtimes are hit by the findings to be healed, or those are gone."""
+
+    def weight(findings: tuple[Finding, ...]) -> int:
+        return sum(len(hits(f, PEFT if asked is None else asked)) for f in findings)
+
+    fewer = sum(f.code in codes for f in after) < sum(f.code in codes for f in before)
+    return weight(after) < weight(before) or (asked is None and fewer)
 
 
 def written_as(adapter: Adapter, weights: str) -> Adapter:
@@ -115,19 +156,6 @@ def written_as(adapter: Adapter, weights: str) -> Adapter:
     name = BIN if kind == "bin" else SAFETENSORS
     files = (*(file for file in adapter.files if not file.startswith("adapter_model.")), name)
     return adapter._replace(format=kind, weights=(name,) if adapter.weights else (), files=files)
-
-
-def _no_worse(before: tuple[Finding, ...], after: tuple[Finding, ...]) -> None:
-    """Refuse a repair that would turn a loud rejection into a silent change, or into a doubt."""
-    from .repairs import Refused
-    from .runtimes import ranges
-
-    if any(f.code == "CD901" for f in after) and not any(f.severity == ERROR for f in before):
-        raise Refused(next(f.message for f in after if f.code == "CD901") + ", so its keys stay")
-    worse = [id_ for id_ in PEFT if _ORDER[verdict(id_, after)] > _ORDER[verdict(id_, before)]]
-    if worse:
-        why = next((f.message for f in after if f.misloaded_by & set(worse)), "it would load less well")
-        raise Refused(f"{ranges(worse)} would then load it and compute something else, in silence: {why}")
 
 
 def fix(the_plan: Plan, out: str, *, force: bool = False, copy_all: bool = False) -> Written:
@@ -139,7 +167,7 @@ def fix(the_plan: Plan, out: str, *, force: bool = False, copy_all: bool = False
     record: dict[str, Any] = {
         "schema_version": 1,
         "tool": {"name": "ckpt-doctor", "version": __version__},
-        "saved_by": saved_by(before),
+        "saved_by": sorted(id_.removeprefix("peft==") for id_ in savers(before)),
         "purpose": "for inference",
         "repairs": [{"title": step.title, "codes": list(step.codes)} for step in the_plan.done],
     }
@@ -151,6 +179,7 @@ def saved_by(adapter: Adapter) -> str | None:
     said = (adapter.config or {}).get("peft_version")
     if not said and adapter.record:
         said = adapter.record.get("saved_by")
+        said = said[0] if isinstance(said, list) and len(said) == 1 else said
     return said if isinstance(said, str) else None
 
 

@@ -68,3 +68,9 @@ def accepted(findings: Iterable[Finding]) -> frozenset[str]:
     for finding in findings:
         ids = ids - finding.rejected_by - finding.misloaded_by - finding.undecided_for
     return ids
+
+
+def undecided(findings: Iterable[Finding]) -> frozenset[str]:
+    """The PEFT releases for which nothing was found but a doubt."""
+    told = list(findings)
+    return frozenset(id_ for id_ in PEFT if verdict(id_, told) == "unknown")

@@ -32,6 +32,44 @@ def peft(first: str = "0.2", last: str = "99.0") -> frozenset[str]:
     return frozenset(id_ for id_, at in _MINORS.items() if low <= at <= high)
 
 
+class UnknownRuntimeError(ValueError):
+    """A specifier names what no fact covers; the message says what would do."""
+
+
+def parse(spec: str) -> frozenset[str]:
+    """The ids that a specifier names.
+
+    `peft` is the newest release known, `peft==*` every one, `peft>=0.6,<0.10` every final release in it, `installed`
+    the PEFT that can be imported here. Raises UnknownRuntimeError, also for a release that is not known.
+    """
+    text = spec.strip().lower().replace(" ", "")
+    if text == "installed":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            text = f"peft=={version('peft')}"
+        except PackageNotFoundError:
+            raise UnknownRuntimeError("no PEFT is installed here: name a release, as peft==0.9.0") from None
+    if text == "peft":
+        return frozenset(_IDS[-1:])
+    if text == "peft==*":
+        return PEFT
+    if text in PEFT:
+        return frozenset((text,))
+    if not text.startswith("peft"):
+        raise UnknownRuntimeError(f"{spec} is no known runtime: name one as peft, peft==0.9.0 or peft>=0.6,<0.10")
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        wanted = SpecifierSet(text.removeprefix("peft"))
+    except InvalidSpecifier:
+        raise UnknownRuntimeError(f"{spec} is no specifier: name releases as peft==0.9.0 or peft>=0.6,<0.10") from None
+    ids = frozenset(f"peft=={release}" for release in PEFT_RELEASES if release in wanted)
+    if not ids:
+        raise UnknownRuntimeError(f"{spec} names no PEFT release that is known; those are {_IDS[0]} to {_IDS[-1]}")
+    return ids
+
+
 def ranges(ids: Iterable[str]) -> str:
     """For people: `PEFT 0.5.0 – 0.7.1, 0.10.0 – 0.21.2`; "no PEFT release" for none."""
     wanted = set(ids)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from .adapter import DTYPE_BITS, AdapterError, FileRange, Gathered, TensorInfo, Zeros
+from .adapter import DTYPE_BITS, AdapterError, Computed, FileRange, Gathered, TensorInfo, Zeros
 
 CHUNK = 1 << 20
 
@@ -48,6 +48,10 @@ def chunks(info: TensorInfo, files: Files) -> Iterator[bytes | memoryview]:
                 raise AdapterError(f"{source.path} became shorter while it was read")
             left -= len(piece)
             yield piece
+    elif isinstance(source, Computed):
+        from .values import computed
+
+        yield computed(info, source, files)
     else:
         yield from _gathered(info, source, files)
 

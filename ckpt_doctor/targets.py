@@ -97,7 +97,8 @@ def lora_reading(config: dict[str, Any], module: str, release: Release) -> Readi
     """The rank and scale that a release gives a LoRA module (tuners/lora/model.py: _create_and_replace).
 
     Up to 0.5 there are no patterns; up to 0.13 one key serves both, the first of rank_pattern's and then
-    alpha_pattern's that matches; from 0.14 each has its own; from 0.15 a key may also match from the start of the name, and be a regex.
+    alpha_pattern's that matches; from 0.14 each has its own; from 0.15 a key may also match from the start of the name,
+    and be a regex.
     rsLoRA (Kalajdzievski 2023, arXiv:2312.03732; PEFT 0.8) divides alpha by the root of the rank.
     """
     rank, alpha = config.get("r", 8), config.get("lora_alpha", 8)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from ..adapter import Adapter
@@ -14,13 +15,54 @@ class Refused(Exception):  # noqa: N818 - an answer, not an error
 
 
 class Repair(NamedTuple):
-    """`heals` are the codes of findings; `function` gives the repaired adapter or raises Refused."""
+    """`heals` are the codes of findings; `function` gives the repaired adapter, or the same one where it has nothing
+    to do, or raises Refused.
+    """
 
     title: str
     heals: frozenset[str]
     function: Callable[[Adapter, dict[str, Layer]], Adapter]
 
 
+def only(modules: Iterable[str]) -> str:
+    """A regex that matches just these names in full, in every release. A list would also match longer names."""
+    names = "|".join(re.escape(module) for module in sorted(modules))
+    return f"(?:{names})" if "|" in names else names
+
+
 def with_config(adapter: Adapter, **values: Any) -> Adapter:
     """The adapter with some config values set."""
     return adapter._replace(config={**(adapter.config or {}), **values})
+
+
+def all_of(rank_zero: str, *, explicit: bool) -> list[Repair]:
+    """The repairs in the order in which they are tried; `explicit` adds those that only an asked runtime justifies."""
+    from . import config, keys, lora, rank
+
+    prune = rank_zero == "prune"
+    title = "prune rank-0 layers" if prune else "pad rank-0 layers with zeros"
+    found = [
+        Repair(title, frozenset({"CD101"}), rank.prune if prune else rank.pad_adalora),
+        Repair(title, frozenset({"CD102"}), rank.prune if prune else rank.pad_lora),
+        Repair("set total_step for inference", frozenset({"CD302"}), config.schedule),
+        Repair("spell each bias key both ways", frozenset({"CD304"}), config.both_bias_spellings),
+        Repair("drop config keys without meaning", frozenset({"CD201"}), config.drop_neutral_keys),
+    ]
+    if not explicit:
+        return found
+    return [
+        Repair("rebuild rank_pattern from the tensors", frozenset({"CD104", "CD101"}), keys.rebuilt_pattern),
+        *found,
+        Repair("drop config keys without meaning", frozenset({"CD307"}), config.drop_neutral_keys),
+        Repair("name the tensors as PEFT does", frozenset({"CD401", "CD402"}), keys.peft_names),
+        Repair("fill in what is null", frozenset({"CD306"}), config.without_nulls),
+        Repair("set init_lora_weights to true", frozenset({"CD303", "CD305"}), config.plain_init),
+        Repair("set task_type to null", frozenset({"CD319"}), config.known_task),
+        Repair("say the rsLoRA scale in lora_alpha", frozenset({"CD202", "CD311"}), config.rslora_as_alpha),
+        Repair("name patterns in full", frozenset({"CD105", "CD202", "CD311"}), config.full_patterns),
+        Repair(
+            "name the targets in full", frozenset({"CD202", "CD308", "CD309", "CD310", "CD313"}), config.full_targets
+        ),
+        Repair("give all layers one rank and scale", frozenset({"CD105", "CD202", "CD311"}), lora.flatten),
+        Repair("convert AdaLoRA to LoRA", frozenset({"CD301", "CD106", "CD307"}), lora.to_lora),
+    ]

@@ -4,8 +4,88 @@ from __future__ import annotations
 
 from ..adapter import Adapter
 from ..layers import Layer, module_of
-from ..rules.keys import RAISING, knows, neutral
-from . import Refused, with_config
+from ..rules.config import CHANGES_BASE
+from ..rules.keys import RAISING, knows, neutral, savers
+from ..rules.reading import SINCE_PATTERNS, fits
+from ..runtimes import peft
+from ..targets import targeted
+from . import Refused, only, with_config
+
+
+def plain_init(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+    """init_lora_weights becomes true, where it means nothing to an adapter whose tensors are all there.
+
+    An initialisation that changes the base weights means nothing only if the release that saved the adapter took the
+    word for true (PEFT 0.6 and older).
+    """
+    init = (adapter.config or {}).get("init_lora_weights")
+    if str(init).lower().startswith(CHANGES_BASE):
+        saved = savers(adapter)
+        if not saved or saved - peft("0.2", "0.6"):
+            raise Refused(f"{init} changes the base weights at load, so without it the adapter computes something else")
+    return with_config(adapter, init_lora_weights=True)
+
+
+def without_nulls(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+    """Null patterns and options become empty ones; a null dropout, which matters to training only, becomes 0."""
+    empty = {"rank_pattern": {}, "alpha_pattern": {}, "loftq_config": {}, "lora_dropout": 0.0}
+    config = adapter.config or {}
+    wrong = {key: value for key, value in empty.items() if key in config and config[key] is None}
+    if adapter.peft_type == "ADALORA":
+        wrong.pop("rank_pattern", None)
+    absent = {key: value for key, value in {"lora_alpha": 8, "lora_dropout": 0.0}.items() if key not in config}
+    if not wrong and not absent:
+        raise Refused("nothing tells the value that was meant")
+    return with_config(adapter, **wrong, **absent)
+
+
+def rslora_as_alpha(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """Alpha / sqrt(r) becomes alpha' / r with alpha' = alpha · sqrt(r); no tensor is touched."""
+    config = adapter.config or {}
+    if config.get("use_rslora") is not True or adapter.peft_type != "LORA":
+        return adapter
+    if config.get("rank_pattern") or config.get("alpha_pattern"):
+        adapter = full_patterns(adapter, layers)
+        config = adapter.config or {}
+        ranks, alphas = config["rank_pattern"], config["alpha_pattern"]
+        alphas = {module: alpha * ranks[module] ** 0.5 for module, alpha in alphas.items()}
+        return with_config(adapter, use_rslora=False, alpha_pattern=alphas)
+    return with_config(adapter, use_rslora=False, lora_alpha=config.get("lora_alpha", 8) * config.get("r", 8) ** 0.5)
+
+
+def full_patterns(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """Patterns by full module path, the same keys in both: what every release from 0.6 reads alike."""
+    config = adapter.config or {}
+    if adapter.peft_type != "LORA" or not (config.get("rank_pattern") or config.get("alpha_pattern")):
+        return adapter
+    if not any(fits(adapter, layers, release) for release in SINCE_PATTERNS):
+        raise Refused("no release takes the tensors under this config, so nothing tells the scale that was meant")
+    if any(layer.rank is None or layer.alpha is None for layer in layers.values()):
+        raise Refused("the tensors do not tell the rank of every layer")
+    longer = [(a, b) for a in layers for b in layers if a.endswith("." + b)]
+    ranks = {module: layer.rank for module, layer in layers.items()}
+    alphas = {module: layer.alpha for module, layer in layers.items()}
+    for inner in (b for _, b in longer):  # the longer names come first, so that they match first
+        ranks[inner], alphas[inner] = ranks.pop(inner), alphas.pop(inner)
+    return with_config(adapter, rank_pattern=ranks, alpha_pattern=alphas)
+
+
+def full_targets(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """target_modules names each layer that has tensors, in full; what else chose among the modules goes."""
+    if not layers:
+        raise Refused("the file has no layer that target_modules could name")
+    meant = [module for module in layers if targeted(adapter.config or {}, module, (0, 21))]
+    config = adapter.config or {}
+    if not meant:
+        raise Refused("target_modules matches none of the layers in the file, so nothing tells which were meant")
+    chosen = ("exclude_modules", "layers_to_transform", "layers_pattern")
+    kept = {key: value for key, value in config.items() if key not in chosen}
+    return with_config(adapter._replace(config=kept), target_modules=only(meant))
+
+
+def known_task(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+    """A task_type that PEFT does not know becomes null: the model is then wrapped without a task, as before 0.14."""
+    return with_config(adapter, task_type=None)
 
 
 def drop_neutral_keys(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from ..adapter import Adapter, TensorInfo, zeros
 from ..layers import RANK_AXIS, Layer, pattern_module, pattern_value
 from ..rules.rank import has_zero_factor
-from . import Refused, with_config
+from . import Refused, only, with_config
 
 
 def _resized(info: TensorInfo, axis: int, rank: int) -> TensorInfo:
@@ -55,7 +54,7 @@ def pad_lora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     config = adapter.config or {}
     r, pattern = config.get("r", 8), config.get("rank_pattern")
     if type(r) is not int or r < 1:
-        raise Refused("the config says r: 0, so nothing tells the rank that the zeros should have")
+        raise Refused(f"the config says r: {r}, so nothing tells the rank that the zeros should have")
     old = pattern if isinstance(pattern, dict) else {}
     kept = {key: value for key, value in old.items() if value != 0}
     new_tensors = dict(adapter.tensors)
@@ -65,7 +64,7 @@ def pad_lora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
         if not hit:
             raise Refused(f"rank_pattern says 0 for {key}, which has no tensors to tell its size")
         if set(hit) - set(zero):
-            raise Refused(f"rank_pattern says 0 for {key}, but its tensors are not empty")
+            raise Refused(f"rank_pattern says 0 for {key}, which also names a layer whose tensors are not empty")
     for module in zero:
         new_tensors.update(_sized(adapter, module, layers[module], pattern_value(kept, module, r)))
     new: dict[str, Any] = {"rank_pattern": kept} if isinstance(pattern, dict) else {}
@@ -93,9 +92,7 @@ def prune(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
                 if key.endswith(module + ".base_layer.bias"):
                     tensors[key.replace(".base_layer.bias", ".bias")] = info
             tensors[key] = info
-    values: dict[str, Any] = {"target_modules": "|".join(re.escape(module) for module in stay)}
-    if len(stay) > 1:
-        values["target_modules"] = f"(?:{values['target_modules']})"
+    values: dict[str, Any] = {"target_modules": only(stay)}
     pattern = config.get("rank_pattern")
     if isinstance(pattern, dict):
         values["rank_pattern"] = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..doctor import Plan, saved_by
-from ..findings import Finding, Report, accepted
+from ..findings import Finding, Report, accepted, verdict
 from ..runtimes import PEFT_RELEASES
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def report_object(report: Report) -> dict[str, Any]:
             for layer in report.layers.values()
         ],
         "findings": [finding_object(finding) for finding in report.findings],
+        "verdicts": {id_: verdict(id_, report.findings) for id_ in _ORDER} if adapter else {},
     }
 
 

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..doctor import Plan, saved_by
-from ..findings import ERROR, NOTE, Finding, Report, accepted
+from ..doctor import Plan, hits, saved_by
+from ..findings import ERROR, NOTE, Finding, Report, accepted, undecided, verdict
 from ..runtimes import ranges, since
 from .json import changes
 
@@ -35,6 +35,10 @@ def block(report: Report, with_layers: bool) -> Iterator[str]:
     if ranks:
         parts.append(f"rank min {ranks[0]}, median {ranks[len(ranks) // 2]}, max {ranks[-1]}, {ranks.count(0)} at 0")
     yield "  " + " · ".join(parts)
+    yield f"  accepted by {ranges(accepted(report.findings))}"
+    unknown = undecided(report.findings)
+    if unknown:
+        yield f"  unknown for {ranges(unknown)}"
     for finding in report.findings:
         yield from _finding(finding)
     if with_layers and report.layers:
@@ -57,7 +61,8 @@ def _finding(finding: Finding) -> Iterator[str]:
     )
     for how, ids in said:
         if ids:
-            yield f"      {how} {ranges(ids)}"
+            needs = f" (needs {finding.needs})" if how == "undecided for" and finding.needs else ""
+            yield f"      {how} {ranges(ids)}{needs}"
 
 
 def _ways_out(report: Report) -> Iterator[str]:
@@ -83,11 +88,14 @@ def fix(plan: Plan, out: str, written: Written | None, dry_run: bool) -> Iterato
     for step in plan.refused:
         yield f"  {style('refused', fg='yellow')} {step.title} ({', '.join(step.codes)}): {step.reason}"
     for finding in plan.findings:
-        if finding.severity == ERROR:
+        if finding.severity == ERROR if plan.asked is None else hits(finding, plan.asked):
             yield from _finding(finding)
-    if not plan.fixed:
-        yield "  nothing was written: an error remains that cannot be repaired without changing what is computed"
+    if not plan.fixed and not written:
+        yield "  nothing was written: what remains cannot be repaired without changing what is computed"
         return
+    if plan.asked is not None and not plan.fixed:
+        missed = {id_ for id_ in plan.asked if verdict(id_, plan.findings) != "accepts"}
+        yield f"  best effort: not accepted by {ranges(missed)}"
     if plan.done:
         yield "  for inference: training is not to be resumed from it"
     before, after = accepted(plan.before.findings), accepted(plan.findings)

@@ -68,12 +68,14 @@ def savers(adapter: Adapter) -> frozenset[str]:
 
     Empty where nothing tells.
     """
+    if adapter.savers is not None:
+        return adapter.savers
     config = adapter.config or {}
     said = config.get("peft_version") or (adapter.record or {}).get("saved_by")
-    if isinstance(said, str):
-        named = frozenset(id_ for id_ in PEFT if said.startswith(id_.removeprefix("peft==")))
-        if named:
-            return named
+    releases = said if isinstance(said, list) else [said]
+    named = frozenset(f"peft=={release}" for release in releases) & PEFT
+    if named:
+        return named
     rows = table(adapter.peft_type or "")
     if "peft_type" not in rows or not config.keys() <= rows.keys():
         return frozenset()

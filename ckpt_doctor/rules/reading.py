@@ -48,6 +48,16 @@ def _eras(adapter: Adapter, layers: dict[str, Layer]) -> list[_Era]:
     return found
 
 
+SINCE_PATTERNS = ((0, 6), (0, 14), (0, 15))
+"""The series in which the reading of rank_pattern changed."""
+
+
+def fits(adapter: Adapter, layers: dict[str, Layer], release: Release) -> bool:
+    """Whether a release builds LoRA layers that take the tensors."""
+    config = adapter.config or {}
+    return all(_fits(adapter, layer, lora_reading(config, module, release).rank) for module, layer in layers.items())
+
+
 def _since(first: Release) -> frozenset[str]:
     return peft(".".join(map(str, first)))
 

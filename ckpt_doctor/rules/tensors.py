@@ -63,8 +63,8 @@ def mangled_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
     """Names in which older releases replace too much when they put the adapter's name into a key.
 
     `k.replace(suffix, …)` up to 0.17 hits every "weight" in a path, and `split("lora_")` every "lora_"; up to 0.14 the
-    names in modules_to_save are replaced wherever they occur (utils/save_and_load.py: set_peft_model_state_dict). The tensors
-    then match nothing, in silence.
+    names in modules_to_save are replaced wherever they occur (utils/save_and_load.py: set_peft_model_state_dict). The
+    tensors then match nothing, in silence.
     """
     if adapter.peft_type not in ("LORA", "ADALORA"):
         return

@@ -1,0 +1,41 @@
+"""Repairs of names: prefixes, adapter names in keys, and AdaLoRA's pattern rebuilt from the tensors."""
+
+from __future__ import annotations
+
+import re
+
+from ..adapter import Adapter
+from ..layers import Layer, module_of
+from . import Refused, with_config
+
+PREFIX = "base_model.model."
+_NAME = re.compile(r"(\.lora_(?:embedding_)?[ABE])\.(?!weight$)[^.]+((?:\.weight)?)$")
+
+
+def peft_names(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+    """Keys as PEFT looks for them: wrappers' prefixes and the adapter's name go, PEFT's own prefix comes."""
+    wrapped = any("_orig_mod." in key or key.startswith(("module.", PREFIX + "module.")) for key in adapter.tensors)
+    named = any(_NAME.search(key) for key in adapter.tensors)
+    if not wrapped and not named:
+        raise Refused("nothing tells under which names the base model has these layers")
+    names = {}
+    for key in adapter.tensors:
+        names[key] = _NAME.sub(r"\1\2", PREFIX + module_of(key) if wrapped else key)
+    if len(set(names.values())) != len(names):
+        raise Refused("two tensors would get one name")
+    return adapter._replace(tensors={names[key]: info for key, info in adapter.tensors.items()})
+
+
+def rebuilt_pattern(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """AdaLoRA's rank_pattern as the tensors have it: on load it only sizes the layers, so where its trues stand does
+    not matter. What the adapter computes hangs on the tensors and init_r alone.
+    """
+    init_r = (adapter.config or {}).get("init_r", 12)
+    if adapter.peft_type != "ADALORA" or type(init_r) is not int:
+        raise Refused("init_r is not a rank")
+    pattern = {}
+    for module, layer in layers.items():
+        if layer.rank is None or layer.rank > init_r or set(layer.factors) != {"lora_A", "lora_B", "lora_E"}:
+            raise Refused(f"the tensors of {module} do not tell a rank of at most init_r")
+        pattern[f"{module}.lora_E"] = [True] * layer.rank + [False] * (init_r - layer.rank)
+    return with_config(adapter, rank_pattern=pattern)

@@ -1,0 +1,93 @@
+"""Repairs that compute new factors: AdaLoRA → LoRA, one rank for all, scales folded in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..adapter import DTYPE_BITS, Adapter, Computed, TensorInfo
+from ..layers import RANK_AXIS, Layer
+from ..rules.reading import SINCE_PATTERNS, fits
+from . import Refused, with_config
+
+ADALORA_ONLY = (
+    "init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step",
+)  # fmt: skip
+
+
+def _folded(info: TensorInfo, axis: int, rank: int, scale: float, by: TensorInfo | None = None) -> TensorInfo:
+    """A factor at another rank, times a scale. A power of two costs nothing; otherwise a small dtype becomes float32,
+    because rounding to it would cost more than 1e-6 (bf16 2.2e-3, fp16 2.7e-4 of a delta).
+    """
+    shape = tuple(rank if at == axis else size for at, size in enumerate(info.shape))
+    exact = by is None and scale == 1
+    if exact and shape == info.shape:
+        return info
+    dtype = info.dtype if exact or DTYPE_BITS[info.dtype] >= 32 else "F32"
+    return TensorInfo(dtype, shape, Computed(info, scale, by))
+
+
+def to_lora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """AdaLoRA → LoRA of one rank, padded with zeros: delta = B (A · E) · lora_alpha / (init_r + 1e-5) goes into A and
+    lora_alpha (tuners/adalora/layer.py: forward). Exact up to rounding, in every release, and needs no base model.
+    """
+    config = adapter.config or {}
+    if adapter.peft_type != "ADALORA":
+        return adapter
+    alpha, init_r = config.get("lora_alpha", 8), config.get("init_r", 12)
+    if not isinstance(alpha, (int, float)) or type(init_r) is not int or alpha <= 0:
+        raise Refused("with a lora_alpha that is not above 0, AdaLoRA scales by the rank; that is not converted")
+    if not layers:
+        raise Refused("the file has no layer")
+    if any("conv" in module.rpartition(".")[2].lower() for module in layers):
+        raise Refused("a layer may be a convolution, whose LoRA has other shapes; that needs the base model")
+    rank = max(1, *(layer.rank or 0 for layer in layers.values()))
+    tensors = dict(adapter.tensors)
+    for module, layer in layers.items():
+        if layer.rank is None or set(layer.factors) != {"lora_A", "lora_B", "lora_E"}:
+            raise Refused(f"the factors of {module} are not all there, or do not agree on a rank")
+        a, b, e = (tensors.pop(layer.factors[name]) for name in ("lora_A", "lora_B", "lora_E"))
+        stem = layer.factors["lora_A"].rpartition(".lora_A")[0]
+        tensors[f"{stem}.lora_A.weight"] = _folded(a, 0, rank, 1.0, e)
+        tensors[f"{stem}.lora_B.weight"] = _folded(b, 1, rank, 1.0)
+    tensors = {key: info for key, info in tensors.items() if not key.endswith((".ranknum", ".ranknum.default"))}
+    kept = {key: value for key, value in config.items() if key not in (*ADALORA_ONLY, "use_rslora", "use_dora")}
+    kept.update(peft_type="LORA", r=rank, lora_alpha=alpha * rank / (init_r + 1e-5))
+    for key in ("rank_pattern", "alpha_pattern"):
+        if key in kept:
+            kept[key] = {}
+    return adapter._replace(config=kept, tensors=tensors)
+
+
+def flatten(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """Every layer at the largest rank, padded with zeros; scales that differ are folded into B: no pattern is left.
+
+    One scale for all is carried by lora_alpha and touches no number.
+    """
+    config = adapter.config or {}
+    uneven = any(config.get(key) for key in ("rank_pattern", "alpha_pattern", "use_rslora"))
+    if adapter.peft_type != "LORA" or not uneven:
+        return adapter
+    if not any(fits(adapter, layers, release) for release in SINCE_PATTERNS):
+        raise Refused("no release takes the tensors under this config, so nothing tells the scale that was meant")
+    if config.get("use_dora"):
+        raise Refused("DoRA's norm would see other factors")
+    if not layers or any(layer.rank is None or layer.scaling is None for layer in layers.values()):
+        raise Refused("the tensors and the config do not tell the rank and scale of every layer")
+    rank = max(layer.rank or 0 for layer in layers.values())
+    scales = {layer.scaling for layer in layers.values()}
+    common = scales.pop() if len(scales) == 1 else None
+    if config.get("lora_bias") and common is None:
+        raise Refused("lora_bias has a scale of its own, which cannot be folded")
+    tensors = dict(adapter.tensors)
+    for layer in layers.values():
+        for factor, key in layer.factors.items():
+            scale = layer.scaling if common is None and factor in ("lora_B", "lora_embedding_B") else 1.0
+            tensors[key] = _folded(tensors[key], RANK_AXIS[factor], rank, scale or 0.0)
+    values = {"r": rank, "lora_alpha": rank if common is None else _whole(common * rank)}
+    emptied: dict[str, Any] = {key: {} for key in ("rank_pattern", "alpha_pattern") if key in config}
+    rooted = {"use_rslora": False} if "use_rslora" in config else {}
+    return with_config(adapter._replace(tensors=tensors), **values, **emptied, **rooted)
+
+
+def _whole(value: float) -> float:
+    return int(value) if value == int(value) else value

@@ -1,0 +1,69 @@
+"""The numbers of tensors, with numpy: from the bytes of any float dtype to float64, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .adapter import DTYPE_BITS, AdapterError, Computed, TensorInfo
+from .streams import Files, content
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+_PLAIN = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8",
+    "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
+_EIGHT_BITS = {"F8_E4M3": (4, 3, 7), "F8_E5M2": (5, 2, 15)}
+"""Exponent bits, mantissa bits and bias (Micikevicius et al. 2022, arXiv:2209.05433)."""
+
+
+def read(info: TensorInfo, files: Files) -> Array:
+    """The values of a tensor as float64, in its shape. Raises AdapterError for a dtype that holds no such number."""
+    raw = content(info, files)
+    if info.dtype in _PLAIN:
+        flat = np.frombuffer(raw, _PLAIN[info.dtype]).astype(np.float64)
+    elif info.dtype == "BF16":
+        flat = (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4").astype(np.float64)
+    elif info.dtype in _EIGHT_BITS:
+        flat = _eight_bits(info.dtype)[np.frombuffer(raw, "u1")]
+    else:
+        raise AdapterError(f"tensors of dtype {info.dtype} cannot be computed with")
+    return flat.reshape(info.shape)
+
+
+def _eight_bits(dtype: str) -> Array:
+    """The 256 values of an 8-bit float."""
+    exponent_bits, mantissa_bits, bias = _EIGHT_BITS[dtype]
+    code = np.arange(256)
+    sign = np.where(code & 0x80, -1.0, 1.0)
+    exponent, mantissa = (code >> mantissa_bits) & ((1 << exponent_bits) - 1), code & ((1 << mantissa_bits) - 1)
+    fraction = mantissa / (1 << mantissa_bits)
+    normal = exponent > 0
+    value = sign * np.where(normal, 1 + fraction, fraction) * 2.0 ** (np.where(normal, exponent, 1) - bias)
+    if dtype == "F8_E4M3":
+        value[(code & 0x7F) == 0x7F] = np.nan
+    else:
+        infinite = (code & 0x7C) == 0x7C
+        value[infinite] = np.where(mantissa[infinite] == 0, sign[infinite] * np.inf, np.nan)
+    return value
+
+
+def computed(info: TensorInfo, source: Computed, files: Files) -> bytes:
+    """The bytes of a computed factor, in its dtype and shape. A factor that is only padded keeps its bits."""
+    base = source.base
+    if source.by is None and source.scale == 1 and info.dtype == base.dtype:
+        width = DTYPE_BITS[base.dtype] // 8
+        if not width:
+            raise AdapterError(f"tensors of dtype {base.dtype} cannot be padded")
+        cells: Any = np.frombuffer(content(base, files), f"V{width}").reshape(base.shape)
+        out: Any = np.zeros(info.shape, f"V{width}")
+    else:
+        cells = read(base, files) * source.scale
+        if source.by is not None:
+            cells = cells * read(source.by, files).reshape(-1, *(1,) * (cells.ndim - 1))
+        cells = cells.astype(_PLAIN[info.dtype])
+        out = np.zeros(info.shape, _PLAIN[info.dtype])
+    out[tuple(slice(size) for size in base.shape)] = cells
+    data: bytes = out.tobytes()
+    return data
