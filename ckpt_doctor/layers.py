@@ -152,17 +152,23 @@ _names: dict[str, tuple[set[str], set[str]]] = {}
 def groups(method: str) -> tuple[Group, ...]:
     """The parsed `FORMS` of a method; none for LoRA's and for methods without layers."""
     if method not in _forms:
-        parsed = []
-        for line in FORMS.get(method, ()):
-            condition, colon, rest = line.rpartition(": ")
-            key, _, values = condition.partition("=")
-            ways = tuple(
-                {name: (tuple(shape.split()), bool(optional)) for name, shape, optional in _FACTOR.findall(way)}
-                for way in rest.split(" | ")
-            )
-            parsed.append(Group(key.rstrip("!"), not key.endswith("!"), tuple(values.split(",")) if colon else (), ways))
-        _forms[method] = tuple(parsed)
+        _forms[method] = parse(FORMS.get(method, ()))
     return _forms[method]
+
+
+def parse(lines: tuple[str, ...]) -> tuple[Group, ...]:
+    """The groups that lines as those of `FORMS` say."""
+    parsed = []
+    for line in lines:
+        condition, colon, rest = line.rpartition(": ")
+        key, _, values = condition.partition("=")
+        ways = tuple(
+            {name: (tuple(shape.split()), bool(optional)) for name, shape, optional in _FACTOR.findall(way)}
+            for way in rest.split(" | ")
+        )
+        among = not key.endswith("!")
+        parsed.append(Group(key.rstrip("!"), among, tuple(values.split(",")) if colon else (), ways))
+    return tuple(parsed)
 
 
 def nearest(group: Group, present: Container[str]) -> Form:

@@ -1,5 +1,5 @@
 """One function a rule, one file a family. Importing this package declares them all."""
 
-from . import config, files, keys, names, rank
+from . import config, files, keys, methods, names, rank
 
-__all__ = ["config", "files", "keys", "names", "rank"]
+__all__ = ["config", "files", "keys", "methods", "names", "rank"]

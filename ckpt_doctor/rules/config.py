@@ -106,7 +106,7 @@ def target_modules(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
     """target_modules matches no layer, or leaves out layers that have tensors: those are ignored in silence."""
     config = adapter.config or {}
     target = config.get("target_modules")
-    if adapter.peft_type not in ("LORA", "ADALORA") or not layers or target is None:
+    if not layers or target is None or adapter.peft_type == "ADAPTION_PROMPT":  # it counts layers, see CD509
         return
     if isinstance(target, str) and target.lower() == "all-linear":
         message = "target_modules is all-linear, which PEFT 0.7 and older do not know"
@@ -157,14 +157,14 @@ def bias_spelling(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findin
 
 @rule
 def not_judged(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
-    """What this version does not judge yet: other methods, convolutions, DoRA, lora_bias, ambiguous patterns."""
+    """What this version does not judge yet of LoRA: convolutions, DoRA, lora_bias, ambiguous patterns."""
     config = adapter.config
     if config is None:
         return
     what = None
     if adapter.peft_type not in ("LORA", "ADALORA"):
-        what = f"the method {adapter.peft_type}"
-    elif config.get("use_dora") and adapter.peft_type == "LORA":
+        return  # see rules/methods.py
+    if config.get("use_dora") and adapter.peft_type == "LORA":
         what = "DoRA"
     elif config.get("lora_bias"):
         what = "lora_bias"

@@ -18,10 +18,10 @@ RAISING = peft("0.6", "0.13")
 WITHOUT_MEANING = {
     "peft_version", "runtime_config", "eva_config", "corda_config", "lora_ga_config", "loftq_config",
     "megatron_config", "megatron_core", "qalora_group_size", "auto_mapping", "inference_mode", "revision",
-    "init_lora_weights",
+    "init_lora_weights", "tokenizer_kwargs", "rank_dropout_scale",
 }  # fmt: skip
 """Keys that say how an adapter was made or is run, never what a loaded one computes (init methods that change the
-base are told by init_lora_weights, QALoRA by use_qalora)."""
+base are told by init_lora_weights, QALoRA by use_qalora), nor what only training or a fresh adapter reads."""
 
 _table: dict[str, dict[str, tuple[str, str | None, Any]]] = {}
 
@@ -51,7 +51,35 @@ def neutral(method: str, key: str, value: Any) -> bool:
         return not value
     if key in ("use_rslora", "alpha_pattern"):
         return method == "ADALORA"  # AdaLoRA's forward reads neither (tuners/adalora/layer.py)
+    if key == "init_weights":
+        return method == "PREFIX_TUNING"
+    if key == "exclude_modules":
+        return method == "IA3"  # an IA3 vector that nothing was loaded into is ones
     return False
+
+
+def savers(adapter: Adapter) -> frozenset[str]:
+    """The releases that may have saved an adapter: the one it names, else those whose config has just these keys.
+
+    PEFT writes every key of its config, so the keys date it. Where keys were removed by hand, what is left is every
+    release that knows those that are there.
+    """
+    config = adapter.config or {}
+    said = config.get("peft_version") or (adapter.record or {}).get("saved_by")
+    if isinstance(said, str) and said:
+        release = said.partition("@")[0].partition(".dev")[0]
+        return peft(release, release) if release.replace(".", "").isdecimal() and "." in release else PEFT
+    known = {key: knows(adapter.peft_type or "", key) for key in table(adapter.peft_type or "")}
+    may = known.get("peft_type", frozenset[str]())
+    for key in config:
+        may &= known.get(key, PEFT)
+    if adapter.record:
+        return may  # a fix may have dropped keys
+    exact = may
+    for key, ids in known.items():
+        if key not in config and key != "runtime_config":
+            exact -= ids
+    return exact or may
 
 
 @rule
@@ -62,7 +90,7 @@ def unknown_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
     0.14 and newer drop them, also where the key changes the function (huggingface/peft#2340).
     """
     method = adapter.peft_type
-    if method not in ("LORA", "ADALORA") or adapter.config is None:
+    if method is None or adapter.config is None or not table(method):
         return
     for is_neutral in (True, False):
         keys = [key for key in adapter.config if neutral(method, key, adapter.config[key]) is is_neutral]
