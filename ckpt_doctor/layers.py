@@ -20,7 +20,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "ADAMSS": ("adamss_A.0[r *] adamss_newB[...]?",),
     "ADAPTION_PROMPT": ("adaption_prompt[1 adapter_len *] adaption_gate[1]",),
     "BEFT": ("beft_bias[1 out]",),
-    "BOFT": ("boft_R[* boft_block_num~ boft_block_size~ boft_block_size~] boft_s[out 1]",),
+    "BOFT": ("boft_R[* boft_block_num~ boft_block_size~ boft_block_size~] boft_s[* *]",),
     "BONE": ("init_weights=bat: bone_block[n r r]", "init_weights!=bat: bone_block[r out]"),
     "C3A": ("c3a_kernel[m n block_size]",),
     "DEFT": ("deft_P[out r]", "para=false: deft_R[r in]"),
@@ -31,10 +31,13 @@ FORMS: dict[str, tuple[str, ...]] = {
         "config_A_B=lora: glora_A.Xd[out r] glora_A.Xu[r in] glora_B.Xd[out r] glora_B.Xu[r in]",
         "config_A_B=vector: glora_A.X[out 1] glora_B.X[out 1]",
         "config_A_B=constant: glora_A.X[1] glora_B.X[1]",
+        "config_A_B=none: glora_A.zeros[out in] glora_B.zeros[out in]",
         "config_C=lora: glora_C.Xd[in r] glora_C.Xu[r 1]",
         "config_C=vector: glora_C.X[in 1]",
+        "config_C=none: glora_C.zeros[in 1]",
         "config_D_E=vector: glora_D.X[out] glora_E.X[out]",
         "config_D_E=constant: glora_D.X[1] glora_E.X[1]",
+        "config_D_E=none: glora_D.zeros[out] glora_E.zeros[out]",
     ),
     "GRALORA": (
         "gralora_A[gralora_k m r] gralora_B[gralora_k r n]",
@@ -58,7 +61,10 @@ FORMS: dict[str, tuple[str, ...]] = {
         "init_weights=mini: miss_block[r mini_r]",
         "init_weights!=bat,mini: miss_block[r out]",
     ),
-    "OFT": ("oft_r[r~ * *] oft_s[out 1]? | oft_R.weight[r~ oft_block_size~]",),
+    "OFT": (
+        "block_share=false: oft_r[r~ n n] oft_s[out 1]? | oft_R.weight[r~ tri(oft_block_size)~]",
+        "block_share=true: oft_r[1 n n] oft_s[out 1]? | oft_R.weight[1 tri(oft_block_size)~]",
+    ),
     "OSF": ("osf_svd_params.U_low[out n] osf_svd_params.S_low[n] osf_svd_params.V_low[n in]",),
     "PEANUT": (
         "peanut_A.weight[r in] peanut_B.weight[out r] peanut_encoders.#depth.weight[r r]"

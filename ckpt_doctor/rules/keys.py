@@ -18,7 +18,8 @@ RAISING = peft("0.6", "0.13")
 WITHOUT_MEANING = {
     "peft_version", "runtime_config", "eva_config", "corda_config", "lora_ga_config", "loftq_config",
     "megatron_config", "megatron_core", "qalora_group_size", "auto_mapping", "inference_mode", "revision",
-    "init_lora_weights", "tokenizer_kwargs", "rank_dropout_scale",
+    "init_lora_weights", "tokenizer_kwargs", "rank_dropout_scale", "generator_seed",
+    "random_seed",
 }  # fmt: skip
 """Keys that say how an adapter was made or is run, never what a loaded one computes (init methods that change the
 base are told by init_lora_weights, QALoRA by use_qalora), nor what only training or a fresh adapter reads."""
@@ -96,7 +97,8 @@ def unknown_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
         keys = [key for key in adapter.config if neutral(method, key, adapter.config[key]) is is_neutral]
         unknown = {key: knows(method, "peft_type") - knows(method, key) for key in keys}
         rejected = frozenset().union(*(ids & RAISING for ids in unknown.values())) if keys else frozenset()
-        ignored = frozenset().union(*(ids - RAISING for ids in unknown.values())) if keys else frozenset()
+        judged = [ids for key, ids in unknown.items() if key != "modules_to_save"]  # CD527
+        ignored = frozenset().union(*(ids - RAISING for ids in judged)) if judged else frozenset()
         named = tuple(key for key in keys if unknown[key] & (RAISING if is_neutral else PEFT))
         if is_neutral and rejected:
             message = f"config keys that older releases do not know, and that mean nothing here: {', '.join(named)}"

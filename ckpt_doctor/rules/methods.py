@@ -29,7 +29,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     ),
     "PREFIX_TUNING": ("prompt_embeddings[num_virtual_tokens num_layers*2*token_dim]",),
     "PROMPT_TUNING": ("prompt_embeddings[num_virtual_tokens*num_transformer_submodules token_dim]",),
-    "PVERA": ("save_projection=true: base_model.pvera_A[r *] base_model.pvera_B[* r]?",),
+    "PVERA": ("save_projection=true: base_model.pvera_A[2*r *] base_model.pvera_B[* r]?",),
     "P_TUNING": ("prompt_embeddings[num_virtual_tokens*num_transformer_submodules token_dim]",),
     "UNILORA": ("base_model.unilora_theta_d[theta_d_length]",),
     "VBLORA": ("base_model.vblora_vector_bank[num_vectors vector_length]",),
@@ -137,8 +137,8 @@ def active(config: Mapping[str, Any], method: str, group: Group) -> bool:
     if not group.values:
         return True
     said = value(config, method, group.key)
-    if isinstance(table(method).get(group.key, (None, None, None))[2], bool):
-        said = bool(said)
+    if said is None and isinstance(table(method).get(group.key, (None, None, None))[2], bool):
+        said = False
     return (str(said).lower() in group.values) is group.is_among
 
 
@@ -157,9 +157,10 @@ def size_of(token: str, config: Mapping[str, Any], method: str, module: str) -> 
         if not isinstance(listed, list):
             raise UnknownSize(token)
         return len(listed)
-    if token == "tri(r)":  # noqa: S105
-        rank = size_of("r", config, method, module)
-        return rank * (rank - 1) // 2 if isinstance(rank, int) else rank
+    triangle = re.fullmatch(r"tri\((\w+)\)(~?)", token)
+    if triangle:
+        side = size_of(triangle[1] + triangle[2], config, method, module)
+        return side * (side - 1) // 2 if isinstance(side, int) else side
     if "*" in token:
         product = 1
         for part in token.split("*"):
@@ -173,7 +174,8 @@ def size_of(token: str, config: Mapping[str, Any], method: str, module: str) -> 
         return token
     said = value(config, method, key)
     pattern = config.get(PATTERNS.get(key, ""))
-    if pattern and method != "HIRA":  # whose layers take the config's r all the same
+    # HiRA's layers take the config's r all the same, and so do OFT's from 0.14 on
+    if pattern and method != "HIRA" and not (method == "OFT" and "oft_block_size" in config):
         said = pattern_value(pattern, module, said)
     if said is None and table(method)[key][2] is None and key in ("num_layers", "token_dim", "num_transformer_submodules"):
         return None  # PEFT takes it from the base model
@@ -484,12 +486,23 @@ def siblings(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
         stack for stack, rows in stacks.items() if len({frozenset(numbers) for numbers in rows.values()}) > 1
     ]  # fmt: skip
     partial = method != "LOKR" and any(len(kind) > 1 for kind in kinds.values())
+    partial = partial or _odd_one_out(adapter, layers)
     if partial or (uneven and not chosen and not names_full):
         where = f"in {uneven[0].lstrip('.')}" if uneven else "of one name"
         message = f"layers {where} do not all have the same tensors: some may be missing"
         yield Finding(
             "CD516", "uneven-layers", NOTE, message, undecided_for=PEFT, needs="the base model"
         )
+
+
+def _odd_one_out(adapter: Adapter, layers: dict[str, Layer]) -> bool:
+    """Whether just one of three or more layers of a name has other shapes than the rest, which are all alike."""
+    kinds: dict[str, list[tuple[tuple[int, ...], ...]]] = {}
+    for module, layer in layers.items():
+        shapes = tuple(adapter.tensors[key].shape for _, key in sorted(layer.factors.items()))
+        kinds.setdefault(module.rpartition(".")[2], []).append(shapes)
+    return any(len(kind) > 2 and len(set(kind)) == 2 and min(kind.count(s) for s in set(kind)) == 1
+               for kind in kinds.values())  # fmt: skip
 
 
 @rule
@@ -621,10 +634,6 @@ def lokr_decomposition(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[F
         yield Finding("CD523", "lokr-decomposition", ERROR, message, _keys(layers, wrong), ("r",), misloaded_by=PEFT)
 
 
-CONV = re.compile(r"conv|downsample|upsample|shortcut|proj_(?:in|out)|patch", re.IGNORECASE)
-"""Names that a convolution may have; from shapes alone, a flattened kernel cannot be told from a matrix."""
-
-
 @rule
 def convolutions(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     """Convolutions that a release does not adapt, or adapts in another way.
@@ -641,9 +650,11 @@ def convolutions(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding
             dimensions = len(shapes.get("ia3_l", ()))
             rejected |= peft("0.2", "0.5") if dimensions == 4 else peft("0.2", "0.13") if dimensions == 5 else NONE
         elif method == "BOFT":
-            if CONV.search(module):
+            scale = shapes.get("boft_s", ())
+            if len(scale) == 2 and scale[0] == 1 < scale[1]:  # a Linear has it the other way round
                 before, after, by = peft("0.2", "0.13"), peft("0.14"), savers(adapter)
-                undecided |= after if by <= before else before if by <= after else PEFT
+                misloaded |= after if by <= before else before if by <= after else NONE
+                undecided |= NONE if by <= before or by <= after else PEFT
         else:
             kernel = shapes.get("hada_t1") or shapes.get("lokr_t2")
             if kernel and len(kernel) == 4:
@@ -655,7 +666,7 @@ def convolutions(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding
                 undecided |= peft("0.2", "0.17")
     if rejected or misloaded or undecided:
         message = f"{method} of a convolution is not the same in every release"
-        needs = "the base model" if undecided else None
+        needs = "the base model, or the release that saved it" if undecided else None
         yield Finding("CD524", "convolution", NOTE, message, (), (), rejected, misloaded, undecided, needs)
 
 
