@@ -112,12 +112,12 @@ def target_modules(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
         message = "target_modules is all-linear, which PEFT 0.7 and older do not know"
         yield Finding("CD308", "all-linear", NOTE, message, (), ("target_modules",), peft("0.2", "0.7"))
         return
-    if not any(_targets(target, module) for module in layers):
+    if not any(targets(target, module) for module in layers):
         message = f"target_modules ({str(target)[:60]}) matches none of the layers in the file"
         yield Finding("CD309", "no-target", ERROR, message, (), ("target_modules",), PEFT)
 
 
-def _targets(target: object, module: str) -> bool:
+def targets(target: object, module: str) -> bool:
     """Whether target_modules names a module (tuners/tuners_utils.py: check_target_module_exists)."""
     if isinstance(target, str):
         try:

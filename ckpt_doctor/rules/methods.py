@@ -6,6 +6,7 @@ where releases compute differently from the same file.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from ..adapter import Adapter
 from ..findings import ERROR, NOTE, WARNING, Finding, rule
 from ..layers import FORMS, Group, Layer, divide, fits, groups, module_of, nearest, parse, pattern_value
 from ..runtimes import PEFT, peft
+from .config import targets as names_module
 from .keys import knows, savers, table
 from .rank import names
 
@@ -48,6 +50,9 @@ JUDGED = (FORMS.keys() - {"ADAMSS"}) | SHARED.keys()
 
 PATTERNS = {"r": "rank_pattern", "n_frequency": "n_frequency_pattern", "block_size": "block_size_pattern"}
 """Config keys that another one gives single layers other values of."""
+
+RANDOM = ("C3A", "FOURIERFT", "TINYLORA", "TRAINABLE_TOKENS", "VBLORA")
+"""Methods whose layers change the model as soon as they are there, before anything is loaded into them."""
 
 TASKS = frozenset({
     "SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION",
@@ -93,7 +98,7 @@ def method_unknown(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
 
 @rule
 def task_type(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """task_type is none that PEFT knows: "Invalid task type" from 0.14 on (config.py: PeftConfigMixin.__post_init__)."""
+    """task_type is none that PEFT knows: "Invalid task type" from 0.14 on (PeftConfigMixin.__post_init__)."""
     config, method = adapter.config or {}, adapter.peft_type or ""
     task = config.get("task_type")
     if task is not None and task not in TASKS:
@@ -177,7 +182,7 @@ def size_of(token: str, config: Mapping[str, Any], method: str, module: str) -> 
     # HiRA's layers take the config's r all the same, and so do OFT's from 0.14 on
     if pattern and method != "HIRA" and not (method == "OFT" and "oft_block_size" in config):
         said = pattern_value(pattern, module, said)
-    if said is None and table(method)[key][2] is None and key in ("num_layers", "token_dim", "num_transformer_submodules"):
+    if said is None and key in ("num_layers", "token_dim", "num_transformer_submodules"):
         return None  # PEFT takes it from the base model
     if type(said) is not int:
         raise UnknownSize(key)
@@ -201,9 +206,9 @@ def mismatch(
         if shape is None:
             continue
         right = fits(sizes, shape)
-        for token, size in zip(sizes, shape, strict=False):
-            if token != "..." and right:
-                wanted = size_of(token, config, method, module)
+        for wording, size in zip(sizes, shape, strict=False):
+            if wording != "..." and right:
+                wanted = size_of(wording, config, method, module)
                 if isinstance(wanted, str):
                     wanted = bound.setdefault(wanted, size)
                 right = wanted is None or wanted == size
@@ -225,6 +230,14 @@ def spread(way: dict[str, tuple[tuple[str, ...], bool]], config: Mapping[str, An
     return whole
 
 
+def targeted(config: Mapping[str, Any], method: str, layers: dict[str, Layer]) -> dict[str, Layer]:
+    """The layers that target_modules names; all, where it names none or PEFT reads it in another way."""
+    target = config.get("target_modules")
+    if method == "ADAPTION_PROMPT" or not isinstance(target, (str, list)) or str(target).lower() == "all-linear":
+        return layers
+    return {module: layer for module, layer in layers.items() if names_module(target, module)} or layers
+
+
 @rule
 def form(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     """A layer's tensors are not those that PEFT builds from the config.
@@ -239,7 +252,7 @@ def form(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     # (tuners/lycoris_utils.py, tuners/loha/model.py: _create_and_replace).
     old_pattern = config.get("rank_pattern") or config.get("alpha_pattern") if method in ("LOHA", "LOKR") else None
     wrong: dict[str, list[str]] = {"new": [], "old": [], "missing": [], "extra": [], "strange": []}
-    for module, layer in layers.items():
+    for module, layer in targeted(config, method, layers).items():
         shapes = {factor: adapter.tensors[key].shape for factor, key in layer.factors.items()}
         bound: dict[str, int] = {}
         old_bound: dict[str, int] = {}
@@ -277,9 +290,8 @@ def form(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
         message = f"the config has no place for tensors of {names(wrong['extra'])}: they are ignored"
         yield Finding("CD507", "tensor-without-place", ERROR, message, _keys(layers, wrong["extra"]), misloaded_by=PEFT)
     if wrong["strange"]:
-        message = "the config does not tell the sizes of its layers"
-        needs = "a config with numbers"
-        yield Finding("CD508", "unknown-size", WARNING, message, (), (), undecided_for=PEFT, needs=needs)
+        message = "the config has a word or null where PEFT wants the size of a layer"
+        yield Finding("CD508", "unknown-size", ERROR, message, rejected_by=PEFT)
 
 
 def _keys(layers: dict[str, Layer], modules: list[str]) -> tuple[str, ...]:
@@ -321,11 +333,26 @@ def shared_tensors(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
             except UnknownSize:
                 strange = True
     if method == "TINYLORA":
-        missing += _tiny_vectors(config, shapes, len(layers))
+        vectors = _tiny_vectors(config, len(layers))
+        missing += [key for key in vectors if key not in shapes]
+        wrong += [key for key in vectors if key in shapes and shapes[key] != (value(config, method, "u"),)]
     if method == "FROD":
         demanded = active(config, method, parse(("save_projection=true: x[*]",))[0])
         if demanded and not any(key.startswith("base_model.frod_") for key in shapes):
             yield Finding("CD506", "missing-tensor", ERROR, "the projections are missing", rejected_by=PEFT)
+        # a square, pairs of numbers, and the sides of a square, for each kind of layer
+        for key, shape in shapes.items():
+            kind = key.split(".")[1] if key.startswith("base_model.frod_") else ""
+            square = len(shape) == 2 and shape[0] == shape[1] > 0
+            fine = {"frod_V": square, "frod_s_indices": len(shape) == 2 == shape[0], "frod_s_size": shape == (2,)}
+            if not fine.get(kind, True):
+                wrong.append(key)
+    if method in ("VERA", "PVERA"):
+        outs = [shapes[key][0] for layer in layers.values() for factor, key in layer.factors.items()
+                if factor.endswith("vera_lambda_b") and len(shapes[key]) == 1]  # fmt: skip
+        shape = shapes.get(f"base_model.{method.lower()}_B", ())
+        if outs and len(shape) == 2 and shape[0] != max(outs) and value(config, method, "save_projection"):
+            wrong.append(f"base_model.{method.lower()}_B")
     if missing:
         rejected = any(key in DEMANDED for key in missing)
         message = f"{missing[0]} is missing"
@@ -345,13 +372,11 @@ def shared_tensors(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
         yield Finding("CD510", "no-layers", ERROR, message, misloaded_by=PEFT)
 
 
-def _tiny_vectors(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], count: int) -> list[str]:
-    """TinyLoRA's trained vectors that are not there; weight_tying says how many layers share one (tinylora/model.py)."""
+def _tiny_vectors(config: Mapping[str, Any], count: int) -> list[str]:
+    """TinyLoRA's trained vectors; weight_tying says how many layers share one (tinylora/model.py)."""
     tying = value(config, "TINYLORA", "weight_tying")
     total = max(1, round(count * (1.0 - tying))) if isinstance(tying, (int, float)) else 1
-    keys = [f"base_model.tinylora_v.{number}" for number in range(total)]
-    u = value(config, "TINYLORA", "u")
-    return [key for key in keys if key not in shapes or shapes[key] != (u,)]
+    return [f"base_model.tinylora_v.{number}" for number in range(total)]
 
 
 @rule
@@ -361,25 +386,38 @@ def odd_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]: 
     if method is None:
         return
     for key, (_, _, default) in table(method).items():
-        if key not in config or default is None or isinstance(default, bool) or key in ("runtime_config",):
+        if key not in config or default is None or default is False or key == "runtime_config":
             continue
         said = config[key]
-        if said is None and key not in NULLABLE:
+        if default is True:
+            if said is None and key not in ("progressbar", "inference_mode"):
+                yield _doubtful(key, said, knows(method, key))
+        elif said is None and key not in NULLABLE:
             yield Finding("CD511", "null-value", ERROR, f"{key} is null", (), (key,), knows(method, key))
         elif isinstance(default, (int, float)):
-            odd = type(said) not in (int, float) or (type(said) is float and isinstance(default, int) and said % 1)
-            if odd and said is not default:
+            whole = isinstance(default, int) and type(said) is float and said % 1 == 0
+            if type(said) not in (type(default), int) and not whole:
                 yield _doubtful(key, said, knows(method, key))
-        elif isinstance(default, str) and key not in ("init_weights",) and said not in (default, *WORDS.get(key, ())):
+        elif (isinstance(default, str) and key != "init_weights" and said not in (default, *WORDS.get(key, ()))) or (
+            isinstance(default, (dict, list)) and type(said) is not type(default)
+        ):
             yield _doubtful(key, said, knows(method, key))
-        elif isinstance(default, (dict, list)) and type(said) is not type(default):
-            yield _doubtful(key, said, knows(method, key))
-    if method in ("LOKR", "SHIRA") or (method in FORMS and type(config.get("r")) is int):
-        r = value(config, method, "r")
-        if type(r) is int and r <= 0 and method not in ("OFT",):
-            message = f"the config says r: {r}, so no layer has a rank"
-            yield Finding("CD512", "rank-zero", ERROR, message, (), ("r",), PEFT)
+    r = value(config, method, "r")
+    if type(r) is int and r <= 0 and method != "OFT":
+        message = f"the config says r: {r}, so no layer has a rank"
+        yield Finding("CD512", "rank-zero", ERROR, message, (), ("r",), PEFT)
+    for first, second in ONE_OF.get(method, ()):
+        sizes = value(config, method, first), value(config, method, second)
+        if second in config and all(type(size) is int for size in sizes) and (sizes[0] != 0) is (sizes[1] != 0):
+            message = f"just one of {first} and {second} may be other than 0, and they are {sizes[0]} and {sizes[1]}"
+            yield Finding("CD519", "contradicting-sizes", ERROR, message, (), (first, second), PEFT)
 
+
+ONE_OF = {
+    "BOFT": (("boft_block_num", "boft_block_size"),),
+    "OFT": (("r", "oft_block_size"),),
+}
+"""Two ways to say the same (BOFTConfig.__post_init__, OFTConfig.__post_init__)."""
 
 WORDS = {
     "bias": ("all", "lora_only", "boft_only", "oft_only", "hra_only", "vera_only"),
@@ -416,7 +454,7 @@ def key_names(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     found = {key: divide(method, key) for layer in layers.values() for key in layer.factors.values()}
     named = {key: parts[2] for key, parts in found.items() if parts and parts[2]}
     if named:
-        taken = set(named.values()) == {"default"} and method not in ("BONE", "GLORA", "OSF", "PSOFT", "TINYLORA")
+        taken = set(named.values()) == {"default"} and method not in ("ADAPTION_PROMPT", "BONE", "GLORA", "OSF", "PSOFT", "TINYLORA")
         message = f"{len(named)} keys have an adapter's name in them ({next(iter(named))}): they are ignored"
         ids = peft("0.2", "0.20") if taken else PEFT
         yield Finding("CD514", "adapter-name-in-key", ERROR, message, tuple(named), misloaded_by=ids)
@@ -439,15 +477,18 @@ def targets(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     elif not target:
         yield Finding("CD309", "no-target", ERROR, "target_modules is empty", (), ("target_modules",), PEFT)
     else:
-        from .config import _targets
-
-        left = [module for module in layers if not _targets(target, module)]
+        left = [module for module in layers if not names_module(target, module)]
         if left and len(left) < len(layers):
             message = f"target_modules does not name {names(left)}, though the file has tensors of them"
             yield _unclear("target_modules", message)
         excluded = config.get("exclude_modules")
-        if excluded and any(_targets(excluded, module) for module in layers):
+        if excluded and any(names_module(excluded, module) for module in layers):
             yield _unclear("exclude_modules", "exclude_modules leaves out layers that the file has tensors of")
+        if isinstance(target, list) and method in RANDOM and not left:
+            fresh = [name for name in target if not any(names_module([name], module) for module in layers)]
+            if fresh:
+                message = f"no tensor is of {names(fresh)}, and a layer of it would be adapted at random"
+                yield _unclear("target_modules", message)
     if config.get("layers_to_transform") is not None:
         message = "layers_to_transform numbers the layers, which releases read in different ways"
         yield _unclear("layers_to_transform", message, PEFT - savers(adapter))
@@ -486,7 +527,8 @@ def siblings(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
         stack for stack, rows in stacks.items() if len({frozenset(numbers) for numbers in rows.values()}) > 1
     ]  # fmt: skip
     partial = method != "LOKR" and any(len(kind) > 1 for kind in kinds.values())
-    partial = partial or _odd_one_out(adapter, layers)
+    patterned = any(config.get(pattern) for pattern in PATTERNS.values())
+    partial = partial or (not patterned and _odd_one_out(adapter, layers))
     if partial or (uneven and not chosen and not names_full):
         where = f"in {uneven[0].lstrip('.')}" if uneven else "of one name"
         message = f"layers {where} do not all have the same tensors: some may be missing"
@@ -676,13 +718,11 @@ def feedforward(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
     method, config = judged(adapter), adapter.config or {}
     if method != "IA3":
         return
-    from .config import _targets
-
     wrong = []
     said = config.get("feedforward_modules")
     for module, layer in layers.items():
         shape = adapter.tensors[layer.factors["ia3_l"]].shape if "ia3_l" in layer.factors else ()
-        is_input = bool(said) and _targets(said, module)
+        is_input = bool(said) and names_module(said, module)
         if len(shape) < 2 or 0 in shape or (len(shape) == 2 and shape[0 if is_input else 1] != 1):
             wrong.append(module)
     if wrong:
@@ -692,9 +732,39 @@ def feedforward(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
     target = config.get("target_modules")
     if isinstance(said, list) and isinstance(target, list) and not set(said) <= set(target):
         message = "feedforward_modules is not a part of target_modules"
-        yield Finding("CD525", "feedforward-untargeted", ERROR, message, (), ("feedforward_modules",), PEFT)
+        yield Finding("CD525", "feedforward-untargeted", ERROR, message, (), ("feedforward_modules",), peft("0.6"))
     if said is None and "feedforward_modules" in config:
         yield _unclear("feedforward_modules", "feedforward_modules is null: it is up to the base model")
+
+
+@rule
+def derived_sizes(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """Sizes that follow from the config and the layer's in and out in a way that `FORMS` cannot say.
+
+    road/layer.py and shira/layer.py: update_layer; osf/layer.py: U_low has the singular vectors beyond effective_rank.
+    """
+    method, config = judged(adapter), adapter.config or {}
+    wrong = []
+    for module, layer in layers.items() if method in ("ROAD", "SHIRA", "OSF") else ():
+        shapes = {factor: adapter.tensors[key].shape for factor, key in layer.factors.items()}
+        sizes = [math.prod(shape) for shape in shapes.values()]
+        if method == "ROAD":
+            group = value(config, "ROAD", "group_size")
+            out = 4 * sizes[0] // {"road_2": 4, "road_4": 8}.get(value(config, "ROAD", "variant"), 2)
+            fine = type(group) is not int or (group > 0 and out % group == 0)
+        elif method == "SHIRA":
+            r = value(config, "SHIRA", "r")
+            fine = type(r) is not int or r < 1 or math.prod(shapes.get("shira_weight", (0,))) % r == 0
+        else:
+            kept = pattern_value(config.get("rank_pattern"), module, config.get("effective_rank"))
+            ends = [shapes.get("osf_svd_params.U_low", ())[:1], shapes.get("osf_svd_params.V_low", ())[1:]]
+            low = shapes.get("osf_svd_params.S_low", ())
+            fine = type(kept) is not int or not all(ends) or not low or min(ends)[0] - kept == low[0]
+        if not fine:
+            wrong.append(module)
+    if wrong:
+        message = f"the shapes of the tensors are not what the config says for {names(wrong)}"
+        yield Finding("CD505", "shape-mismatch", ERROR, message, _keys(layers, wrong), (), PEFT)
 
 
 @rule
@@ -704,7 +774,7 @@ def by_release(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     if method is None:
         return
     rejected = misloaded = undecided = NONE
-    message, keys = "", ()
+    message, keys = "", tuple[str, ...]()
     if method == "VERA":
         # 0.11 wants one shape for all layers (vera/model.py: _find_first_dim, since 0.12 _find_dim)
         outs = {adapter.tensors[key].shape for layer in layers.values() for factor, key in layer.factors.items()
