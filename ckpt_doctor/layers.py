@@ -95,8 +95,8 @@ FORMS: dict[str, tuple[str, ...]] = {
         " unilora_scales_A[r in] unilora_scales_B[out r]",
     ),
     "VBLORA": (
-        "save_only_topk_weights=false: vblora_logits_A[r m num_vectors] vblora_logits_B[n r num_vectors]",
-        "save_only_topk_weights=true: vblora_logits_A_topk_indices[r m topk] vblora_logits_B_topk_indices[n r topk]"
+        "vblora_logits_A[r m num_vectors] vblora_logits_B[n r num_vectors]"
+        " | vblora_logits_A_topk_indices[r m topk] vblora_logits_B_topk_indices[n r topk]"
         " vblora_logits_A_topk_weights[r m topk-1] vblora_logits_B_topk_weights[n r topk-1]",
     ),
     "VERA": ("vera_lambda_b[out] vera_lambda_d[r]",),

@@ -390,15 +390,16 @@ def odd_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]: 
             continue
         said = config[key]
         if default is True:
-            if said is None and key not in ("progressbar", "inference_mode"):
+            if type(said) is not bool and key != "progressbar" and said not in WORDS.get(key, ()):
                 yield _doubtful(key, said, knows(method, key))
         elif said is None and key not in NULLABLE:
             yield Finding("CD511", "null-value", ERROR, f"{key} is null", (), (key,), knows(method, key))
         elif isinstance(default, (int, float)):
-            whole = isinstance(default, int) and type(said) is float and said % 1 == 0
-            if type(said) not in (type(default), int) and not whole:
+            kinds = (int, float) if isinstance(default, float) or key.endswith(("alpha", "lambda")) else (int,)
+            share = key.endswith(("dropout", "_rate")) or key == "sparsity"
+            if type(said) not in kinds or (share and not 0 <= said <= 1):
                 yield _doubtful(key, said, knows(method, key))
-        elif (isinstance(default, str) and key != "init_weights" and said not in (default, *WORDS.get(key, ()))) or (
+        elif (isinstance(default, str) and said not in (default, *WORDS.get(key, ()))) or (
             isinstance(default, (dict, list)) and type(said) is not type(default)
         ):
             yield _doubtful(key, said, knows(method, key))
@@ -420,6 +421,10 @@ ONE_OF = {
 """Two ways to say the same (BOFTConfig.__post_init__, OFTConfig.__post_init__)."""
 
 WORDS = {
+    "init_weights": (
+        True, False, "bat", "mini", "lycoris", "gaussian", "kaiming_uniform", "xavier_uniform", "xavier_normal",
+        "orthogonal",
+    ),
     "bias": ("all", "lora_only", "boft_only", "oft_only", "hra_only", "vera_only"),
     "act_fn": ("gelu", "silu", "tanh", "sigmoid", "linear"),
     "ab_svd_init": ("pissa_init",),
@@ -454,7 +459,8 @@ def key_names(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     found = {key: divide(method, key) for layer in layers.values() for key in layer.factors.values()}
     named = {key: parts[2] for key, parts in found.items() if parts and parts[2]}
     if named:
-        taken = set(named.values()) == {"default"} and method not in ("ADAPTION_PROMPT", "BONE", "GLORA", "OSF", "PSOFT", "TINYLORA")
+        other = ("ADAPTION_PROMPT", "BONE", "GLORA", "OSF", "PSOFT", "TINYLORA")
+        taken = set(named.values()) == {"default"} and method not in other
         message = f"{len(named)} keys have an adapter's name in them ({next(iter(named))}): they are ignored"
         ids = peft("0.2", "0.20") if taken else PEFT
         yield Finding("CD514", "adapter-name-in-key", ERROR, message, tuple(named), misloaded_by=ids)
@@ -489,7 +495,11 @@ def targets(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
             if fresh:
                 message = f"no tensor is of {names(fresh)}, and a layer of it would be adapted at random"
                 yield _unclear("target_modules", message)
-    if config.get("layers_to_transform") is not None:
+    chosen = config.get("layers_to_transform")
+    if chosen is not None:
+        numbers = {str(number) for number in (chosen if isinstance(chosen, list) else [chosen])}
+        if not all(numbers & set(module.split(".")) for module in layers):
+            yield _unclear("layers_to_transform", "layers_to_transform leaves out layers that the file has tensors of")
         message = "layers_to_transform numbers the layers, which releases read in different ways"
         yield _unclear("layers_to_transform", message, PEFT - savers(adapter))
     elif config.get("layers_pattern"):
@@ -558,18 +568,22 @@ def saved_beside(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding
     if method is None:
         return
     bias = config.get("bias", "none")
-    if bias not in ("none", None) and not any(key.endswith(".bias") for key in adapter.tensors):
+    if bias not in ("none", None) and knows(method, "bias") and not any(key.endswith(".bias") for key in adapter.tensors):
         message = f"bias is {bias!r}, and no bias is in the file"
         yield Finding("CD517", "unsaved-bias", WARNING, message, (), ("bias",), misloaded_by=PEFT)
     modules = config.get("modules_to_save")
     if isinstance(modules, list) and modules:
+        # a KeyError from 0.15 on (save_and_load.py: set_peft_model_state_dict), a fresh module before
         known = knows(method, "modules_to_save")
-        paths = [f".{module_of(key)}." for key in adapter.tensors]
+        paths = [f".{module_of(key)}" for key in adapter.tensors]
         lost = [name for name in modules if not any(f".{name}." in path for path in paths)]
+        lost += [path[1:] for path in (path[: -len(".bias")] for path in paths if path.endswith(".bias"))
+                 if f"{path}.weight" not in paths and path.endswith(tuple(f".{name}" for name in modules))]  # fmt: skip
         if lost:
-            message = f"modules_to_save names {', '.join(map(str, lost))}, which the file does not have"
+            message = f"modules_to_save names {', '.join(map(str, lost))}, which the file does not have whole"
+            keys = ("modules_to_save",)
             yield Finding(
-                "CD518", "unsaved-module", ERROR, message, (), ("modules_to_save",), misloaded_by=known
+                "CD518", "unsaved-module", ERROR, message, (), keys, known & peft("0.15"), known - peft("0.15")
             )
 
 
@@ -667,10 +681,10 @@ def lokr_decomposition(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[F
         whole, first, second = shapes.get("lokr_w2"), shapes.get("lokr_w2_a"), shapes.get("lokr_w2_b")
         if whole and len(whole) >= 2 and r < max(whole[:2]) / 2:
             wrong.append(module)
-        # behind a convolution's flattened kernel the larger side does not show
-        if not whole and first and second and "lokr_t2" not in shapes and len(first) == len(second) == 2:
-            if r >= max(first[0], second[1]) / 2:
-                wrong.append(module)
+        # of a convolution's flattened kernel only the output side shows
+        flat = first and second and "lokr_t2" not in shapes and len(first) == len(second) == 2
+        if not whole and flat and first and second and r >= max(first[0], second[1]) / 2:
+            wrong.append(module)
     if wrong:
         message = f"r is not the one that decides on the matrices of {names(wrong)}: they are ignored"
         yield Finding("CD523", "lokr-decomposition", ERROR, message, _keys(layers, wrong), ("r",), misloaded_by=PEFT)
@@ -789,7 +803,7 @@ def by_release(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
         # 0.19 draws the test matrix of svd_lowrank anew at each load; random_seed is of 0.20 (psoft/layer.py)
         message, keys = "PEFT 0.19 computes a low-rank decomposition that differs with each load", ("psoft_svd",)
         misloaded = peft("0.19", "0.19") if savers(adapter) <= peft("0.20") else PEFT
-    elif method == "TINYLORA" and not value(config, method, "save_projection"):
+    elif method == "TINYLORA" and any("tinylora_P" not in layer.factors for layer in layers.values()):
         # 0.19 seeds each layer by Python's hash of its name, which differs with each run (tinylora/layer.py)
         message, keys = "PEFT 0.19 draws projections that are not saved from another seed", ("save_projection",)
         misloaded = peft("0.19", "0.19") if savers(adapter) <= peft("0.20") else PEFT
