@@ -388,6 +388,8 @@ def odd_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]: 
     for key, (_, _, default) in table(method).items():
         if key not in config or default is None or default is False or key == "runtime_config":
             continue
+        if method == "OSF" and key == "init_weights":  # null in a config of 0.18 and 0.19; no layer reads it
+            continue
         said = config[key]
         if default is True:
             if type(said) is not bool and key != "progressbar" and said not in WORDS.get(key, ()):
@@ -539,6 +541,10 @@ def siblings(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     partial = method != "LOKR" and any(len(kind) > 1 for kind in kinds.values())
     patterned = any(config.get(pattern) for pattern in PATTERNS.values())
     partial = partial or (not patterned and _odd_one_out(adapter, layers))
+    for stack, rows in stacks.items():  # a stack that misses its first layers, or some between
+        numbers = {int(number) for found in rows.values() for number in found}
+        if numbers != set(range(len(numbers))):
+            uneven.append(stack)
     if partial or (uneven and not chosen and not names_full):
         where = f"in {uneven[0].lstrip('.')}" if uneven else "of one name"
         message = f"layers {where} do not all have the same tensors: some may be missing"
@@ -568,7 +574,8 @@ def saved_beside(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding
     if method is None:
         return
     bias = config.get("bias", "none")
-    if bias not in ("none", None) and knows(method, "bias") and not any(key.endswith(".bias") for key in adapter.tensors):
+    has_bias = any(key.endswith(".bias") for key in adapter.tensors)
+    if bias not in ("none", None) and knows(method, "bias") and not has_bias:
         message = f"bias is {bias!r}, and no bias is in the file"
         yield Finding("CD517", "unsaved-bias", WARNING, message, (), ("bias",), misloaded_by=PEFT)
     modules = config.get("modules_to_save")
@@ -585,6 +592,40 @@ def saved_beside(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding
             yield Finding(
                 "CD518", "unsaved-module", ERROR, message, (), keys, known & peft("0.15"), known - peft("0.15")
             )
+
+
+@rule
+def strange_tensors(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """Tensors that are not the method's, nor of what the config says was trained beside it.
+
+    One that names a parameter of the base model overwrites it; any other is ignored (load_state_dict, not strict).
+    """
+    method, config = judged(adapter), adapter.config or {}
+    if method is None:
+        return
+    beside = [f".{name}." for name in config.get("modules_to_save") or () if isinstance(name, str)]
+    own = {key for layer in layers.values() for key in layer.factors.values()}
+    strange = [
+        key for key in adapter.tensors
+        if key not in own and not OWN.match(key) and not EMBEDDING.search(key)
+        and not any(name in f".{key}" for name in beside)
+        and not (key.endswith(".bias") and config.get("bias", "none") != "none")
+    ]  # fmt: skip
+    if strange:
+        message = f"{len(strange)} tensors are none of {method}'s ({strange[0]}): what they do is up to the base model"
+        yield Finding(
+            "CD520", "strange-tensor", NOTE, message, tuple(strange), undecided_for=PEFT, needs="the base model"
+        )
+
+
+OWN = re.compile(
+    r"prompt_embeddings$|prefix_task_(?:cols|rows)$|base_model\.(?:p?vera_[AB]|randlora_[AB]|frod_\w+|tinylora_v|"
+    r"unilora_theta_d|vblora_vector_bank)(?:\.|$)|.*\.(?:boft_P|unilora_\w+)$"
+)
+"""What a method saves for all layers, and buffers that its older releases saved."""
+
+EMBEDDING = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
+"""Embeddings, which PEFT saves with any adapter when the vocabulary was resized (save_embedding_layers)."""
 
 
 @rule
