@@ -406,7 +406,7 @@ def odd_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]: 
         ):
             yield _doubtful(key, said, knows(method, key))
     r = value(config, method, "r")
-    if type(r) is int and r <= 0 and method != "OFT":
+    if type(r) is int and r <= 0 and not (method == "OFT" and "oft_block_size" in config):
         message = f"the config says r: {r}, so no layer has a rank"
         yield Finding("CD512", "rank-zero", ERROR, message, (), ("r",), PEFT)
     for first, second in ONE_OF.get(method, ()):
@@ -843,14 +843,21 @@ def by_release(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     elif method == "PSOFT" and value(config, method, "psoft_svd") == "lowrank":
         # 0.19 draws the test matrix of svd_lowrank anew at each load; random_seed is of 0.20 (psoft/layer.py)
         message, keys = "PEFT 0.19 computes a low-rank decomposition that differs with each load", ("psoft_svd",)
-        misloaded = peft("0.19", "0.19") if savers(adapter) <= peft("0.20") else PEFT
+        misloaded, undecided = _wrong_in_0_19(savers(adapter))
     elif method == "TINYLORA" and any("tinylora_P" not in layer.factors for layer in layers.values()):
         # 0.19 seeds each layer by Python's hash of its name, which differs with each run (tinylora/layer.py)
         message, keys = "PEFT 0.19 draws projections that are not saved from another seed", ("save_projection",)
-        misloaded = peft("0.19", "0.19") if savers(adapter) <= peft("0.20") else PEFT
-    elif method == "PVERA" and value(config, method, "sample_at_inference"):
+        misloaded, undecided = _wrong_in_0_19(savers(adapter))
+    elif method == "PVERA" and value(config, method, "sample_at_inference") is not False:
         message, keys = "sample_at_inference: each forward computes something else", ("sample_at_inference",)
-        misloaded = PEFT
+        misloaded, undecided = (PEFT, NONE) if config["sample_at_inference"] else (NONE, PEFT)
+    elif method == "UNILORA" and not layers:
+        message, undecided = "the file says nothing of the layers: r, target_modules and proj_seed do it all", PEFT
+    elif method == "CARTRIDGE":
+        sizes = [value(config, method, key) for key in ("num_layers", "token_dim")]
+        shape = adapter.tensors["prompt_embeddings"].shape if "prompt_embeddings" in adapter.tensors else ()
+        if all(type(size) is int for size in sizes) and shape[1:] != (2 * math.prod(sizes),):
+            message, undecided = "num_layers and token_dim are not those of the cartridge", PEFT
     elif method == "ADAPTION_PROMPT":
         # the rotary embedding of transformers 4.34 and older (adaption_prompt/utils.py: llama_compute_query_states)
         message = "AdaptionPrompt up to PEFT 0.8 runs with the transformers of its time only"
@@ -863,6 +870,13 @@ def by_release(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     if rejected or misloaded or undecided:
         needs = "the base model" if undecided else None
         yield Finding("CD526", "method-by-release", NOTE, message, (), keys, rejected, misloaded, undecided, needs)
+
+
+def _wrong_in_0_19(by: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Who misloads, and who may, what 0.19 alone computes in another way, each time."""
+    if by and by <= peft("0.20"):
+        return peft("0.19", "0.19"), NONE
+    return (PEFT, NONE) if by and by <= peft("0.2", "0.19") else (peft("0.19", "0.19"), PEFT)
 
 
 @rule
