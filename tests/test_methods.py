@@ -105,9 +105,9 @@ CASES: dict[str, tuple[str, dict[str, Any], Shapes, frozenset[str], frozenset[st
     "vera-no-projection": ("VERA", {"r": 4, "save_projection": False}, VERA_LAYERS, peft("0.11"), NONE),
     "vera-lost-projection": ("VERA", {"r": 4}, VERA_LAYERS, NONE, NONE),
     "vera-of-two-shapes": (
-        "VERA", {"r": 4, "save_projection": False},
-        {**VERA_LAYERS, "base_model.model.blocks.0.attn.v_proj.vera_lambda_b": (32,),
-         "base_model.model.blocks.1.attn.v_proj.vera_lambda_b": (32,)}, peft("0.12"), NONE,
+        "VERA", {"r": 4, "save_projection": False, "target_modules": ["q_proj", "up"]},
+        {key.replace("attn.v_proj", "up"): (32,) if "v_proj.vera_lambda_b" in key else shape
+         for key, shape in VERA_LAYERS.items()}, peft("0.12"), NONE,
     ),
     "oft-by-0.12": ("OFT", {"r": 4}, each(oft_r=(4, 4, 4)), peft("0.7", "0.13"), NONE),
     "oft-by-0.14": (
