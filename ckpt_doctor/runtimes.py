@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 PEFT_RELEASES = (
     "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.6.1", "0.6.2", "0.7.0", "0.7.1", "0.8.0", "0.8.1", "0.8.2",
@@ -21,6 +22,7 @@ def minor(release: str) -> tuple[int, ...]:
     return tuple(int(part) for part in release.split(".")[:2])
 
 
+@cache
 def peft(first: str = "0.2", last: str = "99.0") -> frozenset[str]:
     """The ids of all releases of the minor series from `first` to `last`, both included."""
     return frozenset(f"peft=={r}" for r in PEFT_RELEASES if minor(first) <= minor(r) <= minor(last))

@@ -113,9 +113,7 @@ def task_type(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]: 
         # of the base model is not in the files.
         message = f"with the task_type {task} it depends on the base model whether the prompt is used"
         needs = "the base model"
-        yield Finding(
-            "CD504", "task-of-prompt", NOTE, message, (), ("task_type",), undecided_for=PEFT, needs=needs
-        )
+        yield Finding("CD504", "task-of-prompt", NOTE, message, (), ("task_type",), undecided_for=PEFT, needs=needs)
 
 
 @rule
@@ -252,8 +250,14 @@ def form(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     # (tuners/lycoris_utils.py, tuners/loha/model.py: _create_and_replace).
     old_pattern = config.get("rank_pattern") or config.get("alpha_pattern") if method in ("LOHA", "LOKR") else None
     wrong: dict[str, list[str]] = {"new": [], "old": [], "missing": [], "extra": [], "strange": []}
+    patterned = any(config.get(pattern) for pattern in PATTERNS.values())
+    fine: set[tuple[tuple[str, tuple[int, ...]], ...]] = set()  # most layers have the shapes of another one
     for module, layer in targeted(config, method, layers).items():
         shapes = {factor: adapter.tensors[key].shape for factor, key in layer.factors.items()}
+        alike = tuple(shapes.items())
+        if alike in fine:
+            continue
+        faults = sum(map(len, wrong.values()))
         bound: dict[str, int] = {}
         old_bound: dict[str, int] = {}
         left = set(shapes)
@@ -273,6 +277,8 @@ def form(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
                 wrong["strange"].append(module)
         if left:
             wrong["extra"].append(module)
+        if not patterned and not old_pattern and faults == sum(map(len, wrong.values())):
+            fine.add(alike)
     wrong = {what: list(dict.fromkeys(modules)) for what, modules in wrong.items()}
     new, old = (peft("0.15"), peft("0.2", "0.14")) if old_pattern else (PEFT, NONE)
     if wrong["new"] or wrong["old"]:
@@ -283,9 +289,7 @@ def form(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
         yield Finding("CD505", "shape-mismatch", severity, message, _keys(layers, where), (), rejected)
     if wrong["missing"]:
         message = f"{len(wrong['missing'])} layers lack a tensor ({names(wrong['missing'])}): it stays as initialised"
-        yield Finding(
-            "CD506", "missing-tensor", ERROR, message, _keys(layers, wrong["missing"]), misloaded_by=PEFT
-        )
+        yield Finding("CD506", "missing-tensor", ERROR, message, _keys(layers, wrong["missing"]), misloaded_by=PEFT)
     if wrong["extra"]:
         message = f"the config has no place for tensors of {names(wrong['extra'])}: they are ignored"
         yield Finding("CD507", "tensor-without-place", ERROR, message, _keys(layers, wrong["extra"]), misloaded_by=PEFT)
@@ -424,7 +428,15 @@ ONE_OF = {
 
 WORDS = {
     "init_weights": (
-        True, False, "bat", "mini", "lycoris", "gaussian", "kaiming_uniform", "xavier_uniform", "xavier_normal",
+        True,
+        False,
+        "bat",
+        "mini",
+        "lycoris",
+        "gaussian",
+        "kaiming_uniform",
+        "xavier_uniform",
+        "xavier_normal",
         "orthogonal",
     ),
     "bias": ("all", "lora_only", "boft_only", "oft_only", "hra_only", "vera_only"),
@@ -548,9 +560,7 @@ def siblings(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     if partial or (uneven and not chosen and not names_full):
         where = f"in {uneven[0].lstrip('.')}" if uneven else "of one name"
         message = f"layers {where} do not all have the same tensors: some may be missing"
-        yield Finding(
-            "CD516", "uneven-layers", NOTE, message, undecided_for=PEFT, needs="the base model"
-        )
+        yield Finding("CD516", "uneven-layers", NOTE, message, undecided_for=PEFT, needs="the base model")
 
 
 def _odd_one_out(adapter: Adapter, layers: dict[str, Layer]) -> bool:
