@@ -1,5 +1,5 @@
 """One function a rule, one file a family. Importing this package declares them all."""
 
-from . import config, files, keys, rank, reading, tensors
+from . import config, files, keys, methods, rank, reading, tensors
 
-__all__ = ["config", "files", "keys", "rank", "reading", "tensors"]
+__all__ = ["config", "files", "keys", "methods", "rank", "reading", "tensors"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 from ..adapter import Adapter
 from ..findings import ERROR, NOTE, WARNING, Finding, rule
 from ..layers import Layer, module_of
-from ..runtimes import PEFT, peft
+from ..runtimes import PEFT, minor, peft
 from .keys import knows, savers, table
 
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -168,7 +169,7 @@ def all_linear(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     """target_modules is "all-linear": unknown before 0.8, and for transformers models only before 0.15."""
     config = adapter.config or {}
     target = config.get("target_modules")
-    if adapter.peft_type not in ("LORA", "ADALORA") or not layers or target is None:
+    if not layers or target is None or adapter.peft_type == "ADAPTION_PROMPT":  # it counts layers, see CD509
         return
     if isinstance(target, str) and target.lower() == "all-linear":
         message = "target_modules is all-linear, which PEFT 0.7 and older do not know"
@@ -176,6 +177,19 @@ def all_linear(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
             "CD308", "all-linear", NOTE, message, (), ("target_modules",), peft("0.2", "0.7"),
             undecided_for=peft("0.8", "0.14"), needs="the base model",
         )  # fmt: skip
+    elif adapter.peft_type not in ("LORA", "ADALORA") and not any(targets(target, module) for module in layers):
+        message = f"target_modules ({str(target)[:60]}) matches none of the layers in the file"
+        yield Finding("CD309", "no-target", ERROR, message, (), ("target_modules",), PEFT)
+
+
+def targets(target: object, module: str) -> bool:
+    """Whether target_modules names a module (tuners/tuners_utils.py: check_target_module_exists)."""
+    if isinstance(target, str):
+        try:
+            return re.fullmatch(target, module) is not None
+        except re.error:
+            return False
+    return isinstance(target, list) and any(module == name or module.endswith(f".{name}") for name in target)
 
 
 @rule
@@ -317,17 +331,11 @@ def unproven_option(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Find
         if config.get(key):
             known = knows(adapter.peft_type, key)
             rejected = known if key == "arrow_config" else frozenset[str]()
+            saved = savers(adapter)
+            alike = saved if len({minor(id_.removeprefix("peft==")) for id_ in saved}) == 1 else frozenset()
             message = f"{key} is set; only the release that saved it is known to read it alike"
-            undecided = known - savers(adapter) - rejected
+            undecided = known - alike - rejected
             yield Finding(
                 "CD318", "unproven-option", NOTE, message, (), (key,), rejected, undecided_for=undecided,
                 needs="a load in that release",
             )  # fmt: skip
-
-
-@rule
-def not_judged(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """A method that no rule claims to understand is undecided, never accepted."""
-    if adapter.config is not None and adapter.peft_type not in ("LORA", "ADALORA"):
-        message = f"the method {adapter.peft_type} is not judged by this version"
-        yield Finding("CD901", "not-judged", NOTE, message, undecided_for=PEFT, needs="a newer ckpt-doctor")

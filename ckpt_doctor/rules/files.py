@@ -29,9 +29,13 @@ DAMAGE = {
 
 @rule
 def damaged_file(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """A file is missing, damaged, or not what its name says. No loader takes the adapter."""
+    """A file is missing, damaged, or not what its name says. No loader takes the adapter.
+
+    A file without tensors is none of these: it is read, and every layer stays as it was initialised.
+    """
     for name, message in adapter.faults:
-        yield Finding(DAMAGE[name], name, ERROR, message, rejected_by=PEFT)
+        ids = (frozenset[str](), PEFT) if name == "no-tensors" else (PEFT, frozenset[str]())
+        yield Finding(DAMAGE[name], name, ERROR, message, (), (), *ids)
 
 
 @rule

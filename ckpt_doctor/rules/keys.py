@@ -18,10 +18,11 @@ RAISING = peft("0.6", "0.13")
 WITHOUT_MEANING = {
     "peft_version", "runtime_config", "eva_config", "corda_config", "lora_ga_config", "loftq_config",
     "megatron_config", "megatron_core", "qalora_group_size", "auto_mapping", "inference_mode", "revision",
-    "init_lora_weights",
+    "init_lora_weights", "tokenizer_kwargs", "rank_dropout_scale", "generator_seed",
+    "random_seed",
 }  # fmt: skip
 """Keys that say how an adapter was made or is run, never what a loaded one computes (init methods that change the
-base are told by init_lora_weights, QALoRA by use_qalora)."""
+base are told by init_lora_weights, QALoRA by use_qalora), nor what only training or a fresh adapter reads."""
 
 _table: dict[str, dict[str, tuple[str, str | None, Any]]] = {}
 
@@ -51,38 +52,48 @@ def neutral(method: str, key: str, value: Any) -> bool:
         return not value
     if key in ("use_rslora", "use_dora", "alpha_pattern"):
         return method == "ADALORA"  # AdaLoRA's forward reads none of them (tuners/adalora/layer.py)
+    if key == "init_weights":
+        return method == "PREFIX_TUNING"
+    if key == "exclude_modules":
+        return method == "IA3"  # an IA3 vector that nothing was loaded into is ones
     return False
 
 
 READ_ELSEWHERE = {
     "rank_pattern", "alpha_pattern", "use_rslora", "exclude_modules", "layers_to_transform", "layers_pattern"
 }  # fmt: skip
-"""Keys whose absence in a release `reading.py` follows to what the release then computes."""
+"""Keys of LoRA and AdaLoRA whose absence in a release `reading.py` follows to what the release then computes."""
 
 OTHER_SHAPES = {"use_bdlora", "use_qalora"}
 """Keys that give the factors other shapes: where the key is ignored, they do not fit, which is loud."""
 
 
 def savers(adapter: Adapter) -> frozenset[str]:
-    """The releases that may have saved an adapter: the one that it names, or those that write just these config keys.
+    """The releases that may have saved an adapter: the one it names, else those whose config has just these keys.
 
-    Empty where nothing tells.
+    PEFT writes every key of its config, so the keys date it. Where keys were removed by hand, what is left is every
+    release that knows those that are there.
     """
     if adapter.savers is not None:
         return adapter.savers
     config = adapter.config or {}
     said = config.get("peft_version") or (adapter.record or {}).get("saved_by")
-    releases = said if isinstance(said, list) else [said]
-    named = frozenset(f"peft=={release}" for release in releases) & PEFT
-    if named:
-        return named
-    rows = table(adapter.peft_type or "")
-    if "peft_type" not in rows or not config.keys() <= rows.keys():
-        return frozenset()
-    fitting = PEFT
-    for key in rows.keys() - {"runtime_config"}:  # never written
-        fitting &= knows(adapter.peft_type or "", key) if key in config else PEFT - knows(adapter.peft_type or "", key)
-    return fitting
+    if isinstance(said, list) and said:
+        return frozenset(f"peft=={release}" for release in said) & PEFT
+    if isinstance(said, str) and said:
+        release = said.partition("@")[0].partition(".dev")[0]
+        return peft(release, release) if release.replace(".", "").isdecimal() and "." in release else PEFT
+    known = {key: knows(adapter.peft_type or "", key) for key in table(adapter.peft_type or "")}
+    may = known.get("peft_type", frozenset[str]())
+    for key in config:
+        may &= known.get(key, PEFT)
+    if adapter.record:
+        return may  # a fix may have dropped keys
+    exact = may
+    for key, ids in known.items():
+        if key not in config and key != "runtime_config":
+            exact -= ids
+    return exact or may
 
 
 @rule
@@ -93,14 +104,15 @@ def unknown_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
     0.14 and newer drop them, also where the key changes the function (huggingface/peft#2340).
     """
     method = adapter.peft_type
-    if method not in ("LORA", "ADALORA") or adapter.config is None:
+    if method is None or adapter.config is None or not table(method):
         return
     for is_neutral in (True, False):
         keys = [key for key in adapter.config if neutral(method, key, adapter.config[key]) is is_neutral]
         unknown = {key: knows(method, "peft_type") - knows(method, key) for key in keys}
         rejected = frozenset().union(*(ids & RAISING for ids in unknown.values())) if keys else frozenset()
+        silent = READ_ELSEWHERE if method in ("LORA", "ADALORA") else {"modules_to_save"}  # CD527
         loud = frozenset().union(*(unknown[key] for key in keys if key in OTHER_SHAPES))
-        ignored = frozenset().union(*(unknown[key] - RAISING for key in keys if key not in READ_ELSEWHERE)) - loud
+        ignored = frozenset().union(*(unknown[key] - RAISING for key in keys if key not in silent)) - loud
         named = tuple(key for key in keys if unknown[key] & (RAISING if is_neutral else PEFT))
         if is_neutral and rejected:
             message = f"config keys that older releases do not know, and that mean nothing here: {', '.join(named)}"

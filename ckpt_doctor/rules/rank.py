@@ -84,6 +84,8 @@ def ungathered(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
 
     huggingface/peft#1443, huggingface/peft#3251. Rank 0 is different: it is two-dimensional.
     """
+    if adapter.peft_type not in ("LORA", "ADALORA"):  # others have vectors too: CD505 says where they should not
+        return
     flat = [key for layer in layers.values() for key in layer.factors.values() if len(adapter.tensors[key].shape) < 2]
     if flat:
         message = (

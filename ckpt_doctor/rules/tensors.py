@@ -90,7 +90,7 @@ def factor_dtype(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding
     """
     floats = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
     wrong = [key for key in _factors(layers) if adapter.tensors[key].dtype not in floats]
-    if wrong:
+    if wrong and adapter.peft_type in ("LORA", "ADALORA"):  # others have indices, too
         dtypes = sorted({adapter.tensors[key].dtype for key in wrong})
         message = f"{len(wrong)} factors are {', '.join(dtypes)} ({wrong[0]}), which no release computes with"
         whole = all(dtype[0] in "IUB" for dtype in dtypes)
