@@ -85,6 +85,19 @@ class TensorInfo(NamedTuple):
         return count * DTYPE_BITS[self.dtype] // 8
 
 
+class Base(NamedTuple):
+    """A base model: `weights` maps a module to the shape of its weight, `config` is its config.json, or {}."""
+
+    weights: dict[str, tuple[int, ...]]
+    config: dict[str, Any]
+
+    @property
+    def containers(self) -> frozenset[str]:
+        """The modules that only hold others."""
+        names = {name.rsplit(".", depth)[0] for name in self.weights for depth in range(1, name.count(".") + 1)}
+        return frozenset(names - self.weights.keys())
+
+
 class Adapter(NamedTuple):
     """A config and a table of tensors.
 
@@ -92,7 +105,8 @@ class Adapter(NamedTuple):
     `weights` names the files that the tensors were read from, `format` is "safetensors", "bin" or None.
     `files` are the names of all files of the folder, `record` an earlier `ckpt-doctor.json`. `bin_agrees` says, where
     both weight files are there, whether they hold the same (None: not compared). `loaded_as` is the adapter's name,
-    `savers` the ids of the releases that may have saved it, where that was found before the config was changed.
+    `savers` the ids of the releases that may have saved it, where that was found before the config was changed,
+    `base` the model that it is for, where that was named.
     """
 
     path: str
@@ -107,6 +121,7 @@ class Adapter(NamedTuple):
     bin_agrees: bool | None = None
     loaded_as: str = "default"
     savers: frozenset[str] | None = None
+    base: Base | None = None
 
     @property
     def peft_type(self) -> str | None:

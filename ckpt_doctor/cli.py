@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 
 from . import __version__
-from .adapter import AdapterError
+from .adapter import AdapterError, Base
 from .findings import SEVERITIES, Report
 from .loader import find
 
@@ -60,6 +60,23 @@ ADAPTER_NAME = click.option(
 )  # fmt: skip
 
 
+def _base(_: click.Context, __: click.Parameter, path: str | None) -> Base | None:
+    if path is None:
+        return None
+    from .base import load_base
+
+    try:
+        return load_base(path)
+    except AdapterError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+BASE = click.option(
+    "--base", metavar="PATH", callback=_base,
+    help="The base model: a folder, a safetensors file or an index. Headers and config only are read.",
+)  # fmt: skip
+
+
 @main.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
@@ -70,9 +87,10 @@ ADAPTER_NAME = click.option(
 )  # fmt: skip
 @FOR
 @ADAPTER_NAME
+@BASE
 def scan(
     paths: tuple[str, ...], format_: str, with_layers: bool, fail_on: str, asked: frozenset[str] | None,
-    adapter_name: str,
+    adapter_name: str, base: Base | None,
 ) -> None:  # fmt: skip
     """Say what is wrong with the adapters at PATH, and which PEFT releases it stops.
 
@@ -86,7 +104,7 @@ def scan(
     errors: list[Report] = []
     reports: list[Report] = []
     for folder in _folders(paths, errors):
-        reports.append(examine(folder, asked=asked, loaded_as=adapter_name))
+        reports.append(examine(folder, asked=asked, loaded_as=adapter_name, base=base))
         if format_ == "table":
             from .reporters import table
 
@@ -125,9 +143,10 @@ def scan(
 @FOR
 @click.option("--best-effort", is_flag=True, help="Write what could be repaired, also if --for is not reached.")
 @ADAPTER_NAME
+@BASE
 def fix(
     source: str, out: str, rank_zero: str, weights: str | None, copy_all: bool, dry_run: bool, force: bool,
-    format_: str, asked: frozenset[str] | None, best_effort: bool, adapter_name: str,
+    format_: str, asked: frozenset[str] | None, best_effort: bool, adapter_name: str, base: Base | None,
 ) -> None:  # fmt: skip
     """Write the adapter IN to the folder OUT so that older PEFT releases accept it; IN is never written to.
 
@@ -156,7 +175,7 @@ def fix(
     code = 0
     for folder in folders:
         target = os.path.normpath(os.path.join(out, os.path.relpath(folder, root)))
-        report = doctor.scan(folder, loaded_as=adapter_name)
+        report = doctor.scan(folder, loaded_as=adapter_name, base=base)
         plan, written, failure = None, None, report.error
         if not failure:
             plan = doctor.plan(report, asked=asked, rank_zero=rank_zero, weights=weights)

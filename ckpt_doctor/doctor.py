@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__, rules  # noqa: F401 - importing the rules declares them
-from .adapter import Adapter, AdapterError
+from .adapter import Adapter, AdapterError, Base
 from .findings import ERROR, NOTE, RULES, WARNING, Finding, Report, verdict
 from .layers import layers
 from .loader import BIN, SAFETENSORS, load
@@ -52,14 +52,16 @@ def judge(adapter: Adapter) -> tuple[Finding, ...]:
     return tuple(finding for rule in RULES for finding in rule(adapter, found))
 
 
-def scan(folder: str, *, asked: frozenset[str] | None = None, loaded_as: str = "default") -> Report:
+def scan(
+    folder: str, *, asked: frozenset[str] | None = None, loaded_as: str = "default", base: Base | None = None
+) -> Report:
     """Read and judge one adapter. Never raises for what a file holds: `error` says what could not be examined.
 
     `asked` are the runtimes that matter: a finding that stops one is an error, one that leaves it undecided a warning,
-    any other a note. `loaded_as` is the name under which the adapter will be loaded.
+    any other a note. `loaded_as` is the name under which the adapter will be loaded, `base` the model.
     """
     try:
-        adapter = load(folder)._replace(loaded_as=loaded_as)
+        adapter = load(folder)._replace(loaded_as=loaded_as, base=base)
         findings = judge(adapter)
         report = Report(folder, None, adapter, layers(adapter), findings)
         if any(f.severity == ERROR or f.code == "CD201" or (asked and hits(f, asked)) for f in findings):

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ckpt_doctor"
 ROOMS = [
-    "adapter", "streams", "formats", "loader", "layers", "targets", "runtimes", "findings", "rules", "repairs",
+    "adapter", "streams", "formats", "loader", "base", "layers", "targets", "runtimes", "findings", "rules", "repairs",
     "writer", "doctor", "reporters", "cli",
 ]  # fmt: skip
 

@@ -10,6 +10,7 @@ from ..adapter import Adapter
 from ..findings import ERROR, NOTE, WARNING, Finding, rule
 from ..layers import Layer, module_of
 from ..runtimes import PEFT, minor, peft
+from ..targets import targeted
 from .keys import knows, savers, table
 
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -173,13 +174,33 @@ def all_linear(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
         return
     if isinstance(target, str) and target.lower() == "all-linear":
         message = "target_modules is all-linear, which PEFT 0.7 and older do not know"
+        rejected, undecided = peft("0.2", "0.7"), peft("0.8", "0.14")
+        of_transformers = _of_transformers(adapter)
+        if of_transformers is not None:
+            rejected |= frozenset() if of_transformers else undecided
+            undecided = frozenset()
         yield Finding(
-            "CD308", "all-linear", NOTE, message, (), ("target_modules",), peft("0.2", "0.7"),
-            undecided_for=peft("0.8", "0.14"), needs="the base model",
+            "CD308", "all-linear", NOTE, message, (), ("target_modules",), rejected, undecided_for=undecided,
+            needs="the base model" if undecided else None,
         )  # fmt: skip
     elif adapter.peft_type not in ("LORA", "ADALORA") and not any(targets(target, module) for module in layers):
         message = f"target_modules ({str(target)[:60]}) matches none of the layers in the file"
         yield Finding("CD309", "no-target", ERROR, message, (), ("target_modules",), PEFT)
+
+
+def _of_transformers(adapter: Adapter) -> bool | None:
+    """Whether the base is a transformers model, where something tells: PEFT writes the name that those have, and without a
+    task the library of the class (peft_model.py: save_pretrained).
+    """
+    config = adapter.config or {}
+    if adapter.base is not None:
+        return bool(adapter.base.config.get("model_type"))
+    library = str((config.get("auto_mapping") or {}).get("parent_library", ""))
+    if config.get("task_type") or library.startswith("transformers."):
+        return True
+    if config.get("base_model_name_or_path", "") is None:
+        return False
+    return None
 
 
 def targets(target: object, module: str) -> bool:
@@ -277,6 +298,12 @@ def adalora_convolution(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[
     """From 0.20 AdaLoRA adapts Conv2d, with tensors like a Linear's: the shapes do not tell which."""
     if adapter.peft_type != "ADALORA":
         return
+    if adapter.base is not None:
+        found = [module for module in layers if len(adapter.base.weights.get(module, ())) > 2]
+        if found:
+            message = f"{found[0]} is a Conv2d, which AdaLoRA adapts from PEFT 0.20 on"
+            yield Finding("CD315", "adalora-convolution", NOTE, message, (), (), peft("0.2", "0.19"))
+        return
     saved = savers(adapter)
     if saved and not saved & peft("0.20"):
         return
@@ -304,6 +331,11 @@ def without_layers(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
     if target == []:
         message = "target_modules is empty, so no layer is adapted"
         yield Finding("CD316", "no-layers", ERROR, message, (), ("target_modules",), PEFT)
+    elif not layers and adapter.base is not None:
+        hit = [module for module in adapter.base.weights if targeted(config, module, (0, 21))]
+        message = f"the file has no factors of any layer, and the config targets {len(hit)} of the base model"
+        none, some = (frozenset(), PEFT) if hit else (PEFT, frozenset[str]())
+        yield Finding("CD316", "no-layers", ERROR, message, (), ("target_modules",), none, some)
     elif not layers:
         message = "the file has no factors of any layer"
         yield Finding("CD316", "no-layers", WARNING, message, undecided_for=PEFT, needs="the base model")

@@ -60,9 +60,11 @@ def neutral(method: str, key: str, value: Any) -> bool:
 
 
 READ_ELSEWHERE = {
-    "rank_pattern", "alpha_pattern", "use_rslora", "exclude_modules", "layers_to_transform", "layers_pattern"
+    "rank_pattern", "alpha_pattern", "use_rslora", "exclude_modules", "layers_to_transform", "layers_pattern",
+    "arrow_config",
 }  # fmt: skip
-"""Keys of LoRA and AdaLoRA whose absence in a release `reading.py` follows to what the release then computes."""
+"""Keys of LoRA and AdaLoRA whose absence in a release `reading.py` follows to what the release then computes. No release
+that knows arrow_config loads an adapter that was saved with it, so what the others compute is all there is."""
 
 OTHER_SHAPES = {"use_bdlora", "use_qalora"}
 """Keys that give the factors other shapes: where the key is ignored, they do not fit, which is loud."""
@@ -83,17 +85,19 @@ def savers(adapter: Adapter) -> frozenset[str]:
     if isinstance(said, str) and said:
         release = said.partition("@")[0].partition(".dev")[0]
         return peft(release, release) if release.replace(".", "").isdecimal() and "." in release else PEFT
-    known = {key: knows(adapter.peft_type or "", key) for key in table(adapter.peft_type or "")}
-    may = known.get("peft_type", frozenset[str]())
-    for key in config:
-        may &= known.get(key, PEFT)
-    if adapter.record:
-        return may  # a fix may have dropped keys
-    exact = may
-    for key, ids in known.items():
-        if key not in config and key != "runtime_config":
-            exact -= ids
-    return exact or may
+    may = knows(adapter.peft_type or "", "peft_type")
+    for key in config.keys() & table(adapter.peft_type or "").keys():
+        may &= knows(adapter.peft_type or "", key)
+    return (may if adapter.record else written_by(adapter)) or may  # a fix may have dropped keys
+
+
+def written_by(adapter: Adapter) -> frozenset[str]:
+    """The releases that write just the config keys that are there, leaving out those that no release has."""
+    found = PEFT
+    for key in table(adapter.peft_type or "").keys() - {"runtime_config"}:  # never written
+        ids = knows(adapter.peft_type or "", key)
+        found &= ids if key in (adapter.config or {}) else PEFT - ids
+    return found
 
 
 @rule
@@ -123,10 +127,12 @@ def unknown_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
                 f"config keys that change what is computed, and that older releases do not know: {', '.join(named)}"
             )
             if strange:
+                # a release that is known to have saved it never had such a key, so it came from elsewhere
+                ignored = frozenset() if written_by(adapter) else ignored
                 message = f"config keys of unknown meaning: {', '.join(strange)}"
                 yield Finding(
                     "CD203", "strange-config-key", NOTE, message, (), tuple(strange), RAISING, undecided_for=ignored,
-                    needs="the meaning of the key",
+                    needs="the meaning of the key" if ignored else None,
                 )  # fmt: skip
             else:
                 yield Finding("CD202", "function-config-key", NOTE, message, (), named, rejected | loud, ignored)

@@ -83,6 +83,13 @@ def reading(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     if adapter.peft_type not in ("LORA", "ADALORA") or not layers or config.get("target_modules") is None:
         return
     eras = _eras(adapter, layers)
+    if adapter.base is not None:
+        unsupported = adapter.base.containers | {m for m, shape in adapter.base.weights.items() if len(shape) < 2}
+        for era in eras:
+            hit = [module for module in unsupported if targeted(config, module, era.release)]
+            if hit and str(config["target_modules"]).lower() != "all-linear":
+                message = f"target_modules names {names(sorted(hit))} of the base model, which cannot be adapted"
+                yield Finding("CD322", "unsupported-target", NOTE, message, (), ("target_modules",), era.ids)
     untargeted = [era for era in eras if not era.hit]
     if untargeted:
         ids = frozenset[str]().union(*(era.ids for era in untargeted))
@@ -135,9 +142,42 @@ def _same(a: Reading, b: Reading) -> bool:
 
 
 def _missing(adapter: Adapter, layers: dict[str, Layer], meant: _Era) -> Iterator[Finding]:
-    missing = holes(layers, adapter.config or {}, meant.release)
-    if missing:
-        message = f"the config targets {names(missing)}, for which there are no tensors"
-        yield Finding(
-            "CD312", "missing-layer", NOTE, message, (), ("target_modules",), undecided_for=PEFT, needs="the base model"
-        )
+    config = adapter.config or {}
+    if adapter.base is None:
+        missing = holes(layers, config, meant.release)
+        if missing:
+            message = f"the config targets {names(missing)}, for which there are no tensors"
+            keys = ("target_modules",)
+            yield Finding("CD312", "missing-layer", NOTE, message, (), keys, undecided_for=PEFT, needs="the base model")
+        return
+    weights = adapter.base.weights
+    if any(config.get(key) for key in ("layer_replication", "use_bdlora", "use_qalora", "target_parameters")):
+        return  # other layers, or other sizes, than the base model's
+    strange = [module for module in layers if module in meant.hit and module not in weights]
+    if strange:
+        message = f"the base model has no {names(strange)}: the tensors are ignored in silence"
+        yield Finding("CD320", "not-in-base", ERROR, message, keys_of(layers, strange), misloaded_by=PEFT)
+    missing = [module for module, shape in weights.items() if module not in layers and len(shape) > 1
+               and targeted(config, module, meant.release)]  # fmt: skip
+    if missing and str(config.get("target_modules")).lower() != "all-linear":
+        message = f"the config targets {names(missing)} of the base model, for which there are no tensors"
+        yield Finding("CD312", "missing-layer", ERROR, message, (), ("target_modules",), misloaded_by=PEFT)
+    unfit = [m for m in layers if m in meant.hit and m in weights and not _has_size(adapter, layers[m], weights[m])]
+    if unfit:
+        message = f"the tensors of {names(unfit)} do not have the size of the base model's weights"
+        yield Finding("CD321", "other-size", ERROR, message, keys_of(layers, unfit), rejected_by=PEFT)
+
+
+def _has_size(adapter: Adapter, layer: Layer, weight: tuple[int, ...]) -> bool:
+    """Whether A and B fit a weight: Linear [out, in], Conv1D [in, out], a convolution [out, in, …], Embedding [V, d]."""
+    inner = [adapter.tensors[key].shape[1:] for name, key in layer.factors.items() if name.endswith("A")]
+    outer = [adapter.tensors[key].shape[:1] for name, key in layer.factors.items() if name.endswith("B")]
+    if len(inner) != 1 or len(outer) != 1 or not all((*inner, *outer)):
+        return True
+    count = 1
+    for size in weight[1:]:
+        count *= size
+    first, last = inner[0][0], outer[0][0]
+    if len(weight) == 2:
+        return sorted((first, last)) == sorted(weight)
+    return last == weight[0] and (inner[0] == weight[1:] or first in (weight[1], count))

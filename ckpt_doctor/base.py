@@ -1,0 +1,45 @@
+"""What a base model's files say of its modules: names and shapes of weights, without reading one."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from .adapter import AdapterError, Base, DamagedFile
+from .loader import read_weights
+
+
+def load_base(path: str) -> Base:
+    """Read a model folder, one of its safetensors files, or its index: headers and config only. Raises AdapterError."""
+    if not os.path.exists(path):
+        raise AdapterError(f"{path} does not exist")
+    folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
+    names = sorted(os.listdir(path)) if os.path.isdir(path) else [os.path.basename(path)]
+    files = [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_model")]
+    if not files and names[0].endswith(".index.json"):
+        files = sorted(set(_json(path).get("weight_map", {}).values()))
+    if not files:
+        raise AdapterError(f"{path} has no safetensors file, the only ones that --base reads")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in files:
+        try:
+            for key, info in read_weights(os.path.join(folder, os.path.basename(name))).items():
+                module, _, part = key.rpartition(".")
+                if part == "weight":
+                    shapes[module] = info.shape
+        except DamagedFile as error:
+            raise AdapterError(f"{os.path.join(folder, name)}: {error.message}") from None
+    config = os.path.join(folder, "config.json")
+    return Base(shapes, _json(config) if os.path.isdir(path) and os.path.exists(config) else {})
+
+
+def _json(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{path} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise AdapterError(f"{path} is not a JSON object")
+    return found
