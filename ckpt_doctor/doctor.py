@@ -161,10 +161,14 @@ def written_as(adapter: Adapter, weights: str) -> Adapter:
 
 
 def fix(the_plan: Plan, out: str, *, force: bool = False, copy_all: bool = False) -> Written:
-    """Write a plan's adapter to `out`, read back before it takes its place. Raises AdapterError."""
+    """Write a plan's adapter to `out`: read back, and proved to compute the same, before it takes its place.
+
+    Raises AdapterError.
+    """
+    from .compare import compare, proof
     from .writer import write
 
-    before = the_plan.before.adapter
+    before, after = the_plan.before.adapter, the_plan.after
     assert before is not None  # noqa: S101 - a plan has one
     record: dict[str, Any] = {
         "schema_version": 1,
@@ -173,7 +177,15 @@ def fix(the_plan: Plan, out: str, *, force: bool = False, copy_all: bool = False
         "purpose": "for inference",
         "repairs": [{"title": step.title, "codes": list(step.codes)} for step in the_plan.done],
     }
-    return write(the_plan.after, before, out, record, force=force, copy_all=copy_all)
+
+    def prove(stage: str) -> dict[str, Any]:
+        kept = frozenset(key for key, info in after.tensors.items() if before.tensors.get(key) == info)
+        found = compare(before, load(stage)._replace(savers=after.savers), unchanged=kept)
+        if found.verdict != "same":
+            raise AdapterError(f"{out} was not written: it is not proved to compute the same ({found.reasons[0]})")
+        return proof(found)
+
+    return write(after, before, out, record, prove, force=force, copy_all=copy_all)
 
 
 def saved_by(adapter: Adapter) -> str | None:

@@ -51,7 +51,7 @@ def chunks(info: TensorInfo, files: Files) -> Iterator[bytes | memoryview]:
     elif isinstance(source, Computed):
         from .values import computed
 
-        yield computed(info, source, files)
+        yield computed(info, source, content(source.base, files), content(source.by, files) if source.by else b"")
     else:
         yield from _gathered(info, source, files)
 

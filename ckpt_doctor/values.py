@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from .adapter import DTYPE_BITS, AdapterError, Computed, TensorInfo
-from .streams import Files, content
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 _PLAIN = {
@@ -18,9 +17,8 @@ _EIGHT_BITS = {"F8_E4M3": (4, 3, 7), "F8_E5M2": (5, 2, 15)}
 """Exponent bits, mantissa bits and bias (Micikevicius et al. 2022, arXiv:2209.05433)."""
 
 
-def read(info: TensorInfo, files: Files) -> Array:
-    """The values of a tensor as float64, in its shape. Raises AdapterError for a dtype that holds no such number."""
-    raw = content(info, files)
+def read(info: TensorInfo, raw: bytes) -> Array:
+    """The values of a tensor, given its bytes, as float64 in its shape. Raises AdapterError for other dtypes."""
     if info.dtype in _PLAIN:
         flat = np.frombuffer(raw, _PLAIN[info.dtype]).astype(np.float64)
     elif info.dtype == "BF16":
@@ -49,19 +47,19 @@ def _eight_bits(dtype: str) -> Array:
     return value
 
 
-def computed(info: TensorInfo, source: Computed, files: Files) -> bytes:
-    """The bytes of a computed factor, in its dtype and shape. A factor that is only padded keeps its bits."""
+def computed(info: TensorInfo, source: Computed, raw: bytes, by: bytes) -> bytes:
+    """The bytes of a computed factor, given those of what it is made from. One that is only padded keeps its bits."""
     base = source.base
     if source.by is None and source.scale == 1 and info.dtype == base.dtype:
         width = DTYPE_BITS[base.dtype] // 8
         if not width:
             raise AdapterError(f"tensors of dtype {base.dtype} cannot be padded")
-        cells: Any = np.frombuffer(content(base, files), f"V{width}").reshape(base.shape)
+        cells: Any = np.frombuffer(raw, f"V{width}").reshape(base.shape)
         out: Any = np.zeros(info.shape, f"V{width}")
     else:
-        cells = read(base, files) * source.scale
+        cells = read(base, raw) * source.scale
         if source.by is not None:
-            cells = cells * read(source.by, files).reshape(-1, *(1,) * (cells.ndim - 1))
+            cells = cells * read(source.by, by).reshape(-1, *(1,) * (cells.ndim - 1))
         cells = cells.astype(_PLAIN[info.dtype])
         out = np.zeros(info.shape, _PLAIN[info.dtype])
     out[tuple(slice(size) for size in base.shape)] = cells

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from .adapter import Adapter, AdapterError, FileRange, TensorInfo
@@ -25,6 +25,9 @@ _LEFT_OUT = re.compile(
 """States of a training run, and weights: the base model's, or an adapter's that were not repaired."""
 
 
+Prove = Callable[[str], dict[str, Any]]
+
+
 class Written(NamedTuple):
     """A folder that was written, and the names that stayed behind."""
 
@@ -33,12 +36,13 @@ class Written(NamedTuple):
 
 
 def write(
-    adapter: Adapter, source: Adapter, out: str, record: dict[str, Any], *, force: bool, copy_all: bool
+    adapter: Adapter, source: Adapter, out: str, record: dict[str, Any], prove: Prove, *, force: bool, copy_all: bool
 ) -> Written:
     """Write an adapter, made from `source`, to the folder `out`: whole, or not at all. Raises AdapterError.
 
     `adapter.format` is "safetensors" or "bin". What no repair touched keeps its bytes: the config where it is
-    equal, the tensors, the metadata of the file.
+    equal, the tensors, the metadata of the file. `prove` sees the staged folder before it takes its place; what it says
+    goes into the record, what it raises stops the writing.
     """
     out = os.path.abspath(out)
     parent, name = os.path.split(out)
@@ -50,7 +54,7 @@ def write(
     except OSError as error:
         raise AdapterError(f"{parent} cannot be written to: {error.strerror}") from None
     try:
-        left_out = _fill(stage, adapter, source, record, copy_all)
+        left_out = _fill(stage, adapter, source, record, prove, copy_all)
         os.chmod(stage, 0o777 & ~_umask())
         _exchange(stage, out)
     except OSError as error:
@@ -60,7 +64,9 @@ def write(
     return Written(out, tuple(left_out))
 
 
-def _fill(stage: str, adapter: Adapter, source: Adapter, record: dict[str, Any], copy_all: bool) -> list[str]:
+def _fill(
+    stage: str, adapter: Adapter, source: Adapter, record: dict[str, Any], prove: Prove, copy_all: bool
+) -> list[str]:
     from concurrent.futures import ThreadPoolExecutor
 
     name = BIN if adapter.format == "bin" else SAFETENSORS
@@ -77,12 +83,13 @@ def _fill(stage: str, adapter: Adapter, source: Adapter, record: dict[str, Any],
             _write_safetensors(target, adapter.tensors, _metadata(source))
         written = {file: beside.submit(sha256, os.path.join(stage, file)) for file in (CONFIG, name)}
         _read_back(target, adapter.tensors)
+        proved = prove(stage)
         left_out = _carry(stage, source, copy_all)
         before, after = ({file: sum_.result() for file, sum_ in of.items()} for of in (sums, written))
     if source.record and before == after:
         _copy(os.path.join(source.folder, RECORD), os.path.join(stage, RECORD))
     else:
-        full = {**record, "sha256": {"before": before, "after": after}, "left_out": left_out}
+        full = {**record, "sha256": {"before": before, "after": after}, "left_out": left_out, "proof": proved}
         if source.record:
             full["earlier"] = source.record
         _write_bytes(os.path.join(stage, RECORD), (json.dumps(full, indent=2) + "\n").encode())

@@ -163,7 +163,7 @@ def test_the_file_that_was_not_repaired_is_left_out_and_named(run: Any, tmp_path
 def test_the_record_says_what_was_done_and_carries_an_earlier_one(run: Any, tmp_path: Path) -> None:
     assert run("fix", FIXTURES / "adalora-rank0-0.21.2", tmp_path / "a").exit_code == 0
     record = json.loads((tmp_path / "a/ckpt-doctor.json").read_text())
-    assert record["saved_by"] == "0.21.2"
+    assert record["saved_by"] == ["0.21.2"]
     assert {code for repair in record["repairs"] for code in repair["codes"]} >= {"CD101", "CD201"}
     assert record["sha256"]["before"].keys() == record["sha256"]["after"].keys()
     assert str(tmp_path) not in json.dumps(record)

@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ckpt_doctor"
 ROOMS = [
-    "adapter", "streams", "formats", "loader", "base", "layers", "targets", "runtimes", "findings", "rules", "repairs",
-    "writer", "doctor", "reporters", "cli",
+    "adapter", "values", "streams", "formats", "loader", "base", "layers", "targets", "runtimes", "findings", "rules",
+    "compare", "repairs", "writer", "doctor", "reporters", "cli",
 ]  # fmt: skip
 
 

@@ -189,8 +189,8 @@ def all_linear(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
 
 
 def _of_transformers(adapter: Adapter) -> bool | None:
-    """Whether the base is a transformers model, where something tells: PEFT writes the name that those have, and without a
-    task the library of the class (peft_model.py: save_pretrained).
+    """Whether the base is a transformers model, where something tells: PEFT writes the name that those have, and
+    without a task the library of the class (peft_model.py: save_pretrained).
     """
     config = adapter.config or {}
     if adapter.base is not None:

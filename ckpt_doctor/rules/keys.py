@@ -63,8 +63,8 @@ READ_ELSEWHERE = {
     "rank_pattern", "alpha_pattern", "use_rslora", "exclude_modules", "layers_to_transform", "layers_pattern",
     "arrow_config",
 }  # fmt: skip
-"""Keys of LoRA and AdaLoRA whose absence in a release `reading.py` follows to what the release then computes. No release
-that knows arrow_config loads an adapter that was saved with it, so what the others compute is all there is."""
+"""Keys of LoRA and AdaLoRA whose absence in a release `reading.py` follows to what the release then computes. No
+release that knows arrow_config loads an adapter that was saved with it, so what the others compute is all there is."""
 
 OTHER_SHAPES = {"use_bdlora", "use_qalora"}
 """Keys that give the factors other shapes: where the key is ignored, they do not fit, which is loud."""
@@ -84,6 +84,8 @@ def savers(adapter: Adapter) -> frozenset[str]:
         return frozenset(f"peft=={release}" for release in said) & PEFT
     if isinstance(said, str) and said:
         release = said.partition("@")[0].partition(".dev")[0]
+        if f"peft=={release}" in PEFT:
+            return frozenset((f"peft=={release}",))
         return peft(release, release) if release.replace(".", "").isdecimal() and "." in release else PEFT
     may = knows(adapter.peft_type or "", "peft_type")
     for key in config.keys() & table(adapter.peft_type or "").keys():

@@ -169,7 +169,7 @@ def _missing(adapter: Adapter, layers: dict[str, Layer], meant: _Era) -> Iterato
 
 
 def _has_size(adapter: Adapter, layer: Layer, weight: tuple[int, ...]) -> bool:
-    """Whether A and B fit a weight: Linear [out, in], Conv1D [in, out], a convolution [out, in, …], Embedding [V, d]."""
+    """Whether A and B fit a weight: Linear [out, in], Conv1D [in, out], convolution [out, in, …], Embedding [V, d]."""
     inner = [adapter.tensors[key].shape[1:] for name, key in layer.factors.items() if name.endswith("A")]
     outer = [adapter.tensors[key].shape[:1] for name, key in layer.factors.items() if name.endswith("B")]
     if len(inner) != 1 or len(outer) != 1 or not all((*inner, *outer)):

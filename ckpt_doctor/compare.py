@@ -1,0 +1,256 @@
+"""Do two adapters compute the same function? Layer by layer, from the files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .adapter import Adapter, AdapterError, TensorInfo
+from .layers import Layer, layers, module_of
+from .rules.config import CHANGES_BASE
+from .rules.keys import neutral, savers
+from .runtimes import peft
+from .streams import Files, chunks, content
+from .values import Array, read
+
+FACTORED = ("LORA", "ADALORA")
+OPTIONS = (
+    "use_dora", "lora_bias", "layer_replication", "target_parameters", "alora_invocation_tokens", "arrow_config",
+    "use_qalora", "use_bdlora", "trainable_token_indices", "kasa_config", "monteclora_config", "velora_config",
+)  # fmt: skip
+"""Options that change what LoRA's factors mean: with different ones, equal deltas are not the same function."""
+
+
+class Row(NamedTuple):
+    """A layer's delta, or another tensor, in both adapters: Frobenius norm of the larger, and of the difference."""
+
+    name: str
+    norm: float
+    difference: float
+
+    @property
+    def relative(self) -> float:
+        """The difference over the norm; 0 where both are 0."""
+        return self.difference / self.norm if self.norm else float(self.difference != 0)
+
+
+class Comparison(NamedTuple):
+    """`verdict` is "same", "different" or "cannot tell", `reasons` say why it is not the first."""
+
+    verdict: str
+    reasons: tuple[str, ...]
+    layers: tuple[Row, ...]
+    others: tuple[Row, ...]
+    tolerance: float
+
+    @property
+    def largest(self) -> Row | None:
+        """The layer or tensor that differs most, relative to its norm."""
+        return max((*self.layers, *self.others), key=lambda row: row.relative, default=None)
+
+
+def compare(a: Adapter, b: Adapter, tolerance: float = 1e-6, unchanged: frozenset[str] = frozenset()) -> Comparison:
+    """Compare two adapters: every delta, and every tensor that is not a factor, relative to its norm.
+
+    A delta is scaling · B · A [out, in] (LoRA), scaling · B · (A · E) (AdaLoRA). Its norm comes from QR of the stacked
+    factors, ‖[s₁B₁ -s₂B₂] [A₁; A₂]‖ = ‖R_B R_Aᵀ‖, which is right to about 1e-14 of ‖s₁B₁‖‖A₁‖; B · A is never formed.
+    Identical bytes need no arithmetic, and are the same also where they hold NaN. `unchanged` names tensors that are
+    known to be the same in both. One layer is in memory at a time.
+    """
+    doubts = list(_doubts(a, b))
+    rows: list[Row] = []
+    others: list[Row] = []
+    wrong: list[str] = []
+    try:
+        with Files() as files:
+            if a.peft_type in FACTORED and b.peft_type in FACTORED:
+                rows, wrong = _compare_layers(a, b, unchanged, files)
+            others, missing = _compare_others(a, b, unchanged, files)
+    except AdapterError as error:
+        doubts.append(str(error))
+        missing = []
+    far = [row.name for row in (*rows, *others) if not row.relative <= tolerance]  # NaN is far, too
+    if far:
+        verdict, reasons = "different", [f"{len(far)} layers or tensors differ ({far[0]})"]
+    elif missing:
+        verdict, reasons = "different", [f"{len(missing)} tensors are in one of them only ({missing[0]})"]
+    elif doubts or wrong:
+        verdict, reasons = "cannot tell", [*doubts, *wrong]
+    else:
+        verdict, reasons = "same", []
+    return Comparison(verdict, tuple(reasons), tuple(rows), tuple(others), tolerance)
+
+
+def _doubts(a: Adapter, b: Adapter) -> Iterator[str]:
+    for adapter in (a, b):
+        for fault in adapter.faults:
+            yield f"{adapter.path}: {fault.message}"
+    if a.faults or b.faults:
+        return
+    if a.peft_type in FACTORED and b.peft_type in FACTORED:
+        for key in OPTIONS:
+            mine, yours = ((c.config or {}).get(key) or None for c in (a, b))
+            if mine != yours:
+                yield f"{key} differs"
+        if _base_change(a) != _base_change(b):
+            yield "init_lora_weights differs, and one of them changes the base weights at load"
+    elif a.peft_type != b.peft_type:
+        yield f"{a.peft_type} and {b.peft_type} have no common form"
+    else:
+        mine, yours = (_meaning(c) for c in (a, b))
+        differing = sorted(key for key in mine.keys() | yours.keys() if mine.get(key) != yours.get(key))
+        if differing:
+            yield f"the config differs in {', '.join(differing)}"
+
+
+def _meaning(adapter: Adapter) -> dict[str, Any]:
+    method, config = adapter.peft_type or "", adapter.config or {}
+    named = {"base_model_name_or_path", "task_type", "target_modules"}
+    return {key: value for key, value in config.items() if key not in named and not neutral(method, key, value)}
+
+
+def _base_change(adapter: Adapter) -> str | None:
+    """The initialisation that changes the base weights, unless the release that saved it took the word for true."""
+    init = str((adapter.config or {}).get("init_lora_weights")).lower()
+    saved = savers(adapter)
+    return init if init.startswith(CHANGES_BASE) and not (saved and saved <= peft("0.2", "0.6")) else None
+
+
+def _compare_layers(
+    a: Adapter, b: Adapter, unchanged: frozenset[str], files: Files
+) -> tuple[list[Row], list[str]]:
+    mine, yours = layers(a), layers(b)
+    rows, wrong = [], []
+    biased = any((c.config or {}).get("lora_bias") for c in (a, b))
+    for module in dict.fromkeys((*mine, *yours)):
+        one, other = mine.get(module), yours.get(module)
+        if one and other and _known_same(one, other, unchanged):
+            continue
+        told = [layer for layer in (one, other) if layer and layer.rank != 0]
+        if any(layer.scaling is None for layer in told):
+            wrong.append(f"the scale of {module} is not known")
+        elif biased and one and other and one.scaling != other.scaling:
+            wrong.append(f"lora_bias of {module} has another scale")
+        elif one and other and one.scaling == other.scaling and _same_bytes(a, one, b, other, files):
+            rows.append(Row(module, 0.0, 0.0))
+        else:
+            rows.append(_delta_row(module, [(a, one), (b, other)], files))
+    return rows, wrong
+
+
+def _known_same(one: Layer, other: Layer, unchanged: frozenset[str]) -> bool:
+    return one.factors == other.factors and one.scaling == other.scaling and unchanged.issuperset(one.factors.values())
+
+
+def _same_bytes(a: Adapter, one: Layer, b: Adapter, other: Layer, files: Files) -> bool:
+    if one.factors.keys() != other.factors.keys():
+        return False
+    pairs = [(a.tensors[key], b.tensors[other.factors[name]]) for name, key in one.factors.items()]
+    return all(_identical(x, y, files) for x, y in pairs)
+
+
+def _identical(x: TensorInfo, y: TensorInfo, files: Files) -> bool:
+    """Whether two tensors have the same type, shape and bytes."""
+    if x[:2] != y[:2]:
+        return False
+    left, right = bytearray(), bytearray()
+    ours, theirs = chunks(x, files), chunks(y, files)
+    while True:
+        left += next(ours, b"")
+        right += next(theirs, b"")
+        if not left and not right:
+            return True
+        count = min(len(left), len(right))
+        if left[:count] != right[:count] or not count:
+            return False
+        del left[:count], right[:count]
+
+
+def _delta_row(module: str, sides: list[tuple[Adapter, Layer | None]], files: Files) -> Row:
+    found = [_factors(adapter, layer, files) for adapter, layer in sides if layer and layer.rank != 0]
+    if not all(np.isfinite(array).all() for pair in found for array in pair):
+        return Row(module, 1.0, float("inf"))
+    norms = [_product_norm(b, a) for b, a in found]
+    if len(found) < 2:
+        return Row(module, max(norms, default=0.0), max(norms, default=0.0))
+    (b1, a1), (b2, a2) = found
+    if b1.shape[0] != b2.shape[0] or a1.shape[1] != a2.shape[1]:
+        return Row(module, 1.0, float("inf"))
+    return Row(module, max(norms), _product_norm(np.hstack((b1, -b2)), np.vstack((a1, a2))))
+
+
+def _factors(adapter: Adapter, layer: Layer, files: Files) -> tuple[Array, Array]:
+    """Scaling · B `[out, r]` and A `[r, in]`, AdaLoRA's E multiplied into A; a convolution's A is flattened."""
+    infos = {name: adapter.tensors[key] for name, key in layer.factors.items()}
+    parts = {name: read(info, content(info, files)) for name, info in infos.items()}
+    a = next((parts[name] for name in ("lora_A", "lora_embedding_A") if name in parts), None)
+    b = next((parts[name] for name in ("lora_B", "lora_embedding_B") if name in parts), None)
+    if a is None or b is None or layer.scaling is None or a.ndim < 2 or b.ndim < 2:
+        raise AdapterError(f"the factors of {layer.module} are not all there")
+    if "lora_E" in parts:
+        a = a * parts["lora_E"].reshape(-1, 1)
+    rank = a.shape[0]
+    if b.shape[1] != rank:
+        raise AdapterError(f"the factors of {layer.module} do not agree on a rank")
+    return b.reshape(b.shape[0], rank) * layer.scaling, a.reshape(rank, -1)
+
+
+def _product_norm(b: Array, a: Array) -> float:
+    """‖B A‖ without forming it: ‖R_B R_Aᵀ‖ of the QR decompositions of B and Aᵀ."""
+    if 0 in b.shape or 0 in a.shape:
+        return 0.0
+    left, right = (np.asarray(np.linalg.qr(matrix, mode="r")) for matrix in (b, a.T))
+    return float(np.linalg.norm(left @ right.T))
+
+
+def _compare_others(
+    a: Adapter, b: Adapter, unchanged: frozenset[str], files: Files
+) -> tuple[list[Row], list[str]]:
+    """The rows of all tensors that are no factor, and the names of those that are in one adapter only."""
+    mine, yours = _others(a), _others(b)
+    rows = []
+    for name, infos in mine.items():
+        for key, info in infos.items():
+            for other_key, other in yours.get(name, {}).items():
+                if key == other_key and key in unchanged:
+                    continue
+                if _identical(info, other, files):
+                    rows.append(Row(name, 0.0, 0.0))
+                else:
+                    rows.append(_value_row(name, info, other, files))
+    return rows, sorted(mine.keys() ^ yours.keys())
+
+
+def _others(adapter: Adapter) -> dict[str, dict[str, TensorInfo]]:
+    """Tensors by the name of what they replace or add; a bias may be there under both of its names."""
+    factors: set[str] = set()
+    if adapter.peft_type in FACTORED:
+        factors = {key for layer in layers(adapter).values() for key in layer.factors.values()}
+    found: dict[str, dict[str, TensorInfo]] = {}
+    for key, info in adapter.tensors.items():
+        name = module_of(key).replace(".base_layer.", ".").replace(".modules_to_save.default.", ".")
+        if key not in factors and not name.endswith((".ranknum", ".ranknum.default")):
+            found.setdefault(name, {})[key] = info
+    return found
+
+
+def _value_row(name: str, one: TensorInfo, other: TensorInfo, files: Files) -> Row:
+    if one.shape != other.shape:
+        return Row(name, 1.0, float("inf"))
+    x, y = read(one, content(one, files)), read(other, content(other, files))
+    return Row(name, max(float(np.linalg.norm(x)), float(np.linalg.norm(y))), float(np.linalg.norm(x - y)))
+
+
+def proof(comparison: Comparison) -> dict[str, Any]:
+    """What a record keeps of a comparison."""
+    worst = comparison.largest
+    return {
+        "verdict": comparison.verdict,
+        "tolerance": comparison.tolerance,
+        "largest_relative_difference": worst.relative if worst else 0.0,
+        "where": worst.name if worst and worst.difference else None,
+        "compared": len(comparison.layers) + len(comparison.others),
+    }
+
