@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from ..adapter import Adapter, TensorInfo, zeros
-from ..layers import RANK_AXIS, Layer, pattern_module, pattern_value
+from ..layers import RANK_AXIS, Layer, module_of, pattern_module, pattern_value
 from ..rules.rank import has_zero_factor
 from . import Refused, with_config
 
@@ -89,9 +89,9 @@ def prune(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     tensors: dict[str, TensorInfo] = {}
     for key, info in adapter.tensors.items():
         if key not in dropped:
-            for module in gone:  # a module that is no longer adapted has its bias under its plain name again
-                if key.endswith(module + ".base_layer.bias"):
-                    tensors[key.replace(".base_layer.bias", ".bias")] = info
+            if key.endswith(".base_layer.bias") and module_of(key)[: -len(".base_layer.bias")] in gone:
+                # a module that is no longer adapted has its bias under its plain name again
+                tensors[key.replace(".base_layer.bias", ".bias")] = info
             tensors[key] = info
     values: dict[str, Any] = {"target_modules": "|".join(re.escape(module) for module in stay)}
     if len(stay) > 1:
