@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..adapter import Adapter, TensorInfo, zeros
-from ..layers import RANK_AXIS, Layer, pattern_module, pattern_value
+from ..layers import RANK_AXIS, Layer, module_of, pattern_module, pattern_value
 from ..rules.rank import has_zero_factor
 from . import Refused, only, with_config
 
@@ -88,9 +88,9 @@ def prune(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     tensors: dict[str, TensorInfo] = {}
     for key, info in adapter.tensors.items():
         if key not in dropped:
-            for module in gone:  # a module that is no longer adapted has its bias under its plain name again
-                if key.endswith(module + ".base_layer.bias"):
-                    tensors[key.replace(".base_layer.bias", ".bias")] = info
+            if key.endswith(".base_layer.bias") and module_of(key)[: -len(".base_layer.bias")] in gone:
+                # a module that is no longer adapted has its bias under its plain name again
+                tensors[key.replace(".base_layer.bias", ".bias")] = info
             tensors[key] = info
     values: dict[str, Any] = {"target_modules": only(stay)}
     pattern = config.get("rank_pattern")
