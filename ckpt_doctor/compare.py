@@ -91,8 +91,8 @@ def _doubts(a: Adapter, b: Adapter) -> Iterator[str]:
         return
     if a.peft_type in FACTORED and b.peft_type in FACTORED:
         for key in OPTIONS:
-            mine, yours = ((c.config or {}).get(key) or None for c in (a, b))
-            if mine != yours:
+            mine, yours = (c.peft_type == "LORA" and ((c.config or {}).get(key) or None) for c in (a, b))
+            if (mine or None) != (yours or None):
                 yield f"{key} differs"
         if _base_change(a) != _base_change(b):
             yield "init_lora_weights differs, and one of them changes the base weights at load"

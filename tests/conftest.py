@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from ckpt_doctor.cli import main
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
+sys.path.insert(0, str(FIXTURES))
 ADAPTERS = sorted(path.name for path in FIXTURES.iterdir() if (path / "adapter_config.json").exists())
 
 

@@ -35,3 +35,13 @@ def test_after_is_accepted(run: Any, tmp_path: Path, venv: Path, how: str) -> No
     rows = load(str(venv / "bin/python"), fixed(run, tmp_path, "--rank-zero", how))
     assert rows
     assert [row for row in rows if row["verdict"] != "accepts"] == []
+
+
+@pytest.mark.parametrize("venv", VENVS, ids=lambda venv: venv.name)
+def test_fix_for_a_release_is_accepted_by_it(run: Any, tmp_path: Path, venv: Path) -> None:
+    """Also in the form for all releases."""
+    release = venv.name.replace("-", "==")
+    for spec in (release, "peft==*"):
+        (tmp_path / spec).mkdir()
+        rows = load(str(venv / "bin/python"), fixed(run, tmp_path / spec, "--for", spec))
+        assert [row for row in rows if row["verdict"] != "accepts"] == []

@@ -57,7 +57,7 @@ def all_of(rank_zero: str, *, explicit: bool) -> list[Repair]:
         Repair("name the tensors as PEFT does", frozenset({"CD401", "CD402"}), keys.peft_names),
         Repair("fill in what is null", frozenset({"CD306"}), config.without_nulls),
         Repair("set init_lora_weights to true", frozenset({"CD303", "CD305"}), config.plain_init),
-        Repair("set task_type to null", frozenset({"CD319"}), config.known_task),
+        Repair("set task_type to null", frozenset({"CD503"}), config.known_task),
         Repair("say the rsLoRA scale in lora_alpha", frozenset({"CD202", "CD311"}), config.rslora_as_alpha),
         Repair("name patterns in full", frozenset({"CD105", "CD202", "CD311"}), config.full_patterns),
         Repair(

@@ -1,0 +1,164 @@
+"""Whether two adapters compute the same: a set made to fool it, judged against B @ A formed in full."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from ckpt_doctor.compare import Comparison, compare
+from ckpt_doctor.loader import load
+
+RANDOM = np.random.default_rng(0)
+P = "base_model.model."
+LORA = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q", "v"]}
+
+
+def tensors(out: int = 24, inner: int = 16, rank: int = 4) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for module in ("a.q", "a.v", "b.q"):
+        found[f"{P}{module}.lora_A.weight"] = RANDOM.standard_normal((rank, inner)).astype(np.float32)
+        found[f"{P}{module}.lora_B.weight"] = RANDOM.standard_normal((out, rank)).astype(np.float32)
+    return found
+
+
+PLAIN = tensors()
+
+
+def write(folder: Path, config: dict[str, Any], table: dict[str, Any]) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file({key: np.ascontiguousarray(value) for key, value in table.items()}, folder / "adapter_model.safetensors")
+    return folder
+
+
+def judge(tmp_path: Path, config: dict[str, Any], table: dict[str, Any], tolerance: float = 1e-6) -> Comparison:
+    """A plain adapter against another one."""
+    one, other = write(tmp_path / "one", LORA, PLAIN), write(tmp_path / "other", config, table)
+    return compare(load(str(one)), load(str(other)), tolerance)
+
+
+def mapped(change: Any) -> dict[str, Any]:
+    return {key: change(key, value) for key, value in PLAIN.items()}
+
+
+def test_equal_bytes_are_the_same(tmp_path: Path) -> None:
+    found = judge(tmp_path, LORA, PLAIN)
+    assert (found.verdict, found.largest.difference if found.largest else None) == ("same", 0.0)
+
+
+def test_a_sign_flip_in_one_element(tmp_path: Path) -> None:
+    table = mapped(lambda _, value: value.copy())
+    table[f"{P}b.q.lora_B.weight"][3, 2] *= -1
+    found = judge(tmp_path, LORA, table)
+    assert found.verdict == "different"
+    assert [row.name for row in found.layers if row.relative > 1e-6] == ["b.q"]
+
+
+def test_the_difference_is_that_of_the_products(tmp_path: Path) -> None:
+    table = mapped(lambda _, value: value + 1e-3 * RANDOM.standard_normal(value.shape).astype(np.float32))
+    found = {row.name: row for row in judge(tmp_path, LORA, table).layers}
+    for module, row in found.items():
+        a, b = (PLAIN[f"{P}{module}.lora_{factor}.weight"].astype(np.float64) for factor in "AB")
+        x, y = (table[f"{P}{module}.lora_{factor}.weight"].astype(np.float64) for factor in "AB")
+        assert row.difference == pytest.approx(np.linalg.norm(2 * (b @ a) - 2 * (y @ x)), rel=1e-9)
+
+
+def test_rotated_factors_are_the_same_with_every_byte_different(tmp_path: Path) -> None:
+    turn = np.linalg.qr(RANDOM.standard_normal((4, 4)))[0]
+
+    def rotate(key: str, value: Any) -> Any:
+        return value.astype(np.float64) @ turn if "lora_B" in key else turn.T @ value.astype(np.float64)
+
+    assert judge(tmp_path, LORA, mapped(rotate)).verdict == "same"
+
+
+def test_a_scale_moved_between_factors_is_the_same(tmp_path: Path) -> None:
+    table = mapped(lambda key, value: value * (2 if "lora_A" in key else 0.5))
+    assert judge(tmp_path, LORA, table).verdict == "same"
+
+
+def test_a_scale_moved_into_alpha_is_the_same_and_alpha_alone_is_not(tmp_path: Path) -> None:
+    table = mapped(lambda key, value: value * (1 if "lora_A" in key else 0.5))
+    assert judge(tmp_path, {**LORA, "lora_alpha": 16}, table).verdict == "same"
+    (tmp_path / "x").mkdir()
+    assert judge(tmp_path / "x", {**LORA, "lora_alpha": 16}, PLAIN).verdict == "different"
+
+
+def test_padded_ranks_are_the_same(tmp_path: Path) -> None:
+    def pad(key: str, value: Any) -> Any:
+        return np.pad(value, [(0, 2), (0, 0)] if "lora_A" in key else [(0, 0), (0, 2)])
+
+    assert judge(tmp_path, {**LORA, "r": 6, "lora_alpha": 12}, mapped(pad)).verdict == "same"
+
+
+def test_nan_is_the_same_only_as_the_same_bytes(tmp_path: Path) -> None:
+    table = mapped(lambda _, value: value.copy())
+    table[f"{P}a.q.lora_A.weight"][0, 0] = np.nan
+    one, other = write(tmp_path / "1", LORA, table), write(tmp_path / "2", LORA, table)
+    assert compare(load(str(one)), load(str(other))).verdict == "same"
+    assert judge(tmp_path, LORA, table).verdict == "different"
+
+
+def test_a_renamed_module_is_different(tmp_path: Path) -> None:
+    table = {key.replace("b.q", "c.q"): value for key, value in PLAIN.items()}
+    assert judge(tmp_path, LORA, table).verdict == "different"
+
+
+def test_a_layer_that_adds_nothing_may_be_missing(tmp_path: Path) -> None:
+    extra = {f"{P}c.q.lora_A.weight": np.ones((4, 16), np.float32), f"{P}c.q.lora_B.weight": np.zeros((24, 4), "f4")}
+    assert judge(tmp_path, LORA, {**PLAIN, **extra}).verdict == "same"
+
+
+def test_a_tensor_that_overwrites_a_head_is_different(tmp_path: Path) -> None:
+    found = judge(tmp_path, LORA, {**PLAIN, P + "head.weight": np.ones((2, 2), np.float32)})
+    assert found.verdict == "different"
+    assert "head.weight" in found.reasons[0]
+
+
+def test_a_bias_under_either_name_is_one(tmp_path: Path) -> None:
+    old, new = {P + "a.q.bias": np.ones(24, np.float32)}, {P + "a.q.base_layer.bias": np.ones(24, np.float32)}
+    one = write(tmp_path / "1", LORA, {**PLAIN, **old})
+    other = write(tmp_path / "2", LORA, {**PLAIN, **old, **new})
+    assert compare(load(str(one)), load(str(other))).verdict == "same"
+    wrong = write(tmp_path / "3", LORA, {**PLAIN, **old, P + "a.q.base_layer.bias": np.zeros(24, np.float32)})
+    assert compare(load(str(one)), load(str(wrong))).verdict == "different"
+
+
+def test_prefixes_do_not_matter(tmp_path: Path) -> None:
+    assert judge(tmp_path, LORA, {key.removeprefix(P): value for key, value in PLAIN.items()}).verdict == "same"
+
+
+def test_the_tolerance_is_relative(tmp_path: Path) -> None:
+    for number, (factor, verdict) in enumerate([(1 + 1e-7, "same"), (1 + 1e-5, "different")]):
+        (tmp_path / str(number)).mkdir()
+        table = mapped(lambda key, value, by=factor: value.astype(np.float64) * (by if "lora_B" in key else 1))
+        assert judge(tmp_path / str(number), LORA, table).verdict == verdict
+
+
+def test_adalora_and_its_lora(tmp_path: Path) -> None:
+    ada = {"peft_type": "ADALORA", "init_r": 4, "lora_alpha": 8, "target_modules": ["q", "v"]}
+    folded, triplets = {}, {}
+    for module in ("a.q", "b.q"):
+        a, b, e = (RANDOM.standard_normal(shape) for shape in ((4, 16), (24, 4), (4, 1)))
+        triplets.update({f"{P}{module}.lora_A": a, f"{P}{module}.lora_B": b, f"{P}{module}.lora_E": e})
+        folded.update({f"{P}{module}.lora_A.weight": a * e, f"{P}{module}.lora_B.weight": b})
+    one = write(tmp_path / "1", ada, triplets)
+    other = write(tmp_path / "2", {**LORA, "lora_alpha": 8 * 4 / (4 + 1e-5)}, folded)
+    assert compare(load(str(one)), load(str(other)), 1e-12).verdict == "same"
+
+
+@pytest.mark.parametrize("option", ["use_dora", "lora_bias", "target_parameters"])
+def test_an_option_that_changes_the_meaning_is_a_doubt(tmp_path: Path, option: str) -> None:
+    assert judge(tmp_path, {**LORA, option: True}, PLAIN).verdict == "cannot tell"
+
+
+def test_a_damaged_adapter_is_a_doubt(tmp_path: Path) -> None:
+    one, other = write(tmp_path / "1", LORA, PLAIN), write(tmp_path / "2", LORA, PLAIN)
+    (other / "adapter_model.safetensors").write_bytes(b"")
+    found = compare(load(str(one)), load(str(other)))
+    assert found.verdict == "cannot tell" or found.verdict == "different"

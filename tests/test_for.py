@@ -1,0 +1,127 @@
+"""`--for`: verdicts for the runtimes asked for, and repairs that go as far as they need."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import FIXTURES
+from test_fix import fixed, load
+
+from ckpt_doctor.runtimes import PEFT, UnknownRuntimeError, parse, ranges
+
+
+def edited(name: str, to: Path, **values: Any) -> Path:
+    """A fixture with another config."""
+    shutil.copytree(FIXTURES / name, to)
+    path = to / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    return to
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        ("peft", "PEFT 0.21.2"),
+        ("peft==0.9.0", "PEFT 0.9.0"),
+        ("peft>=0.6,<0.8", "PEFT 0.6.0 – 0.7.1"),
+        ("peft >= 0.20", "PEFT 0.20.0 – 0.21.2"),
+        ("installed", "PEFT 0.21.2"),
+    ],
+)
+def test_a_specifier_names_releases(spec: str, names: str) -> None:
+    assert ranges(parse(spec)) == names
+
+
+def test_all_releases() -> None:
+    assert parse("peft==*") == PEFT
+
+
+@pytest.mark.parametrize("spec", ["peft==0.99", "peft>=1", "torch", "peft=>1", ""])
+def test_what_no_fact_covers_is_refused(run: Any, spec: str) -> None:
+    with pytest.raises(UnknownRuntimeError):
+        parse(spec)
+    assert run("scan", FIXTURES / "lora-plain-0.21.2", "--for", spec).exit_code == 2
+
+
+def test_only_what_was_asked_for_is_an_error(run: Any) -> None:
+    healthy, zero = FIXTURES / "lora-plain-0.21.2", FIXTURES / "adalora-rank0-0.9.0"
+    assert run("scan", healthy).exit_code == 0
+    assert run("scan", healthy, "--for", "peft==0.9.0").exit_code == 1
+    assert run("scan", zero).exit_code == 1
+    assert run("scan", zero, "--for", "peft").exit_code == 0
+
+
+def test_the_name_that_it_is_loaded_under_matters(run: Any) -> None:
+    source = FIXTURES / "adalora-rank0-0.21.2"
+    assert run("scan", source, "--for", "peft").exit_code == 0
+    assert run("scan", source, "--for", "peft", "--adapter-name", "o").exit_code == 1
+
+
+def test_for_every_release(run: Any, tmp_path: Path) -> None:
+    """One form that all 35 releases take: `.bin`, LoRA of one rank."""
+    written = fixed(run, tmp_path, "--for", "peft==*")
+    assert {row["verdict"] for row in load(sys.executable, written)} == {"accepts"}
+    for out in written:
+        assert (out / "adapter_model.bin").exists()
+        assert json.loads((out / "ckpt-doctor.json").read_text())["proof"]["verdict"] == "same"
+
+
+CONVERTED = {
+    "rslora": ({"use_rslora": True}, "peft==0.6.2", {"use_rslora"}),
+    "regex and exclude": ({"exclude_modules": ["head"]}, "peft==0.9.0", {"exclude_modules"}),
+    "patterns read apart": (
+        {"rank_pattern": {"q": 4}, "alpha_pattern": {"blocks.0.q": 16}}, "peft==0.9.0", {"alpha_pattern"},
+    ),
+    "pattern for none": ({"alpha_pattern": {"q": 16}}, "peft==0.5.0", {"alpha_pattern"}),
+    "task of tomorrow": ({"task_type": "TELEPATHY"}, "peft==0.21.2", {"task_type"}),
+    "null pattern": ({"rank_pattern": None}, "peft==0.21.2", {"rank_pattern"}),
+}
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_what_is_converted_computes_the_same(run: Any, tmp_path: Path, name: str) -> None:
+    values, spec, keys = CONVERTED[name]
+    source = edited("lora-plain-0.21.2", tmp_path / "in", **values)
+    result = run("fix", source, tmp_path / "out", "--for", spec)
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert all(config.get(key) != values.get(key) for key in keys & values.keys())
+    assert run("scan", tmp_path / "out", "--for", spec).exit_code == 0
+
+
+REFUSED = {
+    "dora": ({"use_dora": True}, "peft==0.8.2", "use_dora"),
+    "lora_bias": ({"lora_bias": True}, "peft==0.13.2", "lora_bias"),
+    "pissa": ({"init_lora_weights": "pissa"}, "peft==0.6.2", "pissa"),
+    "target_parameters": ({"target_parameters": ["x"]}, "peft==0.16.0", "target_parameters"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_go_is_refused_by_name(run: Any, tmp_path: Path, name: str) -> None:
+    values, spec, word = REFUSED[name]
+    source = edited("lora-plain-0.21.2", tmp_path / "in", **values)
+    result = run("fix", source, tmp_path / "out", "--for", spec)
+    assert result.exit_code == 1
+    assert word in result.output
+    assert not (tmp_path / "out").exists()
+    assert run("fix", source, tmp_path / "out", "--for", spec, "--best-effort").exit_code == 1
+
+
+def test_a_base_decides_what_was_undecided(run: Any, scan: Any, tmp_path: Path) -> None:
+    import make
+    from safetensors.torch import load_file, save_file
+
+    save_file(make.make_base("net").state_dict(), tmp_path / "base.safetensors")
+    source = edited("lora-plain-0.21.2", tmp_path / "in")
+    weights = source / "adapter_model.safetensors"
+    save_file({key: value for key, value in load_file(weights).items() if "blocks.1.q" not in key}, weights)
+    assert scan(source)["verdicts"]["peft==0.21.2"] == "unknown"
+    for path, verdict in ((source, "misloads"), (FIXTURES / "lora-plain-0.21.2", "accepts")):
+        out = run("scan", path, "--base", tmp_path / "base.safetensors", "--format", "json").stdout
+        assert json.loads(out)["reports"][0]["verdicts"]["peft==0.21.2"] == verdict
