@@ -141,12 +141,14 @@ def scan(
 @click.option("--force", is_flag=True, help="Replace an OUT that exists.")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @FOR
+@click.option("--for-training", is_flag=True, help="Write an AdaLoRA in the form that can be trained further.")
 @click.option("--best-effort", is_flag=True, help="Write what could be repaired, also if --for is not reached.")
 @ADAPTER_NAME
 @BASE
 def fix(
     source: str, out: str, rank_zero: str, weights: str | None, copy_all: bool, dry_run: bool, force: bool,
-    format_: str, asked: frozenset[str] | None, best_effort: bool, adapter_name: str, base: Base | None,
+    format_: str, asked: frozenset[str] | None, for_training: bool, best_effort: bool, adapter_name: str,
+    base: Base | None,
 ) -> None:  # fmt: skip
     """Write the adapter IN to the folder OUT so that older PEFT releases accept it; IN is never written to.
 
@@ -178,7 +180,7 @@ def fix(
         report = doctor.scan(folder, loaded_as=adapter_name, base=base)
         plan, written, failure = None, None, report.error
         if not failure:
-            plan = doctor.plan(report, asked=asked, rank_zero=rank_zero, weights=weights)
+            plan = doctor.plan(report, asked=asked, rank_zero=rank_zero, weights=weights, training=for_training)
             code = max(code, int(not plan.fixed))
             try:
                 if (plan.fixed or (best_effort and plan.done)) and not dry_run:
@@ -196,3 +198,7 @@ def fix(
     if format_ == "json":
         click.echo(json.dump({"results": results}))
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -37,6 +37,7 @@ class Plan(NamedTuple):
     done: tuple[Step, ...]
     refused: tuple[Step, ...]
     asked: frozenset[str] | None = None
+    purpose: str = "for inference"
 
     @property
     def fixed(self) -> bool:
@@ -88,12 +89,14 @@ def _weight(finding: Finding, asked: frozenset[str]) -> str:
 
 
 def plan(
-    report: Report, *, asked: frozenset[str] | None = None, rank_zero: str = "pad", weights: str | None = None
-) -> Plan:
+    report: Report, *, asked: frozenset[str] | None = None, rank_zero: str = "pad", weights: str | None = None,
+    training: bool = False,
+) -> Plan:  # fmt: skip
     """Repair to a fixed point: each step heals a finding and makes no release's verdict worse.
 
     `asked` are the runtimes that have to accept the result; None heals what needs no release to be named. `weights` is
     the format to be written: "safetensors", "bin" or "same"; None is the one that the runtimes asked for read.
+    `training` gives an AdaLoRA the form that can be trained further.
     """
     from . import repairs
 
@@ -105,12 +108,17 @@ def plan(
     done: list[Step] = []
     if len(report.adapter.weights) > 1:
         done.append(Step("write the shards as one file", ("CD015",)))
+    if training:
+        whole = repairs.unpruned(adapter)
+        if whole is not adapter:
+            adapter, findings = whole, judge(whole)
+            done.append(Step("give every layer init_r triplets and no rank_pattern, for training", ()))
     wanted = asked
     refused: dict[str, Step] = {}
     left = True
     while left:
         left = False
-        for repair in repairs.all_of(rank_zero, explicit=asked is not None):
+        for repair in repairs.all_of(rank_zero, explicit=asked is not None, training=training):
             found = [f for f in findings if f.code in repair.heals and (wanted is None or hits(f, wanted))]
             codes = tuple(dict.fromkeys(f.code for f in found))
             if not codes:
@@ -137,7 +145,7 @@ def plan(
                 break
     open_codes = {f.code for f in findings if asked is None or hits(f, asked)}
     still = tuple(step for step in refused.values() if open_codes & set(step.codes))
-    return Plan(report, adapter, findings, tuple(done), still, asked)
+    return Plan(report, adapter, findings, tuple(done), still, asked, "for training" if training else "for inference")
 
 
 def _helps(
@@ -174,7 +182,7 @@ def fix(the_plan: Plan, out: str, *, force: bool = False, copy_all: bool = False
         "schema_version": 1,
         "tool": {"name": "ckpt-doctor", "version": __version__},
         "saved_by": sorted(id_.removeprefix("peft==") for id_ in savers(before)),
-        "purpose": "for inference",
+        "purpose": the_plan.purpose,
         "repairs": [{"title": step.title, "codes": list(step.codes)} for step in the_plan.done],
     }
 

@@ -21,6 +21,11 @@ def main(dump: str) -> None:
             for key, field in config["fields"].items():
                 row = table.setdefault(method, {}).setdefault(key, [release, None, None])
                 row[1:] = [None if release == newest else release, field["default"]]
+    write(table)
+
+
+def write(table: dict[str, dict[str, list[object]]]) -> None:
+    """Write the table, a key a line."""
     lines = ",\n".join(
         f" {json.dumps(method)}: {{\n"
         + ",\n".join(f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in sorted(keys.items()))

@@ -125,3 +125,34 @@ def test_a_base_decides_what_was_undecided(run: Any, scan: Any, tmp_path: Path) 
     for path, verdict in ((source, "misloads"), (FIXTURES / "lora-plain-0.21.2", "accepts")):
         out = run("scan", path, "--base", tmp_path / "base.safetensors", "--format", "json").stdout
         assert json.loads(out)["reports"][0]["verdicts"]["peft==0.21.2"] == verdict
+
+
+def test_training_is_resumed_from_the_form_for_it(run: Any, tmp_path: Path) -> None:
+    """In the newest PEFT: load it trainable, take steps with the allocator, and see the loss fall."""
+    import make
+    import peft
+    import torch
+
+    source = FIXTURES / "adalora-rank0-0.21.2"
+    assert run("fix", source, tmp_path / "out", "--for-training").exit_code == 0
+    (row,) = load(sys.executable, [tmp_path / "out"])
+    assert row["verdict"] == "accepts"
+    torch.manual_seed(0)
+    model = peft.PeftModel.from_pretrained(make.make_base("net"), tmp_path / "out", is_trainable=True)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.02)
+    target, losses = torch.randn(5, 4), []
+    for step in range(12):
+        optimizer.zero_grad()
+        loss = (make.run(model, "net") - target).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        model.base_model.update_and_allocate(step)
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_training_without_a_schedule_is_refused_with_what_to_set(run: Any, tmp_path: Path) -> None:
+    source = edited("adalora-rank0-0.21.2", tmp_path / "in", total_step=None)
+    result = run("fix", source, tmp_path / "out", "--for-training")
+    assert result.exit_code == 1
+    assert "set total_step above tinit + tfinal" in result.output

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from ..adapter import Adapter
+from ..adapter import Adapter, Computed, TensorInfo
 from ..layers import Layer
 
 
@@ -30,12 +30,34 @@ def only(modules: Iterable[str]) -> str:
     return f"(?:{names})" if "|" in names else names
 
 
+def resized(info: TensorInfo, axis: int, rank: int) -> TensorInfo:
+    """A factor with zeros added up to another rank; its own numbers keep their bits."""
+    shape = tuple(rank if at == axis else size for at, size in enumerate(info.shape))
+    return info if shape == info.shape else TensorInfo(info.dtype, shape, Computed(info))
+
+
+def no_schedule(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+    """Training hangs on the schedule, so nothing but its owner can set it."""
+    raise Refused("training needs a schedule: set total_step above tinit + tfinal in adapter_config.json")
+
+
 def with_config(adapter: Adapter, **values: Any) -> Adapter:
     """The adapter with some config values set."""
     return adapter._replace(config={**(adapter.config or {}), **values})
 
 
-def all_of(rank_zero: str, *, explicit: bool) -> list[Repair]:
+def unpruned(adapter: Adapter) -> Adapter:
+    """The adapter in the form for training (rank.unprune), or as it is where that cannot be made."""
+    from ..layers import layers
+    from . import rank
+
+    try:
+        return rank.unprune(adapter, layers(adapter))
+    except Refused:
+        return adapter
+
+
+def all_of(rank_zero: str, *, explicit: bool, training: bool = False) -> list[Repair]:
     """The repairs in the order in which they are tried; `explicit` adds those that only an asked runtime justifies."""
     from . import config, keys, lora, rank
 
@@ -44,7 +66,7 @@ def all_of(rank_zero: str, *, explicit: bool) -> list[Repair]:
     found = [
         Repair(title, frozenset({"CD101"}), rank.prune if prune else rank.pad_adalora),
         Repair(title, frozenset({"CD102"}), rank.prune if prune else rank.pad_lora),
-        Repair("set total_step for inference", frozenset({"CD302"}), config.schedule),
+        Repair("set total_step for inference", frozenset({"CD302"}), no_schedule if training else config.schedule),
         Repair("spell each bias key both ways", frozenset({"CD304"}), config.both_bias_spellings),
         Repair("drop config keys without meaning", frozenset({"CD201"}), config.drop_neutral_keys),
     ]

@@ -7,7 +7,7 @@ from typing import Any
 from ..adapter import DTYPE_BITS, Adapter, Computed, TensorInfo
 from ..layers import RANK_AXIS, Layer
 from ..rules.reading import SINCE_PATTERNS, fits
-from . import Refused, with_config
+from . import Refused, resized, with_config
 
 ADALORA_ONLY = (
     "init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step",
@@ -15,15 +15,14 @@ ADALORA_ONLY = (
 
 
 def _folded(info: TensorInfo, axis: int, rank: int, scale: float, by: TensorInfo | None = None) -> TensorInfo:
-    """A factor at another rank, times a scale. A power of two costs nothing; otherwise a small dtype becomes float32,
-    because rounding to it would cost more than 1e-6 (bf16 2.2e-3, fp16 2.7e-4 of a delta).
+    """A factor at another rank, times a scale. A small dtype becomes float32 then, because rounding to it would cost
+    more than 1e-6 (bf16 2.2e-3, fp16 2.7e-4 of a delta).
     """
-    shape = tuple(rank if at == axis else size for at, size in enumerate(info.shape))
-    exact = by is None and scale == 1
-    if exact and shape == info.shape:
-        return info
-    dtype = info.dtype if exact or DTYPE_BITS[info.dtype] >= 32 else "F32"
-    return TensorInfo(dtype, shape, Computed(info, scale, by))
+    padded = resized(info, axis, rank)
+    if by is None and scale == 1:
+        return padded
+    dtype = info.dtype if DTYPE_BITS[info.dtype] >= 32 else "F32"
+    return TensorInfo(dtype, padded.shape, Computed(info, scale, by))
 
 
 def to_lora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:

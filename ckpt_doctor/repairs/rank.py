@@ -7,10 +7,10 @@ from typing import Any
 from ..adapter import Adapter, TensorInfo, zeros
 from ..layers import RANK_AXIS, Layer, module_of, pattern_module, pattern_value
 from ..rules.rank import has_zero_factor
-from . import Refused, only, with_config
+from . import Refused, only, resized, with_config
 
 
-def _resized(info: TensorInfo, axis: int, rank: int) -> TensorInfo:
+def _zeros(info: TensorInfo, axis: int, rank: int) -> TensorInfo:
     shape = tuple(rank if at == axis else size for at, size in enumerate(info.shape))
     return zeros(info.dtype, shape)
 
@@ -21,7 +21,7 @@ def _sized(adapter: Adapter, module: str, layer: Layer, rank: int) -> dict[str, 
         raise Refused(f"{module} has factors that are not matrices, so nothing tells the size of its zeros")
     new = {}
     for factor, key in layer.factors.items():
-        info = _resized(adapter.tensors[key], RANK_AXIS[factor], rank)
+        info = _zeros(adapter.tensors[key], RANK_AXIS[factor], rank)
         if info.source.length == 0:  # type: ignore[union-attr]
             raise Refused(f"{key} has no size other than its rank")
         new[key] = info
@@ -47,6 +47,24 @@ def pad_adalora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
         new_tensors.update(_sized(adapter, module, layer, 1))
         new_pattern[names[module]] = [True] + [False] * (init_r - 1)
     return with_config(adapter._replace(tensors=new_tensors), rank_pattern=new_pattern)
+
+
+def unprune(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """Every AdaLoRA layer at init_r, padded with zeros, and no rank_pattern: the one form that can be trained further.
+
+    With a pattern PEFT shrinks the layers at load, and its allocator then counts triplets that are not there.
+    """
+    config = adapter.config or {}
+    init_r = config.get("init_r", 12)
+    if adapter.peft_type != "ADALORA" or config.get("rank_pattern") is None:
+        return adapter
+    if type(init_r) is not int or any(layer.rank is None or layer.rank > init_r for layer in layers.values()):
+        raise Refused("the tensors do not tell a rank of at most init_r for every layer")
+    tensors = dict(adapter.tensors)
+    for layer in layers.values():
+        for factor, key in layer.factors.items():
+            tensors[key] = resized(tensors[key], RANK_AXIS[factor], init_r)
+    return with_config(adapter._replace(tensors=tensors), rank_pattern=None)
 
 
 def pad_lora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:

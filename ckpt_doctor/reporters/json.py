@@ -63,7 +63,7 @@ def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: 
         **head,
         "written": written is not None,
         "fixed": plan.fixed,
-        "purpose": "for inference",
+        "purpose": plan.purpose,
         "repairs": [{"title": step.title, "codes": list(step.codes)} for step in plan.done],
         "refused": [{"title": step.title, "codes": list(step.codes), "reason": step.reason} for step in plan.refused],
         "changes": changes(plan),

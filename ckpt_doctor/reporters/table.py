@@ -96,8 +96,8 @@ def fix(plan: Plan, out: str, written: Written | None, dry_run: bool) -> Iterato
     if plan.asked is not None and not plan.fixed:
         missed = {id_ for id_ in plan.asked if verdict(id_, plan.findings) != "accepts"}
         yield f"  best effort: not accepted by {ranges(missed)}"
-    if plan.done:
-        yield "  for inference: training is not to be resumed from it"
+    if plan.done and plan.purpose == "for inference" and plan.after.peft_type == "ADALORA":
+        yield "  for inference: training is not to be resumed from it (--for-training)"
     before, after = accepted(plan.before.findings), accepted(plan.findings)
     yield f"  taken by {ranges(before)} before, {ranges(after)} after"
     if before - after:
