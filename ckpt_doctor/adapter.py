@@ -17,6 +17,10 @@ class AdapterError(Exception):
     """Something could not be examined; the message is one sentence for a person."""
 
 
+class NotExactError(AdapterError):
+    """What was asked for cannot be had without changing what the adapter computes."""
+
+
 class DamagedFile(Exception):  # noqa: N818 - it is a diagnosis that becomes a finding, not an error of ours
     """A file is recognised as damaged; `fault` is the name of the rule that reports it."""
 
@@ -86,10 +90,13 @@ class TensorInfo(NamedTuple):
 
 
 class Base(NamedTuple):
-    """A base model: `weights` maps a module to the shape of its weight, `config` is its config.json, or {}."""
+    """A base model: `weights` maps a module to the shape of its weight, `config` is its config.json, or {}, `biases`
+    are the modules that have one.
+    """
 
     weights: dict[str, tuple[int, ...]]
     config: dict[str, Any]
+    biases: frozenset[str] = frozenset()
 
     @property
     def containers(self) -> frozenset[str]:
@@ -106,7 +113,8 @@ class Adapter(NamedTuple):
     `files` are the names of all files of the folder, `record` an earlier `ckpt-doctor.json`. `bin_agrees` says, where
     both weight files are there, whether they hold the same (None: not compared). `loaded_as` is the adapter's name,
     `savers` the ids of the releases that may have saved it, where that was found before the config was changed,
-    `base` the model that it is for, where that was named.
+    `base` the model that it is for, where that was named,
+    `max_rank` the limit of the server.
     """
 
     path: str
@@ -122,6 +130,7 @@ class Adapter(NamedTuple):
     loaded_as: str = "default"
     savers: frozenset[str] | None = None
     base: Base | None = None
+    max_rank: int | None = None
 
     @property
     def peft_type(self) -> str | None:

@@ -22,16 +22,19 @@ def load_base(path: str) -> Base:
     if not files:
         raise AdapterError(f"{path} has no safetensors file, the only ones that --base reads")
     shapes: dict[str, tuple[int, ...]] = {}
+    biases: set[str] = set()
     for name in files:
         try:
             for key, info in read_weights(os.path.join(folder, os.path.basename(name))).items():
                 module, _, part = key.rpartition(".")
                 if part == "weight":
                     shapes[module] = info.shape
+                elif part == "bias":
+                    biases.add(module)
         except DamagedFile as error:
             raise AdapterError(f"{os.path.join(folder, name)}: {error.message}") from None
     config = os.path.join(folder, "config.json")
-    return Base(shapes, _json(config) if os.path.isdir(path) and os.path.exists(config) else {})
+    return Base(shapes, _json(config) if os.path.isdir(path) and os.path.exists(config) else {}, frozenset(biases))
 
 
 def _json(path: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 
 from . import __version__
-from .adapter import AdapterError, Base
+from .adapter import AdapterError, Base, NotExactError
 from .findings import SEVERITIES, Report
 from .loader import find
 
@@ -52,7 +52,8 @@ def _runtimes(_: click.Context, __: click.Parameter, specs: tuple[str, ...]) -> 
 
 FOR = click.option(
     "--for", "asked", multiple=True, metavar="SPEC", callback=_runtimes,
-    help="A runtime that has to accept it: peft (the newest), peft==0.9.0, 'peft>=0.6,<0.10', 'peft==*', installed.",
+    help="A runtime that has to accept it: peft (the newest), peft==0.9.0, 'peft>=0.6,<0.10', 'peft==*', installed, "
+    "vllm, sglang, llama.cpp, transformers, servers (those four), tgi, lorax, tensorrt-llm, ollama.",
 )  # fmt: skip
 ADAPTER_NAME = click.option(
     "--adapter-name", default="default", show_default=True, metavar="NAME",
@@ -76,6 +77,10 @@ BASE = click.option(
     help="The base model: a folder, a safetensors file or an index. Headers and config only are read.",
 )  # fmt: skip
 
+MAX_RANK = click.option(
+    "--max-rank", type=click.IntRange(1), metavar="N", help="The rank limit of the server; without it none is assumed."
+)
+
 
 @main.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…")
@@ -88,9 +93,10 @@ BASE = click.option(
 @FOR
 @ADAPTER_NAME
 @BASE
+@MAX_RANK
 def scan(
     paths: tuple[str, ...], format_: str, with_layers: bool, fail_on: str, asked: frozenset[str] | None,
-    adapter_name: str, base: Base | None,
+    adapter_name: str, base: Base | None, max_rank: int | None,
 ) -> None:  # fmt: skip
     """Say what is wrong with the adapters at PATH, and which PEFT releases it stops.
 
@@ -104,7 +110,7 @@ def scan(
     errors: list[Report] = []
     reports: list[Report] = []
     for folder in _folders(paths, errors):
-        reports.append(examine(folder, asked=asked, loaded_as=adapter_name, base=base))
+        reports.append(examine(folder, asked=asked, loaded_as=adapter_name, base=base, max_rank=max_rank))
         if format_ == "table":
             from .reporters import table
 
@@ -120,6 +126,37 @@ def scan(
     if any(report.error for report in reports):
         sys.exit(2)
     sys.exit(int(any(finding.severity in hits for report in reports for finding in report.findings)))
+
+
+@main.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option("--tolerance", type=float, default=1e-6, show_default=True, help="The largest relative difference.")
+@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def compare(first: str, second: str, tolerance: float, format_: str) -> None:
+    """Say whether the adapters A and B compute the same function: every delta, and every other tensor.
+
+    Across methods (AdaLoRA against LoRA), file formats, prefixes and dtypes; without the base model.
+
+    Exit code: 0 the same within --tolerance, 1 different, 2 cannot tell.
+    """
+    from .compare import compare as examine
+    from .loader import load
+    from .reporters import comparison
+
+    try:
+        adapters = []
+        for path in (first, second):
+            found = find(path)
+            if len(found) != 1:
+                raise AdapterError(f"{path} holds {len(found)} adapters: name one")
+            adapters.append(load(found[0]))
+        result = examine(adapters[0], adapters[1], tolerance)
+    except AdapterError as error:
+        click.echo(f"ckpt-doctor: {error}", err=True)
+        sys.exit(2)
+    click.echo("\n".join(comparison.table(result) if format_ == "table" else comparison.json(result)))
+    sys.exit({"same": 0, "different": 1, "cannot tell": 2}[result.verdict])
 
 
 @main.command()
@@ -141,14 +178,19 @@ def scan(
 @click.option("--force", is_flag=True, help="Replace an OUT that exists.")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @FOR
+@click.option("--to", "form", type=click.Choice(["lora"]), help="Make plain LoRA of one rank and scale.")
+@click.option("--trim", is_flag=True, help="Cut trailing zeros off the rank, to fit a limit.")
+@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="Write the factors in this type.")
+@click.option("--tolerance", type=float, default=1e-6, show_default=True, help="The relative error allowed in a delta.")
 @click.option("--for-training", is_flag=True, help="Write an AdaLoRA in the form that can be trained further.")
 @click.option("--best-effort", is_flag=True, help="Write what could be repaired, also if --for is not reached.")
 @ADAPTER_NAME
 @BASE
+@MAX_RANK
 def fix(
     source: str, out: str, rank_zero: str, weights: str | None, copy_all: bool, dry_run: bool, force: bool,
     format_: str, asked: frozenset[str] | None, for_training: bool, best_effort: bool, adapter_name: str,
-    base: Base | None,
+    base: Base | None, max_rank: int | None, form: str | None, trim: bool, dtype: str | None, tolerance: float,
 ) -> None:  # fmt: skip
     """Write the adapter IN to the folder OUT so that older PEFT releases accept it; IN is never written to.
 
@@ -177,17 +219,21 @@ def fix(
     code = 0
     for folder in folders:
         target = os.path.normpath(os.path.join(out, os.path.relpath(folder, root)))
-        report = doctor.scan(folder, loaded_as=adapter_name, base=base)
+        report = doctor.scan(folder, loaded_as=adapter_name, base=base, max_rank=max_rank)
         plan, written, failure = None, None, report.error
         if not failure:
-            plan = doctor.plan(report, asked=asked, rank_zero=rank_zero, weights=weights, training=for_training)
-            code = max(code, int(not plan.fixed))
             try:
+                plan = doctor.plan(
+                    report, asked=asked, rank_zero=rank_zero, weights=weights, training=for_training,
+                    to_lora=form == "lora", trim=trim, dtype=dtype,
+                )  # fmt: skip
+                code = max(code, int(not plan.fixed))
                 if (plan.fixed or (best_effort and plan.done)) and not dry_run:
-                    written = doctor.fix(plan, target, force=force, copy_all=copy_all)
+                    written = doctor.fix(plan, target, force=force, copy_all=copy_all, tolerance=tolerance)
             except AdapterError as error:
                 failure = str(error)
-        if failure:
+                code = max(code, 1 if isinstance(error, NotExactError) else 2)
+        else:
             code = 2
         if format_ == "json":
             results.append(json.fix(folder, target, plan, written, failure))

@@ -244,13 +244,14 @@ def _value_row(name: str, one: TensorInfo, other: TensorInfo, files: Files) -> R
 
 
 def proof(comparison: Comparison) -> dict[str, Any]:
-    """What a record keeps of a comparison."""
+    """A comparison for JSON: `modules` has the absolute and relative difference of each delta that was computed."""
     worst = comparison.largest
     return {
         "verdict": comparison.verdict,
         "tolerance": comparison.tolerance,
         "largest_relative_difference": worst.relative if worst else 0.0,
+        "largest_difference": max((row.difference for row in comparison.layers), default=0.0),
         "where": worst.name if worst and worst.difference else None,
-        "compared": len(comparison.layers) + len(comparison.others),
+        "modules": {row.name: [row.difference, row.relative] for row in comparison.layers},
     }
 

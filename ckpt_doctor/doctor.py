@@ -6,17 +6,21 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__, rules  # noqa: F401 - importing the rules declares them
-from .adapter import Adapter, AdapterError, Base
+from .adapter import Adapter, AdapterError, Base, NotExactError
 from .findings import ERROR, NOTE, RULES, WARNING, Finding, Report, verdict
 from .layers import layers
 from .loader import BIN, SAFETENSORS, load
 from .rules.keys import savers
-from .runtimes import PEFT, peft, ranges
+from .runtimes import PEFT, RAN, SERVERS, peft, ranges
 
 if TYPE_CHECKING:
     from .writer import Written
 
 RANK_ZERO = ("pad", "prune")
+PORTABLE = frozenset({"CD201", "CD203", "CD305"})
+"""What the form for servers is rid of in any case, so that old PEFT releases take it as well."""
+UNSEEN = "CD690"
+"""A server and no base model: the doubt that is left to whoever gives none; a fix says so, and goes ahead."""
 _ORDER = {"accepts": 0, "unknown": 1, "rejects": 2, "misloads": 3}
 
 
@@ -44,27 +48,56 @@ class Plan(NamedTuple):
         """Whether every runtime asked for accepts the result; without any, whether no error remains."""
         if self.asked is None:
             return not any(finding.severity == ERROR for finding in self.findings)
-        return all(verdict(id_, self.findings) == "accepts" for id_ in self.asked)
+        told = [finding for finding in self.findings if finding.code != UNSEEN]
+        return all(verdict(id_, told) == "accepts" for id_ in self.asked)
 
 
-def judge(adapter: Adapter) -> tuple[Finding, ...]:
-    """All findings of an adapter."""
+def judge(adapter: Adapter, asked: frozenset[str] | None = None) -> tuple[Finding, ...]:
+    """All findings of an adapter; about servers only where one is asked for."""
     found = layers(adapter)
-    return tuple(finding for rule in RULES for finding in rule(adapter, found))
+    findings = tuple(finding for rule in RULES for finding in rule(adapter, found))
+    if not asked or not asked & SERVERS:
+        return findings
+    from .rules import servers
+
+    both = (*map(_as_transformers, findings), *servers.judge(adapter, found))
+    return tuple(told for told in (_only(finding, PEFT | asked) for finding in both) if told is not None)
+
+
+def _only(finding: Finding, ids: frozenset[str]) -> Finding | None:
+    """A finding without the servers that nobody asked about; None where nothing else is left of it."""
+    sets = (finding.rejected_by & ids, finding.misloaded_by & ids, finding.undecided_for & ids)
+    if not any(sets) and (finding.rejected_by or finding.misloaded_by or finding.undecided_for):
+        return None
+    return finding._replace(rejected_by=sets[0], misloaded_by=sets[1], undecided_for=sets[2])
+
+
+def _as_transformers(finding: Finding) -> Finding:
+    """What stops PEFT 0.21.2 stops transformers' own loader, which has it inside."""
+
+    def grown(ids: frozenset[str]) -> frozenset[str]:
+        return ids | {RAN["transformers"]} if "peft==0.21.2" in ids else ids
+
+    return finding._replace(
+        rejected_by=grown(finding.rejected_by), misloaded_by=grown(finding.misloaded_by),
+        undecided_for=grown(finding.undecided_for),
+    )  # fmt: skip
 
 
 def scan(
-    folder: str, *, asked: frozenset[str] | None = None, loaded_as: str = "default", base: Base | None = None
-) -> Report:
+    folder: str, *, asked: frozenset[str] | None = None, loaded_as: str = "default", base: Base | None = None,
+    max_rank: int | None = None,
+) -> Report:  # fmt: skip
     """Read and judge one adapter. Never raises for what a file holds: `error` says what could not be examined.
 
     `asked` are the runtimes that matter: a finding that stops one is an error, one that leaves it undecided a warning,
-    any other a note. `loaded_as` is the name under which the adapter will be loaded, `base` the model.
+    any other a note. `loaded_as` is the name under which the adapter will be loaded, `base` the model,
+    `max_rank` the limit of the server.
     """
     try:
-        adapter = load(folder)._replace(loaded_as=loaded_as, base=base)
-        findings = judge(adapter)
-        report = Report(folder, None, adapter, layers(adapter), findings)
+        adapter = load(folder)._replace(loaded_as=loaded_as, base=base, max_rank=max_rank)
+        findings = judge(adapter, asked)
+        report = Report(folder, None, adapter, layers(adapter), findings, (asked or frozenset()) & SERVERS)
         if any(f.severity == ERROR or f.code == "CD201" or (asked and hits(f, asked)) for f in findings):
             healed = {code for step in plan(report, asked=asked).done for code in step.codes}
             findings = tuple(f._replace(fixable=f.code in healed) for f in findings)
@@ -90,13 +123,15 @@ def _weight(finding: Finding, asked: frozenset[str]) -> str:
 
 def plan(
     report: Report, *, asked: frozenset[str] | None = None, rank_zero: str = "pad", weights: str | None = None,
-    training: bool = False,
+    training: bool = False, to_lora: bool = False, trim: bool = False, dtype: str | None = None,
 ) -> Plan:  # fmt: skip
     """Repair to a fixed point: each step heals a finding and makes no release's verdict worse.
 
     `asked` are the runtimes that have to accept the result; None heals what needs no release to be named. `weights` is
     the format to be written: "safetensors", "bin" or "same"; None is the one that the runtimes asked for read.
-    `training` gives an AdaLoRA the form that can be trained further.
+    `training` gives an AdaLoRA the form that can be trained further, `to_lora` makes plain LoRA of one rank and scale,
+    `trim` cuts trailing zeros off the rank, `dtype` (fp32, bf16, fp16) is what factors are written in. Raises
+    NotExactError.
     """
     from . import repairs
 
@@ -104,22 +139,23 @@ def plan(
     if weights is None:
         weights = "bin" if asked and asked & peft("0.2", "0.3") else "safetensors"
     adapter = written_as(report.adapter, weights)._replace(savers=savers(report.adapter))
-    findings = judge(adapter)
+    findings = judge(adapter, asked)
     done: list[Step] = []
     if len(report.adapter.weights) > 1:
         done.append(Step("write the shards as one file", ("CD015",)))
-    if training:
-        whole = repairs.unpruned(adapter)
-        if whole is not adapter:
-            adapter, findings = whole, judge(whole)
-            done.append(Step("give every layer init_r triplets and no rank_pattern, for training", ()))
+    for title, whole in repairs.forms(adapter, training=training, to_lora=to_lora):
+        adapter, findings = whole, judge(whole, asked)
+        done.append(Step(title, ()))
     wanted = asked
+    serving = bool(asked and asked & SERVERS)
+    choice = repairs.all_of(rank_zero, explicit=asked is not None, training=training, serving=serving)
     refused: dict[str, Step] = {}
     left = True
     while left:
         left = False
-        for repair in repairs.all_of(rank_zero, explicit=asked is not None, training=training):
-            found = [f for f in findings if f.code in repair.heals and (wanted is None or hits(f, wanted))]
+        for repair in choice:
+            old_keys = serving and bool(PORTABLE & repair.heals)
+            found = [f for f in findings if f.code in repair.heals and (wanted is None or old_keys or hits(f, wanted))]
             codes = tuple(dict.fromkeys(f.code for f in found))
             if not codes:
                 continue
@@ -128,8 +164,9 @@ def plan(
             except repairs.Refused as error:
                 refused[repair.title] = Step(repair.title, codes, str(error))
                 continue
-            after = judge(candidate)
-            worse = frozenset(id_ for id_ in PEFT if _ORDER[verdict(id_, after)] > _ORDER[verdict(id_, findings)])
+            after = judge(candidate, asked)
+            judged = PEFT | (asked or frozenset())
+            worse = frozenset(id_ for id_ in judged if _ORDER[verdict(id_, after)] > _ORDER[verdict(id_, findings)])
             if worse:
                 why = next((f.message for f in after if f.misloaded_by & worse), "it would load less well")
                 reason = f"{ranges(worse)} would then load it and compute something else, in silence: {why}"
@@ -138,11 +175,14 @@ def plan(
                     wanted |= worse
                     left = True
                     break
-            elif candidate is not adapter and _helps(findings, after, codes, wanted):
+            elif candidate is not adapter and _helps(findings, after, codes, None if old_keys else wanted):
                 refused.pop(repair.title, None)
                 done.append(Step(repair.title, codes))
                 adapter, findings, left = candidate, after, True
                 break
+    for title, whole in repairs.sizes(adapter, trim=trim, dtype=dtype):
+        adapter, findings = whole, judge(whole, asked)
+        done.append(Step(title, ()))
     open_codes = {f.code for f in findings if asked is None or hits(f, asked)}
     still = tuple(step for step in refused.values() if open_codes & set(step.codes))
     return Plan(report, adapter, findings, tuple(done), still, asked, "for training" if training else "for inference")
@@ -168,7 +208,9 @@ def written_as(adapter: Adapter, weights: str) -> Adapter:
     return adapter._replace(format=kind, weights=(name,) if adapter.weights else (), files=files)
 
 
-def fix(the_plan: Plan, out: str, *, force: bool = False, copy_all: bool = False) -> Written:
+def fix(
+    the_plan: Plan, out: str, *, force: bool = False, copy_all: bool = False, tolerance: float = 1e-6
+) -> Written:
     """Write a plan's adapter to `out`: read back, and proved to compute the same, before it takes its place.
 
     Raises AdapterError.
@@ -188,9 +230,11 @@ def fix(the_plan: Plan, out: str, *, force: bool = False, copy_all: bool = False
 
     def prove(stage: str) -> dict[str, Any]:
         kept = frozenset(key for key, info in after.tensors.items() if before.tensors.get(key) == info)
-        found = compare(before, load(stage)._replace(savers=after.savers), unchanged=kept)
+        found = compare(before, load(stage)._replace(savers=after.savers), tolerance, kept)
         if found.verdict != "same":
-            raise AdapterError(f"{out} was not written: it is not proved to compute the same ({found.reasons[0]})")
+            worst = found.largest
+            error = f"; the largest relative error is {worst.relative:.2g}, --tolerance allows it" if worst else ""
+            raise NotExactError(f"{out} is not written, as it is not proved the same: {found.reasons[0]}{error}")
         return proof(found)
 
     return write(after, before, out, record, prove, force=force, copy_all=copy_all)

@@ -30,13 +30,17 @@ class Finding(NamedTuple):
 
 
 class Report(NamedTuple):
-    """All that is known of one adapter; `error` is set, and nothing else, where it could not be examined."""
+    """All that is known of one adapter; `error` is set, and nothing else, where it could not be examined.
+
+    `servers` are the ids of those that were asked for, the only ones that are judged.
+    """
 
     path: str
     error: str | None = None
     adapter: Adapter | None = None
     layers: dict[str, Layer] = {}  # noqa: RUF012 - never changed
     findings: tuple[Finding, ...] = ()
+    servers: frozenset[str] = frozenset()
 
 
 Rule = Callable[[Adapter, dict[str, Layer]], Iterable[Finding]]

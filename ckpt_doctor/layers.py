@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from .adapter import Adapter
 
 _KEY = re.compile(r"(?P<module>.+?)\.(?P<factor>lora_(?:embedding_)?[ABE])(?:\.(?!weight$)[^.]+)?(?:\.weight)?")
-_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _PREFIXES = ("base_model.model.", "module.")
 
 RANK_AXIS = {"lora_A": 0, "lora_B": 1, "lora_E": 0, "lora_embedding_A": 0, "lora_embedding_B": 1}
@@ -224,7 +224,7 @@ class Layer(NamedTuple):
 
 def module_of(key: str) -> str:
     """The name of the module within the base model: without PEFT's, torch's and the launchers' prefixes."""
-    for wrapper in _WRAPPERS:
+    for wrapper in WRAPPERS:
         key = key.replace(wrapper, "")
     stripped = True
     while stripped:

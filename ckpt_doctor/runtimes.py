@@ -13,6 +13,23 @@ PEFT_RELEASES = (
 )  # fmt: skip
 """Every final PEFT release from 0.2.0 to 0.21.2, oldest first."""
 
+RAN = {
+    "vllm": "vllm==0.33.0",
+    "sglang": "sglang==0.5.23",
+    "llama.cpp": "llama.cpp==0.3.36",
+    "transformers": "transformers==5.16.1",
+}
+"""Servers whose own loading code was run (llama.cpp: the tree in llama-cpp-python 0.3.36; transformers with PEFT
+0.21.2)."""
+READ = {
+    "tgi": "tgi==a7394ba",
+    "lorax": "lorax==a7394ba",
+    "tensorrt-llm": "tensorrt-llm==007e181b",
+    "ollama": "ollama==01cf7445",
+}
+"""Servers whose source was read at a commit, and not run."""
+SERVERS = frozenset((*RAN.values(), *READ.values()))
+
 _IDS = tuple(f"peft=={release}" for release in PEFT_RELEASES)
 PEFT = frozenset(_IDS)
 
@@ -39,8 +56,9 @@ class UnknownRuntimeError(ValueError):
 def parse(spec: str) -> frozenset[str]:
     """The ids that a specifier names.
 
-    `peft` is the newest release known, `peft==*` every one, `peft>=0.6,<0.10` every final release in it, `installed`
-    the PEFT that can be imported here. Raises UnknownRuntimeError, also for a release that is not known.
+    A server is named as `vllm` or `vllm==0.33.0`; `servers` are the four that were run. `peft` is the newest release
+    known, `peft==*` every one, `peft>=0.6,<0.10` every final release in it, `installed` the PEFT that can be imported
+    here. Raises UnknownRuntimeError, also for a release that is not known.
     """
     text = spec.strip().lower().replace(" ", "")
     if text == "installed":
@@ -50,6 +68,12 @@ def parse(spec: str) -> frozenset[str]:
             text = f"peft=={version('peft')}"
         except PackageNotFoundError:
             raise UnknownRuntimeError("no PEFT is installed here: name a release, as peft==0.9.0") from None
+    if text == "servers":
+        return frozenset(RAN.values())
+    if text in (*RAN, *READ):
+        return frozenset(({**RAN, **READ}[text],))
+    if text in SERVERS:
+        return frozenset((text,))
     if text == "peft":
         return frozenset(_IDS[-1:])
     if text == "peft==*":
@@ -57,7 +81,8 @@ def parse(spec: str) -> frozenset[str]:
     if text in PEFT:
         return frozenset((text,))
     if not text.startswith("peft"):
-        raise UnknownRuntimeError(f"{spec} is no known runtime: name one as peft, peft==0.9.0 or peft>=0.6,<0.10")
+        known = ", ".join(sorted((*RAN.values(), *READ.values())))
+        raise UnknownRuntimeError(f"{spec} is no known runtime: name peft==0.9.0, peft>=0.6,<0.10, or {known}")
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     try:
@@ -71,7 +96,7 @@ def parse(spec: str) -> frozenset[str]:
 
 
 def ranges(ids: Iterable[str]) -> str:
-    """For people: `PEFT 0.5.0 – 0.7.1, 0.10.0 – 0.21.2`; "no PEFT release" for none."""
+    """For people: `PEFT 0.5.0 – 0.7.1, 0.10.0 – 0.21.2, vllm 0.33.0`; "nothing" for none."""
     wanted = set(ids)
     spans: list[list[str]] = []
     previous = -2
@@ -83,7 +108,17 @@ def ranges(ids: Iterable[str]) -> str:
             else:
                 spans.append([release])
             previous = index
-    return "PEFT " + ", ".join(" – ".join(span) for span in spans) if spans else "no PEFT release"
+    parts = ["PEFT " + ", ".join(" – ".join(span) for span in spans)] if spans else []
+    for id_ in (*RAN.values(), *READ.values()):
+        if id_ in wanted:
+            parts.append(id_.replace("==", " ") + (" (by its source, not run)" if id_ in READ.values() else ""))
+    return ", ".join(parts) or "no PEFT release"
+
+
+def order(ids: Iterable[str]) -> list[str]:
+    """PEFT's releases oldest first, then servers."""
+    known = {id_: at for at, id_ in enumerate((*_IDS, *RAN.values(), *READ.values()))}
+    return sorted(ids, key=known.__getitem__)
 
 
 def since(ids: frozenset[str]) -> str | None:

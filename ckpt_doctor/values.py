@@ -47,6 +47,13 @@ def _eight_bits(dtype: str) -> Array:
     return value
 
 
+def _bf16(values: Array) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    """float32 bits rounded to their upper half, ties to even."""
+    bits = values.astype("<f4").view("<u4")
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype("<u2")
+
+
 def computed(info: TensorInfo, source: Computed, raw: bytes, by: bytes) -> bytes:
     """The bytes of a computed factor, given those of what it is made from. One that is only padded keeps its bits."""
     base = source.base
@@ -60,8 +67,9 @@ def computed(info: TensorInfo, source: Computed, raw: bytes, by: bytes) -> bytes
         cells = read(base, raw) * source.scale
         if source.by is not None:
             cells = cells * read(source.by, by).reshape(-1, *(1,) * (cells.ndim - 1))
-        cells = cells.astype(_PLAIN[info.dtype])
-        out = np.zeros(info.shape, _PLAIN[info.dtype])
-    out[tuple(slice(size) for size in base.shape)] = cells
+        cells = _bf16(cells) if info.dtype == "BF16" else cells.astype(_PLAIN[info.dtype])
+        out = np.zeros(info.shape, cells.dtype)
+    common = tuple(slice(min(old, new)) for old, new in zip(base.shape, info.shape, strict=True))
+    out[common] = cells[common]
     data: bytes = out.tobytes()
     return data

@@ -29,10 +29,11 @@ Prove = Callable[[str], dict[str, Any]]
 
 
 class Written(NamedTuple):
-    """A folder that was written, and the names that stayed behind."""
+    """A folder that was written, the names that stayed behind, and the proof that it computes the same."""
 
     out: str
     left_out: tuple[str, ...]
+    proof: dict[str, Any]
 
 
 def write(
@@ -54,19 +55,19 @@ def write(
     except OSError as error:
         raise AdapterError(f"{parent} cannot be written to: {error.strerror}") from None
     try:
-        left_out = _fill(stage, adapter, source, record, prove, copy_all)
+        left_out, proof = _fill(stage, adapter, source, record, prove, copy_all)
         os.chmod(stage, 0o777 & ~_umask())
         _exchange(stage, out)
     except OSError as error:
         raise AdapterError(f"{out} cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-    return Written(out, tuple(left_out))
+    return Written(out, tuple(left_out), proof)
 
 
 def _fill(
     stage: str, adapter: Adapter, source: Adapter, record: dict[str, Any], prove: Prove, copy_all: bool
-) -> list[str]:
+) -> tuple[list[str], dict[str, Any]]:
     from concurrent.futures import ThreadPoolExecutor
 
     name = BIN if adapter.format == "bin" else SAFETENSORS
@@ -89,12 +90,13 @@ def _fill(
     if source.record and before == after:
         _copy(os.path.join(source.folder, RECORD), os.path.join(stage, RECORD))
     else:
-        full = {**record, "sha256": {"before": before, "after": after}, "left_out": left_out, "proof": proved}
+        full = {**record, "sha256": {"before": before, "after": after}, "left_out": left_out}
+        full["proof"] = {key: value for key, value in proved.items() if key != "modules"}
         if source.record:
             full["earlier"] = source.record
         _write_bytes(os.path.join(stage, RECORD), (json.dumps(full, indent=2) + "\n").encode())
     _sync_folder(stage)
-    return left_out
+    return left_out, proved
 
 
 def _metadata(source: Adapter) -> dict[str, str]:

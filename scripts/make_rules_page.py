@@ -29,9 +29,10 @@ def main() -> None:
         tree = ast.parse(source)
         print(f"## {ast.get_docstring(tree)}\n")
         for node in functions(tree).values():
-            if not any(isinstance(mark, ast.Name) and mark.id == "rule" for mark in node.decorator_list):
-                continue
             text = ast.get_source_segment(source, node) or ""
+            of_servers = path.name == "servers.py" and CODE.search(text)
+            if not of_servers and not any(isinstance(m, ast.Name) and m.id == "rule" for m in node.decorator_list):
+                continue
             for name, helper in functions(tree).items():  # what a rule leaves to functions of its own
                 if name.startswith("_") and f"{name}(" in text:
                     text += ast.get_source_segment(source, helper) or ""

@@ -107,7 +107,7 @@ def test_several_paths_into_one_folder_are_one_adapter(run: Any) -> None:
 
 SHAPE = {
     "path": str, "error": (str, type(None)), "peft_type": (str, type(None)), "peft_version": (str, type(None)),
-    "layers": list, "findings": list, "verdicts": dict,
+    "layers": list, "findings": list, "verdicts": dict, "read_not_run": list,
 }  # fmt: skip
 FINDING = {
     "code": str, "name": str, "severity": str, "message": str, "tensors": list, "config_keys": list,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from ..adapter import Adapter, Computed, TensorInfo
+from ..adapter import Adapter, Computed, NotExactError, TensorInfo
 from ..layers import Layer
 
 
@@ -46,18 +46,44 @@ def with_config(adapter: Adapter, **values: Any) -> Adapter:
     return adapter._replace(config={**(adapter.config or {}), **values})
 
 
-def unpruned(adapter: Adapter) -> Adapter:
-    """The adapter in the form for training (rank.unprune), or as it is where that cannot be made."""
+def forms(adapter: Adapter, *, training: bool, to_lora: bool) -> Iterator[tuple[str, Adapter]]:
+    """Forms that were asked for by name, each with a title. Raises NotExactError where one cannot be made."""
     from ..layers import layers
-    from . import rank
+    from . import lora, rank
 
-    try:
-        return rank.unprune(adapter, layers(adapter))
-    except Refused:
-        return adapter
+    steps = [
+        (training, "give every layer init_r triplets and no rank_pattern, for training", rank.unprune),
+        (to_lora, "convert AdaLoRA to LoRA", lora.to_lora),
+        (to_lora, "give all layers one rank and scale", lora.flatten),
+    ]
+    for wanted, title, function in steps:
+        if wanted:
+            try:
+                found = function(adapter, layers(adapter))
+            except Refused as error:
+                raise NotExactError(f"{adapter.path}: {error}") from None
+            if found is not adapter:
+                adapter = found
+                yield title, found
 
 
-def all_of(rank_zero: str, *, explicit: bool, training: bool = False) -> list[Repair]:
+def sizes(adapter: Adapter, *, trim: bool, dtype: str | None) -> Iterator[tuple[str, Adapter]]:
+    """Smaller or larger factors that were asked for, after all repairs."""
+    from ..layers import layers
+    from . import lora
+
+    if trim:
+        found = lora.trimmed(adapter, layers(adapter))
+        if found is not adapter:
+            adapter = found
+            yield "trim trailing zeros off the rank", found
+    if dtype is not None:
+        found = lora.with_dtype(adapter, layers(adapter), lora.DTYPES[dtype])
+        if found.tensors != adapter.tensors:
+            yield f"write the factors in {dtype}", found
+
+
+def all_of(rank_zero: str, *, explicit: bool, training: bool = False, serving: bool = False) -> list[Repair]:
     """The repairs in the order in which they are tried; `explicit` adds those that only an asked runtime justifies."""
     from . import config, keys, lora, rank
 
@@ -72,6 +98,21 @@ def all_of(rank_zero: str, *, explicit: bool, training: bool = False) -> list[Re
     ]
     if not explicit:
         return found
+    if serving:
+        from . import servers
+
+        found = [
+            Repair("convert AdaLoRA to LoRA", frozenset({"CD605"}), lora.to_lora),
+            *found,
+            Repair("give all layers one rank and scale", frozenset({"CD602", "CD607", "CD608"}), lora.flatten),
+            Repair("fill in what is null", frozenset({"CD602"}), config.without_nulls),
+            Repair("list the targets", frozenset({"CD609"}), servers.listed_targets),
+            Repair("add zero pairs to fused groups", frozenset({"CD610"}), servers.fused_pairs),
+            Repair("name the tensors as PEFT does", frozenset({"CD612"}), keys.peft_names),
+            Repair("say that there is no bias", frozenset({"CD603"}), servers.no_bias),
+            Repair("say that no module is saved whole", frozenset({"CD604"}), servers.no_modules_to_save),
+            Repair("set init_lora_weights to true", frozenset({"CD606"}), config.plain_init),
+        ]
     return [
         Repair("rebuild rank_pattern from the tensors", frozenset({"CD104", "CD101"}), keys.rebuilt_pattern),
         *found,
@@ -79,6 +120,7 @@ def all_of(rank_zero: str, *, explicit: bool, training: bool = False) -> list[Re
         Repair("name the tensors as PEFT does", frozenset({"CD401", "CD402"}), keys.peft_names),
         Repair("fill in what is null", frozenset({"CD306"}), config.without_nulls),
         Repair("set init_lora_weights to true", frozenset({"CD303", "CD305"}), config.plain_init),
+        Repair("drop config keys that no release has", frozenset({"CD203"}), config.drop_strange_keys),
         Repair("set task_type to null", frozenset({"CD503"}), config.known_task),
         Repair("say the rsLoRA scale in lora_alpha", frozenset({"CD202", "CD311"}), config.rslora_as_alpha),
         Repair("name patterns in full", frozenset({"CD105", "CD202", "CD311"}), config.full_patterns),

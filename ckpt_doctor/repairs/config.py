@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..adapter import Adapter
 from ..layers import Layer, module_of
 from ..rules.config import CHANGES_BASE
-from ..rules.keys import RAISING, knows, neutral, savers
+from ..rules.keys import RAISING, knows, neutral, savers, table, written_by
 from ..rules.reading import SINCE_PATTERNS, fits
 from ..runtimes import peft
 from ..targets import targeted
@@ -19,6 +19,8 @@ def plain_init(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: 
     word for true (PEFT 0.6 and older).
     """
     init = (adapter.config or {}).get("init_lora_weights")
+    if not isinstance(init, str):
+        return adapter
     if str(init).lower().startswith(CHANGES_BASE):
         saved = savers(adapter)
         if not saved or saved - peft("0.2", "0.6"):
@@ -81,6 +83,14 @@ def full_targets(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     chosen = ("exclude_modules", "layers_to_transform", "layers_pattern")
     kept = {key: value for key, value in config.items() if key not in chosen}
     return with_config(adapter._replace(config=kept), target_modules=only(meant))
+
+
+def drop_strange_keys(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+    """Config keys that no release has go, where the release that saved the adapter is known not to have them."""
+    if not written_by(adapter):
+        raise Refused("a config key has no meaning that is known, and may come from a newer release")
+    kept = {key: value for key, value in (adapter.config or {}).items() if key in table(adapter.peft_type or "")}
+    return adapter._replace(config=kept)
 
 
 def known_task(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001

@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 
 from ..adapter import Adapter
-from ..layers import Layer, module_of
+from ..layers import WRAPPERS, Layer, module_of
 from . import Refused, with_config
 
 PREFIX = "base_model.model."
 _NAME = re.compile(r"(\.lora_(?:embedding_)?[ABE])\.(?!weight$)[^.]+((?:\.weight)?)$")
 
 
-def peft_names(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+def peft_names(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     """Keys as PEFT looks for them: wrappers' prefixes and the adapter's name go, PEFT's own prefix comes."""
-    wrapped = any("_orig_mod." in key or key.startswith(("module.", PREFIX + "module.")) for key in adapter.tensors)
+    starts = ("module.", PREFIX + "module.")
+    wrapped = any(key.startswith(starts) or any(name in key for name in WRAPPERS) for key in adapter.tensors)
     named = any(_NAME.search(key) for key in adapter.tensors)
+    if adapter.base is not None and layers.keys() <= adapter.base.weights.keys():
+        wrapped = True  # the base model has these modules by the names that are left without any prefix
     if not wrapped and not named:
         raise Refused("nothing tells under which names the base model has these layers")
     names = {}

@@ -26,8 +26,9 @@ def _folded(info: TensorInfo, axis: int, rank: int, scale: float, by: TensorInfo
 
 
 def to_lora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
-    """AdaLoRA → LoRA of one rank, padded with zeros: delta = B (A · E) · lora_alpha / (init_r + 1e-5) goes into A and
-    lora_alpha (tuners/adalora/layer.py: forward). Exact up to rounding, in every release, and needs no base model.
+    """AdaLoRA → LoRA of one rank and scale 1, padded with zeros: delta = B (A · E) · lora_alpha / (init_r + 1e-5), and
+    E and the scale go into A (tuners/adalora/layer.py: forward). Exact up to rounding, in every runtime, without the
+    base model.
     """
     config = adapter.config or {}
     if adapter.peft_type != "ADALORA":
@@ -46,11 +47,11 @@ def to_lora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
             raise Refused(f"the factors of {module} are not all there, or do not agree on a rank")
         a, b, e = (tensors.pop(layer.factors[name]) for name in ("lora_A", "lora_B", "lora_E"))
         stem = layer.factors["lora_A"].rpartition(".lora_A")[0]
-        tensors[f"{stem}.lora_A.weight"] = _folded(a, 0, rank, 1.0, e)
+        tensors[f"{stem}.lora_A.weight"] = _folded(a, 0, rank, alpha / (init_r + 1e-5), e)
         tensors[f"{stem}.lora_B.weight"] = _folded(b, 1, rank, 1.0)
     tensors = {key: info for key, info in tensors.items() if not key.endswith((".ranknum", ".ranknum.default"))}
     kept = {key: value for key, value in config.items() if key not in (*ADALORA_ONLY, "use_rslora", "use_dora")}
-    kept.update(peft_type="LORA", r=rank, lora_alpha=alpha * rank / (init_r + 1e-5))
+    kept.update(peft_type="LORA", r=rank, lora_alpha=rank)
     for key in ("rank_pattern", "alpha_pattern"):
         if key in kept:
             kept[key] = {}
@@ -86,6 +87,49 @@ def flatten(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     emptied: dict[str, Any] = {key: {} for key in ("rank_pattern", "alpha_pattern") if key in config}
     rooted = {"use_rslora": False} if "use_rslora" in config else {}
     return with_config(adapter._replace(tensors=tensors), **values, **emptied, **rooted)
+
+
+DTYPES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
+
+
+def with_dtype(adapter: Adapter, layers: dict[str, Layer], dtype: str) -> Adapter:
+    """Every factor in a dtype; the proof says what that costs."""
+    tensors = dict(adapter.tensors)
+    for layer in layers.values():
+        for key in layer.factors.values():
+            info = tensors[key]
+            if info.dtype != dtype:
+                computed = isinstance(info.source, Computed)
+                tensors[key] = info._replace(dtype=dtype, source=info.source if computed else Computed(info))
+    return adapter._replace(tensors=tensors)
+
+
+def trimmed(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """Without the last triplets that are exactly zero in every layer, to fit a rank limit; the scale stays."""
+    from ..streams import Files, content
+    from ..values import read
+
+    config = adapter.config or {}
+    r = config.get("r", 8)
+    if adapter.peft_type != "LORA" or type(r) is not int or any(layer.rank != r for layer in layers.values()):
+        return adapter
+    needed = 1
+    with Files() as files:
+        for layer in layers.values():
+            for factor, key in layer.factors.items():
+                values = read(adapter.tensors[key], content(adapter.tensors[key], files))
+                other = tuple(at for at in range(values.ndim) if at != RANK_AXIS[factor])
+                used = (values != 0).any(axis=other).nonzero()[0]
+                needed = max(needed, int(used[-1]) + 1 if len(used) else 1)
+    if needed >= r:
+        return adapter
+    tensors = dict(adapter.tensors)
+    for layer in layers.values():
+        for factor, key in layer.factors.items():
+            tensors[key] = resized(tensors[key], RANK_AXIS[factor], needed)
+    scale = (needed / r) ** (0.5 if config.get("use_rslora") is True else 1)
+    alpha = _whole(config.get("lora_alpha", 8) * scale)
+    return with_config(adapter._replace(tensors=tensors), r=needed, lora_alpha=alpha)
 
 
 def _whole(value: float) -> float:

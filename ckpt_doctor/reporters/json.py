@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..doctor import Plan, saved_by
 from ..findings import Finding, Report, accepted, verdict
-from ..runtimes import PEFT_RELEASES
+from ..runtimes import PEFT, READ, order
 
 if TYPE_CHECKING:
     from ..writer import Written
 
 SCHEMA_VERSION = 1
-_ORDER = {f"peft=={release}": at for at, release in enumerate(PEFT_RELEASES)}
 
 
 def dump(body: dict[str, Any]) -> str:
@@ -42,7 +41,8 @@ def report_object(report: Report) -> dict[str, Any]:
             for layer in report.layers.values()
         ],
         "findings": [finding_object(finding) for finding in report.findings],
-        "verdicts": {id_: verdict(id_, report.findings) for id_ in _ORDER} if adapter else {},
+        "verdicts": {id_: verdict(id_, report.findings) for id_ in order(PEFT | report.servers)} if adapter else {},
+        "read_not_run": order(report.servers & set(READ.values())),
     }
 
 
@@ -50,7 +50,7 @@ def finding_object(finding: Finding) -> dict[str, Any]:
     """One finding; runtimes oldest first."""
     found = finding._asdict()
     for key in ("rejected_by", "misloaded_by", "undecided_for"):
-        found[key] = _sorted(found[key])
+        found[key] = order(found[key])
     return found
 
 
@@ -68,14 +68,11 @@ def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: 
         "refused": [{"title": step.title, "codes": list(step.codes), "reason": step.reason} for step in plan.refused],
         "changes": changes(plan),
         "left_out": list(written.left_out) if written else [],
+        "proof": written.proof if written else None,
         "remaining": [finding_object(finding) for finding in plan.findings],
-        "accepted_before": _sorted(accepted(plan.before.findings)),
-        "accepted_after": _sorted(accepted(plan.findings)),
+        "accepted_before": order(accepted(plan.before.findings)),
+        "accepted_after": order(accepted(plan.findings)),
     }
-
-
-def _sorted(ids: Iterable[str]) -> list[str]:
-    return sorted(ids, key=_ORDER.__getitem__)
 
 
 def changes(plan: Plan) -> dict[str, Any]:

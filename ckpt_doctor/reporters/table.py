@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..doctor import Plan, hits, saved_by
+from ..doctor import UNSEEN, Plan, hits, saved_by
 from ..findings import ERROR, NOTE, Finding, Report, accepted, undecided, verdict
-from ..runtimes import ranges, since
+from ..runtimes import RAN, ranges, since
 from .json import changes
 
 if TYPE_CHECKING:
@@ -39,6 +39,14 @@ def block(report: Report, with_layers: bool) -> Iterator[str]:
     unknown = undecided(report.findings)
     if unknown:
         yield f"  unknown for {ranges(unknown)}"
+    if RAN["vllm"] in report.servers and report.layers:
+        from ..rules.servers import largest_rank, needed_flag
+
+        flag = needed_flag(largest_rank(report.adapter, report.layers))
+        yield f"  serve with --max-lora-rank {flag}" if flag else "  no --max-lora-rank of vLLM is large enough"
+    served = {id_ for id_ in report.servers if verdict(id_, report.findings) == "accepts"}
+    if report.servers:
+        yield f"  served by {ranges(served) if served else 'none of those asked for'}"
     for finding in report.findings:
         yield from _finding(finding)
     if with_layers and report.layers:
@@ -71,7 +79,7 @@ def _ways_out(report: Report) -> Iterator[str]:
     if any(finding.fixable for finding in report.findings):
         path = shlex.quote(report.path)
         yield f"  or repair it: ckpt-doctor fix {path} {shlex.quote(report.path.rstrip('/') + '-fixed')}"
-    else:
+    elif any(finding.severity == ERROR for finding in report.findings):
         yield "  ckpt-doctor cannot repair it without changing what it computes"
 
 
@@ -82,7 +90,8 @@ def fix(plan: Plan, out: str, written: Written | None, dry_run: bool) -> Iterato
     yield style(f"{plan.before.path} → {out}", bold=True)
     verb = "would" if dry_run else "done:" if written else "could"
     for step in plan.done:
-        yield f"  {style(verb, fg='green')} {step.title} ({', '.join(step.codes)})"
+        codes = f" ({', '.join(step.codes)})" if step.codes else ""
+        yield f"  {style(verb, fg='green')} {step.title}{codes}"
     if not plan.done and plan.fixed:
         yield "  nothing to repair"
     for step in plan.refused:
@@ -96,12 +105,17 @@ def fix(plan: Plan, out: str, written: Written | None, dry_run: bool) -> Iterato
     if plan.asked is not None and not plan.fixed:
         missed = {id_ for id_ in plan.asked if verdict(id_, plan.findings) != "accepts"}
         yield f"  best effort: not accepted by {ranges(missed)}"
+    if plan.asked is not None and any(finding.code == UNSEEN for finding in plan.findings):
+        yield "  whether names and sizes fit the model was not looked at: name it with --base"
     if plan.done and plan.purpose == "for inference" and plan.after.peft_type == "ADALORA":
         yield "  for inference: training is not to be resumed from it (--for-training)"
     before, after = accepted(plan.before.findings), accepted(plan.findings)
     yield f"  taken by {ranges(before)} before, {ranges(after)} after"
     if before - after:
         yield f"  lost by the change of format: {ranges(before - after)} (--weights same keeps them)"
+    if written and written.proof["largest_difference"]:
+        relative, absolute = written.proof["largest_relative_difference"], written.proof["largest_difference"]
+        yield f"  proved the same: largest error of a delta {absolute:.2g}, relative {relative:.2g}"
     if written and written.left_out:
         yield f"  left out: {', '.join(written.left_out)}"
     if dry_run:

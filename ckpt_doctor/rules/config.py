@@ -226,6 +226,8 @@ def bias_spelling(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findin
     new = {module for module in layers if module + ".base_layer.bias" in named}
     old = {module for module in layers if module + ".bias" in named}
     missing = frozenset[str]()
+    if adapter.base is not None and not new and not old and adapter.base.biases.isdisjoint(layers):
+        return
     if not new and not old:
         if bias == "lora_only":
             missing = PEFT

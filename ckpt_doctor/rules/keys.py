@@ -44,8 +44,8 @@ def knows(method: str, key: str) -> frozenset[str]:
 def neutral(method: str, key: str, value: Any) -> bool:
     """Whether a key can go without changing what the adapter computes: no value, the default, or no meaning."""
     row = table(method).get(key)
-    if row is None:
-        return value is None
+    if row is None:  # no release reads it for this method; one that is another method's was carried over
+        return value is None or any(key in rows for rows in _table.values())
     if value is None or value == row[2] or key in WITHOUT_MEANING:
         return True
     if key in ("enable_lora", "merge_weights", "alpha_pattern", "rank_pattern"):

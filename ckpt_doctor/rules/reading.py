@@ -155,8 +155,11 @@ def _missing(adapter: Adapter, layers: dict[str, Layer], meant: _Era) -> Iterato
         return  # other layers, or other sizes, than the base model's
     strange = [module for module in layers if module in meant.hit and module not in weights]
     if strange:
+        # what the base has not got never computed anything there; that it has none at all means another model
         message = f"the base model has no {names(strange)}: the tensors are ignored in silence"
-        yield Finding("CD320", "not-in-base", ERROR, message, keys_of(layers, strange), misloaded_by=PEFT)
+        lost = PEFT if len(strange) == len(meant.hit) else frozenset[str]()
+        severity = ERROR if lost else NOTE
+        yield Finding("CD320", "not-in-base", severity, message, keys_of(layers, strange), misloaded_by=lost)
     missing = [module for module, shape in weights.items() if module not in layers and len(shape) > 1
                and targeted(config, module, meant.release)]  # fmt: skip
     if missing and str(config.get("target_modules")).lower() != "all-linear":

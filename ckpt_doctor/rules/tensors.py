@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..adapter import Adapter
 from ..findings import ERROR, NOTE, WARNING, Finding, rule
-from ..layers import Layer
+from ..layers import WRAPPERS, Layer
 from ..runtimes import PEFT, peft
 
 PREFIX = "base_model.model."
@@ -27,7 +27,8 @@ def foreign_prefix(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
     """Keys that PEFT does not look for are ignored in silence (a warning from 0.14): the adapter does nothing."""
     wrong = [
         key for key in _factors(layers)
-        if not key.startswith(PREFIX) or "._orig_mod." in key or key.startswith((PREFIX + "module.", PREFIX + PREFIX))
+        if not key.startswith(PREFIX) or key.startswith((PREFIX + "module.", PREFIX + PREFIX))
+        or any(f".{wrapper}" in key for wrapper in WRAPPERS)
     ]  # fmt: skip
     if wrong:
         message = f"{len(wrong)} keys do not start as PEFT names them ({wrong[0]}): they are ignored in silence"

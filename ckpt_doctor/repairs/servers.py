@@ -1,0 +1,100 @@
+"""Repairs for servers: zero pairs where a module is missing, targets by their ends, options without meaning."""
+
+from __future__ import annotations
+
+import re
+
+from ..adapter import Adapter, TensorInfo, zeros
+from ..layers import Layer
+from ..layers import layers as infer
+from ..rules.servers import siblings
+from ..targets import targeted
+from . import Refused, with_config
+
+
+def fused_pairs(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """Zero pairs for the modules that a server fuses with those that are there (q without v, up without gate)."""
+    found = adapter
+    while True:
+        missing = siblings(layers)
+        if not missing:
+            return found
+        for module, beside in missing.items():
+            found, layers = _with_pair(found, layers, module, layers[beside])
+            if not all(targeted(found.config or {}, module, release) for release in ((0, 5), (0, 21))):
+                found = listed_targets(found, layers)
+                return fused_pairs(found, infer(found))
+
+
+def listed_targets(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """target_modules as a list of the ends of names; each layer gets zero pairs for what it lacks of them.
+
+    Without them the list would name modules that have no tensors. Whether the base model has more modules of those
+    names shows only with it.
+    """
+    target = (adapter.config or {}).get("target_modules")
+    stems: dict[str, set[str]] = {}
+    for module in layers:
+        match = re.match(r"(.*?\.\d+)\.(.*)$", module)
+        stems.setdefault(match[1] if match else "", set()).add(match[2] if match else module)
+    stems.pop("", None)
+    found = adapter
+    for tail in sorted(set().union(*stems.values())) if stems else []:
+        for stem in stems:
+            if f"{stem}.{tail}" not in layers:
+                like = next(layer for module, layer in layers.items() if module.endswith(f".{tail}"))
+                found, layers = _with_pair(found, layers, f"{stem}.{tail}", like)
+    ends = sorted({module.rpartition(".")[2] for module in layers})
+    chosen = ("exclude_modules", "layers_to_transform", "layers_pattern")
+    kept = {key: value for key, value in (found.config or {}).items() if key not in chosen}
+    listed = isinstance(target, list) and sorted(target) == ends
+    return with_config(found._replace(config=kept), target_modules=target if listed else ends)
+
+
+def _with_pair(
+    adapter: Adapter, layers: dict[str, Layer], module: str, beside: Layer
+) -> tuple[Adapter, dict[str, Layer]]:
+    """The adapter with a zero pair for a module, sized like the same module of another layer, or by the base model."""
+    end = module.rpartition(".")[2]
+    stem = module.rpartition(".")[0]
+    same = next((layer for name, layer in layers.items() if name.endswith(f".{end}")), None)
+    key_a, key_b = beside.factors.get("lora_A"), beside.factors.get("lora_B")
+    if key_a is None or key_b is None or beside.rank is None:
+        raise Refused(f"{beside.module} has not both factors, so nothing tells the size of {module}")
+    a, b = adapter.tensors[key_a], adapter.tensors[key_b]
+    twin = {"v_proj": "k_proj", "k_proj": "v_proj", "gate_proj": "up_proj", "up_proj": "gate_proj"}.get(end)
+    if same is not None and {"lora_A", "lora_B"} <= same.factors.keys():
+        a, b = adapter.tensors[same.factors["lora_A"]], adapter.tensors[same.factors["lora_B"]]
+        out = b.shape[0]
+    elif adapter.base is not None and module in adapter.base.weights:
+        out = adapter.base.weights[module][0]
+    elif twin is not None and f"{stem}.{twin}" in layers and "lora_B" in layers[f"{stem}.{twin}"].factors:
+        out = adapter.tensors[layers[f"{stem}.{twin}"].factors["lora_B"]].shape[0]
+    else:
+        raise Refused(f"nothing tells the output size of {module}: name the base model with --base")
+    rank = beside.rank
+    pair = {"lora_A": zeros(a.dtype, (rank, a.shape[1])), "lora_B": zeros(b.dtype, (out, rank))}
+    keys = {name: key.replace(beside.module, module) for name, key in (("lora_A", key_a), ("lora_B", key_b))}
+    if set(keys.values()) & adapter.tensors.keys():
+        raise Refused(f"{module} has tensors already")
+    tensors: dict[str, TensorInfo] = {**adapter.tensors, **{keys[name]: info for name, info in pair.items()}}
+    target = (adapter.config or {}).get("target_modules")
+    if isinstance(target, list) and not any(module == name or module.endswith(f".{name}") for name in target):
+        adapter = with_config(adapter, target_modules=[*target, module if beside.module in target else end])
+    new = Layer(module, keys, rank, beside.alpha, beside.scaling)
+    return adapter._replace(tensors=tensors), {**layers, module: new}
+
+
+def no_bias(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+    """Bias "none" where the file has no bias: nothing was trained that it would say."""
+    if any(key.endswith(".bias") and ".lora_" not in key for key in adapter.tensors):
+        raise Refused("the adapter has trained biases")
+    return with_config(adapter, bias="none")
+
+
+def no_modules_to_save(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+    """modules_to_save null where the file has none of their tensors."""
+    saved = (adapter.config or {}).get("modules_to_save") or []
+    if any(f".{name}." in key for name in saved for key in adapter.tensors):
+        raise Refused("the adapter has modules that were trained whole, which no low-rank pair can say")
+    return with_config(adapter, modules_to_save=None)
