@@ -20,6 +20,8 @@ CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.version_option(__version__, package_name="ckpt-doctor", message="ckpt-doctor %(version)s")
 def main() -> None:
     """Find what is wrong with fine-tuning adapters, and repair it without changing what they compute."""
+    # numpy's threads wait for each other longer than these small products take
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _folders(paths: tuple[str, ...], errors: list[Report]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ OPTIONS = (
 
 
 class Row(NamedTuple):
-    """A layer's delta, or another tensor, in both adapters: Frobenius norm of the larger, and of the difference."""
+    """A layer's delta, or another tensor: its Frobenius norm in the first adapter, and that of the difference."""
 
     name: str
     norm: float
@@ -54,8 +55,9 @@ class Comparison(NamedTuple):
 def compare(a: Adapter, b: Adapter, tolerance: float = 1e-6, unchanged: frozenset[str] = frozenset()) -> Comparison:
     """Compare two adapters: every delta, and every tensor that is not a factor, relative to its norm.
 
-    A delta is scaling · B · A [out, in] (LoRA), scaling · B · (A · E) (AdaLoRA). Its norm comes from QR of the stacked
-    factors, ‖[s₁B₁ -s₂B₂] [A₁; A₂]‖ = ‖R_B R_Aᵀ‖, which is right to about 1e-14 of ‖s₁B₁‖‖A₁‖; B · A is never formed.
+    A delta is scaling · B · A [out, in] (LoRA), scaling · B · (A · E) (AdaLoRA); B · A is never formed. With the scale
+    in B, the difference is [B₁, B₁-B₂] · [A₁-A₂; A₂], whose norm the Gram matrices of both give to 2e-8 of
+    ‖B₁‖‖A₁-A₂‖ + ‖B₁-B₂‖‖A₂‖. Where that does not decide at the tolerance, QR of both does, to about 1e-14.
     Identical bytes need no arithmetic, and are the same also where they hold NaN. `unchanged` names tensors that are
     known to be the same in both. One layer is in memory at a time.
     """
@@ -66,7 +68,7 @@ def compare(a: Adapter, b: Adapter, tolerance: float = 1e-6, unchanged: frozense
     try:
         with Files() as files:
             if a.peft_type in FACTORED and b.peft_type in FACTORED:
-                rows, wrong = _compare_layers(a, b, unchanged, files)
+                rows, wrong = _compare_layers(a, b, tolerance, unchanged, files)
             others, missing = _compare_others(a, b, unchanged, files)
     except AdapterError as error:
         doubts.append(str(error))
@@ -119,7 +121,7 @@ def _base_change(adapter: Adapter) -> str | None:
 
 
 def _compare_layers(
-    a: Adapter, b: Adapter, unchanged: frozenset[str], files: Files
+    a: Adapter, b: Adapter, tolerance: float, unchanged: frozenset[str], files: Files
 ) -> tuple[list[Row], list[str]]:
     mine, yours = layers(a), layers(b)
     rows, wrong = [], []
@@ -136,7 +138,7 @@ def _compare_layers(
         elif one and other and one.scaling == other.scaling and _same_bytes(a, one, b, other, files):
             rows.append(Row(module, 0.0, 0.0))
         else:
-            rows.append(_delta_row(module, [(a, one), (b, other)], files))
+            rows.append(_delta_row(module, [(a, one), (b, other)], tolerance, files))
     return rows, wrong
 
 
@@ -168,17 +170,31 @@ def _identical(x: TensorInfo, y: TensorInfo, files: Files) -> bool:
         del left[:count], right[:count]
 
 
-def _delta_row(module: str, sides: list[tuple[Adapter, Layer | None]], files: Files) -> Row:
+def _delta_row(
+    module: str, sides: list[tuple[Adapter, Layer | None]], tolerance: float, files: Files
+) -> Row:
     found = [_factors(adapter, layer, files) for adapter, layer in sides if layer and layer.rank != 0]
     if not all(np.isfinite(array).all() for pair in found for array in pair):
         return Row(module, 1.0, float("inf"))
-    norms = [_product_norm(b, a) for b, a in found]
     if len(found) < 2:
-        return Row(module, max(norms, default=0.0), max(norms, default=0.0))
+        norm = _product_norm(*found[0]) if found else 0.0
+        return Row(module, norm, norm)
     (b1, a1), (b2, a2) = found
     if b1.shape[0] != b2.shape[0] or a1.shape[1] != a2.shape[1]:
         return Row(module, 1.0, float("inf"))
-    return Row(module, max(norms), _product_norm(np.hstack((b1, -b2)), np.vstack((a1, a2))))
+    norm = _product_norm(b1, a1) or _product_norm(b2, a2)
+    rank = max(b1.shape[1], b2.shape[1])
+    b1, b2 = (np.pad(b, ((0, 0), (0, rank - b.shape[1]))) if b.shape[1] < rank else b for b in (b1, b2))
+    a1, a2 = (np.pad(a, ((0, rank - a.shape[0]), (0, 0))) if a.shape[0] < rank else a for a in (a1, a2))
+    db, da = b1 - b2, a1 - a2
+    parts = [(b, a) for b, a in ((b1, da), (db, a2)) if b.any() and a.any()]
+    if not parts:
+        return Row(module, norm, 0.0)
+    left, right = np.hstack([b for b, _ in parts]), np.vstack([a for _, a in parts])
+    difference = _gram_norm(left, right)
+    if abs(difference - tolerance * norm) <= _DOUBT * sum(_norm(b) * _norm(a) for b, a in parts):
+        difference = _qr_norm(left, right)
+    return Row(module, norm, difference)
 
 
 def _factors(adapter: Adapter, layer: Layer, files: Files) -> tuple[Array, Array]:
@@ -197,8 +213,27 @@ def _factors(adapter: Adapter, layer: Layer, files: Files) -> tuple[Array, Array
     return b.reshape(b.shape[0], rank) * layer.scaling, a.reshape(rank, -1)
 
 
+_DOUBT = 2e-8
+"""The relative error of a norm from Gram matrices: the root of the rounding error of float64."""
+
+
+def _norm(matrix: Array) -> float:
+    return float(np.linalg.norm(matrix))
+
+
 def _product_norm(b: Array, a: Array) -> float:
-    """‖B A‖ without forming it: ‖R_B R_Aᵀ‖ of the QR decompositions of B and Aᵀ."""
+    """‖B A‖, by the Gram matrices where they are good for three digits."""
+    found = _gram_norm(b, a)
+    return found if found > 1e3 * _DOUBT * _norm(b) * _norm(a) else _qr_norm(b, a)
+
+
+def _gram_norm(b: Array, a: Array) -> float:
+    """‖B A‖ as the root of the sum over (BᵀB) · (A Aᵀ), elementwise."""
+    return math.sqrt(max(float(((b.T @ b) * (a @ a.T)).sum()), 0.0))
+
+
+def _qr_norm(b: Array, a: Array) -> float:
+    """‖B A‖ as ‖R_B R_Aᵀ‖ of the QR decompositions of B and Aᵀ."""
     if 0 in b.shape or 0 in a.shape:
         return 0.0
     left, right = (np.asarray(np.linalg.qr(matrix, mode="r")) for matrix in (b, a.T))
@@ -240,7 +275,7 @@ def _value_row(name: str, one: TensorInfo, other: TensorInfo, files: Files) -> R
     if one.shape != other.shape:
         return Row(name, 1.0, float("inf"))
     x, y = read(one, content(one, files)), read(other, content(other, files))
-    return Row(name, max(float(np.linalg.norm(x)), float(np.linalg.norm(y))), float(np.linalg.norm(x - y)))
+    return Row(name, _norm(x) or _norm(y), _norm(x - y))
 
 
 def proof(comparison: Comparison) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from .adapter import Adapter, AdapterError, FileRange, TensorInfo
+from .adapter import Adapter, AdapterError, Computed, FileRange, TensorInfo
 from .formats import safetensors
 from .loader import BIN, CONFIG, RECORD, SAFETENSORS, find, read_weights
-from .streams import CHUNK, Files, chunks
+from .streams import CHUNK, Files, chunks, content
 
 MAX_OTHER = 10_000_000  # bytes of a file that is carried along
 
@@ -79,11 +79,11 @@ def _fill(
         else:
             _write_bytes(os.path.join(stage, CONFIG), (json.dumps(adapter.config, indent=2) + "\n").encode())
         if adapter.format == "bin":
-            _write_bin(target, adapter.tensors)
+            computed = _write_bin(target, adapter.tensors)
         else:
-            _write_safetensors(target, adapter.tensors, _metadata(source))
+            computed = _write_safetensors(target, adapter.tensors, _metadata(source))
         written = {file: beside.submit(sha256, os.path.join(stage, file)) for file in (CONFIG, name)}
-        _read_back(target, adapter.tensors)
+        _read_back(target, adapter.tensors, computed)
         proved = prove(stage)
         left_out = _carry(stage, source, copy_all)
         before, after = ({file: sum_.result() for file, sum_ in of.items()} for of in (sums, written))
@@ -109,22 +109,27 @@ def _metadata(source: Adapter) -> dict[str, str]:
     return {"format": "pt", **found}
 
 
-def _write_safetensors(path: str, tensors: dict[str, TensorInfo], metadata: dict[str, str]) -> None:
+def _write_safetensors(path: str, tensors: dict[str, TensorInfo], metadata: dict[str, str]) -> dict[str, bytes]:
+    """Write, and give the digests of the tensors that were computed on the way: those are not computed again."""
     from safetensors import safe_open
 
     head, order = safetensors.header(tensors, metadata)
+    computed: dict[str, bytes] = {}
     with Files() as files, open(path, "wb") as file:
         file.write(head)
         for name in order:
             for piece in chunks(tensors[name], files):
                 file.write(piece)
+                if isinstance(tensors[name].source, Computed):  # in one piece
+                    computed[name] = hashlib.sha256(piece).digest()
         file.flush()
         os.fsync(file.fileno())
     with safe_open(path, framework="numpy"):
         pass  # it raises where safetensors' own reader would not take the file
+    return computed
 
 
-def _write_bin(path: str, tensors: dict[str, TensorInfo]) -> None:
+def _write_bin(path: str, tensors: dict[str, TensorInfo]) -> dict[str, bytes]:
     try:
         import torch
     except ImportError:
@@ -133,18 +138,22 @@ def _write_bin(path: str, tensors: dict[str, TensorInfo]) -> None:
 
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
         staged = os.path.join(folder, SAFETENSORS)
-        _write_safetensors(staged, tensors, {})
+        computed = _write_safetensors(staged, tensors, {})
         torch.save(load_file(staged), path)
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+    return computed
 
 
-def _read_back(path: str, tensors: dict[str, TensorInfo]) -> None:
+def _read_back(path: str, tensors: dict[str, TensorInfo], computed: dict[str, bytes]) -> None:
     """What is on the disk now has the same tensors, byte for byte, as what was to be written."""
     written = read_weights(path)
     same = {name: info[:2] for name, info in written.items()} == {name: info[:2] for name, info in tensors.items()}
     with Files() as files:
         for name in written if same else ():
+            if name in computed:
+                same = same and hashlib.sha256(content(written[name], files)).digest() == computed[name]
+                continue
             for piece, at in _offsets(chunks(tensors[name], files)):
                 source = written[name].source
                 assert isinstance(source, FileRange)  # noqa: S101 - a file just written has nothing else

@@ -177,11 +177,12 @@ def test_a_crash_leaves_nothing(run: Any, tmp_path: Path, monkeypatch: pytest.Mo
 
     copied = writer._write_safetensors
 
-    def damaged(path: str, *rest: Any) -> None:
-        copied(path, *rest)
+    def damaged(path: str, *rest: Any) -> dict[str, bytes]:
+        computed = copied(path, *rest)
         with open(path, "r+b") as file:
             file.seek(-1, 2)
             file.write(b"\x01")
+        return computed
 
     monkeypatch.setattr(writer, "_write_safetensors", damaged)
     (tmp_path / "out").mkdir()
