@@ -126,25 +126,29 @@ def _first(keys: Iterable[str], module: str, release: Release) -> str:
 def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> list[str]:
     """Modules that one would expect beside those given, that the config targets, and that are not there.
 
-    Layers whose names differ in numbers only are expected to have the same modules, and no number to be left out.
+    Layers whose names differ in numbers only are expected to have the same modules, and no number to be left out; so
+    are parts of one name ("attn") anywhere.
     """
     present = set(modules)
     leaves: dict[str, dict[str, None]] = {}
     parents: dict[str, dict[str, None]] = {}
+    numbers: dict[str, int] = {}
     for module in present:
         parent, _, leaf = module.rpartition(".")
+        kind = re.sub(r"(?:\.?\d+)+$", "", parent).rpartition(".")[2]
+        leaves.setdefault(kind, {})[leaf] = None
+        parents.setdefault(kind, {})[parent] = None
         match = _NUMBERED.match(parent)
         if match:
             shape = f"{match['before']}.#{match['after']}"
-            leaves.setdefault(shape, {})[leaf] = None
-            parents.setdefault(shape, {})[match["number"]] = None
+            numbers[shape] = max(numbers.get(shape, 0), int(match["number"]))
+            parents[kind].update({shape.replace("#", str(number), 1): None for number in range(numbers[shape])})
     missing = []
-    for shape, names in leaves.items():
-        before, after = shape.split(".#", 1)
-        for number in range(max(int(n) for n in parents[shape]) + 1):
-            for leaf in names:
-                name = f"{before}.{number}{after}.{leaf}"
-                if name not in present and targeted(config, name, release):
+    for kind, found in parents.items():
+        for parent in found:
+            for leaf in leaves[kind]:
+                name = f"{parent}.{leaf}"
+                if parent and name not in present and targeted(config, name, release):
                     missing.append(name)
     return missing
 

@@ -33,6 +33,9 @@ def fixed(run: Any, tmp_path: Path, *options: str) -> list[Path]:
     for name in ADAPTERS:
         if "prune" in options and "all-rank0" in name:
             continue
+        if {"peft==*", "peft==0.2.0"} & set(options) and "gpt2" in name:
+            assert run("fix", FIXTURES / name, tmp_path / name, *options).exit_code == 1  # 0.2 has no LoRA on Conv1D
+            continue
         result = run("fix", FIXTURES / name, tmp_path / name, *options)
         assert result.exit_code == 0, result.output
         folders.append(tmp_path / name)

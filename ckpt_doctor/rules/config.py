@@ -219,21 +219,26 @@ def bias_spelling(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findin
 
     0.7 and newer call the bias of an adapted module `.base_layer.bias`, older ones `.bias`.
     """
-    bias = (adapter.config or {}).get("bias", "none")
-    if bias not in ("all", "lora_only") or adapter.peft_type not in ("LORA", "ADALORA"):
+    config = adapter.config or {}
+    bias = config.get("bias", "none")
+    if adapter.peft_type not in ("LORA", "ADALORA") or config.get("target_modules") is None:
         return
-    named = {module_of(key) for key in adapter.tensors if key.endswith(".bias")}
-    new = {module for module in layers if module + ".base_layer.bias" in named}
-    old = {module for module in layers if module + ".bias" in named}
+    if bias not in ("all", "lora_only"):
+        return
+    named = {module_of(key) for key in adapter.tensors if key.endswith(".bias") and ".lora_" not in key}
+    new = {name.removesuffix(".base_layer.bias") for name in named if name.endswith(".base_layer.bias")}
+    old = {name.removesuffix(".bias") for name in named} - {name + ".base_layer" for name in new}
     missing = frozenset[str]()
     if adapter.base is not None and not new and not old and adapter.base.biases.isdisjoint(layers):
         return
-    if not new and not old:
+    if not new & layers.keys() and not old & layers.keys():
         if bias == "lora_only":
             missing = PEFT
     else:
+        # what is not adapted keeps the plain name of its bias in every release
+        wrapped = {m for m in new | old if m in layers or targeted(config, m, (0, 21))}
         missing |= peft("0.2", "0.6") if new - old else frozenset()
-        missing |= peft("0.7") if old - new else frozenset()
+        missing |= peft("0.7") if (old - new) & wrapped or (new - old) - wrapped else frozenset()
     if missing:
         keys = tuple(key for key in adapter.tensors if key.endswith(".bias"))
         lost = "no bias is in the file" if missing == PEFT else "the biases are named for one side of PEFT 0.7 only"
@@ -257,6 +262,8 @@ def layer_kind(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
         return
     rejected: dict[str, frozenset[str]] = {}
     misloaded = frozenset[str]()
+    if config.get("fan_in_fan_out") is True and layers:  # PEFT saves false for a Linear
+        rejected["a Conv1D (fan_in_fan_out)"] = peft("0.2", "0.2")
     dora = bool(config.get("use_dora"))
     for layer in layers.values():
         if "lora_embedding_A" in layer.factors or "lora_embedding_B" in layer.factors:
@@ -343,9 +350,10 @@ def without_layers(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
         yield Finding("CD316", "no-layers", WARNING, message, undecided_for=PEFT, needs="the base model")
     elif target is None and not config.get("target_parameters"):
         message = "target_modules is null: each release then looks the base model up in a table of its own"
+        none = PEFT if _of_transformers(adapter) is False else frozenset[str]()  # "Please specify `target_modules`"
         yield Finding(
-            "CD317", "default-targets", WARNING, message, (), ("target_modules",), undecided_for=PEFT,
-            needs="the base model",
+            "CD317", "default-targets", ERROR if none else WARNING, message, (), ("target_modules",), none,
+            undecided_for=PEFT - none, needs=None if none else "the base model",
         )  # fmt: skip
 
 

@@ -72,6 +72,21 @@ def _fits(adapter: Adapter, layer: Layer, rank: object) -> bool:
 
 
 @rule
+def ignored_exclusion(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """PEFT 0.5 and older ignore exclude_modules: what it excludes is adapted there, and left as initialised, which is
+    not zero for AdaLoRA (lora_E ~ N(0, 0.02) in 0.5) and with init_lora_weights false.
+    """
+    config = adapter.config or {}
+    if adapter.peft_type not in ("LORA", "ADALORA") or not config.get("exclude_modules"):
+        return
+    uninitialised = config.get("init_lora_weights") is False
+    wrong = peft("0.2", "0.5") if uninitialised else peft("0.5", "0.5") if adapter.peft_type == "ADALORA" else None
+    if wrong:
+        message = "exclude_modules is ignored, and what it excludes is left at random numbers"
+        yield Finding("CD319", "ignored-exclusion", NOTE, message, (), ("exclude_modules",), misloaded_by=wrong)
+
+
+@rule
 def reading(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     """Each release has its own way to match target_modules, rank_pattern and alpha_pattern (targets.py).
 
@@ -143,12 +158,23 @@ def _same(a: Reading, b: Reading) -> bool:
 
 def _missing(adapter: Adapter, layers: dict[str, Layer], meant: _Era) -> Iterator[Finding]:
     config = adapter.config or {}
+    keys = ("target_modules",)
     if adapter.base is None:
         missing = holes(layers, config, meant.release)
-        if missing:
+        doubt = _left_random(adapter)
+        if missing and doubt:
             message = f"the config targets {names(missing)}, for which there are no tensors"
-            keys = ("target_modules",)
-            yield Finding("CD312", "missing-layer", NOTE, message, (), keys, undecided_for=PEFT, needs="the base model")
+            yield Finding(
+                "CD312", "missing-layer", NOTE, message, (), keys, undecided_for=doubt, needs="the base model"
+            )
+        listed = config.get("target_modules")
+        longer = [module for module in layers if isinstance(listed, list) and module in listed and "." in module]
+        if longer and (adapter.peft_type == "ADALORA" or config.get("init_lora_weights") is False) and not missing:
+            message = "target_modules lists full names, which also match longer names that end with one"
+            doubt = _left_random(adapter)
+            yield Finding(
+                "CD312", "missing-layer", NOTE, message, (), keys, undecided_for=doubt, needs="the base model"
+            )
         return
     weights = adapter.base.weights
     if any(config.get(key) for key in ("layer_replication", "use_bdlora", "use_qalora", "target_parameters")):
@@ -164,11 +190,26 @@ def _missing(adapter: Adapter, layers: dict[str, Layer], meant: _Era) -> Iterato
                and targeted(config, module, meant.release)]  # fmt: skip
     if missing and str(config.get("target_modules")).lower() != "all-linear":
         message = f"the config targets {names(missing)} of the base model, for which there are no tensors"
-        yield Finding("CD312", "missing-layer", ERROR, message, (), ("target_modules",), misloaded_by=PEFT)
+        wrong = _left_random(adapter)
+        severity = ERROR if "peft==0.21.2" in wrong else NOTE
+        yield Finding("CD312", "missing-layer", severity, message, (), keys, misloaded_by=wrong)
     unfit = [m for m in layers if m in meant.hit and m in weights and not _has_size(adapter, layers[m], weights[m])]
     if unfit:
         message = f"the tensors of {names(unfit)} do not have the size of the base model's weights"
         yield Finding("CD321", "other-size", ERROR, message, keys_of(layers, unfit), rejected_by=PEFT)
+
+
+def _left_random(adapter: Adapter) -> frozenset[str]:
+    """The releases in which a layer without tensors is not what it was.
+
+    A LoRA layer was trained, or it would not be targeted. An AdaLoRA layer that neither the file nor its rank_pattern
+    has was pruned: 0.12 and newer leave it at zero, 0.5 – 0.11 at lora_E ~ N(0, 0.02), and with init_lora_weights
+    false it is uninitialised from 0.5 on (tuners/adalora/layer.py: reset_lora_parameters).
+    """
+    config = adapter.config or {}
+    if adapter.peft_type != "ADALORA" or not isinstance(config.get("rank_pattern"), dict):
+        return PEFT
+    return peft("0.5") if config.get("init_lora_weights") is False else peft("0.5", "0.11")
 
 
 def _has_size(adapter: Adapter, layer: Layer, weight: tuple[int, ...]) -> bool:
