@@ -138,6 +138,9 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
         kind = re.sub(r"(?:\.?\d+)+$", "", parent).rpartition(".")[2]
         leaves.setdefault(kind, {})[leaf] = None
         parents.setdefault(kind, {})[parent] = None
+        for place in re.finditer(r"\.\d+(?=\.)", module):  # the numbered layers that it lies in
+            layer = module[: place.end()]
+            parents.setdefault(re.sub(r"(?:\.?\d+)+$", "", layer).rpartition(".")[2], {})[layer] = None
         match = _NUMBERED.match(parent)
         if match:
             shape = f"{match['before']}.#{match['after']}"
@@ -146,7 +149,7 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
     missing = []
     for kind, found in parents.items():
         for parent in found:
-            for leaf in leaves[kind]:
+            for leaf in leaves.get(kind, ()):
                 name = f"{parent}.{leaf}"
                 if parent and name not in present and targeted(config, name, release):
                     missing.append(name)

@@ -85,7 +85,7 @@ SEEN = {
     "alpha pattern": (ALL, {"alpha_pattern": {"q_proj": 32}}, "amma"),
     "DoRA": (ALL, {"use_dora": True}, "rrum"),
     "bias": (ALL, {"bias": "all"}, "raaa"),
-    "modules to save": (ALL, {"modules_to_save": ["lm_head"]}, "raaa"),
+    "modules to save, without them": (ALL, {"modules_to_save": ["lm_head"]}, "raar"),
     "pissa": (ALL, {"init_lora_weights": "pissa", "peft_version": "0.21.2"}, "rmma"),
     "aLoRA": (ALL, {"alora_invocation_tokens": [1], "peft_version": "0.21.2"}, "rmma"),
     "a regex": (ALL, {"target_modules": ".*_proj"}, "araa"),

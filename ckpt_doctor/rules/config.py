@@ -113,6 +113,9 @@ def impossible_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fin
     for key in wrong:
         message = f"{key} is {json.dumps(config[key])[:40]}, with which no release builds the model"
         yield Finding("CD306", "impossible-value", ERROR, message, (), (key,), PEFT)
+    for key in ("rank_pattern", "alpha_pattern"):
+        if adapter.peft_type == "LORA" and not isinstance(config.get(key, {}), (dict, type(None))):
+            yield Finding("CD306", "impossible-value", ERROR, f"{key} is not an object", (), (key,), peft("0.6"))
     nulls = {"rank_pattern": peft("0.6"), "alpha_pattern": peft("0.6"), "loftq_config": peft("0.7", "0.18")}
     for key, rejected in nulls.items():
         if key in config and config[key] is None and (key == "loftq_config" or adapter.peft_type == "LORA"):
@@ -357,6 +360,33 @@ def without_layers(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
         )  # fmt: skip
 
 
+@rule
+def missing_parts(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """modules_to_save or trainable tokens that the file has no tensors for: a KeyError from 0.15 on
+    (utils/save_and_load.py: set_peft_model_state_dict), if the base model has such a module.
+    """
+    config = adapter.config or {}
+    if adapter.peft_type not in ("LORA", "ADALORA") or not adapter.tensors:
+        return
+    if config.get("trainable_token_indices") and not any("trainable_tokens" in key for key in adapter.tensors):
+        message = "trainable_token_indices is set, and the file has no such tensors"
+        yield Finding("CD323", "missing-saved", ERROR, message, (), ("trainable_token_indices",), peft("0.15"))
+    saved = config.get("modules_to_save")
+    names = [name for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
+    lost = [name for name in names if not any(f".{name}." in f".{key}" for key in adapter.tensors)]
+    if adapter.base is not None:
+        have = (*adapter.base.weights, *adapter.base.biases)
+        lost = [name for name in lost if any(module == name or module.endswith(f".{name}") for module in have)]
+    if lost:
+        known = adapter.base is not None
+        message = f"modules_to_save names {lost[0]}, which the file has no tensors for"
+        yield Finding(
+            "CD323", "missing-saved", ERROR if known else WARNING, message, (), ("modules_to_save",),
+            peft("0.15") if known else frozenset(), undecided_for=PEFT - peft("0.15") if known else PEFT,
+            needs="what the module was" if known else "the base model",
+        )  # fmt: skip
+
+
 UNPROVEN = ("target_parameters", "use_qalora", "kasa_config", "monteclora_config", "velora_config", "arrow_config")
 """Options whose tensors or arithmetic changed between releases, or hang on the base model."""
 
@@ -369,6 +399,9 @@ def unproven_option(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Find
     config = adapter.config or {}
     if adapter.peft_type not in ("LORA", "ADALORA"):
         return
+    if config.get("layer_replication") and _of_transformers(adapter) is False:
+        message = "layer_replication is set, which works on a few transformers models only"
+        yield Finding("CD318", "unproven-option", ERROR, message, (), ("layer_replication",), peft("0.10"))
     for key in UNPROVEN:
         if config.get(key):
             known = knows(adapter.peft_type, key)

@@ -98,12 +98,17 @@ def reading(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     if adapter.peft_type not in ("LORA", "ADALORA") or not layers or config.get("target_modules") is None:
         return
     eras = _eras(adapter, layers)
+    # a module that holds layers cannot be adapted itself: "Target module … is not supported"
+    unsupported = {".".join(parts[:n]) for parts in (m.split(".") for m in layers) for n in range(1, len(parts))}
+    unsupported -= layers.keys()
     if adapter.base is not None:
-        unsupported = adapter.base.containers | {m for m, shape in adapter.base.weights.items() if len(shape) < 2}
+        unsupported |= adapter.base.containers
+        unsupported |= {m for m, shape in adapter.base.weights.items() if len(shape) < 2}
+    if unsupported and str(config["target_modules"]).lower() != "all-linear":
         for era in eras:
             hit = [module for module in unsupported if targeted(config, module, era.release)]
-            if hit and str(config["target_modules"]).lower() != "all-linear":
-                message = f"target_modules names {names(sorted(hit))} of the base model, which cannot be adapted"
+            if hit:
+                message = f"target_modules names {names(sorted(hit))}, which holds layers and cannot be adapted itself"
                 yield Finding("CD322", "unsupported-target", NOTE, message, (), ("target_modules",), era.ids)
     untargeted = [era for era in eras if not era.hit]
     if untargeted:
@@ -124,6 +129,7 @@ def reading(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     saved = savers(adapter)
     meant = next((era for era in reversed(whole) if saved & era.ids), whole[-1])
     yield from _otherwise(adapter, layers, whole, meant)
+    yield from _untargeted(layers, config, meant)
     yield from _missing(adapter, layers, meant)
 
 
@@ -148,6 +154,20 @@ def _otherwise(adapter: Adapter, layers: dict[str, Layer], whole: list[_Era], me
             told_by = ("alpha_pattern", "rank_pattern", "use_rslora")
             keys = tuple(key for key in told_by if (adapter.config or {}).get(key))
             yield Finding("CD311", kind, severity, message, keys_of(layers, where), keys, misloaded_by=ids)
+
+
+def _untargeted(layers: dict[str, Layer], config: dict[str, object], meant: _Era) -> Iterator[Finding]:
+    """Tensors that no release looks at: a single stray module means nothing, but PEFT never saves many of a kind."""
+    ignored = [module for module in layers if module not in meant.hit]
+    ends = [module.rpartition(".")[2] for module in ignored]
+    target = config.get("target_modules")
+    filtered = isinstance(target, list) and any(end in target for end in ends)
+    if ignored and (filtered or max(map(ends.count, ends)) > 1):
+        message = f"the config does not target {names(ignored)}, which have tensors: the config or the file was changed"
+        yield Finding(
+            "CD324", "untargeted-layers", WARNING, message, keys_of(layers, ignored), ("target_modules",),
+            undecided_for=PEFT, needs="whether these layers were meant",
+        )  # fmt: skip
 
 
 def _same(a: Reading, b: Reading) -> bool:

@@ -52,11 +52,26 @@ def missing_factor(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
     whole = FACTORS.get(adapter.peft_type or "")
     if not whole:
         return
-    wrong = [module for module, layer in layers.items() if set(layer.factors) not in whole]
+    stray = {"lora_E"} if adapter.peft_type == "LORA" else set()  # ignored
+    wrong = [module for module, layer in layers.items() if set(layer.factors) - stray not in whole]
     if wrong:
         keys = tuple(key for module in wrong for key in layers[module].factors.values())
         message = f"{len(wrong)} layers lack a factor ({wrong[0]}): it stays as it was initialised"
         yield Finding("CD403", "missing-factor", ERROR, message, keys, misloaded_by=PEFT)
+
+
+@rule
+def weight_suffix(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """LoRA's factors are modules with a `.weight`, an Embedding's and AdaLoRA's are bare; others are ignored."""
+    if adapter.peft_type not in ("LORA", "ADALORA"):
+        return
+    wrong = [
+        key for layer in layers.values() for name, key in layer.factors.items()
+        if key.endswith(".weight") is not (adapter.peft_type == "LORA" and name in ("lora_A", "lora_B"))
+    ]  # fmt: skip
+    if wrong and not (adapter.peft_type == "LORA" and all(".lora_E" in key for key in wrong)):
+        message = f"{len(wrong)} keys do not end as PEFT names them ({wrong[0]}): they are ignored in silence"
+        yield Finding("CD407", "weight-suffix", ERROR, message, tuple(wrong), misloaded_by=PEFT)
 
 
 @rule
