@@ -170,9 +170,7 @@ def _identical(x: TensorInfo, y: TensorInfo, files: Files) -> bool:
         del left[:count], right[:count]
 
 
-def _delta_row(
-    module: str, sides: list[tuple[Adapter, Layer | None]], tolerance: float, files: Files
-) -> Row:
+def _delta_row(module: str, sides: list[tuple[Adapter, Layer | None]], tolerance: float, files: Files) -> Row:
     found = [_factors(adapter, layer, files) for adapter, layer in sides if layer and layer.rank != 0]
     if not all(np.isfinite(array).all() for pair in found for array in pair):
         return Row(module, 1.0, float("inf"))
@@ -240,9 +238,7 @@ def _qr_norm(b: Array, a: Array) -> float:
     return float(np.linalg.norm(left @ right.T))
 
 
-def _compare_others(
-    a: Adapter, b: Adapter, unchanged: frozenset[str], files: Files
-) -> tuple[list[Row], list[str]]:
+def _compare_others(a: Adapter, b: Adapter, unchanged: frozenset[str], files: Files) -> tuple[list[Row], list[str]]:
     """The rows of all tensors that are no factor, and the names of those that are in one adapter only."""
     mine, yours = _others(a), _others(b)
     rows = []
@@ -289,4 +285,3 @@ def proof(comparison: Comparison) -> dict[str, Any]:
         "where": worst.name if worst and worst.difference else None,
         "modules": {row.name: [row.difference, row.relative] for row in comparison.layers},
     }
-

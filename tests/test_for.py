@@ -75,7 +75,9 @@ CONVERTED = {
     "rslora": ({"use_rslora": True}, "peft==0.6.2", {"use_rslora"}),
     "regex and exclude": ({"exclude_modules": ["head"]}, "peft==0.9.0", {"exclude_modules"}),
     "patterns read apart": (
-        {"rank_pattern": {"q": 4}, "alpha_pattern": {"blocks.0.q": 16}}, "peft==0.9.0", {"alpha_pattern"},
+        {"rank_pattern": {"q": 4}, "alpha_pattern": {"blocks.0.q": 16}},
+        "peft==0.9.0",
+        {"alpha_pattern"},
     ),
     "pattern for none": ({"alpha_pattern": {"q": 16}}, "peft==0.5.0", {"alpha_pattern"}),
     "task of tomorrow": ({"task_type": "TELEPATHY"}, "peft==0.21.2", {"task_type"}),

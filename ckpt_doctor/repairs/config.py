@@ -125,4 +125,3 @@ def both_bias_spellings(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     if tensors.keys() == adapter.tensors.keys():
         raise Refused("the file has no bias to spell both ways")
     return adapter._replace(tensors=tensors)
-
