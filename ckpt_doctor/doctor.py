@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RANK_ZERO = ("pad", "prune")
 PORTABLE = frozenset({"CD201", "CD203", "CD305"})
 """What the form for servers is rid of in any case, so that old PEFT releases take it as well."""
+COMMON_TASKS = (None, "CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
+"""Tasks that every release takes, so that no rule has to be asked."""
 UNSEEN = "CD690"
 """A server and no base model: the doubt that is left to whoever gives none; a fix says so, and goes ahead."""
 _ORDER = {"accepts": 0, "unknown": 1, "rejects": 2, "misloads": 3}
@@ -54,6 +56,9 @@ class Plan(NamedTuple):
 
 def judge(adapter: Adapter, asked: frozenset[str] | None = None) -> tuple[Finding, ...]:
     """All findings of an adapter; about servers only where one is asked for."""
+    config = adapter.config or {}
+    if config.get("peft_type") not in ("LORA", "ADALORA") or config.get("task_type") not in COMMON_TASKS:
+        from .rules import methods  # noqa: F401 - importing the rules declares them
     found = layers(adapter)
     findings = tuple(finding for rule in RULES for finding in rule(adapter, found))
     if not asked or not asked & SERVERS:
@@ -95,7 +100,8 @@ def scan(
     `max_rank` the limit of the server.
     """
     try:
-        adapter = load(folder)._replace(loaded_as=loaded_as, base=base, max_rank=max_rank)
+        adapter = load(folder)
+        adapter = adapter._replace(loaded_as=loaded_as, base=base, max_rank=max_rank, savers=savers(adapter))
         findings = judge(adapter, asked)
         report = Report(folder, None, adapter, layers(adapter), findings, (asked or frozenset()) & SERVERS)
         if any(f.severity == ERROR or f.code == "CD201" or (asked and hits(f, asked)) for f in findings):
@@ -208,9 +214,7 @@ def written_as(adapter: Adapter, weights: str) -> Adapter:
     return adapter._replace(format=kind, weights=(name,) if adapter.weights else (), files=files)
 
 
-def fix(
-    the_plan: Plan, out: str, *, force: bool = False, copy_all: bool = False, tolerance: float = 1e-6
-) -> Written:
+def fix(the_plan: Plan, out: str, *, force: bool = False, copy_all: bool = False, tolerance: float = 1e-6) -> Written:
     """Write a plan's adapter to `out`: read back, and proved to compute the same, before it takes its place.
 
     Raises AdapterError.

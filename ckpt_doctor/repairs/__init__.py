@@ -48,6 +48,8 @@ def with_config(adapter: Adapter, **values: Any) -> Adapter:
 
 def forms(adapter: Adapter, *, training: bool, to_lora: bool) -> Iterator[tuple[str, Adapter]]:
     """Forms that were asked for by name, each with a title. Raises NotExactError where one cannot be made."""
+    if not training and not to_lora:
+        return
     from ..layers import layers
     from . import lora, rank
 
@@ -69,6 +71,8 @@ def forms(adapter: Adapter, *, training: bool, to_lora: bool) -> Iterator[tuple[
 
 def sizes(adapter: Adapter, *, trim: bool, dtype: str | None) -> Iterator[tuple[str, Adapter]]:
     """Smaller or larger factors that were asked for, after all repairs."""
+    if not trim and dtype is None:
+        return
     from ..layers import layers
     from . import lora
 
@@ -85,7 +89,7 @@ def sizes(adapter: Adapter, *, trim: bool, dtype: str | None) -> Iterator[tuple[
 
 def all_of(rank_zero: str, *, explicit: bool, training: bool = False, serving: bool = False) -> list[Repair]:
     """The repairs in the order in which they are tried; `explicit` adds those that only an asked runtime justifies."""
-    from . import config, keys, lora, rank
+    from . import config, rank
 
     prune = rank_zero == "prune"
     title = "prune rank-0 layers" if prune else "pad rank-0 layers with zeros"
@@ -98,6 +102,8 @@ def all_of(rank_zero: str, *, explicit: bool, training: bool = False, serving: b
     ]
     if not explicit:
         return found
+    from . import keys, lora
+
     if serving:
         from . import servers
 

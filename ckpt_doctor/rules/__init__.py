@@ -1,5 +1,8 @@
-"""One function a rule, one file a family. Importing this package declares them all."""
+"""One function a rule, one file a family. Importing this package declares those that every adapter needs.
 
-from . import config, files, keys, methods, rank, reading, tensors
+`methods.py` and `servers.py` are imported where an adapter or a user asks for them (`doctor.judge`).
+"""
 
-__all__ = ["config", "files", "keys", "methods", "rank", "reading", "tensors"]
+from . import config, files, keys, rank, reading, tensors
+
+__all__ = ["config", "files", "keys", "rank", "reading", "tensors"]
