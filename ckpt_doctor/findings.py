@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from .adapter import Adapter
 from .layers import Layer
-from .runtimes import PEFT
+from .runtimes import PEFT, SERVERS, order
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (NOTE, WARNING, ERROR)
+NEVER = "never"
+"""For `Report.fail_on`: nothing fails."""
 
 
 class Finding(NamedTuple):
@@ -32,7 +34,9 @@ class Finding(NamedTuple):
 class Report(NamedTuple):
     """All that is known of one adapter; `error` is set, and nothing else, where it could not be examined.
 
-    `servers` are the ids of those that were asked for, the only ones that are judged.
+    `asked` are the ids of the runtimes that matter, None where none was named. `passed` are the findings that a
+    choice or a baseline lets pass: they are not told and fail nothing, and still decide the verdicts. `fail_on` is the
+    least severity that fails, or "never".
     """
 
     path: str
@@ -40,7 +44,35 @@ class Report(NamedTuple):
     adapter: Adapter | None = None
     layers: dict[str, Layer] = {}  # noqa: RUF012 - never changed
     findings: tuple[Finding, ...] = ()
-    servers: frozenset[str] = frozenset()
+    asked: frozenset[str] | None = None
+    passed: frozenset[Finding] = frozenset()
+    fail_on: str = ERROR
+
+    @property
+    def servers(self) -> frozenset[str]:
+        """The ids of the servers that were asked for, the only ones that are judged."""
+        return (self.asked or frozenset()) & SERVERS
+
+    @property
+    def told(self) -> tuple[Finding, ...]:
+        """The findings that a reader is shown, most severe first."""
+        shown = [finding for finding in self.findings if finding not in self.passed]
+        return tuple(sorted(shown, key=lambda finding: -SEVERITIES.index(finding.severity)))
+
+    @property
+    def failing(self) -> tuple[Finding, ...]:
+        """The findings at or above `fail_on`."""
+        if self.fail_on == NEVER:
+            return ()
+        least = SEVERITIES.index(self.fail_on)
+        return tuple(finding for finding in self.told if SEVERITIES.index(finding.severity) >= least)
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Runtime id → accepts, rejects, misloads or unknown: every PEFT release, then the servers asked for."""
+        if self.adapter is None:
+            return {}
+        return {id_: verdict(id_, self.findings) for id_ in order(PEFT | self.servers)}
 
 
 Rule = Callable[[Adapter, dict[str, Layer]], Iterable[Finding]]
@@ -78,3 +110,20 @@ def undecided(findings: Iterable[Finding]) -> frozenset[str]:
     """The PEFT releases for which nothing was found but a doubt."""
     told = list(findings)
     return frozenset(id_ for id_ in PEFT if verdict(id_, told) == "unknown")
+
+
+def fingerprints(place: str, findings: Iterable[Finding]) -> dict[Finding, str]:
+    """A name for each finding of the adapter at `place` that outlives changes of its message: hex, 32 digits.
+
+    Made from the code, the place, the tensors and the config keys; and a count, where that is the same twice.
+    """
+    from hashlib import sha256
+
+    found: dict[Finding, str] = {}
+    counts: dict[tuple[object, ...], int] = {}
+    for finding in findings:
+        identity = (finding.code, place, *sorted(finding.tensors), None, *sorted(finding.config_keys))
+        if finding not in found:
+            counts[identity] = counts.get(identity, 0) + 1
+            found[finding] = sha256(repr((*identity, counts[identity])).encode()).hexdigest()[:32]
+    return found

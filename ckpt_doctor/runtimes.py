@@ -62,12 +62,7 @@ def parse(spec: str) -> frozenset[str]:
     """
     text = spec.strip().lower().replace(" ", "")
     if text == "installed":
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            text = f"peft=={version('peft')}"
-        except PackageNotFoundError:
-            raise UnknownRuntimeError("no PEFT is installed here: name a release, as peft==0.9.0") from None
+        text = f"peft=={installed()}"
     if text == "servers":
         return frozenset(RAN.values())
     if text in (*RAN, *READ):
@@ -95,8 +90,30 @@ def parse(spec: str) -> frozenset[str]:
     return ids
 
 
-def ranges(ids: Iterable[str]) -> str:
-    """For people: `PEFT 0.5.0 – 0.7.1, 0.10.0 – 0.21.2, vllm 0.33.0`; "nothing" for none."""
+def installed() -> str:
+    """The release of the PEFT that a program here would import, known or not. Raises UnknownRuntimeError for none."""
+    import sys
+    from importlib.metadata import PackageNotFoundError, version
+    from importlib.util import find_spec
+
+    imported = getattr(sys.modules.get("peft"), "__version__", None)
+    if imported:
+        return str(imported)
+    try:
+        if find_spec("peft"):
+            return version("peft")
+    except PackageNotFoundError:
+        pass
+    raise UnknownRuntimeError("no PEFT is installed here: name a release, as peft==0.9.0")
+
+
+def ids(specs: str | Iterable[str]) -> frozenset[str]:
+    """The ids that one or several specifiers name together. Raises UnknownRuntimeError."""
+    return frozenset().union(*(parse(spec) for spec in ([specs] if isinstance(specs, str) else specs)))
+
+
+def _spans(ids: Iterable[str]) -> list[list[str]]:
+    """The runs of PEFT's releases among ids, each as its first and last release, or the only one."""
     wanted = set(ids)
     spans: list[list[str]] = []
     previous = -2
@@ -108,6 +125,23 @@ def ranges(ids: Iterable[str]) -> str:
             else:
                 spans.append([release])
             previous = index
+    return spans
+
+
+def specs(ids: Iterable[str]) -> list[str]:
+    """Specifiers that name just these ids: `peft>=0.6.0,<=0.9.0`, `peft==0.21.2`, `vllm`."""
+    wanted = set(ids)
+    if wanted >= PEFT:
+        found = ["peft==*"]
+    else:
+        found = [f"peft>={s[0]},<={s[1]}" if len(s) > 1 else f"peft=={s[0]}" for s in _spans(wanted)]
+    return found + [name for name, id_ in {**RAN, **READ}.items() if id_ in wanted]
+
+
+def ranges(ids: Iterable[str]) -> str:
+    """For people: `PEFT 0.5.0 – 0.7.1, 0.10.0 – 0.21.2, vllm 0.33.0`; "no PEFT release" for none."""
+    wanted = set(ids)
+    spans = _spans(wanted)
     parts = ["PEFT " + ", ".join(" – ".join(span) for span in spans)] if spans else []
     for id_ in (*RAN.values(), *READ.values()):
         if id_ in wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from conftest import FIXTURES
 from test_fix import fixed, load
 
-from ckpt_doctor.runtimes import PEFT, UnknownRuntimeError, parse, ranges
+from ckpt_doctor.runtimes import PEFT, UnknownRuntimeError, ids, parse, ranges, specs
 
 
 def edited(name: str, to: Path, **values: Any) -> Path:
@@ -35,6 +36,22 @@ def edited(name: str, to: Path, **values: Any) -> Path:
 )
 def test_a_specifier_names_releases(spec: str, names: str) -> None:
     assert ranges(parse(spec)) == names
+
+
+@pytest.mark.parametrize("spec", ["peft==*", "peft==0.9.0", "peft>=0.6,<0.8", "vllm", "servers", "tgi"])
+def test_ids_have_specifiers_that_name_just_them(spec: str) -> None:
+    assert ids(specs(parse(spec))) == parse(spec)
+
+
+def test_the_command_that_is_proposed_reaches_what_was_asked_for(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    said = run("scan", "a", "--for", "peft>=0.6,<0.10").output
+    command = shlex.split(said.partition("or repair it: ckpt-doctor ")[2].splitlines()[0])
+    assert run(*command).exit_code == 0
+    assert run("scan", "a-fixed", "--for", "peft>=0.6,<0.10").exit_code == 0
 
 
 def test_all_releases() -> None:

@@ -1,1 +1,28 @@
-"""One module a format: reports → text."""
+"""One module a format: reports → text. A format is added by a module with a function `scan`, and its name here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from typing import NamedTuple
+
+from ..findings import Report
+
+FORMATS = ("table", "json", "jsonl", "sarif", "junit", "github", "markdown")
+
+
+class Style(NamedTuple):
+    """How the table for a person looks: columns of the terminal (None: lines are not wrapped), how much is told
+    (-1 only what fails, 0, 1 everything), and whether the rank of every layer is printed.
+    """
+
+    width: int | None = None
+    level: int = 0
+    layers: bool = False
+
+
+def scan(format_: str, reports: Iterable[Report], style: Style) -> Iterator[str]:
+    """The text of a scan, in pieces that each end a line; `table` and `jsonl` give each report as it comes."""
+    module = import_module(f".{format_}", __name__)
+    found: Iterator[str] = module.scan(reports, style) if format_ == "table" else module.scan(reports)
+    return found

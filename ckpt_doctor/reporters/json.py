@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..doctor import Plan, saved_by
-from ..findings import Finding, Report, accepted, verdict
-from ..runtimes import PEFT, READ, order
+from ..findings import Finding, Report, accepted
+from ..runtimes import READ, order
 
 if TYPE_CHECKING:
     from ..writer import Written
@@ -17,15 +17,19 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
+def head() -> dict[str, Any]:
+    """What every document begins with: the schema's version and the tool."""
+    return {"schema_version": SCHEMA_VERSION, "tool": {"name": "ckpt-doctor", "version": __version__}}
+
+
 def dump(body: dict[str, Any]) -> str:
     """A JSON document with the schema's version and the tool."""
-    head = {"schema_version": SCHEMA_VERSION, "tool": {"name": "ckpt-doctor", "version": __version__}}
-    return json.dumps({**head, **body}, indent=2, ensure_ascii=False)
+    return json.dumps({**head(), **body}, indent=2, ensure_ascii=False)
 
 
-def scan(reports: Iterable[Report]) -> str:
-    """The document of a scan."""
-    return dump({"reports": [report_object(report) for report in reports]})
+def scan(reports: Iterable[Report]) -> Iterator[str]:
+    """The document of a scan, in one piece."""
+    yield dump({"reports": [report_object(report) for report in reports]})
 
 
 def report_object(report: Report) -> dict[str, Any]:
@@ -40,8 +44,8 @@ def report_object(report: Report) -> dict[str, Any]:
             {"module": layer.module, "rank": layer.rank, "alpha": layer.alpha, "scaling": layer.scaling}
             for layer in report.layers.values()
         ],
-        "findings": [finding_object(finding) for finding in report.findings],
-        "verdicts": {id_: verdict(id_, report.findings) for id_ in order(PEFT | report.servers)} if adapter else {},
+        "findings": [finding_object(finding) for finding in report.told],
+        "verdicts": report.verdicts,
         "read_not_run": order(report.servers & set(READ.values())),
     }
 
@@ -68,6 +72,7 @@ def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: 
         "refused": [{"title": step.title, "codes": list(step.codes), "reason": step.reason} for step in plan.refused],
         "changes": changes(plan),
         "left_out": list(written.left_out) if written else [],
+        "backups": list(written.backups) if written else [],
         "proof": written.proof if written else None,
         "remaining": [finding_object(finding) for finding in plan.findings],
         "accepted_before": order(accepted(plan.before.findings)),

@@ -1,0 +1,125 @@
+"""Markdown for a comment on a pull request, or the summary of a step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from ..findings import NOTE, SEVERITIES, Report
+from ..runtimes import ranges
+from .text import clean
+from .wording import LONGEST, cannot_be_fixed, cut, fix_command, load_with, result, sentence
+
+MOST = 60_000
+"""Characters in all; GitHub takes 65,536."""
+MOST_ROWS = 30_000
+"""Characters of the table."""
+MOST_FINDINGS = 20
+"""Findings of an adapter."""
+LONGEST_NAME = 200
+
+_SAFE = re.compile(
+    r"""["'(]*(?:[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:[.,]\d+)*)[)"',;:.?…]*|[–—≥≤=+…]""",
+)
+"""Words that neither Markdown nor GitHub reads as anything but words."""
+
+
+def code(text: str) -> str:
+    """A text as a code span, in which nothing is markup, a mention or a link."""
+    text = clean(text)
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    pad = " " if text[:1] in ("", "`", " ") or text[-1:] in ("`", " ") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def words(text: str) -> str:
+    """A sentence, with everything in code spans that could be read as more than a word."""
+    return " ".join(word if _SAFE.fullmatch(word) else _marked(word) for word in clean(text).split(" "))
+
+
+def _marked(word: str) -> str:
+    """A word in a code span, punctuation around it left outside."""
+    inner = word.lstrip("(").rstrip(",;:.)")
+    return word.replace(inner, code(cut(inner, LONGEST_NAME)), 1) if inner else word
+
+
+def row(cells: Iterable[str]) -> str:
+    """A row of a table."""
+    escaped = (cell.replace("|", r"\|") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+def scan(reports: Iterable[Report]) -> Iterator[str]:
+    """The result, a table of adapters, and what to do about those with an error or a warning; the gravest first.
+
+    Ends before GitHub's limit for a comment, and says what is left out.
+    """
+    kept = sorted(reports, key=_gravity)
+    head = [
+        f"## ckpt-doctor: {result(kept)}",
+        "",
+        row(("adapter", "method", "worst", "accepted by")),
+        row(("---",) * 4),
+    ]
+    yield from head
+    size = sum(map(len, head))
+    for at, report in enumerate(kept):
+        line = _row(report)
+        size += len(line) + 1
+        if size > MOST_ROWS:
+            yield ""
+            yield f"{len(kept) - at} more adapters are not in the table."
+            break
+        yield line
+    told = [report for report in kept if _worst(report) > SEVERITIES.index(NOTE)]
+    for at, report in enumerate(told):
+        section = list(_section(report))
+        size += sum(len(line) + 1 for line in section)
+        if size > MOST:
+            yield ""
+            yield f"What was found in {len(told) - at} more adapters is left out."
+            break
+        yield from section
+    notes = sum(finding.severity == NOTE for report in kept for finding in report.told)
+    if notes:
+        yield ""
+        yield f"{notes} notes are not shown."
+
+
+def _worst(report: Report) -> int:
+    """The place of the gravest finding in SEVERITIES, that of an error that kept it from being examined above all."""
+    return len(SEVERITIES) if report.error else max((SEVERITIES.index(f.severity) for f in report.told), default=-1)
+
+
+def _gravity(report: Report) -> tuple[bool, int]:
+    return not (report.error or report.failing), -_worst(report)
+
+
+def _row(report: Report) -> str:
+    path = code(cut(report.path, LONGEST_NAME))
+    if report.error or report.adapter is None:
+        return row((path, "", "**not examined**", ""))
+    worst = SEVERITIES[_worst(report)] if report.told else "–"
+    takes = ranges(id_ for id_, verdict in report.verdicts.items() if verdict == "accepts")
+    method = words(cut(report.adapter.peft_type or "unknown", LONGEST_NAME))
+    return row((path, method, f"**{worst}**" if report.failing else worst, words(takes)))
+
+
+def _section(report: Report) -> Iterator[str]:
+    yield ""
+    yield f"### {code(cut(report.path, LONGEST_NAME))}"
+    yield ""
+    if report.error:
+        yield f"- could not be examined: {words(cut(report.error, LONGEST))}"
+        return
+    grave = [finding for finding in report.told if finding.severity != NOTE]
+    for finding in grave[:MOST_FINDINGS]:
+        yield f"- **{finding.severity}** {finding.code} {finding.name}: {words(sentence(finding))}"
+    if len(grave) > MOST_FINDINGS:
+        yield f"- {len(grave) - MOST_FINDINGS} more"
+    command = fix_command(report)
+    yield f"- {words(load_with(report))}"
+    if command:
+        yield f"- or repair it: {code(command)}"
+    elif cannot_be_fixed(report):
+        yield "- ckpt-doctor cannot repair it without changing what it computes"

@@ -1,0 +1,88 @@
+"""What is said of a finding and of an adapter, for formats that want sentences."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator
+
+from ..findings import ERROR, Finding, Report, accepted
+from ..runtimes import ranges, since, specs
+from .text import clean
+
+LONGEST = 500
+"""Characters of a message; what a rule says is shorter, but names from a file may be of any length."""
+
+
+def cut(text: str, longest: int) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def outcomes(finding: Finding) -> Iterator[str]:
+    """Which runtimes a finding stops or leaves undecided, a phrase for each outcome."""
+    said = (
+        ("rejected by", finding.rejected_by),
+        ("misloaded by", finding.misloaded_by),
+        ("undecided for", finding.undecided_for),
+    )
+    for how, ids in said:
+        if ids:
+            needs = f" (needs {finding.needs})" if how == "undecided for" and finding.needs else ""
+            yield f"{how} {ranges(ids)}{needs}"
+
+
+def sentence(finding: Finding) -> str:
+    """A finding on one line, without its code: what is wrong, whom it stops, and whether a fix repairs it."""
+    repair = ("ckpt-doctor fix repairs it",) if finding.fixable else ()
+    return clean("; ".join((cut(finding.message, LONGEST), *outcomes(finding), *repair)))
+
+
+class Tally:
+    """How many adapters there are, how many of them fail, and how many could not be examined."""
+
+    def __init__(self) -> None:
+        self.adapters = self.failing = self.unread = 0
+
+    def add(self, report: Report) -> None:
+        """Count one more."""
+        self.adapters += 1
+        self.failing += bool(report.failing)
+        self.unread += bool(report.error)
+
+    def __str__(self) -> str:
+        some = f"{self.failing} of {self.adapters} adapters fail"
+        said = some if self.failing else f"none of {self.adapters} adapters fails"
+        return said + (f", {self.unread} could not be examined" if self.unread else "")
+
+
+def result(reports: Iterable[Report]) -> str:
+    """The tally of reports."""
+    tally = Tally()
+    for report in reports:
+        tally.add(report)
+    return str(tally)
+
+
+def load_with(report: Report) -> str:
+    """From which PEFT release on the adapter loads as it is."""
+    first = since(accepted(report.findings))
+    return f"load it with PEFT ≥ {first}" if first else "no recent PEFT takes it as it is"
+
+
+def fix_command(report: Report) -> str | None:
+    """The command that repairs the adapter; None where none of what is told can be, or a line cannot hold its path."""
+    if not any(finding.fixable for finding in report.told) or clean(report.path) != report.path:
+        return None
+    path = f"./{report.path}" if report.path.startswith("-") else report.path
+    out = path.rstrip("/")
+    if os.path.basename(out) in ("", os.curdir, os.pardir):
+        out = os.path.abspath(out)
+    asked = "".join(f" --for {shlex.quote(spec)}" for spec in specs(report.asked or ()))
+    return f"ckpt-doctor fix {shlex.quote(path)} {shlex.quote(out + '-fixed')}{asked}"
+
+
+def cannot_be_fixed(report: Report) -> bool:
+    """Whether there is an error and nothing that a fix repairs."""
+    told = report.told
+    return any(f.severity == ERROR for f in told) and not any(f.fixable for f in told)
