@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ckpt_doctor.compare import Comparison, compare
+from ckpt_doctor.comparison import Comparison, compare
 from ckpt_doctor.loader import load
 
 RANDOM = np.random.default_rng(0)

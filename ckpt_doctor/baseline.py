@@ -1,0 +1,86 @@
+"""The findings that a project knows and lets pass, in a file of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from .adapter import AdapterError
+from .findings import SEVERITIES, Finding, Report, fingerprints
+
+SCHEMA_VERSION = 1
+
+
+class Known(NamedTuple):
+    """A finding that was there when the baseline was written; `path` is its adapter, from the file's folder."""
+
+    path: str
+    code: str
+    name: str
+    severity: str
+    fingerprint: str
+
+
+class Baseline:
+    """What is known, and which of it was found again."""
+
+    def __init__(self, path: str) -> None:
+        """Read the file. Raises AdapterError."""
+        self.folder = os.path.dirname(os.path.abspath(path))
+        try:
+            with open(path, encoding="utf-8") as file:
+                self.entries = [Known(**entry) for entry in json.load(file)["findings"]]
+        except OSError as error:
+            raise AdapterError(f"{path} cannot be read: {error.strerror}; --write-baseline makes it") from None
+        except (ValueError, KeyError, TypeError):
+            raise AdapterError(f"{path} is not a baseline that ckpt-doctor wrote") from None
+        self._known = {(entry.path, entry.fingerprint): entry for entry in self.entries}
+        self._again: set[Known] = set()
+        self._examined: set[str] = set()
+
+    def known(self, report: Report) -> frozenset[Finding]:
+        """The findings of a report that are known; one that has become more severe is not."""
+        place = _place(report, self.folder)
+        self._examined.add(place)
+        found = set()
+        for finding, fingerprint in fingerprints(place, report.findings).items():
+            entry = self._known.get((place, fingerprint))
+            if entry:
+                self._again.add(entry)
+                if SEVERITIES.index(finding.severity) <= SEVERITIES.index(entry.severity):
+                    found.add(finding)
+        return frozenset(found)
+
+    def gone(self) -> list[Known]:
+        """What was not found again, of the adapters that were examined or are no longer there."""
+        left = [entry for entry in self.entries if entry not in self._again]
+        return [entry for entry in left if entry.path in self._examined or not _exists(entry, self.folder)]
+
+
+def document(path: str, reports: Iterable[Report], earlier: Iterable[Known]) -> str:
+    """The baseline that lets pass what the reports tell now, as JSON to be written to `path`.
+
+    Of `earlier` entries it keeps those of adapters that are there and that no report is about.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    found: dict[str, list[Known]] = {}
+    for report in reports:
+        place = _place(report, folder)
+        named = fingerprints(place, report.findings)
+        found[place] = [Known(place, f.code, f.name, f.severity, named[f]) for f in report.told]
+    entries = [entry for entry in earlier if entry.path not in found and _exists(entry, folder)]
+    entries += [entry for of_one in found.values() for entry in of_one]
+    return json.dumps(
+        {"schema_version": SCHEMA_VERSION, "findings": [entry._asdict() for entry in sorted(entries)]},
+        indent=2, ensure_ascii=False,
+    )  # fmt: skip
+
+
+def _exists(entry: Known, folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, entry.path))
+
+
+def _place(report: Report, folder: str) -> str:
+    return os.path.relpath(report.path, folder).replace(os.sep, "/")

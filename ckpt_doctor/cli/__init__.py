@@ -1,0 +1,50 @@
+"""The command line; the only package that prints and exits. One module a command, imported when it is the one."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+
+import click
+
+from .. import __version__
+from .terminal import colour
+
+COMMANDS = ("scan", "fix", "compare", "preload")
+
+
+class _Commands(click.Group):
+    """The commands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f".{cmd_name}", __name__).command
+        return command
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Options can also be said in pyproject.toml, under [tool.ckpt-doctor], or in ckpt-doctor.toml; "
+    "NO_COLOR and FORCE_COLOR are heeded.",
+)
+@click.version_option(__version__, package_name="ckpt-doctor", message="ckpt-doctor %(version)s")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Find what is wrong with fine-tuning adapters, and repair it without changing what they compute.
+
+    \b
+    ckpt-doctor scan adapters/                              what is wrong, and who rejects it
+    ckpt-doctor scan adapter/ --for peft==0.9.0             does it load in what I run?
+    ckpt-doctor fix adapter/ fixed/ --for peft==0.9.0       make it load there
+    ckpt-doctor fix --in-place adapters/                    repair what has an error, where it is
+    ckpt-doctor compare adapter/ fixed/                     do they compute the same?
+    ckpt-doctor preload adapter/                            the path that the PEFT installed here can load
+    """  # noqa: D301 - \b is how click is told to leave lines as they are
+    ctx.color = colour(os.environ)
+    # numpy's threads wait for each other longer than these small products take
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

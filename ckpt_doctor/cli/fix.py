@@ -1,0 +1,156 @@
+"""`ckpt-doctor fix`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from .. import doctor
+from ..adapter import AdapterError, NotExactError
+from ..findings import ERROR, Report
+from ..reporters import Style, json, repair
+from ..settings import Settings
+from . import options
+from .terminal import complain, watched, width
+
+if TYPE_CHECKING:
+    from ..writer import Written
+
+EPILOG = """\b
+Examples:
+  ckpt-doctor fix adapter/ fixed/
+  ckpt-doctor fix adapter/ fixed/ --for 'peft>=0.6,<0.10'
+  ckpt-doctor fix adapter/ fixed/ --for servers --base model/
+  ckpt-doctor fix adapter/ fixed/ --dry-run
+  ckpt-doctor fix --in-place adapters/
+"""
+
+
+@click.command("fix", epilog=EPILOG)
+@click.argument("paths", nargs=-1, required=True, metavar="IN OUT", type=click.Path())
+@click.option(
+    "--in-place", is_flag=True,
+    help="Repair each adapter at the paths given where it is, if it has an error; an old file stays as .bak, unless "
+    "git has it.",
+)  # fmt: skip
+@click.option(
+    "--rank-zero", type=click.Choice(doctor.RANK_ZERO), default="pad", show_default=True,
+    help="Give rank-0 layers zeros, or take them out of the adapter.",
+)  # fmt: skip
+@click.option(
+    "--weights", type=click.Choice(["safetensors", "bin", "same"]),
+    help="The format to write; safetensors, unless --for names PEFT 0.2 or 0.3. bin needs ckpt-doctor[torch].",
+)  # fmt: skip
+@click.option("--to", "form", type=click.Choice(["lora"]), help="Make plain LoRA of one rank and scale.")
+@click.option("--trim", is_flag=True, help="Cut trailing zeros off the rank, to fit a limit.")
+@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="Write the factors in this type.")
+@options.TOLERANCE
+@click.option("--for-training", is_flag=True, help="Write an AdaLoRA in the form that can be trained further.")
+@click.option("--best-effort", is_flag=True, help="Write what could be repaired, also if --for is not reached.")
+@click.option(
+    "--copy-all", is_flag=True,
+    help="Copy every other file of IN: also those above 10 MB, states of training runs, and other weights.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
+@click.option("--force", is_flag=True, help="Replace an OUT that exists.")
+@options.SHORT_FORMAT
+@options.QUIET
+@options.judged
+@click.pass_context
+def command(
+    ctx: click.Context, /, paths: tuple[str, ...], in_place: bool, format_: str, quiet: bool, force: bool, **asked: Any
+) -> None:
+    """Write the adapter IN to the folder OUT so that older PEFT releases accept it; IN is never written to.
+
+    IN can be a folder with many adapters below it; OUT then has the same folders. With --for, every runtime that it
+    names accepts OUT and computes the same, or nothing is written and the reason is said. With --in-place there is
+    no OUT: any number of adapters, trees and files of adapters can be named.
+
+    Exit code: 0 OUT is there, 1 refused and nothing written, 2 IN could not be examined.
+    """
+    code = 0
+    try:
+        jobs = _in_place(paths) if in_place else _into(paths, force=force or asked["dry_run"])
+    except AdapterError as error:
+        complain(str(error))
+        sys.exit(2)
+    results = []
+    style = Style(width(), -1 if quiet else 0)
+    settings = options.settings(ctx)
+    for folder in watched(list(jobs), quiet=quiet or sys.stdout.isatty()):
+        done = _fix(folder, jobs[folder], settings(folder), force=force, **asked)
+        code = max(code, done.code)
+        if format_ == "json":
+            results.append(json.fix(folder, jobs[folder] or folder, done.plan, done.written, done.failure))
+        elif done.plan and not done.failure:
+            for line in repair.fix(done.plan, jobs[folder], done.written, asked["dry_run"], style):
+                click.echo(line)
+        if done.failure:
+            complain(done.failure)
+    if format_ == "json":
+        click.echo(json.dump({"results": results}))
+    sys.exit(code)
+
+
+def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
+    """From the adapters of IN to their folders in OUT. Raises AdapterError, and UsageError for other than two paths."""
+    if len(paths) != 2:
+        raise click.UsageError("name IN and OUT, or --in-place and what is to be repaired where it is")
+    source, out = paths
+    folders = options.found(source)
+    root = source if os.path.isdir(source) else folders[0]
+    if doctor.same_place(root, out):
+        raise AdapterError(f"{out} is {source}, or one lies within the other: name another folder")
+    if os.path.lexists(out) and not force:
+        raise AdapterError(f"{out} exists; name another folder, or use --force to replace it")
+    return {folder: os.path.normpath(os.path.join(out, os.path.relpath(folder, root))) for folder in folders}
+
+
+def _in_place(paths: tuple[str, ...]) -> dict[str, str | None]:
+    """The adapters at and below paths, each once. Raises AdapterError where one of them has none."""
+
+    def failed(_: str, error: AdapterError) -> None:
+        raise error
+
+    return dict.fromkeys(options.folders(paths, failed))
+
+
+class _Done(NamedTuple):
+    """What became of one adapter."""
+
+    code: int
+    plan: doctor.Plan | None = None
+    written: Written | None = None
+    failure: str | None = None
+
+
+def _fix(
+    folder: str, target: str | None, by: Settings, *, force: bool, dry_run: bool, best_effort: bool, copy_all: bool,
+    tolerance: float, rank_zero: str, weights: str | None, for_training: bool, form: str | None, trim: bool,
+    dtype: str | None, **_: object,
+) -> _Done:  # fmt: skip
+    # in place only what stops a runtime that was asked for is touched
+    report = doctor.examine(folder, by if target is None else by._replace(asked=None))
+    if report.error:
+        return _Done(2, failure=report.error)
+    try:
+        if target is None and not any(finding.severity == ERROR for finding in report.findings):
+            return _Done(0, _nothing_to_do(report, by))
+        plan = doctor.plan(
+            report, asked=by.asked, rank_zero=rank_zero, weights=weights, training=for_training,
+            to_lora=form == "lora", trim=trim, dtype=dtype,
+        )  # fmt: skip
+        written = None
+        if (plan.fixed or (best_effort and plan.done)) and not dry_run:
+            written = doctor.fix(plan, target, force=force, copy_all=copy_all, tolerance=tolerance)
+        return _Done(int(not plan.fixed), plan, written)
+    except AdapterError as error:
+        return _Done(1 if isinstance(error, NotExactError) else 2, failure=str(error))
+
+
+def _nothing_to_do(report: Report, by: Settings) -> doctor.Plan:
+    assert report.adapter is not None  # noqa: S101 - it was examined
+    return doctor.Plan(report, report.adapter, report.findings, (), (), by.asked)

@@ -1,0 +1,139 @@
+"""The options that commands share, each said once, and what they amount to for an adapter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from ..adapter import AdapterError, Base
+from ..loader import find
+from ..runtimes import ids
+from ..settings import FAIL_ON, Config, Settings, find_config, read_config, selectors
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Option = Callable[[Command], Command]
+
+
+def _config(ctx: click.Context, _: click.Parameter, path: str | None) -> Config:
+    """Read the project's file, and give its values to all options that are not said otherwise."""
+    try:
+        config = read_config(path) if path else find_config()
+    except AdapterError as error:
+        raise click.UsageError(str(error)) from None
+    names = {"for": "asked", "format": "formats"}
+    ctx.default_map = {names.get(key, key.replace("-", "_")): value for key, value in config.values.items()}
+    return config
+
+
+def _asked(_: click.Context, __: click.Parameter, specs: tuple[str, ...]) -> frozenset[str] | None:
+    try:
+        return ids(specs) if specs else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _base(_: click.Context, __: click.Parameter, path: str | None) -> Base | None:
+    if path is None:
+        return None
+    from ..base import load_base
+
+    try:
+        return load_base(path)
+    except AdapterError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _selectors(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return selectors(texts)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+CONFIG = click.option(
+    "--config", type=click.Path(), metavar="FILE", is_eager=True, callback=_config, envvar="CKPT_DOCTOR_CONFIG",
+    help="A file of options, instead of the nearest ckpt-doctor.toml or [tool.ckpt-doctor] of pyproject.toml.",
+)  # fmt: skip
+FOR = click.option(
+    "--for", "asked", multiple=True, metavar="SPEC", callback=_asked, envvar="CKPT_DOCTOR_FOR",
+    help="A runtime that has to accept it: peft (the newest), peft==0.9.0, 'peft>=0.6,<0.10', 'peft==*', installed, "
+    "vllm, sglang, llama.cpp, transformers, servers (those four), tgi, lorax, tensorrt-llm, ollama. Repeatable.",
+)  # fmt: skip
+ADAPTER_NAME = click.option(
+    "--adapter-name", default="default", show_default=True, metavar="NAME", envvar="CKPT_DOCTOR_ADAPTER_NAME",
+    help="The name that it will be loaded under; PEFT looks for it within the names of modules.",
+)  # fmt: skip
+BASE = click.option(
+    "--base", type=click.Path(), metavar="PATH", callback=_base, envvar="CKPT_DOCTOR_BASE",
+    help="The base model: a folder, a safetensors file or an index. Headers and config only are read.",
+)  # fmt: skip
+MAX_RANK = click.option(
+    "--max-rank", type=click.IntRange(1), metavar="N", envvar="CKPT_DOCTOR_MAX_RANK",
+    help="The rank limit of the server; without it none is assumed.",
+)  # fmt: skip
+FAIL = click.option(
+    "--fail-on", type=click.Choice(FAIL_ON), default="error", show_default=True, envvar="CKPT_DOCTOR_FAIL_ON",
+    help="The least severity that makes the exit code 1.",
+)  # fmt: skip
+SELECT = click.option(
+    "--select", multiple=True, metavar="CODES", callback=_selectors, envvar="CKPT_DOCTOR_SELECT",
+    help="Tell only these findings: codes, beginnings of codes, or names, as CD1,CD302. Repeatable.",
+)  # fmt: skip
+IGNORE = click.option(
+    "--ignore", multiple=True, metavar="CODES", callback=_selectors, envvar="CKPT_DOCTOR_IGNORE",
+    help="Leave these findings out; wins over --select. Verdicts heed them all the same.",
+)  # fmt: skip
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Print only what fails.")
+SHORT_FORMAT = click.option(
+    "--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
+TOLERANCE = click.option(
+    "--tolerance", type=float, default=1e-6, show_default=True, help="The relative difference allowed in a delta."
+)
+
+
+def judged(command: Command) -> Command:
+    """The options that say by what an adapter is judged."""
+    for option in (CONFIG, MAX_RANK, BASE, ADAPTER_NAME, FOR):
+        command = option(command)
+    return command
+
+
+def settings(ctx: click.Context) -> Callable[[str], Settings]:
+    """From the folder of an adapter to its settings: options, then environment, then overrides, then the file."""
+    said = {key: value for key, value in ctx.params.items() if key in Settings._fields}
+    sources = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    given = frozenset(key for key in said if ctx.get_parameter_source(key) in sources)
+    config: Config = ctx.params["config"]
+
+    def of(folder: str) -> Settings:
+        try:
+            return config.settings_of(folder, Settings(**said), given)
+        except AdapterError as error:
+            raise click.UsageError(str(error)) from None
+
+    return of
+
+
+def found(path: str) -> list[str]:
+    """The adapters at or below a path. Raises AdapterError, also where there is none."""
+    folders = find(path)
+    if not folders:
+        raise AdapterError(f"no adapter was found in {path}")
+    return folders
+
+
+def folders(paths: tuple[str, ...], failed: Callable[[str, AdapterError], None]) -> list[str]:
+    """The adapters at and below paths, each once; `failed` is told of a path that has none."""
+    seen: dict[str, str] = {}
+    for path in paths:
+        try:
+            for folder in found(path):
+                seen.setdefault(os.path.realpath(folder), folder)
+        except AdapterError as error:
+            failed(path, error)
+    return list(seen.values())

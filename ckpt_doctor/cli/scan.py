@@ -1,0 +1,183 @@
+"""`ckpt-doctor scan`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import click
+
+from ..adapter import AdapterError
+from ..doctor import examine
+from ..findings import Report
+from ..reporters import FORMATS, Style
+from ..reporters import scan as render
+from ..settings import Settings
+from . import options
+from .terminal import complain, print_to, watched, width
+
+if TYPE_CHECKING:
+    from ..baseline import Baseline
+
+EPILOG = """\b
+Examples:
+  ckpt-doctor scan adapters/
+  ckpt-doctor scan adapter/ --for peft==0.9.0 --for vllm --base model/
+  ckpt-doctor scan adapters/ --format table --format sarif=out.sarif
+  ckpt-doctor scan adapters/ --fail-on warning --ignore CD201
+  ckpt-doctor scan adapters/ --write-baseline known.json
+  ckpt-doctor scan adapters/ --baseline known.json
+"""
+
+SHOWN_GONE = 10
+
+Sink = tuple[str, str | None]
+"""A format, and the file that it goes to (None: standard output)."""
+
+
+def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> list[Sink]:
+    sinks: list[Sink] = []
+    for text in texts:
+        format_, has_file, file = text.partition("=")
+        if format_ not in FORMATS or (has_file and not file):
+            known = ", ".join(FORMATS)
+            raise click.BadParameter(f"{text!r} is none of {known}, nor one of them with a file, as json=FILE")
+        sinks.append((format_, file or None))
+    return sinks
+
+
+@click.command("scan", epilog=EPILOG)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=click.Path())
+@click.option(
+    "--format", "formats", multiple=True, metavar="FORMAT[=FILE]", default=["table"], show_default=True,
+    callback=_sinks, envvar="CKPT_DOCTOR_FORMAT", help=f"{', '.join(FORMATS)}; repeatable, each to its own file.",
+)  # fmt: skip
+@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Where the format without a file goes.")
+@click.option("--layers", is_flag=True, help="Print the rank of every layer.")
+@options.QUIET
+@click.option("-v", "--verbose", is_flag=True, help="Print the ranks, and the tensors and config keys of each finding.")
+@options.FAIL
+@click.option("--exit-zero", is_flag=True, envvar="CKPT_DOCTOR_EXIT_ZERO", help="Exit with 0 whatever is found.")
+@options.SELECT
+@options.IGNORE
+@click.option(
+    "--baseline", type=click.Path(), metavar="FILE", envvar="CKPT_DOCTOR_BASELINE",
+    help="Let the findings pass that this file knows, and name those that are gone.",
+)  # fmt: skip
+@click.option(
+    "--write-baseline", type=click.Path(), metavar="[FILE]", is_flag=False, flag_value="",
+    help="Write what is found now as the baseline, to FILE or that of --baseline.",
+)  # fmt: skip
+@options.judged
+@click.pass_context
+def command(
+    ctx: click.Context, /, paths: tuple[str, ...], formats: list[Sink], output: str | None, layers: bool, quiet: bool,
+    verbose: bool, exit_zero: bool, baseline: str | None, write_baseline: str | None, **_: object,
+) -> None:  # fmt: skip
+    """Say what is wrong with the adapters at PATH, and which PEFT releases it stops.
+
+    PATH is an adapter's folder, one of its files, or a folder with any number of adapters below it. With --for, what
+    stops one of those runtimes is an error, what leaves one undecided a warning, and the rest a note.
+
+    Exit code: 0 nothing at or above --fail-on, 1 findings, 2 something could not be examined or no adapter was found.
+    """
+    sinks = _placed(formats, output)
+    target = _target(baseline, write_baseline)
+    unread: list[Report] = []
+    folders = options.folders(paths, lambda path, error: unread.append(Report(path, error=str(error))))
+    style = Style(width(), -1 if quiet else int(verbose), layers or verbose)
+    codes = {0}
+    try:
+        known = _baseline(baseline if target is None else None)
+        blocks = ("table", None) in sinks and sys.stdout.isatty()
+        reports = _examined(options.settings(ctx), watched(folders, quiet=quiet or blocks), known, codes)
+        kept = list(reports) if len(sinks) > 1 or target or ("github", None) in sinks else None
+        for format_, file in sinks:
+            found = chain(kept if kept is not None else reports, () if format_ == "table" else unread)
+            print_to(file, render(format_, found, style))
+            if format_ == "github" and kept is not None:
+                _summarise(chain(kept, unread))
+        if target:
+            _write_baseline(target, kept or [])
+    except AdapterError as error:
+        complain(str(error))
+        sys.exit(2)
+    for report in unread:
+        complain(str(report.error))
+    if known and not quiet:
+        _say_what_is_gone(known)
+    code = 2 if unread else max(codes)
+    sys.exit(0 if code == 1 and (exit_zero or target) else code)
+
+
+def _placed(sinks: list[Sink], output: str | None) -> list[Sink]:
+    """Where each format goes; one at the most to standard output, as the others would be read as part of it."""
+    without = [format_ for format_, file in sinks if file is None]
+    if output and not without:
+        raise click.UsageError("--output is for a format without a file, and there is none")
+    if len(without) > 1:
+        raise click.UsageError(f"{' and '.join(without)} would be mixed: give one a file, as {without[-1]}=FILE")
+    for file in (output, *(file for _, file in sinks)):
+        if file and not os.path.isdir(os.path.dirname(file) or "."):
+            raise click.UsageError(f"{file} cannot be written: there is no folder {os.path.dirname(file)}")
+    return [(format_, file or output) for format_, file in sinks]
+
+
+def _target(baseline: str | None, write_baseline: str | None) -> str | None:
+    """The file of --write-baseline."""
+    if write_baseline == "" and not baseline:
+        raise click.UsageError("--write-baseline needs a FILE, or a --baseline that it can replace")
+    target = (write_baseline or baseline) if write_baseline is not None else None
+    if target and os.path.isdir(target):
+        raise click.UsageError(f"--write-baseline {target}: that is a folder; name a file, or put it after the paths")
+    return target
+
+
+def _examined(
+    settings: Callable[[str], Settings], folders: Iterable[str], known: Baseline | None, codes: set[int]
+) -> Iterator[Report]:
+    """The reports as they come; `codes` gets the exit code of each."""
+    for folder in folders:
+        by = settings(folder)
+        report = examine(folder, by)
+        report = by.settle(report, known.known(report) if known else frozenset())
+        codes.add(2 if report.error else int(bool(report.failing)))
+        yield report
+
+
+def _baseline(path: str | None) -> Baseline | None:
+    if path is None:
+        return None
+    from ..baseline import Baseline
+
+    return Baseline(path)
+
+
+def _write_baseline(path: str, reports: list[Report]) -> None:
+    from ..baseline import Baseline, document
+
+    earlier = Baseline(path).entries if os.path.exists(path) else []
+    print_to(path, [document(path, reports, earlier)])
+
+
+def _summarise(reports: Iterable[Report]) -> None:
+    """Append to the summary of a GitHub step what was not annotated."""
+    from ..reporters import github
+
+    file = os.environ.get("GITHUB_STEP_SUMMARY")
+    rest = "\n".join(github.rest(reports))
+    if file and rest:
+        with open(file, "a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(rest + "\n")
+
+
+def _say_what_is_gone(known: Baseline) -> None:
+    gone = known.gone()
+    for entry in gone[:SHOWN_GONE]:
+        complain(f"gone from the baseline: {entry.code} {entry.name} of {entry.path}")
+    if gone:
+        more = f"{len(gone) - SHOWN_GONE} more are gone; " if len(gone) > SHOWN_GONE else ""
+        complain(f"{more}--write-baseline forgets what is gone")

@@ -1,0 +1,71 @@
+"""The terminal: its colour and width, what goes to which file, and how long work shows that it goes on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+import click
+
+from ..adapter import AdapterError
+from ..reporters.text import clean
+
+PATIENCE = 1.0  # seconds before progress is shown
+PAUSE = 0.1  # seconds between two states of it
+
+
+def colour(environ: Mapping[str, str]) -> bool | None:
+    """Whether to write colours; None where that depends on who reads. NO_COLOR wins over FORCE_COLOR."""
+    if environ.get("NO_COLOR") or environ.get("TERM") == "dumb":
+        return False
+    return True if environ.get("FORCE_COLOR", "0") != "0" else None
+
+
+def width() -> int | None:
+    """Columns of the terminal that reads standard output; None for a pipe or a file, unless COLUMNS is set."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said):
+        return int(said)
+    if not sys.stdout.isatty():
+        return None
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except OSError:
+        return None
+
+
+def complain(message: str) -> None:
+    """One line on standard error."""
+    click.echo(f"ckpt-doctor: {clean(message)}", err=True)
+
+
+def watched(folders: list[str], *, quiet: bool) -> Iterator[str]:
+    """The folders one by one; where that takes long and a person watches, standard error says how far it is."""
+    shown = not quiet and sys.stderr.isatty()
+    start = last = time.monotonic()
+    visible = False
+    for done, folder in enumerate(folders):
+        now = time.monotonic()
+        if shown and now - start > PATIENCE and now - last > PAUSE:
+            click.echo(f"\r{done} of {len(folders)} adapters", err=True, nl=False)
+            last, visible = now, True
+        yield folder
+    if visible:
+        click.echo("\r\033[K", err=True, nl=False, color=True)
+
+
+def print_to(file: str | None, pieces: Iterable[str]) -> None:
+    """Write lines to standard output as they come, or to a file: whole, or not at all. Raises AdapterError."""
+    if file is None:
+        for piece in pieces:
+            click.echo(piece)
+        return
+    try:
+        special = os.path.exists(file) and not os.path.isfile(file)
+        with click.open_file(file, "w", encoding="utf-8", errors="backslashreplace", atomic=not special) as stream:
+            for piece in pieces:
+                click.echo(piece, file=stream, color=False)
+    except OSError as error:
+        raise AdapterError(f"{file} cannot be written: {error.strerror}") from None

@@ -1,0 +1,207 @@
+"""By what adapters are judged, and what a project says of that in its `pyproject.toml` or `ckpt-doctor.toml`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any, NamedTuple
+
+from .adapter import AdapterError, Base
+from .base import load_base
+from .findings import ERROR, NEVER, SEVERITIES, Finding, Report
+from .runtimes import ids
+
+OWN_FILE, SHARED_FILE = "ckpt-doctor.toml", "pyproject.toml"
+SECTION = "ckpt-doctor"
+FAIL_ON = (*reversed(SEVERITIES), NEVER)
+
+
+class Settings(NamedTuple):
+    """By what one adapter is judged (see `doctor.scan`), and which of its findings are told and fail."""
+
+    asked: frozenset[str] | None = None
+    adapter_name: str = "default"
+    base: Base | None = None
+    max_rank: int | None = None
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    fail_on: str = ERROR
+
+    def settle(self, report: Report, known: frozenset[Finding] = frozenset()) -> Report:
+        """The report with what is not selected, or ignored, or known to a baseline, let pass."""
+        passed = {finding for finding in report.findings if not self._counts(finding)}
+        return report._replace(passed=known | passed, fail_on=self.fail_on)
+
+    def _counts(self, finding: Finding) -> bool:
+        return (not self.select or _matches(finding, self.select)) and not _matches(finding, self.ignore)
+
+
+def _matches(finding: Finding, selectors: Iterable[str]) -> bool:
+    return any(finding.code.startswith(selector) for selector in selectors)
+
+
+class Config(NamedTuple):
+    """What a project's file says: the values of options by their names there, and those of some paths.
+
+    `path` is the file, or None where there is none. Each of `overrides` has patterns of paths, relative to the file's
+    folder, and the fields of `Settings` that hold for them.
+    """
+
+    path: str | None = None
+    values: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    overrides: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = ()
+
+    def settings_of(self, folder: str, settings: Settings, given: frozenset[str]) -> Settings:
+        """The settings for one adapter: later overrides win over earlier ones, and the fields in `given` over all."""
+        if self.path is None or not self.overrides:
+            return settings
+        from fnmatch import fnmatchcase
+
+        root = os.path.dirname(os.path.realpath(self.path))
+        place = os.path.relpath(os.path.realpath(folder), root).replace(os.sep, "/")
+        for patterns, values in self.overrides:
+            if any(fnmatchcase(place, p) or fnmatchcase(place, f"{p.rstrip('/')}/*") for p in patterns):
+                settings = settings._replace(**{key: values[key] for key in values.keys() - given})
+        return settings
+
+
+def find_config(start: str = ".") -> Config:
+    """The nearest file at or above `start` that speaks of ckpt-doctor, read. Raises AdapterError where it is wrong."""
+    folder = os.path.abspath(start)
+    while True:
+        own, shared = os.path.join(folder, OWN_FILE), os.path.join(folder, SHARED_FILE)
+        if os.path.isfile(own):
+            return read_config(own)
+        if os.path.isfile(shared):
+            with open(shared, "rb") as file:
+                if SECTION.encode() in file.read():  # most have no such section: they need no parser
+                    config = read_config(shared)
+                    if config.path:
+                        return config
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return Config()
+        folder = parent
+
+
+def read_config(path: str) -> Config:
+    """Read a file: `[tool.ckpt-doctor]` of a pyproject.toml, the whole of any other. Raises AdapterError."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+    try:
+        with open(path, "rb") as file:
+            section = tomllib.load(file)
+    except OSError as error:
+        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AdapterError(f"{path} is not valid TOML: {error}") from None
+    if os.path.basename(path) == SHARED_FILE:
+        section = section.get("tool", {}).get(SECTION)
+        if section is None:
+            return Config()
+    if not isinstance(section, dict):
+        raise AdapterError(f"{path}: tool.{SECTION} is not a table")
+    try:
+        overrides = section.pop("overrides", [])
+        if not isinstance(overrides, list) or not all(isinstance(entry, dict) for entry in overrides):
+            raise ValueError(f"overrides are tables, as [[tool.{SECTION}.overrides]]")
+        values = _checked(section, _KEYS, path)
+        return Config(path, values, tuple(_override(entry, path) for entry in overrides))
+    except ValueError as error:
+        raise AdapterError(f"{path}: {error}") from None
+
+
+def _checked(section: dict[str, Any], known: Iterable[str], path: str) -> dict[str, Any]:
+    """The values of a table, each of its type. Raises ValueError, with the key."""
+    found = {}
+    for key, value in section.items():
+        if key not in known:
+            raise ValueError(f"there is no key {key!r} here; known are {', '.join(known)}")
+        try:
+            found[key] = _KEYS[key](value, path)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+    return found
+
+
+def _override(entry: dict[str, Any], path: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+    patterns = _strings(entry.pop("paths", []), path)
+    if not patterns:
+        raise ValueError("an override needs paths, as paths = ['legacy/*']")
+    told = _checked(entry, _OF_PATHS, path)
+    return tuple(patterns), {_OF_PATHS[key][0]: _OF_PATHS[key][1](value) for key, value in told.items()}
+
+
+def _strings(value: Any, _: str) -> list[str]:
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise ValueError(f"{value!r} is neither a text nor a list of texts")
+    return found
+
+
+def _string(value: Any, _: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a text")
+    return value
+
+
+def _path(value: Any, path: str) -> str:
+    return os.path.join(os.path.dirname(path), _string(value, path))
+
+
+def _severity(value: Any, _: str) -> str:
+    if value not in FAIL_ON:
+        raise ValueError(f"{value!r} is none of {', '.join(FAIL_ON)}")
+    return str(value)
+
+
+def _rank(value: Any, _: str) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{value!r} is no whole number above 0")
+    return value
+
+
+def _flag(value: Any, _: str) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
+
+
+def selectors(texts: Iterable[str]) -> tuple[str, ...]:
+    """Codes, or the beginnings of codes, from `CD1,CD201` and names of findings. Raises ValueError for what is none."""
+    wanted = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    if not wanted:
+        return ()
+    from .rules.pages import pages
+
+    found: list[str] = []
+    for part in wanted:
+        named = [code for code, page in pages().items() if page["name"] == part.lower()]
+        if not named and not any(code.startswith(part.upper()) for code in pages()):
+            raise ValueError(f"{part!r} is the code of no finding, nor the beginning or name of one; see docs/rules.md")
+        found += named or [part.upper()]
+    return tuple(found)
+
+
+@cache
+def _base(path: str) -> Base:
+    return load_base(path)
+
+
+_KEYS: dict[str, Callable[[Any, str], Any]] = {
+    "for": _strings, "select": _strings, "ignore": _strings, "fail-on": _severity, "adapter-name": _string,
+    "base": _path, "max-rank": _rank, "baseline": _path, "format": _strings, "exit-zero": _flag,
+}  # fmt: skip
+"""The keys of the file, and how each is checked."""
+
+_OF_PATHS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "for": ("asked", ids), "select": ("select", selectors), "ignore": ("ignore", selectors),
+    "fail-on": ("fail_on", str), "adapter-name": ("adapter_name", str), "base": ("base", _base),
+    "max-rank": ("max_rank", int),
+}  # fmt: skip
+"""Those that can be said for some paths only: the field of `Settings`, and how the value becomes it."""

@@ -1,0 +1,211 @@
+"""What a person sees: colour, width, progress, quiet and verbose, help; and what a pipe gets."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from conftest import FIXTURES
+
+from ckpt_doctor.cli import COMMANDS, main
+from ckpt_doctor.reporters import Style
+from ckpt_doctor.reporters.text import columns, lines, shortened
+
+ZERO, HEALTHY = FIXTURES / "adalora-rank0-0.9.0", FIXTURES / "lora-plain-0.21.2"
+ESCAPE = "\x1b["
+
+
+def at_a_terminal(*arguments: object, width: int = 80, stderr_only: bool = False, **environ: str) -> str:
+    """What a command writes to a terminal of that width; its standard output is a pipe under `stderr_only`."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    command = [sys.executable, "-m", "ckpt_doctor", *map(str, arguments)]
+    out = subprocess.DEVNULL if stderr_only else slave
+    with subprocess.Popen(
+        command, stdout=out, stderr=slave, env={**clean, "TERM": "xterm", **environ}, close_fds=True
+    ) as process:
+        os.close(slave)
+        data = b""
+        while True:
+            try:
+                piece = os.read(master, 1 << 16)
+            except OSError:  # the other side is closed
+                break
+            if not piece:
+                break
+            data += piece
+        process.wait()
+    os.close(master)
+    return data.decode()
+
+
+def piped(*arguments: object, **environ: str) -> str:
+    clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    command = [sys.executable, "-m", "ckpt_doctor", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**clean, **environ}).stdout
+
+
+def test_colour_is_for_terminals() -> None:
+    assert ESCAPE in at_a_terminal("scan", ZERO)
+    assert ESCAPE not in piped("scan", ZERO)
+
+
+@pytest.mark.parametrize(
+    ("environ", "coloured"),
+    [
+        ({"NO_COLOR": "1"}, False),
+        ({"NO_COLOR": ""}, True),
+        ({"TERM": "dumb"}, False),
+        ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_no_color_at_a_terminal(environ: dict[str, str], coloured: bool) -> None:
+    assert (ESCAPE in at_a_terminal("scan", ZERO, **environ)) == coloured
+
+
+def test_force_color_in_a_pipe_and_never_in_a_file(tmp_path: Path) -> None:
+    assert ESCAPE in piped("scan", ZERO, FORCE_COLOR="1")
+    assert ESCAPE not in piped("scan", ZERO, FORCE_COLOR="0")
+    piped("scan", ZERO, "--output", tmp_path / "out.txt", FORCE_COLOR="1")
+    assert "CD101" in (tmp_path / "out.txt").read_text()
+    assert ESCAPE not in (tmp_path / "out.txt").read_text()
+
+
+@pytest.mark.parametrize("width", [50, 80, 100])
+def test_lines_fit_the_terminal(width: int) -> None:
+    """But for paths and commands, which stay whole to be copied."""
+    said = at_a_terminal("scan", ZERO, "-v", width=width, NO_COLOR="1")
+    long = [line for line in said.splitlines() if columns(line) > width and str(ZERO) not in line]
+    assert long == []
+    assert "accepted by" in said
+
+
+def test_lines_are_whole_in_a_pipe() -> None:
+    assert any(len(line) > 120 for line in piped("scan", HEALTHY).splitlines())
+
+
+def test_columns_counts_wide_characters_twice() -> None:
+    assert columns("秩为 0") == 6
+    assert max(columns(line) for line in lines("模型 适配器 加载 失败 因为 秩为 零", 2, Style(20))) <= 20
+    assert shortened("model.layers.0.self_attn.q_proj", 12) == "…attn.q_proj"
+    assert columns(shortened("模型适配器加载失败", 9)) <= 9
+
+
+def test_tables_line_up_with_wide_characters(run: Any, tmp_path: Path) -> None:
+    """As in a module that someone named in Chinese."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(HEALTHY, tmp_path / "a")
+    weights = tmp_path / "a/adapter_model.safetensors"
+    save_file({key.replace("blocks", "模块"): value for key, value in load_file(weights).items()}, weights)
+    table = [line for line in run("scan", "--layers", tmp_path / "a").output.splitlines() if line.endswith(" 2")]
+    assert len(table) == 6
+    assert len({columns(line) for line in table}) == 1
+
+
+def test_a_name_cannot_command_the_terminal(run: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "a\x1b]0;mine\x07"
+    shutil.copytree(ZERO, folder)
+    assert "\x1b]" not in run("scan", folder).output
+    assert "\x07" not in run("fix", folder, tmp_path / "out").output
+
+
+def test_quiet_tells_what_fails_and_nothing_else(run: Any) -> None:
+    said = run("scan", "-q", ZERO, HEALTHY).output
+    assert "CD101" in said
+    assert "CD201" not in said
+    assert str(HEALTHY) not in said
+    assert run("scan", "-q", HEALTHY).output == ""
+
+
+def test_verbose_tells_where(run: Any) -> None:
+    said = run("scan", "-v", ZERO).output
+    assert "tensors: base_model.model.blocks.1.up.lora_A" in said
+    assert "config keys: rank_pattern" in said
+    assert "scaling" in said
+
+
+def many(tmp_path: Path, count: int) -> Path:
+    for number in range(count):
+        shutil.copytree(ZERO, tmp_path / "many" / f"a{number}")
+    return tmp_path / "many"
+
+
+def test_progress_is_for_a_person_who_waits(tmp_path: Path) -> None:
+    """On standard error, after a second, gone when it is done; never where it is a pipe or quiet is asked for."""
+    folder = many(tmp_path, 400)
+    said = at_a_terminal("scan", folder, "--format", "json", stderr_only=True)
+    assert "of 400 adapters" in said
+    assert said.endswith(f"{ESCAPE}K")
+    assert at_a_terminal("scan", "-q", folder, "--format", "json", stderr_only=True) == ""
+    assert at_a_terminal("scan", HEALTHY, "--format", "json", stderr_only=True) == ""
+
+
+def test_a_reader_that_leaves_is_no_failure(tmp_path: Path) -> None:
+    folder = many(tmp_path, 200)
+    command = f'"{sys.executable}" -m ckpt_doctor scan "{folder}" | head -1'
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)  # noqa: S602
+    assert result.stderr == ""
+
+
+def test_formats_go_each_to_its_file(run: Any, tmp_path: Path) -> None:
+    result = run("scan", ZERO, "--format", "table", "--format", f"json={tmp_path / 'a.json'}")
+    assert "CD101" in result.stdout
+    assert json.loads((tmp_path / "a.json").read_text())["reports"][0]["peft_type"] == "ADALORA"
+    assert run("scan", ZERO, "--format", "json", "-o", tmp_path / "b.json").stdout == ""
+    assert (tmp_path / "b.json").read_text() == (tmp_path / "a.json").read_text()
+    assert run("scan", ZERO, "--format", "json", "--format", "table").exit_code == 2
+    assert run("scan", ZERO, "--format", "xml").exit_code == 2
+    assert run("scan", ZERO, "--format", "json=").exit_code == 2
+    assert run("scan", ZERO, "--format", "json=a", "--output", "b").exit_code == 2
+    result = run("scan", ZERO, "--output", tmp_path / "none/a")
+    assert result.exit_code == 2
+    assert "there is no folder" in result.stderr
+
+
+def test_a_report_that_fails_half_way_does_not_replace_the_old_one(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked/a.json").mkdir()
+    result = run("scan", ZERO, "--output", tmp_path / "locked/a.json")
+    assert result.exit_code == 2
+    assert "cannot be written" in result.stderr
+
+
+def test_json_lines_come_as_they_are_found(tmp_path: Path) -> None:
+    folder = many(tmp_path, 30)
+    command = [sys.executable, "-m", "ckpt_doctor", "scan", str(folder), "--format", "jsonl"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        assert process.poll() is None
+        rest = [json.loads(line) for line in process.stdout]
+    assert {key for line in (first, *rest) for key in line} >= {"schema_version", "path", "verdicts"}
+    assert len(rest) == 29
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples_and_fits(command: str) -> None:
+    result = CliRunner().invoke(main, [command, "--help"], terminal_width=80)
+    assert result.exit_code == 0
+    assert "Examples:" in result.output
+    assert f"  ckpt-doctor {command} " in result.output
+    assert "Exit code" in result.output
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    environ = {"_CKPT_DOCTOR_COMPLETE": "bash_complete", "COMP_WORDS": "ckpt-doctor scan --fail", "COMP_CWORD": "2"}
+    command = Path(sys.executable).parent / "ckpt-doctor"
+    result = subprocess.run([command], capture_output=True, text=True, check=False, env={**os.environ, **environ})
+    assert result.stdout == "plain,--fail-on\n"
