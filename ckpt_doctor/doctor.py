@@ -14,7 +14,8 @@ from .rules.keys import savers
 from .runtimes import PEFT, RAN, SERVERS, peft, ranges
 
 if TYPE_CHECKING:
-    from .writer import Written
+    from .settings import Settings
+    from .writer import Prove, Written
 
 RANK_ZERO = ("pad", "prune")
 PORTABLE = frozenset({"CD201", "CD203", "CD305"})
@@ -103,7 +104,7 @@ def scan(
         adapter = load(folder)
         adapter = adapter._replace(loaded_as=loaded_as, base=base, max_rank=max_rank, savers=savers(adapter))
         findings = judge(adapter, asked)
-        report = Report(folder, None, adapter, layers(adapter), findings, (asked or frozenset()) & SERVERS)
+        report = Report(folder, None, adapter, layers(adapter), findings, asked)
         if any(f.severity == ERROR or f.code == "CD201" or (asked and hits(f, asked)) for f in findings):
             healed = {code for step in plan(report, asked=asked).done for code in step.codes}
             findings = tuple(f._replace(fixable=f.code in healed) for f in findings)
@@ -114,6 +115,11 @@ def scan(
     except Exception as error:
         return Report(folder, error=f"{folder}: ckpt-doctor failed ({type(error).__name__}: {error}); please report it")
     return report._replace(findings=findings)
+
+
+def examine(folder: str, by: Settings) -> Report:
+    """Read and judge one adapter, as `scan` does, by the settings that hold for it."""
+    return scan(folder, asked=by.asked, loaded_as=by.adapter_name, base=by.base, max_rank=by.max_rank)
 
 
 def hits(finding: Finding, asked: frozenset[str]) -> frozenset[str]:
@@ -214,13 +220,24 @@ def written_as(adapter: Adapter, weights: str) -> Adapter:
     return adapter._replace(format=kind, weights=(name,) if adapter.weights else (), files=files)
 
 
-def fix(the_plan: Plan, out: str, *, force: bool = False, copy_all: bool = False, tolerance: float = 1e-6) -> Written:
+def fix(
+    the_plan: Plan, out: str | None, *, force: bool = False, copy_all: bool = False, tolerance: float = 1e-6
+) -> Written:
     """Write a plan's adapter to `out`: read back, and proved to compute the same, before it takes its place.
 
-    Raises AdapterError.
+    Without `out` that is the place of the old one. Raises AdapterError.
     """
-    from .compare import compare, proof
-    from .writer import write
+    from .writer import write, write_in_place
+
+    before, record, prove = _evidence(the_plan, out or the_plan.before.path, tolerance)
+    if out is None:
+        return write_in_place(the_plan.after, before, record, prove)
+    return write(the_plan.after, before, out, record, prove, force=force, copy_all=copy_all)
+
+
+def _evidence(the_plan: Plan, out: str, tolerance: float) -> tuple[Adapter, dict[str, Any], Prove]:
+    """The adapter before, what is recorded of its repair, and the proof that the result computes the same."""
+    from .comparison import compare, proof
 
     before, after = the_plan.before.adapter, the_plan.after
     assert before is not None  # noqa: S101 - a plan has one
@@ -241,7 +258,7 @@ def fix(the_plan: Plan, out: str, *, force: bool = False, copy_all: bool = False
             raise NotExactError(f"{out} is not written, as it is not proved the same: {found.reasons[0]}{error}")
         return proof(found)
 
-    return write(after, before, out, record, prove, force=force, copy_all=copy_all)
+    return before, record, prove
 
 
 def saved_by(adapter: Adapter) -> str | None:

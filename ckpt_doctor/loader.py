@@ -36,6 +36,24 @@ def find(path: str) -> list[str]:
     raise AdapterError(f"{path} is not an adapter: name its folder, its adapter_config.json or its adapter_model file")
 
 
+def locate(path: str, subfolder: str | None = None) -> str:
+    """The folder of the one adapter that `path` means: itself, where it is one, else the only one below it.
+
+    `subfolder` names one of several. Raises AdapterError where there is none, or more than one.
+    """
+    if subfolder is not None:
+        path = os.path.join(path, subfolder)
+    found = find(path)
+    if not found:
+        raise AdapterError(f"no adapter was found in {path}")
+    own = os.path.normpath(path) in map(os.path.normpath, found)
+    if own or len(found) == 1:
+        return path if own else found[0]
+    below = [os.path.relpath(folder, path).replace(os.sep, "/") for folder in found]
+    shown = ", ".join(below[:5]) + (f" and {len(below) - 5} more" if len(below) > 5 else "")
+    raise AdapterError(f"{path} holds {len(found)} adapters: name one of the subfolders {shown}")
+
+
 def _walk(root: str) -> Iterator[str]:
     folders = [root]
     while folders:

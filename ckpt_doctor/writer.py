@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .adapter import Adapter, AdapterError, Computed, FileRange, TensorInfo
 from .formats import safetensors
-from .loader import BIN, CONFIG, RECORD, SAFETENSORS, find, read_weights
+from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, find, read_weights
 from .streams import CHUNK, Files, chunks, content
 
 MAX_OTHER = 10_000_000  # bytes of a file that is carried along
@@ -29,11 +29,15 @@ Prove = Callable[[str], dict[str, Any]]
 
 
 class Written(NamedTuple):
-    """A folder that was written, the names that stayed behind, and the proof that it computes the same."""
+    """A folder that was written, the names that stayed behind, and the proof that it computes the same.
+
+    `backups` are the names that old files have now, where an adapter was written in its own place.
+    """
 
     out: str
     left_out: tuple[str, ...]
     proof: dict[str, Any]
+    backups: tuple[str, ...] = ()
 
 
 def write(
@@ -55,7 +59,7 @@ def write(
     except OSError as error:
         raise AdapterError(f"{parent} cannot be written to: {error.strerror}") from None
     try:
-        left_out, proof = _fill(stage, adapter, source, record, prove, copy_all)
+        left_out, proof = _fill(stage, adapter, source, record, prove, lambda: _carry(stage, source, copy_all))
         os.chmod(stage, 0o777 & ~_umask())
         _exchange(stage, out)
     except OSError as error:
@@ -65,8 +69,30 @@ def write(
     return Written(out, tuple(left_out), proof)
 
 
+def write_in_place(adapter: Adapter, source: Adapter, record: dict[str, Any], prove: Prove) -> Written:
+    """Write an adapter, made from `source`, in the place of it. Raises AdapterError; then all is as it was.
+
+    As `write`, but every other file stays where it is. An old file becomes a `.bak`, which stays unless git has it.
+    """
+    from .exchange import exchange
+
+    folder = source.folder
+    try:
+        stage = tempfile.mkdtemp(prefix=".ckpt-doctor-", dir=folder)
+    except OSError as error:
+        raise AdapterError(f"{folder} cannot be written to: {error.strerror}") from None
+    try:
+        _, proof = _fill(stage, adapter, source, record, prove, list)
+        backups = exchange(stage, folder, (*source.weights, SAFETENSORS, INDEX, BIN), last=CONFIG)
+    except OSError as error:
+        raise AdapterError(f"{folder} cannot be written to: {error.strerror}") from None
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return Written(folder, (), proof, tuple(backups))
+
+
 def _fill(
-    stage: str, adapter: Adapter, source: Adapter, record: dict[str, Any], prove: Prove, copy_all: bool
+    stage: str, adapter: Adapter, source: Adapter, record: dict[str, Any], prove: Prove, carry: Callable[[], list[str]]
 ) -> tuple[list[str], dict[str, Any]]:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -85,7 +111,7 @@ def _fill(
         written = {file: beside.submit(sha256, os.path.join(stage, file)) for file in (CONFIG, name)}
         _read_back(target, adapter.tensors, computed)
         proved = prove(stage)
-        left_out = _carry(stage, source, copy_all)
+        left_out = carry()
         before, after = ({file: sum_.result() for file, sum_ in of.items()} for of in (sums, written))
     if source.record and before == after:
         _copy(os.path.join(source.folder, RECORD), os.path.join(stage, RECORD))
@@ -95,7 +121,7 @@ def _fill(
         if source.record:
             full["earlier"] = source.record
         _write_bytes(os.path.join(stage, RECORD), (json.dumps(full, indent=2) + "\n").encode())
-    _sync_folder(stage)
+    sync_folder(stage)
     return left_out, proved
 
 
@@ -171,23 +197,31 @@ def _offsets(pieces: Iterator[bytes | memoryview]) -> Iterator[tuple[bytes | mem
         at += len(piece)
 
 
+def carried(source: Adapter, copy_all: bool = False) -> list[str]:
+    """The names of the other files of the folder that come along with an adapter."""
+    ours = {CONFIG, RECORD, BIN, SAFETENSORS, *source.weights}
+
+    def comes_along(name: str) -> bool:
+        path = os.path.join(source.folder, name)
+        if name in ours or not os.path.isfile(path):
+            return False
+        return copy_all or (not _LEFT_OUT.fullmatch(name) and os.path.getsize(path) <= MAX_OTHER)
+
+    return [name for name in source.files if comes_along(name)]
+
+
 def _carry(stage: str, source: Adapter, copy_all: bool) -> list[str]:
     """Copy the other files of the folder, and name those that stay behind. Folders with adapters are not ours."""
-    left_out = []
-    ours = {CONFIG, RECORD, BIN, SAFETENSORS} if copy_all else {CONFIG, RECORD}
-    for name in source.files:
+    along = carried(source, copy_all)
+    for name in along:
+        _copy(os.path.join(source.folder, name), os.path.join(stage, name))
+    written = {*along, CONFIG, RECORD, *source.weights}
+
+    def stays_behind(name: str) -> bool:
         path = os.path.join(source.folder, name)
-        if name in ours or name in source.weights:
-            if name not in source.weights and name in (BIN, SAFETENSORS):
-                left_out.append(name)
-        elif not os.path.isfile(path):
-            if not name.startswith(".") and not (os.path.isdir(path) and find(path)):
-                left_out.append(name)
-        elif copy_all or (not _LEFT_OUT.fullmatch(name) and os.path.getsize(path) <= MAX_OTHER):
-            _copy(path, os.path.join(stage, name))
-        else:
-            left_out.append(name)
-    return left_out
+        return os.path.isfile(path) or not (name.startswith(".") or (os.path.isdir(path) and find(path)))
+
+    return [name for name in source.files if name not in written and stays_behind(name)]
 
 
 def _copy(source: str, target: str) -> None:
@@ -213,7 +247,8 @@ def _write_bytes(path: str, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(path: str) -> None:
+def sync_folder(path: str) -> None:
+    """Have the names in a folder on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -235,7 +270,7 @@ def _exchange(stage: str, out: str) -> None:
             raise
         finally:
             shutil.rmtree(old, ignore_errors=True)
-    _sync_folder(os.path.dirname(out))
+    sync_folder(os.path.dirname(out))
 
 
 def _umask() -> int:

@@ -1,0 +1,80 @@
+"""Put new files of an adapter in the place of its old ones; nothing is lost, and nothing is ever half new."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+
+SUFFIX = ".bak"
+
+
+def exchange(stage: str, folder: str, old: Iterable[str], *, last: str) -> list[str]:
+    """Move the files of `stage` into `folder`, in the place of `old` ones; the names of the backups that stay.
+
+    The file `last`, without which nothing can be loaded, goes away first and comes last: whoever reads in between, or
+    after a crash, finds an adapter that no loader takes, never one that is half new. What fails is undone. Raises
+    OSError.
+    """
+    new = [name for name in os.listdir(stage) if not _same(os.path.join(stage, name), os.path.join(folder, name))]
+    gone = {name for name in old if not os.path.lexists(os.path.join(stage, name))} | set(new)
+    moved: dict[str, str] = {}
+    placed: list[str] = []
+    try:
+        for name in sorted(gone, key=lambda name: name != last):
+            if os.path.lexists(os.path.join(folder, name)):
+                backup = _free(folder, name)
+                os.rename(os.path.join(folder, name), os.path.join(folder, backup))
+                moved[name] = backup
+        for name in sorted(new, key=lambda name: name == last):
+            if name in moved:
+                shutil.copymode(os.path.join(folder, moved[name]), os.path.join(stage, name))
+            os.rename(os.path.join(stage, name), os.path.join(folder, name))
+            placed.append(name)
+    except BaseException:
+        for name in placed:
+            os.unlink(os.path.join(folder, name))
+        for name in sorted(moved, key=lambda name: name == last):
+            os.rename(os.path.join(folder, moved[name]), os.path.join(folder, name))
+        raise
+    kept = []
+    for name, backup in sorted(moved.items()):
+        if git_has(folder, name, backup):
+            os.unlink(os.path.join(folder, backup))
+        else:
+            kept.append(backup)
+    return kept
+
+
+def git_has(folder: str, name: str, file: str) -> bool:
+    """Whether the commit that is checked out has a file of this name in `folder` with the bytes that `file` has.
+
+    It runs no filter of the repository, so what git-lfs keeps elsewhere is not found.
+    """
+    if os.path.islink(os.path.join(folder, file)):
+        return False
+    ids = []
+    for arguments in (("rev-parse", "--verify", "--quiet", f"HEAD:./{name}"), ("hash-object", "--no-filters", file)):
+        try:
+            run = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=False)  # noqa: S603, S607
+        except OSError:
+            return False
+        if run.returncode:
+            return False
+        ids.append(run.stdout.strip())
+    return ids[0] == ids[1]
+
+
+def _same(new: str, old: str) -> bool:
+    return os.path.isfile(old) and not os.path.islink(old) and filecmp.cmp(new, old, shallow=False)
+
+
+def _free(folder: str, name: str) -> str:
+    """The name of a backup that is not there yet."""
+    found, count = name + SUFFIX, 1
+    while os.path.lexists(os.path.join(folder, found)):
+        count += 1
+        found = f"{name}{SUFFIX}{count}"
+    return found

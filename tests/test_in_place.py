@@ -1,0 +1,207 @@
+"""`ckpt-doctor fix --in-place`: what it touches, what stays as a backup, and what a failure leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import FIXTURES
+from test_fix import load, tree
+
+from ckpt_doctor import exchange
+
+ZERO = "adalora-rank0-0.21.2"
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    shutil.copytree(FIXTURES / ZERO, tmp_path / "adapter", copy_function=shutil.copyfile)
+    return tmp_path / "adapter"
+
+
+def git(folder: Path, *arguments: str) -> None:
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    said = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *said, "-C", folder, *arguments], check=True, capture_output=True, env=environ)
+
+
+def test_the_newest_peft_computes_the_same_from_where_it_was(run: Any, adapter: Path) -> None:
+    assert run("fix", "--in-place", adapter).exit_code == 0
+    assert run("scan", adapter).exit_code == 0
+    (row,) = load(sys.executable, [adapter])
+    assert row["verdict"] == "accepts"
+
+
+def test_the_old_files_stay_beside_the_new_ones(run: Any, adapter: Path) -> None:
+    before = tree(adapter)
+    result = run("fix", "--in-place", "--format", "json", adapter)
+    (done,) = json.loads(result.stdout)["results"]
+    assert sorted(done["backups"]) == ["adapter_config.json.bak", "adapter_model.safetensors.bak"]
+    after = tree(adapter)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert after.pop(f"{name}.bak") == before[name]
+        assert after[name] != before[name]
+    assert after.keys() == {*before, "ckpt-doctor.json"}
+    assert after["expected_output.npy"] == before["expected_output.npy"]
+
+
+def test_it_writes_what_a_fix_to_a_folder_writes(run: Any, adapter: Path, tmp_path: Path) -> None:
+    run("fix", adapter, tmp_path / "out")
+    run("fix", "--in-place", adapter)
+    assert {name: data for name, data in tree(adapter).items() if not name.endswith(".bak")} == tree(tmp_path / "out")
+
+
+def test_what_has_no_error_is_not_touched(run: Any, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "a")
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")}
+    assert run("fix", "--in-place", tmp_path).exit_code == 0
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")} == before
+    assert run("fix", "--in-place", tmp_path, "--for", "peft==0.9.0").exit_code == 0
+    assert (tmp_path / "a/adapter_config.json.bak").exists()  # 0.9.0 rejects it, so that is an error
+
+
+def test_a_second_time_changes_nothing(run: Any, adapter: Path) -> None:
+    run("fix", "--in-place", adapter)
+    before = tree(adapter)
+    assert run("fix", "--in-place", adapter).exit_code == 0
+    assert tree(adapter) == before
+
+
+def test_a_backup_is_never_overwritten(run: Any, adapter: Path) -> None:
+    (adapter / "adapter_config.json.bak").write_text("mine")
+    before = (adapter / "adapter_config.json").read_bytes()
+    run("fix", "--in-place", adapter)
+    assert (adapter / "adapter_config.json.bak").read_text() == "mine"
+    assert (adapter / "adapter_config.json.bak2").read_bytes() == before
+
+
+def test_what_git_has_needs_no_backup(run: Any, adapter: Path) -> None:
+    root = adapter.parent
+    git(root, "init", "-q")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "x")
+    config = adapter / "adapter_config.json"
+    config.write_text(config.read_text() + "\n")  # git has not got this
+    edited = config.read_bytes()
+    assert run("fix", "--in-place", adapter).exit_code == 0
+    assert [path.name for path in adapter.glob("*.bak")] == ["adapter_config.json.bak"]
+    assert (adapter / "adapter_config.json.bak").read_bytes() == edited
+    git(root, "checkout", "-q", "--", "adapter/adapter_model.safetensors")
+    assert (adapter / "adapter_model.safetensors").read_bytes() == (
+        FIXTURES / ZERO / "adapter_model.safetensors"
+    ).read_bytes()
+
+
+def test_what_is_only_staged_is_not_what_git_has(run: Any, adapter: Path) -> None:
+    """A later `git add` would leave no name for it."""
+    root = adapter.parent
+    git(root, "init", "-q")
+    git(root, "add", "-A")
+    assert run("fix", "--in-place", adapter).exit_code == 0
+    assert len(list(adapter.glob("*.bak"))) == 2
+
+
+def test_several_files_of_one_adapter_are_one_adapter(run: Any, adapter: Path) -> None:
+    files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
+    result = run("fix", "--in-place", "--format", "json", *files)
+    assert len(json.loads(result.stdout)["results"]) == 1
+
+
+def test_links_are_replaced_and_what_they_point_to_stays(run: Any, adapter: Path, tmp_path: Path) -> None:
+    """As in the cache of the Hub."""
+    (tmp_path / "blobs").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (adapter / name).rename(tmp_path / "blobs" / name)
+        (adapter / name).symlink_to(tmp_path / "blobs" / name)
+    before = tree(tmp_path / "blobs")
+    assert run("fix", "--in-place", adapter).exit_code == 0
+    assert tree(tmp_path / "blobs") == before
+    assert not (adapter / "adapter_config.json").is_symlink()
+    assert (adapter / "adapter_config.json.bak").is_symlink()
+
+
+def test_the_weights_in_another_format_do_not_stay_beside_the_new_ones(run: Any, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "adalora-rank0-bin-0.12.0", tmp_path / "a")
+    assert run("fix", "--in-place", tmp_path / "a").exit_code == 0
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    assert "adapter_model.safetensors" in names
+    assert "adapter_model.bin" not in names
+    assert "adapter_model.bin.bak" in names
+    assert run("scan", tmp_path / "a").exit_code == 0
+
+
+def test_permissions_stay(run: Any, adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").chmod(0o640)
+    run("fix", "--in-place", adapter)
+    assert (adapter / "adapter_model.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_a_failure_at_any_step_is_undone(run: Any, adapter: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Two old files go, three new ones come: each of the five moves fails once."""
+    before = tree(adapter)
+    real, count = os.rename, 0
+
+    def failing(source: str, target: str) -> None:
+        nonlocal count
+        count += 1
+        if count == at + 1:
+            raise OSError(5, "Input/output error")
+        real(source, target)
+
+    monkeypatch.setattr(exchange.os, "rename", failing)
+    assert run("fix", "--in-place", adapter).exit_code == 2
+    assert tree(adapter) == before
+    monkeypatch.undo()
+    assert run("fix", "--in-place", adapter).exit_code == 0
+
+
+@pytest.mark.parametrize("at", range(1, 6))
+def test_a_crash_at_any_step_leaves_the_old_adapter_the_new_one_or_none(adapter: Path, at: int) -> None:
+    """Killed after a move: never a new config beside old weights, or the reverse; and nothing is lost."""
+    before = tree(adapter)
+    code = (
+        "import os, sys\n"
+        "from ckpt_doctor import exchange\n"
+        "from ckpt_doctor.cli import main\n"
+        "real, count = os.rename, 0\n"
+        "def dying(a, b):\n"
+        "    global count\n"
+        "    real(a, b)\n"
+        "    count += 1\n"
+        f"    if count == {at}: os._exit(9)\n"
+        "exchange.os.rename = dying\n"
+        "main(['fix', '--in-place', sys.argv[1]])\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, adapter], check=False).returncode == 9
+    config, weights = (adapter / name for name in ("adapter_config.json", "adapter_model.safetensors"))
+    if config.exists():
+        is_old = {config.read_bytes() == before[config.name], weights.read_bytes() == before[weights.name]}
+        assert len(is_old) == 1
+    left = tree(adapter).values()
+    assert all(data in left for data in before.values())
+
+
+def test_what_cannot_be_repaired_stays_as_it_is(run: Any, adapter: Path) -> None:
+    before = tree(adapter)
+    assert run("fix", "--in-place", adapter, "--for", "peft==0.2.0", "--rank-zero", "prune").exit_code in (0, 1)
+    shutil.rmtree(adapter)
+    shutil.copytree(FIXTURES / ZERO, adapter)
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    assert run("fix", "--in-place", adapter).exit_code == 1
+    assert tree(adapter).keys() == before.keys()
+    assert run("fix", "--in-place", adapter.parent / "none").exit_code == 2
+
+
+def test_a_dry_run_writes_nothing(run: Any, adapter: Path) -> None:
+    before = tree(adapter)
+    result = run("fix", "--in-place", "--dry-run", adapter)
+    assert result.exit_code == 0
+    assert "would pad rank-0 layers" in result.output
+    assert tree(adapter) == before
