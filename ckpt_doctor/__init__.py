@@ -1,3 +1,33 @@
-"""The fsck for fine-tuning adapters."""
+"""The fsck for fine-tuning adapters. What a program calls is imported when it is first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .adapter import Adapter, AdapterError, NotExactError
+    from .api import FixResult, compare, fix, load, preload, scan
+    from .comparison import Comparison
+    from .findings import Finding, Report
+    from .preloading import AdapterRejected
+    from .runtimes import UnknownRuntimeError
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Adapter": "adapter", "AdapterError": "adapter", "AdapterRejected": "preloading", "Comparison": "comparison",
+    "Finding": "findings", "FixResult": "api", "NotExactError": "adapter", "Report": "findings",
+    "UnknownRuntimeError": "runtimes", "compare": "api", "fix": "api", "load": "api", "preload": "api", "scan": "api",
+}  # fmt: skip
+
+__all__ = [
+    "Adapter", "AdapterError", "AdapterRejected", "Comparison", "Finding", "FixResult", "NotExactError", "Report",
+    "UnknownRuntimeError", "compare", "fix", "load", "preload", "scan",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,0 +1,107 @@
+"""The path from which a runtime can load an adapter: its own, or that of a repaired copy in the cache."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from . import __version__, cache, doctor
+from .adapter import AdapterError
+from .findings import Finding, Report, verdict
+from .loader import CONFIG
+from .runtimes import PEFT_RELEASES, ids, installed, ranges
+from .settings import Settings
+
+
+class AdapterRejected(AdapterError):  # noqa: N818 - what the runtime does, as the verdict is called
+    """A runtime that was asked for does not take the adapter, or takes it wrong, and no repair changes that.
+
+    `report` is all that is known of the adapter, `findings` are those that are in the way.
+    """
+
+    def __init__(self, message: str, report: Report, findings: tuple[Finding, ...]) -> None:
+        super().__init__(message)
+        self.report = report
+        self.findings = findings
+
+
+class Ready(NamedTuple):
+    """A path to load from, and what is not known about that, as a sentence."""
+
+    path: str
+    doubt: str | None = None
+
+
+def ready(folder: str, by: Settings, *, strict: bool) -> Ready:
+    """Where the runtimes of `by.asked` can load the adapter in `folder` from; without any, the PEFT installed here.
+
+    Raises AdapterRejected where no repair makes it load, and under `strict` where that is not known; AdapterError
+    where it cannot be examined, UnknownRuntimeError where no PEFT is installed.
+    """
+    release = installed() if by.asked is None else None
+    if release and release not in PEFT_RELEASES:
+        report = _examined(folder, by)
+        doubt = f"what PEFT {release} makes of {folder} is not known; the newest that is known is {PEFT_RELEASES[-1]}"
+        return _doubted(folder, doubt, report, (), strict)
+    by = by._replace(asked=ids("installed") if by.asked is None else by.asked)
+    asked = by.asked or frozenset()
+    report = _examined(folder, by)
+    findings = report.findings
+    path = folder
+    if _against(findings, asked):
+        plan = doctor.plan(report, asked=asked)
+        findings = plan.findings
+        if _against(findings, asked):
+            raise AdapterRejected(_refusal(folder, plan, asked), report, _against(findings, asked))
+        path = _copy(plan, by)
+    undecided = {id_ for id_ in asked if verdict(id_, findings) == "unknown"}
+    if not undecided:
+        return Ready(path)
+    open_ = tuple(finding for finding in findings if finding.undecided_for & undecided)
+    needs = ", ".join(dict.fromkeys(finding.needs for finding in open_ if finding.needs))
+    doubt = f"whether {ranges(undecided)} takes {folder} is not known" + (f" without {needs}" if needs else "")
+    return _doubted(path, doubt, report, open_, strict)
+
+
+def _examined(folder: str, by: Settings) -> Report:
+    report = doctor.examine(folder, by)
+    if report.error:
+        raise AdapterError(report.error)
+    return report
+
+
+def _doubted(path: str, doubt: str, report: Report, findings: tuple[Finding, ...], strict: bool) -> Ready:
+    if strict:
+        raise AdapterRejected(doubt, report, findings)
+    return Ready(path, doubt)
+
+
+def _against(findings: tuple[Finding, ...], asked: frozenset[str]) -> tuple[Finding, ...]:
+    return tuple(finding for finding in findings if asked & (finding.rejected_by | finding.misloaded_by))
+
+
+def _refusal(folder: str, plan: doctor.Plan, asked: frozenset[str]) -> str:
+    against = _against(plan.findings, asked)
+    stopped = asked & frozenset().union(*(finding.rejected_by | finding.misloaded_by for finding in against))
+    why = "; ".join(f"{finding.code} {finding.message}" for finding in against)
+    reasons = "".join(f"; no repair: {step.reason}" for step in plan.refused)
+    return f"{folder} cannot be loaded by {ranges(stopped)}: {why}{reasons}"
+
+
+def _copy(plan: doctor.Plan, by: Settings) -> str:
+    """The repaired copy in the cache; made where there is none, or where it was damaged."""
+    from .writer import carried
+
+    adapter = plan.before.adapter
+    assert adapter is not None  # noqa: S101 - a plan has one
+    names = [name for name in (CONFIG, *adapter.weights, *carried(adapter)) if name in adapter.files]
+    base = by.base and (sorted(by.base.weights.items()), sorted(by.base.biases), sorted(by.base.config.items()))
+    said = (__version__, sorted(by.asked or ()), by.adapter_name, by.max_rank, base)
+
+    def good(folder: str) -> bool:
+        if not os.path.isdir(folder):
+            return False
+        report = doctor.examine(folder, by)
+        return not report.error and not _against(report.findings, by.asked or frozenset())
+
+    return cache.once(cache.key(adapter.folder, names, said), good, lambda folder: doctor.fix(plan, folder, force=True))
