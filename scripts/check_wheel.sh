@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Build the wheel, install it alone (no torch, no PEFT) under each supported Python that is here, and run the examples
+# of README.md with it. usage: check_wheel.sh [VERSION...]      By default 3.10 3.11 3.12 3.13; one that is not here fails.
+set -eu
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+[ $# -gt 0 ] || set -- 3.10 3.11 3.12 3.13
+
+# find VERSION   the interpreter of that minor version: on the PATH, or among those of pyenv
+find_python() {
+  for python in "python$1" python3 "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
+    if [ "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$1" ]; then
+      echo "$python"
+      return
+    fi
+  done
+  echo "Python $1 is not here" >&2
+  return 1
+}
+
+for version in "$@"; do
+  python=$(find_python "$version")
+  "$python" -m venv "$work/$version"
+  bin=$work/$version/bin
+  [ -e "$work/dist" ] || "$bin/pip" wheel -q --no-deps --wheel-dir "$work/dist" .
+  "$bin/pip" install -q "$work"/dist/*.whl
+  "$bin/python" - <<'PYTHON'
+import importlib.util as u
+assert not any(map(u.find_spec, ("torch", "peft", "transformers"))), "it is not alone"
+PYTHON
+  (cd "$work" && "$bin/python" "$OLDPWD/scripts/run_readme.py")
+done
