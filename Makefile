@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 RELEASES ?= 0.6.2 0.8.2 0.9.0 0.13.2 0.21.2
 
-.PHONY: demo test compat compat-all lint
+.PHONY: demo test compat compat-all lint wheel actions
 .DEFAULT_GOAL := test
 
 .venv/.run: pyproject.toml
@@ -31,6 +31,12 @@ lint: .venv/.dev
 compat: .venv/.dev  ## prove each fixture, before and after, in real PEFT releases
 	scripts/make_peft_venvs.sh .venvs $(RELEASES)
 	PEFT_VENVS=.venvs $(BIN)/python -m pytest -q -m compat
+
+wheel:  ## the wheel, alone, under every Python that is here, and the examples of README.md
+	scripts/check_wheel.sh
+
+actions:  ## the hooks, the action and the workflows, as their own linters see them
+	scripts/check_actions.sh
 
 ALL = 0.2.0 0.3.0 0.4.0 0.5.0 0.6.2 0.7.1 0.8.2 0.9.0 0.10.0 0.11.1 0.12.0 0.13.2 0.14.0 0.15.2 0.16.0 0.17.1 0.18.1 0.19.1 0.20.0 0.21.2
 

@@ -38,12 +38,12 @@ def main(ctx: click.Context) -> None:
     """Find what is wrong with fine-tuning adapters, and repair it without changing what they compute.
 
     \b
-    ckpt-doctor scan adapters/                              what is wrong, and who rejects it
-    ckpt-doctor scan adapter/ --for peft==0.9.0             does it load in what I run?
-    ckpt-doctor fix adapter/ fixed/ --for peft==0.9.0       make it load there
-    ckpt-doctor fix --in-place adapters/                    repair what has an error, where it is
-    ckpt-doctor compare adapter/ fixed/                     do they compute the same?
-    ckpt-doctor preload adapter/                            the path that the PEFT installed here can load
+    ckpt-doctor scan adapters/                     what is wrong, who rejects it
+    ckpt-doctor scan adapters/ --for peft==0.9.0   does it load in what I run?
+    ckpt-doctor fix adapter/ fixed/                repair it; --for to go further
+    ckpt-doctor fix --in-place adapters/           repair what has an error
+    ckpt-doctor compare adapter/ fixed/            do they compute the same?
+    ckpt-doctor preload adapter/                   a path that can be loaded
     """  # noqa: D301 - \b is how click is told to leave lines as they are
     ctx.color = colour(os.environ)
     # numpy's threads wait for each other longer than these small products take

@@ -17,7 +17,7 @@ Examples:
 """
 
 
-@click.command("compare", epilog=EPILOG)
+@click.command("compare", epilog=EPILOG, short_help="Say whether two adapters compute the same.")
 @click.argument("first", metavar="A", type=click.Path())
 @click.argument("second", metavar="B", type=click.Path())
 @options.TOLERANCE

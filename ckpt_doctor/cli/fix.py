@@ -29,8 +29,8 @@ Examples:
 """
 
 
-@click.command("fix", epilog=EPILOG)
-@click.argument("paths", nargs=-1, required=True, metavar="IN OUT", type=click.Path())
+@click.command("fix", epilog=EPILOG, short_help="Repair, without changing what is computed.")
+@click.argument("paths", nargs=-1, required=True, metavar="(IN OUT | --in-place PATH…)", type=click.Path())
 @click.option(
     "--in-place", is_flag=True,
     help="Repair each adapter at the paths given where it is, if it has an error; an old file stays as .bak, unless "

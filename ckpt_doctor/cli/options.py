@@ -54,37 +54,42 @@ def _selectors(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) ->
         raise click.BadParameter(str(error)) from None
 
 
+def variable(name: str) -> dict[str, Any]:
+    """What makes an option heed an environment variable, and say so in its help."""
+    return {"envvar": f"CKPT_DOCTOR_{name}", "show_envvar": True}
+
+
 CONFIG = click.option(
-    "--config", type=click.Path(), metavar="FILE", is_eager=True, callback=_config, envvar="CKPT_DOCTOR_CONFIG",
+    "--config", type=click.Path(), metavar="FILE", is_eager=True, callback=_config, **variable("CONFIG"),
     help="A file of options, instead of the nearest ckpt-doctor.toml or [tool.ckpt-doctor] of pyproject.toml.",
 )  # fmt: skip
 FOR = click.option(
-    "--for", "asked", multiple=True, metavar="SPEC", callback=_asked, envvar="CKPT_DOCTOR_FOR",
+    "--for", "asked", multiple=True, metavar="SPEC", callback=_asked, **variable("FOR"),
     help="A runtime that has to accept it: peft (the newest), peft==0.9.0, 'peft>=0.6,<0.10', 'peft==*', installed, "
     "vllm, sglang, llama.cpp, transformers, servers (those four), tgi, lorax, tensorrt-llm, ollama. Repeatable.",
 )  # fmt: skip
 ADAPTER_NAME = click.option(
-    "--adapter-name", default="default", show_default=True, metavar="NAME", envvar="CKPT_DOCTOR_ADAPTER_NAME",
+    "--adapter-name", default="default", show_default=True, metavar="NAME", **variable("ADAPTER_NAME"),
     help="The name that it will be loaded under; PEFT looks for it within the names of modules.",
 )  # fmt: skip
 BASE = click.option(
-    "--base", type=click.Path(), metavar="PATH", callback=_base, envvar="CKPT_DOCTOR_BASE",
+    "--base", type=click.Path(), metavar="PATH", callback=_base, **variable("BASE"),
     help="The base model: a folder, a safetensors file or an index. Headers and config only are read.",
 )  # fmt: skip
 MAX_RANK = click.option(
-    "--max-rank", type=click.IntRange(1), metavar="N", envvar="CKPT_DOCTOR_MAX_RANK",
+    "--max-rank", type=click.IntRange(1), metavar="N", **variable("MAX_RANK"),
     help="The rank limit of the server; without it none is assumed.",
 )  # fmt: skip
 FAIL = click.option(
-    "--fail-on", type=click.Choice(FAIL_ON), default="error", show_default=True, envvar="CKPT_DOCTOR_FAIL_ON",
+    "--fail-on", type=click.Choice(FAIL_ON), default="error", show_default=True, **variable("FAIL_ON"),
     help="The least severity that makes the exit code 1.",
 )  # fmt: skip
 SELECT = click.option(
-    "--select", multiple=True, metavar="CODES", callback=_selectors, envvar="CKPT_DOCTOR_SELECT",
+    "--select", multiple=True, metavar="CODES", callback=_selectors, **variable("SELECT"),
     help="Tell only these findings: codes, beginnings of codes, or names, as CD1,CD302. Repeatable.",
 )  # fmt: skip
 IGNORE = click.option(
-    "--ignore", multiple=True, metavar="CODES", callback=_selectors, envvar="CKPT_DOCTOR_IGNORE",
+    "--ignore", multiple=True, metavar="CODES", callback=_selectors, **variable("IGNORE"),
     help="Leave these findings out; wins over --select. Verdicts heed them all the same.",
 )  # fmt: skip
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print only what fails.")

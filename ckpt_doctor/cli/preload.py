@@ -23,7 +23,7 @@ Copies are kept in $CKPT_DOCTOR_CACHE, or ~/.cache/ckpt-doctor; any of them can 
 """
 
 
-@click.command("preload", epilog=EPILOG)
+@click.command("preload", epilog=EPILOG, short_help="Print a path that can be loaded.")
 @click.argument("path", metavar="PATH")
 @click.option("--subfolder", metavar="NAME", help="Which of several adapters below PATH.")
 @click.option("--revision", metavar="NAME", help="The branch, tag or commit on the Hub.")

@@ -49,22 +49,22 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
     return sinks
 
 
-@click.command("scan", epilog=EPILOG)
+@click.command("scan", epilog=EPILOG, short_help="Say what is wrong, and who rejects it.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=click.Path())
 @click.option(
     "--format", "formats", multiple=True, metavar="FORMAT[=FILE]", default=["table"], show_default=True,
-    callback=_sinks, envvar="CKPT_DOCTOR_FORMAT", help=f"{', '.join(FORMATS)}; repeatable, each to its own file.",
+    callback=_sinks, **options.variable("FORMAT"), help=f"{', '.join(FORMATS)}; repeatable, each to its own file.",
 )  # fmt: skip
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Where the format without a file goes.")
 @click.option("--layers", is_flag=True, help="Print the rank of every layer.")
 @options.QUIET
 @click.option("-v", "--verbose", is_flag=True, help="Print the ranks, and the tensors and config keys of each finding.")
 @options.FAIL
-@click.option("--exit-zero", is_flag=True, envvar="CKPT_DOCTOR_EXIT_ZERO", help="Exit with 0 whatever is found.")
+@click.option("--exit-zero", is_flag=True, **options.variable("EXIT_ZERO"), help="Exit with 0 whatever is found.")
 @options.SELECT
 @options.IGNORE
 @click.option(
-    "--baseline", type=click.Path(), metavar="FILE", envvar="CKPT_DOCTOR_BASELINE",
+    "--baseline", type=click.Path(), metavar="FILE", **options.variable("BASELINE"),
     help="Let the findings pass that this file knows, and name those that are gone.",
 )  # fmt: skip
 @click.option(

@@ -1,0 +1,136 @@
+"""README, the other pages, `--help`, CHANGELOG and the code say the same thing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import tomllib
+from conftest import FIXTURES
+from wcwidth import wcswidth
+
+import ckpt_doctor
+from ckpt_doctor.cli import COMMANDS, main
+from ckpt_doctor.reporters import FORMATS
+from ckpt_doctor.rules.pages import pages
+from ckpt_doctor.runtimes import PEFT_RELEASES, RAN, READ
+from ckpt_doctor.settings import read_config
+
+ROOT = FIXTURES.parent
+README, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+FOREIGN = {"--help", "--version", "--lora-modules", "--enable-lora", "--max-lora-rank", "--all-files"}
+"""Options of other programs, and click's own."""
+
+
+def options() -> set[str]:
+    """Every long option of every command."""
+    context = click.Context(main)
+    found = set()
+    for name in COMMANDS:
+        command = main.get_command(context, name)
+        assert command is not None
+        found |= {text for option in command.params for text in option.opts if text.startswith("--")}
+    return found
+
+
+def fenced(text: str, language: str = r"\w*") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_pages_name_every_option_and_no_other() -> None:
+    named = {name for page in PAGES for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text())}
+    assert options() - named == set()
+    assert named - options() - FOREIGN == set()
+
+
+def test_the_readme_names_every_command_format_function_and_runtime() -> None:
+    text = README.read_text()
+    assert [name for name in COMMANDS if f"ckpt-doctor {name}" not in text] == []
+    assert [name for name in FORMATS if f"`{name}`" not in text] == []
+    functions = [name for name in ckpt_doctor.__all__ if name.islower()]
+    assert [name for name in functions if f"`{name}(" not in text] == []
+    table = text.partition("## Runtimes")[2].partition("\n## ")[0].lower().replace("-", "")
+    assert [name for name in (*RAN, *READ) if name.replace("-", "") not in table] == []
+    releases = [id_.partition("==")[2] for id_ in (*RAN.values(), *READ.values())]
+    assert [release for release in (*releases, PEFT_RELEASES[0], PEFT_RELEASES[-1]) if release not in table] == []
+    assert f"{len(PEFT_RELEASES)}, every final one" in table
+
+
+def test_codes_that_pages_name_are_codes() -> None:
+    named = {code for page in PAGES for code in re.findall(r"\bCD\d{3}\b", page.read_text())}
+    assert named - pages().keys() == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_example_of_a_file_is_one(tmp_path: Path) -> None:
+    (text,) = fenced(README.read_text(), "toml")
+    (tmp_path / "pyproject.toml").write_text(text)
+    config = read_config(str(tmp_path / "pyproject.toml"))
+    assert config.values["fail-on"] == "warning"
+    assert config.overrides[0][0] == ("adapters/legacy/*",)
+
+
+def test_the_example_of_preload_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    import make
+    import peft
+
+    shutil.copytree(ROOT / "fixtures/adalora-rank0-0.21.2", tmp_path / "adapter")
+    monkeypatch.chdir(tmp_path)
+    first, second = fenced(README.read_text(), "python")
+    names = {"PeftModel": peft.PeftModel, "model": make.make_base("net")}
+    with pytest.warns(RuntimeWarning, match="rank_pattern keys"):  # PEFT 0.21.2 says so of every AdaLoRA
+        exec(first, names)  # noqa: S102 - it is our own
+    assert isinstance(names["model"], peft.PeftModel)
+    compile(second, "README.md", "exec")
+
+
+def test_the_shell_examples_run() -> None:
+    script = ROOT / "scripts/run_readme.py"
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_change_log_has_this_version() -> None:
+    assert f"## {ckpt_doctor.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["readme"] == "README.md"
+
+
+def code_of(text: str) -> list[str]:
+    """The code blocks without what is said beside the code."""
+    blocks = ["\n".join(re.sub(r"\s*#.*", "", line) for line in block.splitlines()) for block in fenced(text)]
+    return [block for block in blocks if "should be a positive integer" not in block]
+
+
+def test_the_chinese_page_says_the_same() -> None:
+    english, chinese = README.read_text(), CHINESE.read_text()
+    assert code_of(chinese) == code_of(english)
+    assert len(re.findall(r"^## ", chinese, re.MULTILINE)) == len(re.findall(r"^## ", english, re.MULTILINE))
+    rows = [len(re.findall(r"^\|", text, re.MULTILINE)) for text in (english, chinese)]
+    assert rows[0] == rows[1]
+    opening = chinese.partition("\n## ")[0]
+    error = "ValueError: `r` should be a positive integer value but the value passed is 0"
+    assert (
+        opening.index(error)
+        < opening.index("ckpt-doctor scan adapter/")
+        < opening.index("ckpt-doctor fix adapter/ fixed/")
+    )
+
+
+def test_tables_of_the_chinese_page_line_up() -> None:
+    for table in re.findall(r"(?:^\|.*\n)+", CHINESE.read_text(), re.MULTILINE):
+        bars = {
+            tuple(wcswidth(line[: at.start()]) for at in re.finditer(r"(?<!\\)\|", line)) for line in table.splitlines()
+        }
+        assert len(bars) == 1, table
