@@ -62,7 +62,7 @@ def scan(
     of them is an error. `base` is the model, `adapter_name` what it will be loaded under, `max_rank` the limit of the
     server. Raises AdapterError where it cannot be examined, UnknownRuntimeError for what `for_` does not name.
     """
-    return _examined(locate(os.fspath(path)), _settings(for_, base, adapter_name, max_rank))
+    return doctor.examined(locate(os.fspath(path)), _settings(for_, base, adapter_name, max_rank))
 
 
 def fix(
@@ -83,7 +83,7 @@ def fix(
     if doctor.same_place(source, target):
         raise AdapterError(f"{target} is {source}, or one lies within the other: name another folder")
     by = _settings(for_, base, adapter_name, max_rank)
-    report = _examined(source, by._replace(asked=None))
+    report = doctor.examined(source, by._replace(asked=None))
     plan = doctor.plan(
         report, asked=by.asked, rank_zero=rank_zero, weights=weights, training=for_training, to_lora=to_lora, trim=trim,
         dtype=dtype,
@@ -137,10 +137,3 @@ def _settings(
 ) -> Settings:
     model = load_base(os.fspath(base)) if base is not None else None
     return Settings(ids(for_) if for_ is not None else None, adapter_name, model, max_rank)
-
-
-def _examined(folder: str, by: Settings) -> Report:
-    report = doctor.examine(folder, by)
-    if report.error:
-        raise AdapterError(report.error)
-    return report

@@ -122,6 +122,14 @@ def examine(folder: str, by: Settings) -> Report:
     return scan(folder, asked=by.asked, loaded_as=by.adapter_name, base=by.base, max_rank=by.max_rank)
 
 
+def examined(folder: str, by: Settings) -> Report:
+    """As `examine`; raises AdapterError where the adapter could not be examined."""
+    report = examine(folder, by)
+    if report.error:
+        raise AdapterError(report.error)
+    return report
+
+
 def hits(finding: Finding, asked: frozenset[str]) -> frozenset[str]:
     """The runtimes asked for that a finding says anything of."""
     return asked & (finding.rejected_by | finding.misloaded_by | finding.undecided_for)

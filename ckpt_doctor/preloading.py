@@ -40,12 +40,12 @@ def ready(folder: str, by: Settings, *, strict: bool) -> Ready:
     """
     release = installed() if by.asked is None else None
     if release and release not in PEFT_RELEASES:
-        report = _examined(folder, by)
+        report = doctor.examined(folder, by)
         doubt = f"what PEFT {release} makes of {folder} is not known; the newest that is known is {PEFT_RELEASES[-1]}"
         return _doubted(folder, doubt, report, (), strict)
     by = by._replace(asked=ids("installed") if by.asked is None else by.asked)
     asked = by.asked or frozenset()
-    report = _examined(folder, by)
+    report = doctor.examined(folder, by)
     findings = report.findings
     path = folder
     if _against(findings, asked):
@@ -61,13 +61,6 @@ def ready(folder: str, by: Settings, *, strict: bool) -> Ready:
     needs = ", ".join(dict.fromkeys(finding.needs for finding in open_ if finding.needs))
     doubt = f"whether {ranges(undecided)} takes {folder} is not known" + (f" without {needs}" if needs else "")
     return _doubted(path, doubt, report, open_, strict)
-
-
-def _examined(folder: str, by: Settings) -> Report:
-    report = doctor.examine(folder, by)
-    if report.error:
-        raise AdapterError(report.error)
-    return report
 
 
 def _doubted(path: str, doubt: str, report: Report, findings: tuple[Finding, ...], strict: bool) -> Ready:

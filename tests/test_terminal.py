@@ -83,7 +83,7 @@ def test_force_color_in_a_pipe_and_never_in_a_file(tmp_path: Path) -> None:
     assert ESCAPE not in (tmp_path / "out.txt").read_text()
 
 
-@pytest.mark.parametrize("width", [50, 80, 100])
+@pytest.mark.parametrize("width", [60, 80, 100])
 def test_lines_fit_the_terminal(width: int) -> None:
     """But for paths and commands, which stay whole to be copied."""
     said = at_a_terminal("scan", ZERO, "-v", width=width, NO_COLOR="1")
@@ -170,6 +170,7 @@ def test_formats_go_each_to_its_file(run: Any, tmp_path: Path) -> None:
     assert run("scan", ZERO, "--format", "xml").exit_code == 2
     assert run("scan", ZERO, "--format", "json=").exit_code == 2
     assert run("scan", ZERO, "--format", "json=a", "--output", "b").exit_code == 2
+    assert run("scan", ZERO, "--format", "json=a", "--format", "table", "--output", "a").exit_code == 2
     result = run("scan", ZERO, "--output", tmp_path / "none/a")
     assert result.exit_code == 2
     assert "there is no folder" in result.stderr

@@ -123,7 +123,10 @@ def _placed(sinks: list[Sink], output: str | None) -> list[Sink]:
     for file in (output, *(file for _, file in sinks)):
         if file and not os.path.isdir(os.path.dirname(file) or "."):
             raise click.UsageError(f"{file} cannot be written: there is no folder {os.path.dirname(file)}")
-    return [(format_, file or output) for format_, file in sinks]
+    placed = [(format_, file or output) for format_, file in sinks]
+    if len({file for _, file in placed}) < len(placed):
+        raise click.UsageError("two formats would be written to one file")
+    return placed
 
 
 def _target(baseline: str | None, write_baseline: str | None) -> str | None:
