@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from glob import escape, glob
 
 from .adapter import AdapterError
@@ -17,7 +18,7 @@ VARIABLE = "CKPT_DOCTOR_CACHE"
 def root() -> str:
     """The folder of all copies: $CKPT_DOCTOR_CACHE, else ckpt-doctor in $XDG_CACHE_HOME or ~/.cache."""
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.abspath(os.environ.get(VARIABLE) or os.path.join(caches, "ckpt-doctor"))
+    return os.path.abspath(os.path.expanduser(os.environ.get(VARIABLE) or os.path.join(caches, "ckpt-doctor")))
 
 
 def key(folder: str, names: Iterable[str], said: Iterable[object]) -> str:
@@ -46,5 +47,6 @@ def once(name: str, good: Callable[[str], bool], make: Callable[[str], object]) 
         except OSError as error:
             message = f"{root()} cannot be written to: {error.strerror}; set {VARIABLE} to another folder"
             raise AdapterError(message) from None
-    os.utime(folder)
+    with suppress(OSError):  # a cache that came with an image may be read-only
+        os.utime(folder)
     return folder

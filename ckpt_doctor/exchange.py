@@ -51,14 +51,18 @@ def exchange(stage: str, folder: str, old: Iterable[str], *, last: str) -> list[
 def git_has(folder: str, name: str, file: str) -> bool:
     """Whether the commit that is checked out has a file of this name in `folder` with the bytes that `file` has.
 
-    It runs no filter of the repository, so what git-lfs keeps elsewhere is not found.
+    What the repository says is not run: no filter, so what git-lfs keeps elsewhere is not found; and nothing is
+    fetched, as a partial clone would by a command of its config.
     """
     if os.path.islink(os.path.join(folder, file)):
         return False
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environ.update(GIT_ALLOW_PROTOCOL="none", GIT_NO_LAZY_FETCH="1")
     ids = []
     for arguments in (("rev-parse", "--verify", "--quiet", f"HEAD:./{name}"), ("hash-object", "--no-filters", file)):
         try:
-            run = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=False)  # noqa: S603, S607
+            command = ["git", "-C", folder, *arguments]
+            run = subprocess.run(command, capture_output=True, check=False, env=environ)  # noqa: S603
         except OSError:
             return False
         if run.returncode:

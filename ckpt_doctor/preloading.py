@@ -8,7 +8,7 @@ from typing import NamedTuple
 from . import __version__, cache, doctor
 from .adapter import AdapterError
 from .findings import Finding, Report, verdict
-from .loader import CONFIG
+from .loader import CONFIG, RECORD
 from .runtimes import PEFT_RELEASES, ids, installed, ranges
 from .settings import Settings
 
@@ -87,7 +87,7 @@ def _copy(plan: doctor.Plan, by: Settings) -> str:
 
     adapter = plan.before.adapter
     assert adapter is not None  # noqa: S101 - a plan has one
-    names = [name for name in (CONFIG, *adapter.weights, *carried(adapter)) if name in adapter.files]
+    names = [name for name in (CONFIG, RECORD, *adapter.weights, *carried(adapter)) if name in adapter.files]
     base = by.base and (sorted(by.base.weights.items()), sorted(by.base.biases), sorted(by.base.config.items()))
     said = (__version__, sorted(by.asked or ()), by.adapter_name, by.max_rank, base)
 

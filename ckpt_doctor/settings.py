@@ -74,12 +74,10 @@ def find_config(start: str = ".") -> Config:
         own, shared = os.path.join(folder, OWN_FILE), os.path.join(folder, SHARED_FILE)
         if os.path.isfile(own):
             return read_config(own)
-        if os.path.isfile(shared):
-            with open(shared, "rb") as file:
-                if SECTION.encode() in file.read():  # most have no such section: they need no parser
-                    config = read_config(shared)
-                    if config.path:
-                        return config
+        if os.path.isfile(shared) and SECTION.encode() in _content(shared):  # most have none, and need no parser
+            config = read_config(shared)
+            if config.path:
+                return config
         parent = os.path.dirname(folder)
         if parent == folder:
             return Config()
@@ -94,10 +92,7 @@ def read_config(path: str) -> Config:
         import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
     try:
-        with open(path, "rb") as file:
-            section = tomllib.load(file)
-    except OSError as error:
-        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
+        section = tomllib.loads(_content(path).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AdapterError(f"{path} is not valid TOML: {error}") from None
     if os.path.basename(path) == SHARED_FILE:
@@ -114,6 +109,14 @@ def read_config(path: str) -> Config:
         return Config(path, values, tuple(_override(entry, path) for entry in overrides))
     except ValueError as error:
         raise AdapterError(f"{path}: {error}") from None
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _checked(section: dict[str, Any], known: Iterable[str], path: str) -> dict[str, Any]:

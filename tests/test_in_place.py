@@ -188,6 +188,44 @@ def test_a_crash_at_any_step_leaves_the_old_adapter_the_new_one_or_none(adapter:
     assert all(data in left for data in before.values())
 
 
+def test_a_repository_cannot_have_a_command_run(run: Any, adapter: Path) -> None:
+    """As a partial clone that lacks an object: git would fetch it, by the command that its config names."""
+    root = adapter.parent
+    git(root, "init", "-q")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "x")
+    ran = root / "ran"
+    config = {
+        "core.repositoryFormatVersion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.url": str(root),
+        "remote.origin.promisor": "true",
+        "remote.origin.uploadpack": f"touch {ran}; git-upload-pack",
+        "protocol.file.allow": "always",
+        "core.fsmonitor": f"touch {ran}",
+        "filter.x.clean": f"touch {ran}; cat",
+    }
+    for key, value in config.items():
+        git(root, "config", key, value)
+    (root / ".git/info/attributes").write_text("* filter=x\n")
+    shutil.rmtree(root / ".git/objects")
+    (root / ".git/objects").mkdir()
+    ask = ["git", "-C", root, "cat-file", "-p", "HEAD:./adapter/adapter_config.json"]
+    subprocess.run(ask, check=False, capture_output=True)
+    assert ran.exists()  # so it is a trap
+    ran.unlink()
+    assert run("fix", "--in-place", adapter).exit_code == 0
+    assert not ran.exists()
+    assert len(list(adapter.glob("*.bak"))) == 2
+
+
+def test_a_form_that_is_asked_for_by_name_is_made(run: Any, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "adalora-no-rank0-0.21.2", tmp_path / "a")
+    assert run("fix", "--in-place", tmp_path / "a").output.count("nothing to repair") == 1
+    assert run("fix", "--in-place", "--to", "lora", tmp_path / "a").exit_code == 0
+    assert json.loads((tmp_path / "a/adapter_config.json").read_text())["peft_type"] == "LORA"
+
+
 def test_what_cannot_be_repaired_stays_as_it_is(run: Any, adapter: Path) -> None:
     before = tree(adapter)
     assert run("fix", "--in-place", adapter, "--for", "peft==0.2.0", "--rank-zero", "prune").exit_code in (0, 1)

@@ -173,6 +173,14 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pyt
         preload(ZERO, "peft==0.9.0")
 
 
+def test_what_an_earlier_fix_said_counts(tmp_path: Path) -> None:
+    """It says which release saved the adapter, so it can decide what is repaired."""
+    shutil.copytree(ZERO, tmp_path / "a")
+    found = preload(tmp_path / "a", "peft==0.9.0")
+    (tmp_path / "a/ckpt-doctor.json").write_text('{"saved_by": "0.21.2"}')
+    assert preload(tmp_path / "a", "peft==0.9.0") != found
+
+
 def test_the_time_of_a_copy_is_that_of_its_last_use() -> None:
     found = preload(ZERO, "peft==0.9.0")
     os.utime(found, (0, 0))

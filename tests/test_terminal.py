@@ -122,6 +122,28 @@ def test_a_name_cannot_command_the_terminal(run: Any, tmp_path: Path) -> None:
     assert "\x07" not in run("fix", folder, tmp_path / "out").output
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_terminal_that_cannot_write_all_is_no_failure(encoding: str, tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/n\xff"  # no UTF-8
+    shutil.copytree(ZERO, os.fsdecode(folder))
+    for arguments in (["scan"], ["scan", "--format", "json"], ["scan", "--format", "markdown"], ["preload"]):
+        command = [os.fsencode(part) for part in (sys.executable, "-m", "ckpt_doctor", *arguments)]
+        environ = {**os.environ, "PYTHONIOENCODING": encoding}
+        result = subprocess.run([*command, folder], capture_output=True, check=False, env=environ)
+        assert b"Traceback" not in result.stderr
+        assert result.returncode == int(arguments[0] == "scan")
+        if arguments[-1] == "json" and encoding != "ascii":  # there click writes UTF-8, with ? for what is none
+            assert os.fsencode(json.loads(result.stdout.decode(encoding))["reports"][0]["path"]) == folder
+        if arguments[0] == "preload":
+            assert result.stdout == folder + b"\n"
+
+
+def test_closed_streams_are_no_failure() -> None:
+    command = f'"{sys.executable}" -m ckpt_doctor scan "{ZERO}" >&-'
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)  # noqa: S602
+    assert (result.returncode, result.stderr) == (1, "")
+
+
 def test_quiet_tells_what_fails_and_nothing_else(run: Any) -> None:
     said = run("scan", "-q", ZERO, HEALTHY).output
     assert "CD101" in said

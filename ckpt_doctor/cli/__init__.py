@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 
 import click
 
 from .. import __version__
-from .terminal import colour
+from .terminal import colour, lenient
 
 COMMANDS = ("scan", "fix", "compare", "preload")
 
@@ -46,5 +47,6 @@ def main(ctx: click.Context) -> None:
     ckpt-doctor preload adapter/                   a path that can be loaded
     """  # noqa: D301 - \b is how click is told to leave lines as they are
     ctx.color = colour(os.environ)
+    lenient(sys.stdout, sys.stderr)
     # numpy's threads wait for each other longer than these small products take
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -14,7 +14,7 @@ from ..findings import ERROR, Report
 from ..reporters import Style, json, repair
 from ..settings import Settings
 from . import options
-from .terminal import complain, watched, width
+from .terminal import complain, watched, watches, width
 
 if TYPE_CHECKING:
     from ..writer import Written
@@ -80,7 +80,7 @@ def command(
     results = []
     style = Style(width(), -1 if quiet else 0)
     settings = options.settings(ctx)
-    for folder in watched(list(jobs), quiet=quiet or sys.stdout.isatty()):
+    for folder in watched(list(jobs), quiet=quiet or watches(sys.stdout)):
         done = _fix(folder, jobs[folder], settings(folder), force=force, **asked)
         code = max(code, done.code)
         if format_ == "json":
@@ -137,7 +137,8 @@ def _fix(
     if report.error:
         return _Done(2, failure=report.error)
     try:
-        if target is None and not any(finding.severity == ERROR for finding in report.findings):
+        wanted = for_training or form or trim or dtype
+        if target is None and not wanted and not any(finding.severity == ERROR for finding in report.findings):
             return _Done(0, _nothing_to_do(report, by))
         plan = doctor.plan(
             report, asked=by.asked, rank_zero=rank_zero, weights=weights, training=for_training,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -53,4 +54,4 @@ def command(
         sys.exit(2)
     if doubt:
         complain(doubt)
-    click.echo(found)
+    click.echo(os.fsencode(found))  # to the byte, whatever the locale

@@ -17,7 +17,7 @@ from ..reporters import FORMATS, Style
 from ..reporters import scan as render
 from ..settings import Settings
 from . import options
-from .terminal import complain, print_to, watched, width
+from .terminal import complain, print_to, watched, watches, width
 
 if TYPE_CHECKING:
     from ..baseline import Baseline
@@ -92,7 +92,7 @@ def command(
     codes = {0}
     try:
         known = _baseline(baseline if target is None else None)
-        blocks = ("table", None) in sinks and sys.stdout.isatty()
+        blocks = ("table", None) in sinks and watches(sys.stdout)
         reports = _examined(options.settings(ctx), watched(folders, quiet=quiet or blocks), known, codes)
         kept = list(reports) if len(sinks) > 1 or target or ("github", None) in sinks else None
         for format_, file in sinks:

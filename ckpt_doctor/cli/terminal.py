@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TextIO
 
 import click
 
@@ -28,12 +30,24 @@ def width() -> int | None:
     said = os.environ.get("COLUMNS", "")
     if said.isdecimal() and int(said):
         return int(said)
-    if not sys.stdout.isatty():
+    if not watches(sys.stdout):
         return None
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None
     except OSError:
         return None
+
+
+def watches(stream: TextIO | None) -> bool:
+    """Whether a person reads a stream; nobody does where it is closed."""
+    return stream is not None and stream.isatty()
+
+
+def lenient(*streams: TextIO | None) -> None:
+    """Have what a stream cannot encode written as an escape, which JSON has too; it is no reason to fail."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def complain(message: str) -> None:
@@ -43,7 +57,7 @@ def complain(message: str) -> None:
 
 def watched(folders: list[str], *, quiet: bool) -> Iterator[str]:
     """The folders one by one; where that takes long and a person watches, standard error says how far it is."""
-    shown = not quiet and sys.stderr.isatty()
+    shown = not quiet and watches(sys.stderr)
     start = last = time.monotonic()
     visible = False
     for done, folder in enumerate(folders):
