@@ -227,13 +227,10 @@ def test_a_form_that_is_asked_for_by_name_is_made(run: Any, tmp_path: Path) -> N
 
 
 def test_what_cannot_be_repaired_stays_as_it_is(run: Any, adapter: Path) -> None:
-    before = tree(adapter)
-    assert run("fix", "--in-place", adapter, "--for", "peft==0.2.0", "--rank-zero", "prune").exit_code in (0, 1)
-    shutil.rmtree(adapter)
-    shutil.copytree(FIXTURES / ZERO, adapter)
     (adapter / "adapter_model.safetensors").write_bytes(b"")
+    before = tree(adapter)
     assert run("fix", "--in-place", adapter).exit_code == 1
-    assert tree(adapter).keys() == before.keys()
+    assert tree(adapter) == before
     assert run("fix", "--in-place", adapter.parent / "none").exit_code == 2
 
 
