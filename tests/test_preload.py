@@ -255,7 +255,7 @@ def hub(tmp_path: Path) -> Iterator[type[Hub]]:
 
 def from_hub(hub: Any, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`ckpt-doctor preload` in a process of its own: the endpoint is read when huggingface_hub is imported."""
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
     environ.update(HF_ENDPOINT=hub.address, HF_HOME=str(tmp_path / "hf"), HF_HUB_DISABLE_XET="1")
     command = [sys.executable, "-m", "ckpt_doctor", "preload", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environ, cwd=tmp_path)
