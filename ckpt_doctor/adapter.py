@@ -114,7 +114,8 @@ class Adapter(NamedTuple):
     both weight files are there, whether they hold the same (None: not compared). `loaded_as` is the adapter's name,
     `savers` the ids of the releases that may have saved it, where that was found before the config was changed,
     `base` the model that it is for, where that was named,
-    `max_rank` the limit of the server.
+    `max_rank` the limit of the server. `stamps` tell whether a file is still the one that was read: its name, and its
+    number, size and time.
     """
 
     path: str
@@ -131,6 +132,7 @@ class Adapter(NamedTuple):
     savers: frozenset[str] | None = None
     base: Base | None = None
     max_rank: int | None = None
+    stamps: tuple[tuple[str, int, int, int], ...] = ()
 
     @property
     def peft_type(self) -> str | None:

@@ -6,7 +6,9 @@ import filecmp
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 SUFFIX = ".bak"
 
@@ -46,6 +48,22 @@ def exchange(stage: str, folder: str, old: Iterable[str], *, last: str) -> list[
         else:
             kept.append(backup)
     return kept
+
+
+@contextmanager
+def alone(folder: str) -> Iterator[None]:
+    """Keep other processes that ask for the same out of a folder, where the system knows how."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def git_has(folder: str, name: str, file: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from .adapter import Adapter, AdapterError, DamagedFile, Fault, TensorInfo
@@ -80,6 +80,7 @@ def load(folder: str) -> Adapter:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise AdapterError(f"{folder} cannot be read: {error.strerror}") from None
+    stamps = stamped(folder, [name for name in names if name == CONFIG or name.endswith((".safetensors", ".bin"))])
     faults: list[Fault] = []
     config = _json(folder, CONFIG, faults, "broken-config") if CONFIG in names else None
     if CONFIG not in names:
@@ -109,7 +110,20 @@ def load(folder: str) -> Adapter:
     if weights and not tensors and not faults:
         faults.append(Fault("no-tensors", f"{weights[0]} holds no tensor: nothing was saved"))
     adapter = Adapter(folder, folder, config, tensors, kind, weights, tuple(names), tuple(faults), record)
+    adapter = adapter._replace(stamps=stamps)
     return adapter._replace(bin_agrees=_bin_agrees(adapter)) if weights == (SAFETENSORS,) and BIN in names else adapter
+
+
+def stamped(folder: str, names: Iterable[str]) -> tuple[tuple[str, int, int, int], ...]:
+    """Name, number (inode), size and time of each file, as long as nobody replaces it or writes to it."""
+    found = []
+    for name in names:
+        try:
+            about = os.stat(os.path.join(folder, name))
+        except OSError:
+            continue  # reading it says what is wrong
+        found.append((name, about.st_ino, about.st_size, about.st_mtime_ns))
+    return tuple(found)
 
 
 def _bin_agrees(adapter: Adapter) -> bool | None:

@@ -9,11 +9,12 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from .adapter import Adapter, AdapterError, Computed, FileRange, TensorInfo
 from .formats import safetensors
-from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, find, read_weights
+from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, find, read_weights, stamped
 from .streams import CHUNK, Files, chunks, content
 
 MAX_OTHER = 10_000_000  # bytes of a file that is carried along
@@ -59,7 +60,8 @@ def write(
     except OSError as error:
         raise AdapterError(f"{parent} cannot be written to: {error.strerror}") from None
     try:
-        left_out, proof = _fill(stage, adapter, source, record, prove, lambda: _carry(stage, source, copy_all))
+        with _steady(source):
+            left_out, proof = _fill(stage, adapter, source, record, prove, lambda: _carry(stage, source, copy_all))
         os.chmod(stage, 0o777 & ~_umask())
         _exchange(stage, out)
     except OSError as error:
@@ -74,7 +76,7 @@ def write_in_place(adapter: Adapter, source: Adapter, record: dict[str, Any], pr
 
     As `write`, but every other file stays where it is. An old file becomes a `.bak`, which stays unless git has it.
     """
-    from .exchange import exchange
+    from .exchange import alone, exchange
 
     folder = source.folder
     try:
@@ -82,13 +84,30 @@ def write_in_place(adapter: Adapter, source: Adapter, record: dict[str, Any], pr
     except OSError as error:
         raise AdapterError(f"{folder} cannot be written to: {error.strerror}") from None
     try:
-        _, proof = _fill(stage, adapter, source, record, prove, list)
-        backups = exchange(stage, folder, (*source.weights, SAFETENSORS, INDEX, BIN), last=CONFIG)
+        with _steady(source):
+            _, proof = _fill(stage, adapter, source, record, prove, list)
+        with alone(folder):
+            _check_steady(source)
+            backups = exchange(stage, folder, (*source.weights, SAFETENSORS, INDEX, BIN), last=CONFIG)
     except OSError as error:
         raise AdapterError(f"{folder} cannot be written to: {error.strerror}") from None
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return Written(folder, (), proof, tuple(backups))
+
+
+@contextmanager
+def _steady(source: Adapter) -> Iterator[None]:
+    """Have nothing made of files that others write to meanwhile. Raises AdapterError, whatever went wrong by that."""
+    try:
+        yield
+    finally:
+        _check_steady(source)
+
+
+def _check_steady(source: Adapter) -> None:
+    if stamped(source.folder, [name for name, *_ in source.stamps]) != source.stamps:
+        raise AdapterError(f"{source.path} was written to by others meanwhile, so it was left as it is; try again")
 
 
 def _fill(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +53,25 @@ def test_fix_for_a_release_is_accepted_by_it(run: Any, tmp_path: Path, venv: Pat
         (tmp_path / spec).mkdir()
         rows = load(str(venv / "bin/python"), fixed(run, tmp_path / spec, "--for", spec))
         assert [row for row in rows if row["verdict"] != "accepts"] == []
+
+
+PRELOAD = """
+import sys
+from ckpt_doctor import preload
+for path in sys.argv[1:]:
+    print(preload(path, strict=True))
+"""
+
+
+@pytest.mark.parametrize("venv", VENVS, ids=lambda venv: venv.name)
+def test_what_preload_gives_is_accepted_by_the_release_that_is_installed(tmp_path: Path, venv: Path) -> None:
+    release = venv.name.replace("-", "==")
+    names = [name for name in ADAPTERS if release in parse("peft>=0.5") or "gpt2" not in name]
+    environ = {**os.environ, "PYTHONPATH": str(FIXTURES.parent), "CKPT_DOCTOR_CACHE": str(tmp_path / "cache")}
+    command = [str(venv / "bin/python"), "-c", PRELOAD, *(str(FIXTURES / name) for name in names)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env=environ).stdout.splitlines()
+    for name, path in zip(names, found, strict=True):
+        assert (path == str(FIXTURES / name)) == (verdict(release, scan(str(FIXTURES / name)).findings) == "accepts")
+        shutil.copytree(path, tmp_path / name)
+    rows = load(str(venv / "bin/python"), [tmp_path / name for name in names])
+    assert [row for row in rows if row["verdict"] != "accepts"] == []

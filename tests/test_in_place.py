@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from conftest import FIXTURES
 from test_fix import load, tree
 
-from ckpt_doctor import exchange
+from ckpt_doctor import exchange, writer
 
 ZERO = "adalora-rank0-0.21.2"
 
@@ -224,6 +225,53 @@ def test_a_form_that_is_asked_for_by_name_is_made(run: Any, tmp_path: Path) -> N
     assert run("fix", "--in-place", tmp_path / "a").output.count("nothing to repair") == 1
     assert run("fix", "--in-place", "--to", "lora", tmp_path / "a").exit_code == 0
     assert json.loads((tmp_path / "a/adapter_config.json").read_text())["peft_type"] == "LORA"
+
+
+SIX = """
+import sys, time
+from ckpt_doctor.cli import main
+while time.time() < float(sys.argv[2]): pass
+main(["fix", "--in-place", sys.argv[1]])
+"""
+
+
+def test_six_processes_on_one_adapter_leave_one_repaired_adapter(run: Any, adapter: Path, tmp_path: Path) -> None:
+    """Whoever comes late finds that the files are not those that it read, and writes nothing made of both."""
+    before = tree(adapter)
+    run("fix", adapter, tmp_path / "out")
+    command = [sys.executable, "-c", SIX, str(adapter), str(time.time() + 2)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    errors = [process.communicate()[1] for process in running]
+    codes = [process.returncode for process in running]
+    assert 0 in codes
+    assert all("by others meanwhile" in error for error, code in zip(errors, codes, strict=True) if code == 2)
+    after = tree(adapter)
+    assert {name: data for name, data in after.items() if ".bak" not in name} == tree(tmp_path / "out")
+    assert {name: data for name, data in after.items() if ".bak" in name} == {
+        f"{name}.bak": before[name] for name in ("adapter_config.json", "adapter_model.safetensors")
+    }
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_nothing_is_made_of_a_file_that_was_replaced_meanwhile(
+    run: Any, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_place: bool
+) -> None:
+    """As by a training that saves again: the headers that were read say nothing of the new file."""
+    real = writer._write_safetensors
+    other = (FIXTURES / "adalora-rank0-0.17.1/adapter_model.safetensors").read_bytes()
+
+    def late(*arguments: Any) -> Any:
+        (adapter / "new").write_bytes(other)
+        (adapter / "new").replace(adapter / "adapter_model.safetensors")
+        return real(*arguments)
+
+    monkeypatch.setattr(writer, "_write_safetensors", late)
+    result = run("fix", "--in-place", adapter) if in_place else run("fix", adapter, tmp_path / "out")
+    assert result.exit_code == 2
+    assert "by others meanwhile" in result.stderr
+    assert (adapter / "adapter_model.safetensors").read_bytes() == other
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter"}
+    assert tree(adapter).keys() == tree(FIXTURES / ZERO).keys()
 
 
 def test_what_cannot_be_repaired_stays_as_it_is(run: Any, adapter: Path) -> None:
