@@ -96,9 +96,10 @@ def read_config(path: str) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AdapterError(f"{path} is not valid TOML: {error}") from None
     if os.path.basename(path) == SHARED_FILE:
-        section = section.get("tool", {}).get(SECTION)
-        if section is None:
+        tools = section.get("tool")
+        if not isinstance(tools, dict) or SECTION not in tools:
             return Config()
+        section = tools[SECTION]
     if not isinstance(section, dict):
         raise AdapterError(f"{path}: tool.{SECTION} is not a table")
     try:

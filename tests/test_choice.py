@@ -142,6 +142,7 @@ WRONG = {
     'for = "peft==0.99"': "names no PEFT release",
     'select = ["CD777"]': "'CD777' is the code of no finding",
     "overrides = 3": "overrides are tables",
+    "\ufefffor = 3": "not valid TOML",
     '[[overrides]]\nignore = "CD101"': "an override needs paths",
     '[[overrides]]\npaths = "a"\nformat = "json"': "no key 'format'",
     "= 3": "not valid TOML",
@@ -154,6 +155,14 @@ def test_what_is_wrong_in_the_file_is_said(run: Any, project: Path, text: str) -
     result = run("scan", "adapters")
     assert result.exit_code == 2
     assert WRONG[text] in result.stderr
+
+
+@pytest.mark.parametrize(
+    "text", ['tool = "ckpt-doctor"', "[project]\nname = 'ckpt-doctor'", "[tool.other]\nx = 'ckpt-doctor'"]
+)
+def test_a_file_that_says_nothing_of_it_counts_for_nothing(run: Any, project: Path, text: str) -> None:
+    (project / "pyproject.toml").write_text(text)
+    assert run("scan", "adapters/healthy").exit_code == 0
 
 
 def test_another_file_can_be_named(run: Any, project: Path) -> None:

@@ -138,6 +138,22 @@ def test_a_terminal_that_cannot_write_all_is_no_failure(encoding: str, tmp_path:
             assert result.stdout == folder + b"\n"
 
 
+def test_what_cannot_be_written_is_no_finding() -> None:
+    for arguments in (["scan"], ["scan", "--format", "json"], ["compare", str(ZERO)]):
+        with open("/dev/full", "w") as full:
+            command = [sys.executable, "-m", "ckpt_doctor", *arguments, str(ZERO)]
+            result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert result.returncode == 2
+        assert result.stderr == "ckpt-doctor: input or output failed: No space left on device\n"
+
+
+def test_a_fault_of_ours_is_no_finding(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ckpt_doctor.cli.scan.render", None)
+    result = run("scan", ZERO)
+    assert result.exit_code == 2
+    assert "please report it: TypeError" in result.stderr
+
+
 def test_closed_streams_are_no_failure() -> None:
     command = f'"{sys.executable}" -m ckpt_doctor scan "{ZERO}" >&-'
     result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)  # noqa: S602

@@ -9,13 +9,28 @@ from importlib import import_module
 import click
 
 from .. import __version__
-from .terminal import colour, lenient
+from .terminal import colour, complain, lenient
 
 COMMANDS = ("scan", "fix", "compare", "preload")
 
 
 class _Commands(click.Group):
     """The commands, each imported when it is asked for."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command. What fails unforeseen ends with 2: 1 would say that something was found."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
+            raise
+        except OSError as error:
+            complain(f"{error.filename or 'input or output'} failed: {error.strerror}")
+        except Exception as error:
+            import traceback
+
+            traceback.print_exc()
+            complain(f"this is a fault of ckpt-doctor, please report it: {type(error).__name__}: {error}")
+        sys.exit(2)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
