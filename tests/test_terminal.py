@@ -26,12 +26,14 @@ ZERO, HEALTHY = FIXTURES / "adalora-rank0-0.9.0", FIXTURES / "lora-plain-0.21.2"
 ESCAPE = "\x1b["
 
 
-def at_a_terminal(*arguments: object, width: int = 80, stderr_only: bool = False, **environ: str) -> str:
-    """What a command writes to a terminal of that width; its standard output is a pipe under `stderr_only`."""
+def at_a_terminal(
+    *arguments: object, width: int = 80, stderr_only: bool = False, module: bool = True, **environ: str
+) -> str:
+    """What a command writes to a terminal of that width; its standard output is no part of it under `stderr_only`."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
-    command = [sys.executable, "-m", "ckpt_doctor", *map(str, arguments)]
+    command = [sys.executable, *(("-m", "ckpt_doctor") if module else ()), *map(str, arguments)]
     out = subprocess.DEVNULL if stderr_only else slave
     with subprocess.Popen(
         command, stdout=out, stderr=slave, env={**clean, "TERM": "xterm", **environ}, close_fds=True
@@ -189,6 +191,22 @@ def test_progress_is_for_a_person_who_waits(tmp_path: Path) -> None:
     assert said.endswith(f"{ESCAPE}K")
     assert at_a_terminal("scan", "-q", folder, "--format", "json", stderr_only=True) == ""
     assert at_a_terminal("scan", HEALTHY, "--format", "json", stderr_only=True) == ""
+
+
+BUSY = """
+import time
+from ckpt_doctor.cli.terminal import busy
+with busy("mine"):
+    time.sleep(1.5)
+with busy("short"):
+    pass
+"""
+
+
+def test_long_work_shows_that_it_goes_on() -> None:
+    assert at_a_terminal("-c", BUSY, module=False) == f"\rmine, 1 s\r{ESCAPE}K"
+    result = subprocess.run([sys.executable, "-c", BUSY], capture_output=True, check=True)
+    assert result.stderr == b""
 
 
 def test_a_reader_that_leaves_is_no_failure(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import click
 
 from ..adapter import AdapterError
 from . import options
-from .terminal import complain, width
+from .terminal import busy, complain, width
 
 EPILOG = """\b
 Examples:
@@ -34,7 +34,8 @@ def command(first: str, second: str, tolerance: float, format_: str) -> None:
     from ..reporters import comparison
 
     try:
-        result = compare(load(locate(first)), load(locate(second)), tolerance)
+        with busy("comparing"):
+            result = compare(load(locate(first)), load(locate(second)), tolerance)
     except AdapterError as error:
         complain(str(error))
         sys.exit(2)

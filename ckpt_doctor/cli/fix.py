@@ -14,7 +14,7 @@ from ..findings import ERROR, Report
 from ..reporters import Style, json, repair
 from ..settings import Settings
 from . import options
-from .terminal import complain, watched, watches, width
+from .terminal import busy, complain, width
 
 if TYPE_CHECKING:
     from ..writer import Written
@@ -80,8 +80,9 @@ def command(
     results = []
     style = Style(width(), -1 if quiet else 0)
     settings = options.settings(ctx)
-    for folder in watched(list(jobs), quiet=quiet or watches(sys.stdout)):
-        done = _fix(folder, jobs[folder], settings(folder), force=force, **asked)
+    for count, folder in enumerate(jobs, 1):
+        with busy(f"{folder} ({count} of {len(jobs)})", quiet=quiet):
+            done = _fix(folder, jobs[folder], settings(folder), force=force, **asked)
         code = max(code, done.code)
         if format_ == "json":
             results.append(json.fix(folder, jobs[folder] or folder, done.plan, done.written, done.failure))

@@ -12,7 +12,7 @@ from ..hub import fetched
 from ..loader import locate
 from ..runtimes import UnknownRuntimeError
 from . import options
-from .terminal import complain
+from .terminal import busy, complain
 
 EPILOG = """\b
 Examples:
@@ -45,7 +45,8 @@ def command(
 
     try:
         folder = locate(fetched(path, subfolder, revision), subfolder)
-        found, doubt = ready(folder, options.settings(ctx)(folder), strict=strict)
+        with busy("preparing a copy"):
+            found, doubt = ready(folder, options.settings(ctx)(folder), strict=strict)
     except AdapterRejected as error:
         complain(str(error))
         sys.exit(1)

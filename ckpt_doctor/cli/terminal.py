@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TextIO
 
 import click
@@ -15,6 +17,7 @@ from ..adapter import AdapterError
 from ..reporters.text import clean
 
 PATIENCE = 1.0  # seconds before progress is shown
+GONE = "\r\033[K"  # what clears a line
 PAUSE = 0.1  # seconds between two states of it
 
 
@@ -67,7 +70,32 @@ def watched(folders: list[str], *, quiet: bool) -> Iterator[str]:
             last, visible = now, True
         yield folder
     if visible:
-        click.echo("\r\033[K", err=True, nl=False, color=True)
+        click.echo(GONE, err=True, nl=False, color=True)
+
+
+@contextmanager
+def busy(what: str, *, quiet: bool = False) -> Iterator[None]:
+    """Say on standard error what is being done, and for how long, where a person watches; and clear that in the end."""
+    if quiet or not watches(sys.stderr):
+        yield
+        return
+    done = threading.Event()
+
+    def tell() -> None:
+        seconds = 0
+        while not done.wait(PATIENCE):
+            seconds += 1
+            click.echo(f"\r{clean(what)}, {seconds} s", err=True, nl=False)
+        if seconds:
+            click.echo(GONE, err=True, nl=False, color=True)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
 
 
 def print_to(file: str | None, pieces: Iterable[str]) -> None:
