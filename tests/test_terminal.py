@@ -266,3 +266,18 @@ def test_the_shell_completes_commands_and_options() -> None:
     command = Path(sys.executable).parent / "ckpt-doctor"
     result = subprocess.run([command], capture_output=True, text=True, check=False, env={**os.environ, **environ})
     assert result.stdout == "plain,--fail-on\n"
+
+
+def test_what_github_does_not_show_goes_to_the_summary(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    said = run("scan", FIXTURES, "--format", "github").output.splitlines()
+    assert "more findings are left out" in said[-1]
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    (tmp_path / "summary").write_text("of an earlier command\n")
+    last = run("scan", FIXTURES, "--format", "github").output.splitlines()[-1]
+    assert "more findings are in the summary" in last
+    lines = (tmp_path / "summary").read_text().splitlines()
+    assert lines[0] == "of an earlier command"
+    assert len([line for line in lines if line.startswith("| `")]) == int(last.split()[0])

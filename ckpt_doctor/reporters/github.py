@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 
 from ..findings import ERROR, SEVERITIES, Finding, Report
@@ -33,7 +34,8 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
         properties = f"file={_property(place[0])},line={place[1]},title={_property(title)}"
         yield f"::{LEVELS[_severity(finding)]} {properties}::{_data(cut(text, LONGEST))}"
     if left_out:
-        yield f"{len(left_out)} more findings are in the summary of the step, as GitHub shows {MOST} of a severity"
+        where = "in the summary of the step" if os.environ.get("GITHUB_STEP_SUMMARY") else "left out"
+        yield f"{len(left_out)} more findings are {where}, as GitHub shows {MOST} of a severity"
 
 
 def rest(reports: Iterable[Report]) -> Iterator[str]:
