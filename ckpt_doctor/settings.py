@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from .adapter import AdapterError, Base
-from .base import load_base
 from .findings import ERROR, NEVER, SEVERITIES, Finding, Report
 from .runtimes import ids
 
@@ -194,6 +193,8 @@ def selectors(texts: Iterable[str]) -> tuple[str, ...]:
 
 @cache
 def _base(path: str) -> Base:
+    from .base import load_base
+
     return load_base(path)
 
 

@@ -14,7 +14,6 @@ from typing import TextIO
 import click
 
 from ..adapter import AdapterError
-from ..reporters.text import clean
 
 PATIENCE = 1.0  # seconds before progress is shown
 GONE = "\r\033[K"  # what clears a line
@@ -55,6 +54,8 @@ def lenient(*streams: TextIO | None) -> None:
 
 def complain(message: str) -> None:
     """One line on standard error."""
+    from ..reporters.text import clean
+
     click.echo(f"ckpt-doctor: {clean(message)}", err=True)
 
 
@@ -79,6 +80,8 @@ def busy(what: str, *, quiet: bool = False) -> Iterator[None]:
     if quiet or not watches(sys.stderr):
         yield
         return
+    from ..reporters.text import clean
+
     done = threading.Event()
 
     def tell() -> None:
