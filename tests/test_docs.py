@@ -23,8 +23,8 @@ from ckpt_doctor.settings import read_config
 ROOT = FIXTURES.parent
 README, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-FOREIGN = {"--help", "--version", "--lora-modules", "--enable-lora", "--max-lora-rank", "--all-files"}
-"""Options of other programs, and click's own."""
+FOREIGN = {"--help", "--version", "--json", "--lora-modules", "--enable-lora", "--max-lora-rank", "--all-files"}
+"""Options of other programs and of scripts, and click's own."""
 
 
 def options() -> set[str]:
