@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 ADAPTER = Path(__file__).parent.parent / "fixtures/adalora-rank0-0.17.1"
-COMMAND = [sys.executable, "-c", "import sys; from ckpt_doctor.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-m", "ckpt_doctor"]
 HELLO = """
 import click
 @click.command()
