@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from typing import Any
 
 from .adapter import AdapterError, Base, DamagedFile
@@ -35,6 +36,27 @@ def load_base(path: str) -> Base:
             raise AdapterError(f"{os.path.join(folder, name)}: {error.message}") from None
     config = os.path.join(folder, "config.json")
     return Base(shapes, _json(config) if os.path.isdir(path) and os.path.exists(config) else {}, frozenset(biases))
+
+
+def as_loaded(base: Base, modules: Collection[str], headless: bool) -> Base:
+    """The base with its modules named as they are once it is loaded, where that is how `modules` are named.
+
+    transformers adds and strips the base_model_prefix of a class (modeling_utils.py: from_pretrained): in the file of a
+    model without a head `bert.` is missing, and one with a head has it though the class without one, which can only
+    have been adapted where it is `headless`, has not.
+    """
+    tops = {module.partition(".")[0] for module in modules}
+    if not modules or base.weights.keys() >= set(modules) or not base.weights:
+        return base
+    heads = {name.partition(".")[0] for name in base.weights}
+    candidates = [_renamed(base, f"{top}.", "") for top in tops if len(tops) == 1]
+    candidates += [_renamed(base, "", f"{head}.") for head in sorted(heads) if headless]
+    return next((found for found in candidates if found.weights.keys() >= set(modules)), base)
+
+
+def _renamed(base: Base, added: str, removed: str) -> Base:
+    weights = {added + name.removeprefix(removed): shape for name, shape in base.weights.items()}
+    return Base(weights, base.config, frozenset(added + name.removeprefix(removed) for name in base.biases))
 
 
 def _json(path: str) -> dict[str, Any]:

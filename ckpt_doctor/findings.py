@@ -15,6 +15,10 @@ NEVER = "never"
 """For `Report.fail_on`: nothing fails."""
 
 
+THE_BASE = "the base model"
+"""What a doubt needs that `--base` would decide."""
+
+
 class Finding(NamedTuple):
     """One cause: what is wrong, where, and which runtimes it stops (ids such as "peft==0.9.0")."""
 

@@ -280,6 +280,8 @@ def _layer(adapter: Adapter, module: str, factors: dict[str, str]) -> Layer:
         shape = adapter.tensors[key].shape
         ranks.add(shape[RANK_AXIS[factor]] if len(shape) >= 2 else None)
     rank = ranks.pop() if len(ranks) == 1 else None
+    if ranks and groups_of(adapter, factors) > 1:
+        rank = adapter.tensors[factors["lora_A"]].shape[0]
     if adapter.peft_type == "ADALORA":
         alpha = _number(config.get("lora_alpha", 8))
         init_r = _number(config.get("init_r", 12))
@@ -291,6 +293,18 @@ def _layer(adapter: Adapter, module: str, factors: dict[str, str]) -> Layer:
     if alpha is None or not rank:
         return Layer(module, factors, rank, alpha, None)
     return Layer(module, factors, rank, alpha, alpha / (rank**0.5 if config.get("use_rslora") is True else rank))
+
+
+def groups_of(adapter: Adapter, factors: dict[str, str]) -> int:
+    """The groups of a convolution that the shapes of its factors tell: B is `[out, r / groups, 1, 1]` from PEFT 0.16 on
+    (tuners/lora/layer.py: _ConvNd.update_layer), `[out, r, 1, 1]` before.
+    """
+    if factors.keys() != {"lora_A", "lora_B"}:
+        return 1
+    a, b = (adapter.tensors[factors[name]].shape for name in ("lora_A", "lora_B"))
+    if not 2 < len(a) == len(b) or not b[1] or a[0] % b[1] or any(size != 1 for size in b[2:]):
+        return 1
+    return a[0] // b[1]
 
 
 def pattern_value(pattern: Any, module: str, default: Any) -> Any:

@@ -13,10 +13,15 @@ Release = tuple[int, ...]
 _COMMON_LAYERS = ["layers", "h", "block", "blocks", "layer"]  # 0.4 – 0.8: utils/other.py, COMMON_LAYERS_PATTERN
 
 
+OUT_PROJ = ".base_layer.out_proj"
+"""How the output of a MultiheadAttention is named, which is adapted with it (tuners/lora/layer.py)."""
+
+
 class Reading(NamedTuple):
-    """What a release makes of a config for one module: the rank it builds, and the scale of the delta."""
+    """What a release makes of a config for one module: the rank it builds, its alpha, and the scale of the delta."""
 
     rank: Any
+    alpha: Any
     scaling: float | None
 
 
@@ -36,6 +41,8 @@ def targeted(config: dict[str, Any], module: str, release: Release) -> bool:
     "all-linear" is taken to name every module that has factors.
     """
     target = config.get("target_modules")
+    if release >= (0, 15):
+        module = module.removesuffix(OUT_PROJ)
     if release >= (0, 14) and _named(config.get("exclude_modules"), module, release):
         return False
     if release >= (0, 16) and _saved_whole(config.get("modules_to_save"), module):
@@ -111,9 +118,9 @@ def lora_reading(config: dict[str, Any], module: str, release: Release) -> Readi
             rank = ranks.get(_first(ranks, module, release), rank)
             alpha = alphas.get(_first(alphas, module, release), alpha)
     if not isinstance(alpha, (int, float)) or not isinstance(rank, (int, float)) or rank <= 0:
-        return Reading(rank, None)
+        return Reading(rank, alpha, None)
     rooted = config.get("use_rslora") is True and release >= (0, 8)
-    return Reading(rank, alpha / (rank**0.5 if rooted else rank))
+    return Reading(rank, alpha, alpha / (rank**0.5 if rooted else rank))
 
 
 def _first(keys: Iterable[str], module: str, release: Release) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 
 from ..adapter import Adapter
-from ..findings import ERROR, NOTE, WARNING, Finding, rule
-from ..layers import Layer, module_of
+from ..findings import ERROR, NOTE, THE_BASE, WARNING, Finding, rule
+from ..layers import Layer, groups_of, module_of
 from ..runtimes import PEFT, minor, peft
-from ..targets import targeted
+from ..targets import OUT_PROJ, targeted
 from .keys import knows, savers, table
+from .rank import keys_of
 
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that write the base weights when an adapter is loaded (LoraLayer.reset_lora_parameters)."""
@@ -19,13 +21,18 @@ CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 @rule
 def adalora_unsupported(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """PEFT 0.2 has no AdaLoRA; 0.3 and 0.4 fail where lora_dropout is 0 (lora_dropout_layer is not a Module)."""
+    """PEFT 0.2 has no AdaLoRA; 0.3 and 0.4 fail where lora_dropout is 0 (lora_dropout_layer is not a Module), and with
+    a task type, whose class calls AdaLoraModel.forward: that reads a trainable_adapter_name, which a load never sets.
+    """
     if adapter.peft_type == "ADALORA" and adapter.config:
-        dropout = adapter.config.get("lora_dropout", 0)
+        dropout, task = adapter.config.get("lora_dropout", 0), adapter.config.get("task_type")
         old = peft("0.2") - peft("0.3") if dropout else peft("0.2", "0.4")
         message = "PEFT 0.2 has no AdaLoRA" + ("" if dropout else ", and 0.3 and 0.4 need a lora_dropout above 0")
-        causal = peft("0.3", "0.4") - old if adapter.config.get("task_type") == "CAUSAL_LM" else frozenset[str]()
-        yield Finding("CD301", "adalora-unsupported", NOTE, message, (), ("peft_type",), old | causal)
+        if task is not None:
+            message += ("" if dropout else ",") + " and 0.3 and 0.4 cannot run it with a task_type"
+            # 0.3 has no class for the others, and takes the one without a task
+            old |= peft("0.4" if task in ("QUESTION_ANS", "FEATURE_EXTRACTION") else "0.3", "0.4")
+        yield Finding("CD301", "adalora-unsupported", NOTE, message, (), ("peft_type",), old)
 
 
 @rule
@@ -184,7 +191,7 @@ def all_linear(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
             undecided = frozenset()
         yield Finding(
             "CD308", "all-linear", NOTE, message, (), ("target_modules",), rejected, undecided_for=undecided,
-            needs="the base model" if undecided else None,
+            needs=THE_BASE if undecided else None,
         )  # fmt: skip
     elif adapter.peft_type not in ("LORA", "ADALORA") and not any(targets(target, module) for module in layers):
         message = f"target_modules ({str(target)[:60]}) matches none of the layers in the file"
@@ -235,7 +242,8 @@ def bias_spelling(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findin
     if adapter.base is not None and not new and not old and adapter.base.biases.isdisjoint(layers):
         return
     if not new & layers.keys() and not old & layers.keys():
-        if bias == "lora_only":
+        # the layers of 0.6 – 0.9 have no bias of their own, so these trained none (tuners_utils.py: BaseTunerLayer)
+        if bias == "lora_only" and not savers(adapter) <= peft("0.6", "0.9"):
             missing = PEFT
     else:
         # what is not adapted keeps the plain name of its bias in every release
@@ -276,6 +284,8 @@ def layer_kind(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
             if config.get("lora_bias"):
                 rejected["lora_bias on an Embedding"] = peft("0.14")
             continue
+        if layer.module.endswith(OUT_PROJ):
+            rejected["a MultiheadAttention"] = peft("0.2", "0.14")
         for key in layer.factors.values():
             dimensions = len(adapter.tensors[key].shape)
             if dimensions > 2:
@@ -283,6 +293,7 @@ def layer_kind(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
                 rejected[f"a {name}"] = PEFT - peft(CONV_SINCE.get(dimensions, "99.0"))
                 if dora:
                     rejected[f"DoRA on a {name}"] = peft("0.9") - peft(DORA_SINCE.get(dimensions, "99.0"))
+    yield from _grouped(adapter, layers)
     for what, ids in rejected.items():
         if ids:
             severity = ERROR if "peft==0.21.2" in ids else NOTE
@@ -297,6 +308,35 @@ def layer_kind(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
             message = "magnitudes are named as PEFT 0.12 and newer do in memory: older ones ignore them"
             misloaded = peft("0.9", "0.11")
             yield Finding("CD404", "missing-part", NOTE, message, misloaded_by=misloaded)
+
+
+def _grouped(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """A convolution in groups: its B has other sizes from 0.16 on, and up to 0.6 none that fit."""
+    wide = [module for module, layer in layers.items() if groups_of(adapter, layer.factors) > 1]
+    if wide:
+        message = f"{wide[0]} is a convolution in groups, with a lora_B as PEFT 0.16 and newer have it"
+        yield Finding("CD314", "layer-kind", NOTE, message, keys_of(layers, wide[:1]), (), peft("0.2", "0.15"))
+    saved = savers(adapter)
+    if saved and saved <= peft("0.16"):
+        return
+    for module, layer in layers.items():
+        shapes = [adapter.tensors[key].shape for key in layer.factors.values()]
+        if module in wide or len(shapes) != 2 or any(len(shape) < 3 for shape in shapes):
+            continue
+        a, b = (adapter.tensors[layer.factors[name]].shape for name in sorted(layer.factors))
+        weight = adapter.base.weights.get(module) if adapter.base else None
+        if math.gcd(a[1], b[0]) == 1 or (weight and weight[1:2] == a[1:2]):
+            continue
+        other = peft("0.2", "0.6") | peft("0.16")
+        ids = (other, frozenset[str](), frozenset[str]()) if weight else (frozenset(), frozenset(), other)
+        message = (
+            f"{module} {'is' if weight else 'may be'} a convolution in groups, whose lora_B is another from 0.16 on"
+        )
+        yield Finding(
+            "CD314", "layer-kind", NOTE, message, keys_of(layers, [module]), (), *ids,
+            needs=None if weight else THE_BASE,
+        )  # fmt: skip
+        return
 
 
 def _beside(adapter: Adapter, layer: Layer, factor: str) -> bool:
@@ -324,9 +364,7 @@ def adalora_convolution(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[
     like = [module for module in layers if "conv" in module.rpartition(".")[2].lower()]
     if like:
         message = f"{like[0]} may be a Conv2d, which AdaLoRA adapts from PEFT 0.20 on"
-        yield Finding(
-            "CD315", "adalora-convolution", NOTE, message, undecided_for=peft("0.2", "0.19"), needs="the base model"
-        )
+        yield Finding("CD315", "adalora-convolution", NOTE, message, undecided_for=peft("0.2", "0.19"), needs=THE_BASE)
 
 
 def _keys_of_017() -> set[str]:
@@ -350,20 +388,26 @@ def without_layers(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
         yield Finding("CD316", "no-layers", ERROR, message, (), ("target_modules",), none, some)
     elif not layers:
         message = "the file has no factors of any layer"
-        yield Finding("CD316", "no-layers", WARNING, message, undecided_for=PEFT, needs="the base model")
+        yield Finding("CD316", "no-layers", WARNING, message, undecided_for=PEFT, needs=THE_BASE)
     elif target is None and not config.get("target_parameters"):
         message = "target_modules is null: each release then looks the base model up in a table of its own"
         none = PEFT if _of_transformers(adapter) is False else frozenset[str]()  # "Please specify `target_modules`"
         yield Finding(
             "CD317", "default-targets", ERROR if none else WARNING, message, (), ("target_modules",), none,
-            undecided_for=PEFT - none, needs=None if none else "the base model",
+            undecided_for=PEFT - none, needs=None if none else THE_BASE,
         )  # fmt: skip
+
+
+HEADS = ("classifier", "score")
 
 
 @rule
 def missing_parts(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
     """modules_to_save or trainable tokens that the file has no tensors for: a KeyError from 0.15 on
     (utils/save_and_load.py: set_peft_model_state_dict), if the base model has such a module.
+
+    For a classifier PEFT 0.13 and newer write both names that its head may have, of which a model has one
+    (peft_model.py: PeftModelForSequenceClassification, PeftModelForTokenClassification; huggingface/peft#2027).
     """
     config = adapter.config or {}
     if adapter.peft_type not in ("LORA", "ADALORA") or not adapter.tensors:
@@ -374,6 +418,8 @@ def missing_parts(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findin
     saved = config.get("modules_to_save")
     names = [name for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
     lost = [name for name in names if not any(f".{name}." in f".{key}" for key in adapter.tensors)]
+    if config.get("task_type") in ("SEQ_CLS", "TOKEN_CLS") and len(set(HEADS) & set(names) - set(lost)) == 1:
+        lost = [name for name in lost if name not in HEADS]
     if adapter.base is not None:
         have = (*adapter.base.weights, *adapter.base.biases)
         lost = [name for name in lost if any(module == name or module.endswith(f".{name}") for module in have)]
@@ -383,7 +429,7 @@ def missing_parts(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findin
         yield Finding(
             "CD323", "missing-saved", ERROR if known else WARNING, message, (), ("modules_to_save",),
             peft("0.15") if known else frozenset(), undecided_for=PEFT - peft("0.15") if known else PEFT,
-            needs="what the module was" if known else "the base model",
+            needs="what the module was" if known else THE_BASE,
         )  # fmt: skip
 
 

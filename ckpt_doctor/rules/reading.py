@@ -3,72 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from ..adapter import Adapter
-from ..findings import ERROR, NOTE, WARNING, Finding, rule
+from ..findings import ERROR, NOTE, THE_BASE, WARNING, Finding, rule
 from ..layers import Layer
-from ..runtimes import PEFT, minor, peft
-from ..targets import Reading, Release, holes, lora_reading, targeted
+from ..runtimes import PEFT, peft
+from ..targets import OUT_PROJ, Reading, holes, targeted
 from .keys import savers
-from .rank import has_zero_factor, keys_of, names
-
-
-class _Era(NamedTuple):
-    """Releases that read a config alike, and what they make of it."""
-
-    release: Release
-    ids: frozenset[str]
-    hit: frozenset[str]
-    readings: dict[str, Reading]
-    misfits: list[str]
-
-
-def _eras(adapter: Adapter, layers: dict[str, Layer]) -> list[_Era]:
-    config = adapter.config or {}
-    starts = ["0.2", "0.5", "0.6"]
-    if config.get("layers_to_transform") is not None:
-        starts += ["0.4", "0.8", "0.20", "0.21"]
-    if config.get("rank_pattern") or config.get("alpha_pattern"):
-        starts += ["0.14", "0.15"]
-    starts += ["0.8"] if config.get("use_rslora") or isinstance(config.get("target_modules"), str) else []
-    starts += ["0.14"] if config.get("exclude_modules") else []
-    starts += ["0.16"] if config.get("modules_to_save") else []
-    ordered = sorted({minor(start) for start in starts})
-    found = []
-    for first, after in zip(ordered, [*ordered[1:], (99, 0)], strict=True):
-        ids = _since(first) - _since(after)
-        hit = frozenset(module for module in layers if targeted(config, module, first))
-        readings: dict[str, Reading] = {}
-        misfits = []
-        if adapter.peft_type == "LORA":
-            readings = {module: lora_reading(config, module, first) for module in hit}
-            misfits = [m for m in layers if m in hit and not _fits(adapter, layers[m], readings[m].rank)]
-        found.append(_Era(first, ids, hit, readings, misfits))
-    return found
-
-
-SINCE_PATTERNS = ((0, 6), (0, 14), (0, 15))
-"""The series in which the reading of rank_pattern changed."""
-
-
-def fits(adapter: Adapter, layers: dict[str, Layer], release: Release) -> bool:
-    """Whether a release builds LoRA layers that take the tensors."""
-    config = adapter.config or {}
-    return all(_fits(adapter, layer, lora_reading(config, module, release).rank) for module, layer in layers.items())
-
-
-def _since(first: Release) -> frozenset[str]:
-    return peft(".".join(map(str, first)))
-
-
-def _fits(adapter: Adapter, layer: Layer, rank: object) -> bool:
-    """Whether a module of this rank takes the layer's tensors; rank 0 and flat tensors have rules of their own."""
-    if has_zero_factor(adapter, layer) or any(len(adapter.tensors[key].shape) < 2 for key in layer.factors.values()):
-        return True
-    if type(rank) is int and rank <= 0:
-        return True
-    return layer.rank is not None and type(rank) is int and layer.rank == rank
+from .meaning import Era, eras
+from .rank import keys_of, names
 
 
 @rule
@@ -97,33 +40,33 @@ def reading(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     config = adapter.config or {}
     if adapter.peft_type not in ("LORA", "ADALORA") or not layers or config.get("target_modules") is None:
         return
-    eras = _eras(adapter, layers)
+    every = eras(adapter, layers)
     # a module that holds layers cannot be adapted itself: "Target module … is not supported"
     unsupported = {".".join(parts[:n]) for parts in (m.split(".") for m in layers) for n in range(1, len(parts))}
-    unsupported -= layers.keys()
     if adapter.base is not None:
         unsupported |= adapter.base.containers
         unsupported |= {m for m, shape in adapter.base.weights.items() if len(shape) < 2}
+    unsupported -= layers.keys()
     if unsupported and str(config["target_modules"]).lower() != "all-linear":
-        for era in eras:
+        for era in every:
             hit = [module for module in unsupported if targeted(config, module, era.release)]
             if hit:
                 message = f"target_modules names {names(sorted(hit))}, which holds layers and cannot be adapted itself"
                 yield Finding("CD322", "unsupported-target", NOTE, message, (), ("target_modules",), era.ids)
-    untargeted = [era for era in eras if not era.hit]
+    untargeted = [era for era in every if not era.hit]
     if untargeted:
         ids = frozenset[str]().union(*(era.ids for era in untargeted))
         message = f"target_modules ({str(config['target_modules'])[:60]}) matches none of the layers in the file"
-        severity = ERROR if len(untargeted) == len(eras) else NOTE
+        severity = ERROR if len(untargeted) == len(every) else NOTE
         yield Finding("CD309", "no-target", severity, message, (), ("target_modules",), ids)
-    misfit = [era for era in eras if era.misfits]
+    misfit = [era for era in every if era.misfits]
     if misfit:
         ids = frozenset[str]().union(*(era.ids for era in misfit))
         where = misfit[-1].misfits
-        severity = ERROR if misfit[-1] is eras[-1] else NOTE
+        severity = ERROR if misfit[-1] is every[-1] else NOTE
         message = f"the rank of the tensors is not what the config says for {names(where)}"
         yield Finding("CD105", "rank-mismatch", severity, message, keys_of(layers, where), ("r", "rank_pattern"), ids)
-    whole = [era for era in eras if era.hit and not era.misfits]
+    whole = [era for era in every if era.hit and not era.misfits]
     if not whole:
         return
     saved = savers(adapter)
@@ -133,7 +76,7 @@ def reading(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     yield from _missing(adapter, layers, meant)
 
 
-def _otherwise(adapter: Adapter, layers: dict[str, Layer], whole: list[_Era], meant: _Era) -> Iterator[Finding]:
+def _otherwise(adapter: Adapter, layers: dict[str, Layer], whole: list[Era], meant: Era) -> Iterator[Finding]:
     wrong: dict[str, tuple[set[str], frozenset[str]]] = {}
     for era in whole:
         ignored = era.hit ^ meant.hit
@@ -156,9 +99,9 @@ def _otherwise(adapter: Adapter, layers: dict[str, Layer], whole: list[_Era], me
             yield Finding("CD311", kind, severity, message, keys_of(layers, where), keys, misloaded_by=ids)
 
 
-def _untargeted(layers: dict[str, Layer], config: dict[str, object], meant: _Era) -> Iterator[Finding]:
+def _untargeted(layers: dict[str, Layer], config: dict[str, object], meant: Era) -> Iterator[Finding]:
     """Tensors that no release looks at: a single stray module means nothing, but PEFT never saves many of a kind."""
-    ignored = [module for module in layers if module not in meant.hit]
+    ignored = [m for m in layers if m not in meant.hit and not _of_parameter(m, config.get("target_parameters"))]
     ends = [module.rpartition(".")[2] for module in ignored]
     target = config.get("target_modules")
     filtered = isinstance(target, list) and any(end in target for end in ends)
@@ -170,13 +113,27 @@ def _untargeted(layers: dict[str, Layer], config: dict[str, object], meant: _Era
         )  # fmt: skip
 
 
+def _of_parameter(module: str, parameters: object) -> bool:
+    """Whether target_parameters names a parameter of a module, which PEFT wraps once for each
+    (tuners/lora/layer.py: ParamWrapper).
+    """
+    while module.endswith(".base_layer"):
+        module = module.removesuffix(".base_layer")
+    owners = (
+        [name.rpartition(".")[0] for name in parameters if isinstance(name, str)]
+        if isinstance(parameters, list)
+        else []
+    )
+    return any(owner and f".{module}".endswith(f".{owner}") for owner in owners)
+
+
 def _same(a: Reading, b: Reading) -> bool:
     if a.scaling is None or b.scaling is None:
         return a.scaling == b.scaling
     return abs(a.scaling - b.scaling) <= 1e-9 * abs(b.scaling)
 
 
-def _missing(adapter: Adapter, layers: dict[str, Layer], meant: _Era) -> Iterator[Finding]:
+def _missing(adapter: Adapter, layers: dict[str, Layer], meant: Era) -> Iterator[Finding]:
     config = adapter.config or {}
     keys = ("target_modules",)
     if adapter.base is None:
@@ -184,22 +141,20 @@ def _missing(adapter: Adapter, layers: dict[str, Layer], meant: _Era) -> Iterato
         doubt = _left_random(adapter)
         if missing and doubt:
             message = f"the config targets {names(missing)}, for which there are no tensors"
-            yield Finding(
-                "CD312", "missing-layer", NOTE, message, (), keys, undecided_for=doubt, needs="the base model"
-            )
+            yield Finding("CD312", "missing-layer", NOTE, message, (), keys, undecided_for=doubt, needs=THE_BASE)
         listed = config.get("target_modules")
         longer = [module for module in layers if isinstance(listed, list) and module in listed and "." in module]
         if longer and (adapter.peft_type == "ADALORA" or config.get("init_lora_weights") is False) and not missing:
             message = "target_modules lists full names, which also match longer names that end with one"
             doubt = _left_random(adapter)
-            yield Finding(
-                "CD312", "missing-layer", NOTE, message, (), keys, undecided_for=doubt, needs="the base model"
-            )
+            yield Finding("CD312", "missing-layer", NOTE, message, (), keys, undecided_for=doubt, needs=THE_BASE)
         return
     weights = adapter.base.weights
     if any(config.get(key) for key in ("layer_replication", "use_bdlora", "use_qalora", "target_parameters")):
         return  # other layers, or other sizes, than the base model's
-    strange = [module for module in layers if module in meant.hit and module not in weights]
+    attention = {m.removesuffix(OUT_PROJ) for m in layers if m.endswith(OUT_PROJ)}  # its own parameters are no modules
+    attention |= {module + OUT_PROJ for module in attention}
+    strange = [m for m in layers if m in meant.hit and m not in weights and m not in attention]
     if strange:
         # what the base has not got never computed anything there; that it has none at all means another model
         message = f"the base model has no {names(strange)}: the tensors are ignored in silence"
@@ -208,7 +163,18 @@ def _missing(adapter: Adapter, layers: dict[str, Layer], meant: _Era) -> Iterato
         yield Finding("CD320", "not-in-base", severity, message, keys_of(layers, strange), misloaded_by=lost)
     missing = [module for module, shape in weights.items() if module not in layers and len(shape) > 1
                and targeted(config, module, meant.release)]  # fmt: skip
-    if missing and str(config.get("target_modules")).lower() != "all-linear":
+    tops = {module.partition(".")[0] for module in layers}
+    heads = [module for module in missing if module.partition(".")[0] not in tops and not _has_head(adapter)]
+    missing = [module for module in missing if module not in heads]
+    if str(config.get("target_modules")).lower() == "all-linear":  # it takes what it finds
+        heads = missing = []
+    if heads and not missing:
+        message = f"the config targets {names(heads)} of the base model, if the adapted class has such a head"
+        needs = "the class that was adapted"
+        yield Finding(
+            "CD312", "missing-layer", NOTE, message, (), keys, undecided_for=_left_random(adapter), needs=needs
+        )
+    if missing:
         message = f"the config targets {names(missing)} of the base model, for which there are no tensors"
         wrong = _left_random(adapter)
         severity = ERROR if "peft==0.21.2" in wrong else NOTE
@@ -217,6 +183,25 @@ def _missing(adapter: Adapter, layers: dict[str, Layer], meant: _Era) -> Iterato
     if unfit:
         message = f"the tensors of {names(unfit)} do not have the size of the base model's weights"
         yield Finding("CD321", "other-size", ERROR, message, keys_of(layers, unfit), rejected_by=PEFT)
+
+
+CLASSES = {
+    "CAUSAL_LM": ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),
+    "SEQ_2_SEQ_LM": ("ForConditionalGeneration",),
+    "SEQ_CLS": ("ForSequenceClassification",),
+    "TOKEN_CLS": ("ForTokenClassification",),
+    "QUESTION_ANS": ("ForQuestionAnswering",),
+}
+"""How transformers names the classes with a head that a task type is for."""
+
+
+def _has_head(adapter: Adapter) -> bool:
+    """Whether the class that was adapted has the head which is in the base model's files."""
+    saved_as = adapter.base.config.get("architectures") if adapter.base else None
+    task = (adapter.config or {}).get("task_type")
+    return isinstance(saved_as, list) and any(
+        str(name).endswith(CLASSES.get(task, ())) for name in saved_as if isinstance(task, str)
+    )
 
 
 def _left_random(adapter: Adapter) -> frozenset[str]:
@@ -244,4 +229,5 @@ def _has_size(adapter: Adapter, layer: Layer, weight: tuple[int, ...]) -> bool:
     first, last = inner[0][0], outer[0][0]
     if len(weight) == 2:
         return sorted((first, last)) == sorted(weight)
-    return last == weight[0] and (inner[0] == weight[1:] or first in (weight[1], count))
+    whole = inner[0][:1] + weight[2:] == inner[0] and weight[1] and first % weight[1] == 0  # weight[1]: in / groups
+    return last == weight[0] and (whole or first in (weight[1], count))

@@ -1,0 +1,120 @@
+"""What a LoRA or AdaLoRA means: the layers that a release adapts, and the scale that it gives each.
+
+What an adapter means is what the release that saved it makes of it. Where that is not known, it is what each release
+makes of it that may have saved it, and whoever relies on it has to be right for all of them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..adapter import Adapter
+from ..layers import Layer
+from ..runtimes import PEFT, minor, peft
+from ..targets import OUT_PROJ, Reading, Release, lora_reading, targeted
+from .keys import savers
+from .rank import has_zero_factor
+
+NONE = frozenset[str]()
+
+
+class Era(NamedTuple):
+    """Releases that read a config alike, and what they make of it: the layers of the file that they adapt (`hit`), and
+    those of them whose tensors do not have the rank that is built.
+    """
+
+    release: Release
+    ids: frozenset[str]
+    hit: frozenset[str]
+    readings: dict[str, Reading]
+    misfits: list[str]
+
+
+class Meaning(NamedTuple):
+    """The layers of the file that the releases `ids` adapt, by module, with the alpha and scale that they give them."""
+
+    ids: frozenset[str]
+    layers: dict[str, Layer]
+
+    @property
+    def scales(self) -> dict[str, float | None]:
+        """The scale of each layer that has a delta: one of rank 0 has none."""
+        return {module: layer.scaling for module, layer in self.layers.items() if layer.rank != 0}
+
+
+def eras(adapter: Adapter, layers: dict[str, Layer]) -> list[Era]:
+    """What the releases make of a config, oldest first."""
+    config = adapter.config or {}
+    starts = ["0.2", "0.5", "0.6"]
+    if config.get("layers_to_transform") is not None:
+        starts += ["0.4", "0.8", "0.20", "0.21"]
+    if config.get("rank_pattern") or config.get("alpha_pattern"):
+        starts += ["0.14", "0.15"]
+    starts += ["0.8"] if config.get("use_rslora") or isinstance(config.get("target_modules"), str) else []
+    starts += ["0.14"] if config.get("exclude_modules") else []
+    starts += ["0.15"] if any(module.endswith(OUT_PROJ) for module in layers) else []
+    starts += ["0.16"] if config.get("modules_to_save") else []
+    ordered = sorted({minor(start) for start in starts})
+    found = []
+    for first, after in zip(ordered, [*ordered[1:], (99, 0)], strict=True):
+        ids = _since(first) - _since(after)
+        hit = frozenset(module for module in layers if targeted(config, module, first))
+        readings: dict[str, Reading] = {}
+        misfits = []
+        if adapter.peft_type == "LORA":
+            readings = {module: lora_reading(config, module, first) for module in hit}
+            misfits = [m for m in layers if m in hit and not _fits(adapter, layers[m], readings[m].rank)]
+        found.append(Era(first, ids, hit, readings, misfits))
+    return found
+
+
+def meanings(adapter: Adapter, layers: dict[str, Layer], ids: frozenset[str] = PEFT) -> list[Meaning]:
+    """What the releases `ids` make of an adapter, each meaning once; none of those that cannot take its tensors.
+
+    Without target_modules, which each release then takes from a table of its own, and with target_parameters, every
+    layer of the file is taken to be adapted.
+    """
+    config = adapter.config or {}
+    unnamed = config.get("target_modules") is None or bool(config.get("target_parameters"))
+    found: list[Meaning] = []
+    for era in eras(adapter, layers):
+        hit = layers.keys() if unnamed else era.hit
+        if not hit or era.misfits or not era.ids & ids:
+            continue
+        read = {
+            module: _read(adapter, layer, lora_reading(config, module, era.release))
+            for module, layer in layers.items() if module in hit
+        }  # fmt: skip
+        alike = next((at for at, other in enumerate(found) if other.layers == read), None)
+        if alike is None:
+            found.append(Meaning(era.ids & ids, read))
+        else:
+            found[alike] = Meaning(found[alike].ids | (era.ids & ids), read)
+    return found
+
+
+def saved_meanings(adapter: Adapter, layers: dict[str, Layer]) -> list[Meaning]:
+    """What the releases make of an adapter that may have saved it; where none of these takes its tensors, what the
+    others make of it; where none does, the factors as they stand.
+    """
+    found = meanings(adapter, layers, savers(adapter)) or meanings(adapter, layers)
+    return found or [Meaning(NONE, dict(layers))]
+
+
+def _read(adapter: Adapter, layer: Layer, reading: Reading) -> Layer:
+    if adapter.peft_type != "LORA" or layer.rank is None:
+        return layer
+    return layer._replace(alpha=reading.alpha, scaling=reading.scaling if layer.rank else None)
+
+
+def _since(first: Release) -> frozenset[str]:
+    return peft(".".join(map(str, first)))
+
+
+def _fits(adapter: Adapter, layer: Layer, rank: object) -> bool:
+    """Whether a module of this rank takes the layer's tensors; rank 0 and flat tensors have rules of their own."""
+    if has_zero_factor(adapter, layer) or any(len(adapter.tensors[key].shape) < 2 for key in layer.factors.values()):
+        return True
+    if type(rank) is int and rank <= 0:
+        return True
+    return layer.rank is not None and type(rank) is int and layer.rank == rank
