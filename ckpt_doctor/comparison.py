@@ -12,7 +12,8 @@ from .adapter import Adapter, AdapterError, TensorInfo
 from .layers import Layer, layers, module_of
 from .rules.config import CHANGES_BASE
 from .rules.keys import neutral, savers
-from .runtimes import peft
+from .rules.meaning import NONE, Meaning, meanings, saved_meanings
+from .runtimes import peft, ranges
 from .streams import Files, chunks, content
 from .values import Array, read
 
@@ -52,8 +53,16 @@ class Comparison(NamedTuple):
         return max((*self.layers, *self.others), key=lambda row: row.relative, default=None)
 
 
-def compare(a: Adapter, b: Adapter, tolerance: float = 1e-6, unchanged: frozenset[str] = frozenset()) -> Comparison:
+def compare(
+    a: Adapter, b: Adapter, tolerance: float = 1e-6, unchanged: frozenset[str] = frozenset(),
+    by: frozenset[str] = frozenset(),
+) -> Comparison:  # fmt: skip
     """Compare two adapters: every delta, and every tensor that is not a factor, relative to its norm.
+
+    Each is read as the release that saved it reads it: what that does not adapt has no delta, and the scale is the one
+    that it takes. Where more than one may have saved them, and these make different things of them, all have to agree
+    on the answer. What each of the PEFT releases `by` makes of `b` has to be the same, too, unless it reads `b` just as
+    it reads `a`.
 
     A delta is scaling · B · A [out, in] (LoRA), scaling · B · (A · E) (AdaLoRA); B · A is never formed. With the scale
     in B, the difference is [B₁, B₁-B₂] · [A₁-A₂; A₂], whose norm the Gram matrices of both give to 2e-8 of
@@ -64,25 +73,60 @@ def compare(a: Adapter, b: Adapter, tolerance: float = 1e-6, unchanged: frozense
     doubts = list(_doubts(a, b))
     rows: list[Row] = []
     others: list[Row] = []
-    wrong: list[str] = []
+    missing: list[str] = []
+    answers: dict[str, str] = {}
     try:
         with Files() as files:
             if a.peft_type in FACTORED and b.peft_type in FACTORED:
-                rows, wrong = _compare_layers(a, b, tolerance, unchanged, files)
+                refusing, pairs = _pairs(a, b, by)
+                doubts += [f"{ranges(refusing)} cannot take the tensors of {b.path}"] if refusing else []
+                for mine, yours in pairs:
+                    found, unknown = _compare_layers(a, mine, b, yours, tolerance, unchanged, files)
+                    far = any(not row.relative <= tolerance for row in found)
+                    who = f"as {ranges(mine.ids)} and {ranges(yours.ids)} read them"
+                    answers["different" if far else "cannot tell" if unknown else "same"] = who
+                    doubts += unknown
+                    rows = found if far or not rows else rows
             others, missing = _compare_others(a, b, unchanged, files)
     except AdapterError as error:
         doubts.append(str(error))
-        missing = []
-    far = [row.name for row in (*rows, *others) if not row.relative <= tolerance]  # NaN is far, too
-    if far:
-        verdict, reasons = "different", [f"{len(far)} layers or tensors differ ({far[0]})"]
+    if "different" in answers and len(answers) > 1 and not by:
+        rows = []
+        doubts.append(f"{answers['different']} they differ, and they do not as others do that may have saved them")
+    far_off = [row.name for row in (*rows, *others) if not row.relative <= tolerance]  # NaN is far, too
+    if far_off:
+        verdict, reasons = "different", [f"{len(far_off)} layers or tensors differ ({far_off[0]})"]
     elif missing:
         verdict, reasons = "different", [f"{len(missing)} tensors are in one of them only ({missing[0]})"]
-    elif doubts or wrong:
-        verdict, reasons = "cannot tell", [*doubts, *wrong]
+    elif doubts:
+        verdict, reasons = "cannot tell", doubts
     else:
         verdict, reasons = "same", []
     return Comparison(verdict, tuple(reasons), tuple(rows), tuple(others), tolerance)
+
+
+def _pairs(a: Adapter, b: Adapter, by: frozenset[str]) -> tuple[frozenset[str], list[tuple[Meaning, Meaning]]]:
+    """What is to be compared: each meaning of `a` with those of `b`, once; and the releases of `by` that take no `b`.
+
+    Adapters that the same releases may have saved are read by one release at a time.
+    """
+    layers_of_a, layers_of_b = layers(a), layers(b)
+    mine, yours = saved_meanings(a, layers_of_a), saved_meanings(b, layers_of_b)
+    pairs = [(one, other) for one in mine for other in yours]
+    if savers(a) == savers(b):
+        pairs = [(one, other) for one, other in pairs if one.ids & other.ids] or pairs
+    asked = meanings(b, layers_of_b, by)
+    refusing = by.difference(*(meaning.ids for meaning in asked)) if layers_of_b else NONE
+    before = meanings(a, layers_of_a, by)
+    for meaning in asked:
+        kept = NONE.union(*(old.ids for old in before if old.layers == meaning.layers))
+        if meaning.ids - kept:
+            pairs += [(one, meaning) for one in mine]
+    found: list[tuple[Meaning, Meaning]] = []
+    for one, other in pairs:
+        if not any(one.layers == x.layers and other.layers == y.layers for x, y in found):
+            found.append((one, other))
+    return refusing, found
 
 
 def _doubts(a: Adapter, b: Adapter) -> Iterator[str]:
@@ -121,9 +165,9 @@ def _base_change(adapter: Adapter) -> str | None:
 
 
 def _compare_layers(
-    a: Adapter, b: Adapter, tolerance: float, unchanged: frozenset[str], files: Files
+    a: Adapter, as_a: Meaning, b: Adapter, as_b: Meaning, tolerance: float, unchanged: frozenset[str], files: Files
 ) -> tuple[list[Row], list[str]]:
-    mine, yours = layers(a), layers(b)
+    mine, yours = as_a.layers, as_b.layers
     rows, wrong = [], []
     biased = any((c.config or {}).get("lora_bias") for c in (a, b))
     for module in dict.fromkeys((*mine, *yours)):

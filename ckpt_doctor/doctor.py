@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__, rules  # noqa: F401 - importing the rules declares them
 from .adapter import Adapter, AdapterError, Base, NotExactError
-from .findings import ERROR, NOTE, RULES, WARNING, Finding, Report, verdict
+from .findings import ERROR, NOTE, RULES, THE_BASE, WARNING, Finding, Report, verdict
 from .layers import layers
 from .loader import BIN, SAFETENSORS, load
 from .rules.keys import savers
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .writer import Prove, Written
 
 RANK_ZERO = ("pad", "prune")
+LORAS = ("LORA", "ADALORA")
 PORTABLE = frozenset({"CD201", "CD203", "CD305"})
 """What the form for servers is rid of in any case, so that old PEFT releases take it as well."""
 COMMON_TASKS = (None, "CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
@@ -25,6 +27,8 @@ COMMON_TASKS = (None, "CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUES
 UNSEEN = "CD690"
 """A server and no base model: the doubt that is left to whoever gives none; a fix says so, and goes ahead."""
 _ORDER = {"accepts": 0, "unknown": 1, "rejects": 2, "misloads": 3}
+MAX_STEPS = 40
+"""More than any plan has; that each state is new ends it before."""
 
 
 class Step(NamedTuple):
@@ -47,6 +51,12 @@ class Plan(NamedTuple):
     purpose: str = "for inference"
 
     @property
+    def unseen(self) -> frozenset[str]:
+        """The releases that rejected the adapter, and of which only the base model would tell what they make of it."""
+        told = [id_ for id_ in PEFT if verdict(id_, self.findings) == "unknown"]
+        return frozenset(id_ for id_ in told if verdict(id_, self.before.findings) == "rejects")
+
+    @property
     def fixed(self) -> bool:
         """Whether every runtime asked for accepts the result; without any, whether no error remains."""
         if self.asked is None:
@@ -58,7 +68,7 @@ class Plan(NamedTuple):
 def judge(adapter: Adapter, asked: frozenset[str] | None = None) -> tuple[Finding, ...]:
     """All findings of an adapter; about servers only where one is asked for."""
     config = adapter.config or {}
-    if config.get("peft_type") not in ("LORA", "ADALORA") or config.get("task_type") not in COMMON_TASKS:
+    if config.get("peft_type") not in LORAS or config.get("task_type") not in COMMON_TASKS:
         from .rules import methods  # noqa: F401 - importing the rules declares them
     found = layers(adapter)
     findings = tuple(finding for rule in RULES for finding in rule(adapter, found))
@@ -102,6 +112,11 @@ def scan(
     """
     try:
         adapter = load(folder)
+        if base is not None:
+            from .base import as_loaded
+
+            task = (adapter.config or {}).get("task_type")
+            base = as_loaded(base, layers(adapter), task in (None, "FEATURE_EXTRACTION"))
         adapter = adapter._replace(loaded_as=loaded_as, base=base, max_rank=max_rank, savers=savers(adapter))
         findings = judge(adapter, asked)
         report = Report(folder, None, adapter, layers(adapter), findings, asked)
@@ -145,7 +160,7 @@ def plan(
     report: Report, *, asked: frozenset[str] | None = None, rank_zero: str = "pad", weights: str | None = None,
     training: bool = False, to_lora: bool = False, trim: bool = False, dtype: str | None = None,
 ) -> Plan:  # fmt: skip
-    """Repair to a fixed point: each step heals a finding and makes no release's verdict worse.
+    """Repair to a fixed point: each step heals a finding, harms no release, and leads to a state that is new.
 
     `asked` are the runtimes that have to accept the result; None heals what needs no release to be named. `weights` is
     the format to be written: "safetensors", "bin" or "same"; None is the one that the runtimes asked for read.
@@ -168,10 +183,11 @@ def plan(
         done.append(Step(title, ()))
     wanted = asked
     serving = bool(asked and asked & SERVERS)
-    choice = repairs.all_of(rank_zero, explicit=asked is not None, training=training, serving=serving)
+    choice = repairs.all_of(rank_zero, asked=asked, training=training, serving=serving)
     refused: dict[str, Step] = {}
+    seen = {_state(adapter)}
     left = True
-    while left:
+    while left and len(done) < MAX_STEPS:
         left = False
         for repair in choice:
             old_keys = serving and bool(PORTABLE & repair.heals)
@@ -185,19 +201,17 @@ def plan(
                 refused[repair.title] = Step(repair.title, codes, str(error))
                 continue
             after = judge(candidate, asked)
-            judged = PEFT | (asked or frozenset())
-            worse = frozenset(id_ for id_ in judged if _ORDER[verdict(id_, after)] > _ORDER[verdict(id_, findings)])
+            worse, reason = _harm(candidate, findings, after, asked)
             if worse:
-                why = next((f.message for f in after if f.misloaded_by & worse), "it would load less well")
-                reason = f"{ranges(worse)} would then load it and compute something else, in silence: {why}"
                 refused[repair.title] = Step(repair.title, codes, reason)
                 if wanted is not None and worse - wanted:  # what stands in the way may be repaired first
                     wanted |= worse
                     left = True
                     break
-            elif candidate is not adapter and _helps(findings, after, codes, None if old_keys else wanted):
+            elif _state(candidate) not in seen and _helps(findings, after, codes, None if old_keys else wanted):
                 refused.pop(repair.title, None)
                 done.append(Step(repair.title, codes))
+                seen.add(_state(candidate))
                 adapter, findings, left = candidate, after, True
                 break
     for title, whole in repairs.sizes(adapter, trim=trim, dtype=dtype):
@@ -206,6 +220,44 @@ def plan(
     open_codes = {f.code for f in findings if asked is None or hits(f, asked)}
     still = tuple(step for step in refused.values() if open_codes & set(step.codes))
     return Plan(report, adapter, findings, tuple(done), still, asked, "for training" if training else "for inference")
+
+
+def _state(adapter: Adapter) -> tuple[object, ...]:
+    """What a repair can change of an adapter, to be told from other states."""
+    return (json.dumps(adapter.config, sort_keys=True), *adapter.tensors.items())
+
+
+def _harm(
+    candidate: Adapter, before: tuple[Finding, ...], after: tuple[Finding, ...], asked: frozenset[str] | None
+) -> tuple[frozenset[str], str]:
+    """The runtimes that a repair would harm, and how.
+
+    Those whose verdict gets worse; and those that were not asked for and rejected the adapter, if it is not known what
+    they would make of the result, unless nothing but the base model, which was not named, would tell.
+    """
+    asked = asked or frozenset()
+    worse, doubted = set[str](), set[str]()
+    for id_ in PEFT | asked:
+        was, becomes = verdict(id_, before), verdict(id_, after)
+        if _ORDER[becomes] > _ORDER[was]:
+            worse.add(id_)
+        elif (was, becomes) == ("rejects", "unknown") and id_ not in asked and not _only_unseen(candidate, id_, after):
+            doubted.add(id_)
+    gravest = max((verdict(id_, after) for id_ in worse), key=_ORDER.__getitem__, default="unknown")
+    hit = {id_ for id_ in worse if verdict(id_, after) == gravest} or doubted
+    said = {
+        "misloads": "would then load it and compute something else, in silence",
+        "rejects": "would then reject it",
+        "unknown": "would then load it, and might compute something else",
+    }[gravest]
+    why = next((f.message for f in after if (f.misloaded_by | f.rejected_by | f.undecided_for) & hit), "")
+    return frozenset(worse or doubted), f"{ranges(hit)} {said}: {why}"
+
+
+def _only_unseen(adapter: Adapter, id_: str, findings: tuple[Finding, ...]) -> bool:
+    """Whether a runtime is undecided only because the base model was not named."""
+    open_ = [finding for finding in findings if id_ in finding.undecided_for]
+    return adapter.base is None and adapter.peft_type in LORAS and all(f.needs == THE_BASE for f in open_)
 
 
 def _helps(
@@ -257,9 +309,13 @@ def _evidence(the_plan: Plan, out: str, tolerance: float) -> tuple[Adapter, dict
         "repairs": [{"title": step.title, "codes": list(step.codes)} for step in the_plan.done],
     }
 
+    # what stops the others is known; those that take the result have to make of it what the original means
+    takers = frozenset(id_ for id_ in PEFT if verdict(id_, the_plan.findings) == "accepts")
+    takers = takers if the_plan.asked is None else takers & the_plan.asked
+
     def prove(stage: str) -> dict[str, Any]:
         kept = frozenset(key for key, info in after.tensors.items() if before.tensors.get(key) == info)
-        found = compare(before, load(stage)._replace(savers=after.savers), tolerance, kept)
+        found = compare(before, load(stage)._replace(savers=after.savers), tolerance, kept, takers)
         if found.verdict != "same":
             worst = found.largest
             error = f"; the largest relative error is {worst.relative:.2g}, --tolerance allows it" if worst else ""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..adapter import Adapter, Computed, NotExactError, TensorInfo
 from ..layers import Layer
+from ..rules.meaning import saved_meanings
+from ..runtimes import ranges
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not an error
@@ -22,6 +25,18 @@ class Repair(NamedTuple):
     title: str
     heals: frozenset[str]
     function: Callable[[Adapter, dict[str, Layer]], Adapter]
+
+
+def meant(adapter: Adapter, layers: dict[str, Layer]) -> dict[str, Layer]:
+    """The layers that the release which saved the adapter adapts, with the alpha and scale that it gives them.
+
+    Raises Refused where more than one may have saved it, and these make different things of it.
+    """
+    first, *others = saved_meanings(adapter, layers)
+    if others:
+        both = f"{ranges(first.ids)} and {ranges(others[0].ids)}"
+        raise Refused(f"{both} adapt other layers, or scale them otherwise, and any of them may have saved it")
+    return first.layers
 
 
 def only(modules: Iterable[str]) -> str:
@@ -87,8 +102,13 @@ def sizes(adapter: Adapter, *, trim: bool, dtype: str | None) -> Iterator[tuple[
             yield f"write the factors in {dtype}", found
 
 
-def all_of(rank_zero: str, *, explicit: bool, training: bool = False, serving: bool = False) -> list[Repair]:
-    """The repairs in the order in which they are tried; `explicit` adds those that only an asked runtime justifies."""
+def all_of(
+    rank_zero: str, *, asked: frozenset[str] | None, training: bool = False, serving: bool = False
+) -> list[Repair]:
+    """The repairs in the order in which they are tried; with `asked` also those that only an asked runtime justifies.
+
+    `asked` are the ids of the runtimes, None where none was named.
+    """
     from . import config, rank
 
     prune = rank_zero == "prune"
@@ -100,8 +120,15 @@ def all_of(rank_zero: str, *, explicit: bool, training: bool = False, serving: b
         Repair("spell each bias key both ways", frozenset({"CD304"}), config.both_bias_spellings),
         Repair("drop config keys without meaning", frozenset({"CD201"}), config.drop_neutral_keys),
     ]
-    if not explicit:
+    if asked is None:
         return found
+    found.append(
+        Repair(
+            "drop config keys without meaning",
+            frozenset({"CD201"}),
+            partial(config.drop_keys_in_the_way, asked),
+        )
+    )
     from . import keys, lora
 
     if serving:
@@ -131,7 +158,9 @@ def all_of(rank_zero: str, *, explicit: bool, training: bool = False, serving: b
         Repair("say the rsLoRA scale in lora_alpha", frozenset({"CD202", "CD311"}), config.rslora_as_alpha),
         Repair("name patterns in full", frozenset({"CD105", "CD202", "CD311"}), config.full_patterns),
         Repair(
-            "name the targets in full", frozenset({"CD202", "CD308", "CD309", "CD310", "CD313"}), config.full_targets
+            "name the targets in full",
+            frozenset({"CD202", "CD308", "CD309", "CD310", "CD312", "CD313"}),
+            config.full_targets,
         ),
         Repair("give all layers one rank and scale", frozenset({"CD105", "CD202", "CD311"}), lora.flatten),
         Repair("convert AdaLoRA to LoRA", frozenset({"CD301", "CD106", "CD307"}), lora.to_lora),

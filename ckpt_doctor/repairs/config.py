@@ -6,10 +6,9 @@ from ..adapter import Adapter
 from ..layers import Layer, module_of
 from ..rules.config import CHANGES_BASE
 from ..rules.keys import RAISING, knows, neutral, savers, table, written_by
-from ..rules.reading import SINCE_PATTERNS, fits
+from ..rules.meaning import meanings
 from ..runtimes import peft
-from ..targets import targeted
-from . import Refused, only, with_config
+from . import Refused, meant, only, with_config
 
 
 def plain_init(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
@@ -30,6 +29,8 @@ def plain_init(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: 
 
 def without_nulls(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
     """Null patterns and options become empty ones; a null dropout, which matters to training only, becomes 0."""
+    if adapter.peft_type not in ("LORA", "ADALORA"):
+        raise Refused("only of LoRA and AdaLoRA it is known what a null means")
     empty = {"rank_pattern": {}, "alpha_pattern": {}, "loftq_config": {}, "lora_dropout": 0.0}
     config = adapter.config or {}
     wrong = {key: value for key, value in empty.items() if key in config and config[key] is None}
@@ -46,6 +47,7 @@ def rslora_as_alpha(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     config = adapter.config or {}
     if config.get("use_rslora") is not True or adapter.peft_type != "LORA":
         return adapter
+    layers = meant(adapter, layers)
     if config.get("rank_pattern") or config.get("alpha_pattern"):
         adapter = full_patterns(adapter, layers)
         config = adapter.config or {}
@@ -56,12 +58,16 @@ def rslora_as_alpha(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
 
 
 def full_patterns(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
-    """Patterns by full module path, the same keys in both: what every release from 0.6 reads alike."""
+    """Patterns by full module path, the same keys in both: what every release from 0.6 reads alike.
+
+    A layer of the file that the release which saved the adapter does not adapt gets no entry.
+    """
     config = adapter.config or {}
     if adapter.peft_type != "LORA" or not (config.get("rank_pattern") or config.get("alpha_pattern")):
         return adapter
-    if not any(fits(adapter, layers, release) for release in SINCE_PATTERNS):
+    if not meanings(adapter, layers):
         raise Refused("no release takes the tensors under this config, so nothing tells the scale that was meant")
+    layers = meant(adapter, layers)
     if any(layer.rank is None or layer.alpha is None for layer in layers.values()):
         raise Refused("the tensors do not tell the rank of every layer")
     longer = [(a, b) for a in layers for b in layers if a.endswith("." + b)]
@@ -73,16 +79,18 @@ def full_patterns(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
 
 
 def full_targets(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
-    """target_modules names each layer that has tensors, in full; what else chose among the modules goes."""
+    """target_modules names each layer that the release which saved the adapter adapts, in full; what else chose among
+    the modules goes. What is targeted and has no tensors is then left as it is, where releases differ in what they
+    initialise it with.
+    """
     if not layers:
         raise Refused("the file has no layer that target_modules could name")
-    meant = [module for module in layers if targeted(adapter.config or {}, module, (0, 21))]
     config = adapter.config or {}
-    if not meant:
+    if not meanings(adapter, layers):
         raise Refused("target_modules matches none of the layers in the file, so nothing tells which were meant")
     chosen = ("exclude_modules", "layers_to_transform", "layers_pattern")
     kept = {key: value for key, value in config.items() if key not in chosen}
-    return with_config(adapter._replace(config=kept), target_modules=only(meant))
+    return with_config(adapter._replace(config=kept), target_modules=only(meant(adapter, layers)))
 
 
 def drop_strange_keys(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
@@ -102,6 +110,15 @@ def drop_neutral_keys(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  #
     """Config keys that some release refuses, and that mean nothing here, go."""
     method, config = adapter.peft_type or "", adapter.config or {}
     kept = {k: v for k, v in config.items() if knows(method, k) >= RAISING or not neutral(method, k, v)}
+    return adapter._replace(config=kept)
+
+
+def drop_keys_in_the_way(asked: frozenset[str], adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+    """Config keys that mean nothing here go where a release that was asked for does not know them, and stay elsewhere:
+    what rejects the adapter for one of them goes on rejecting it.
+    """
+    method, config = adapter.peft_type or "", adapter.config or {}
+    kept = {k: v for k, v in config.items() if not (asked & RAISING) - knows(method, k) or not neutral(method, k, v)}
     return adapter._replace(config=kept)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..adapter import Adapter
-from ..layers import WRAPPERS, Layer, module_of
+from ..layers import WRAPPERS, Layer, module_of, pattern_module
 from . import Refused, with_config
 
 PREFIX = "base_model.model."
@@ -36,6 +36,12 @@ def rebuilt_pattern(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     init_r = (adapter.config or {}).get("init_r", 12)
     if adapter.peft_type != "ADALORA" or type(init_r) is not int:
         raise Refused("init_r is not a rank")
+    old = (adapter.config or {}).get("rank_pattern")
+    for key, mask in old.items() if isinstance(old, dict) else ():
+        if isinstance(mask, list) and len(mask) != init_r:
+            raise Refused(f"init_r is {init_r}, and rank_pattern has {len(mask)} triplets for {key}")
+        if pattern_module(key) not in layers and (not isinstance(mask, list) or any(mask)):
+            raise Refused(f"rank_pattern gives {pattern_module(key)} a rank, and its tensors are gone")
     pattern = {}
     for module, layer in layers.items():
         if layer.rank is None or layer.rank > init_r or set(layer.factors) != {"lora_A", "lora_B", "lora_E"}:

@@ -6,8 +6,8 @@ from typing import Any
 
 from ..adapter import DTYPE_BITS, Adapter, Computed, TensorInfo
 from ..layers import RANK_AXIS, Layer
-from ..rules.reading import SINCE_PATTERNS, fits
-from . import Refused, resized, with_config
+from ..rules.meaning import meanings
+from . import Refused, meant, resized, with_config
 
 ADALORA_ONLY = (
     "init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step",
@@ -67,10 +67,14 @@ def flatten(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     uneven = any(config.get(key) for key in ("rank_pattern", "alpha_pattern", "use_rslora"))
     if adapter.peft_type != "LORA" or not uneven:
         return adapter
-    if not any(fits(adapter, layers, release) for release in SINCE_PATTERNS):
+    if not meanings(adapter, layers):
         raise Refused("no release takes the tensors under this config, so nothing tells the scale that was meant")
     if config.get("use_dora"):
         raise Refused("DoRA's norm would see other factors")
+    ignored = layers.keys() - meant(adapter, layers).keys()
+    if ignored:
+        raise Refused(f"{min(ignored)} has tensors that the release which saved them ignores")
+    layers = meant(adapter, layers)
     if not layers or any(layer.rank is None or layer.scaling is None for layer in layers.values()):
         raise Refused("the tensors and the config do not tell the rank and scale of every layer")
     rank = max(layer.rank or 0 for layer in layers.values())
@@ -111,7 +115,8 @@ def trimmed(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
 
     config = adapter.config or {}
     r = config.get("r", 8)
-    if adapter.peft_type != "LORA" or type(r) is not int or any(layer.rank != r for layer in layers.values()):
+    patterns = config.get("rank_pattern") or config.get("alpha_pattern")  # which hold single ranks and alphas
+    if adapter.peft_type != "LORA" or patterns or type(r) is not int or any(x.rank != r for x in layers.values()):
         return adapter
     needed = 1
     with Files() as files:

@@ -7,7 +7,7 @@ from typing import Any
 from ..adapter import Adapter, TensorInfo, zeros
 from ..layers import RANK_AXIS, Layer, module_of, pattern_module, pattern_value
 from ..rules.rank import has_zero_factor
-from . import Refused, only, resized, with_config
+from . import Refused, meant, only, resized, with_config
 
 
 def _zeros(info: TensorInfo, axis: int, rank: int) -> TensorInfo:
@@ -97,7 +97,7 @@ def prune(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     """
     config = adapter.config or {}
     gone = {module for module, layer in layers.items() if has_zero_factor(adapter, layer)}
-    stay = sorted(layers.keys() - gone)
+    stay = sorted(meant(adapter, layers).keys() - gone)
     if any(layers[module].rank != 0 for module in gone):
         raise Refused("factors of a layer do not agree that its rank is 0")
     if not stay:

@@ -9,7 +9,7 @@ from ..layers import Layer
 from ..layers import layers as infer
 from ..rules.servers import siblings
 from ..targets import targeted
-from . import Refused, with_config
+from . import Refused, meant, with_config
 
 
 def fused_pairs(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
@@ -32,6 +32,8 @@ def listed_targets(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     Without them the list would name modules that have no tensors. Whether the base model has more modules of those
     names shows only with it.
     """
+    if meant(adapter, layers).keys() != layers.keys():
+        raise Refused("some layers have tensors that the release which saved them ignores, and a list would name them")
     target = (adapter.config or {}).get("target_modules")
     stems: dict[str, set[str]] = {}
     for module in layers:

@@ -57,6 +57,8 @@ def _outcome(plan: Plan, written: Written | None, style: Style) -> Iterator[str]
         texts.append("for inference: training is not to be resumed from it (--for-training)")
     before, after = accepted(plan.before.findings), accepted(plan.findings)
     texts.append(f"taken by {ranges(before)} before, {ranges(after)} after")
+    if plan.unseen:
+        texts.append(f"what {ranges(plan.unseen)} makes of it hangs on the model: name it with --base")
     if before - after:
         texts.append(f"lost by the change of format: {ranges(before - after)} (--weights same keeps them)")
     if written and written.proof["largest_difference"]:
