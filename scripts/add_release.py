@@ -65,13 +65,11 @@ def main(python: str) -> None:
         capture_output=True, text=True, check=False, cwd=ROOT,
     ).stdout  # fmt: skip
     verdicts = {report["path"]: report["verdicts"].get(f"peft=={release}") for report in json.loads(said)["reports"]}
-    for base in ("net", "gpt2"):
-        folders = [folder for folder in adapters if ("gpt2" in folder) == (base == "gpt2")]
-        command = [python, "-W", "ignore", str(ROOT / "fixtures/load.py"), base, *folders]
-        for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
-            row = json.loads(line)
-            if row["verdict"] != verdicts[row["folder"]]:
-                print(f"{row['folder']}: {row['verdict']}, not {verdicts[row['folder']]}  {row.get('error', '')}")
+    command = [python, "-W", "ignore", str(ROOT / "fixtures/load.py"), *adapters]
+    for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
+        row = json.loads(line)
+        if row["verdict"] != verdicts[row["folder"]]:
+            print(f"{row['folder']}: {row['verdict']}, not {verdicts[row['folder']]}  {row.get('error', '')}")
 
 
 if __name__ == "__main__":

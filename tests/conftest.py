@@ -14,6 +14,8 @@ from ckpt_doctor.cli import main
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 sys.path.insert(0, str(FIXTURES))
+OLD_READING = ("lora-nested-0.9.0", "lora-patterns-0.9.0", "lora-head-bert-0.9.0")
+"""Saved by PEFT 0.9, which reads them otherwise than the newest."""
 ADAPTERS = sorted(path.name for path in FIXTURES.iterdir() if (path / "adapter_config.json").exists())
 
 

@@ -1,0 +1,174 @@
+"""What an adapter means is what the release that saved it makes of it: repairs and comparisons keep to that."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import FIXTURES, OLD_READING
+from safetensors.numpy import load_file, save_file
+from test_fix import load
+from test_for import edited
+
+from ckpt_doctor.comparison import compare
+from ckpt_doctor.doctor import plan, scan
+from ckpt_doctor.findings import verdict
+from ckpt_doctor.loader import load as read
+from ckpt_doctor.runtimes import ids, peft
+
+NESTED, PATTERNS, HEAD = (FIXTURES / name for name in OLD_READING)
+KNOWN = ("peft_type", "r", "lora_alpha", "target_modules", "layers_to_transform", "rank_pattern", "alpha_pattern")
+
+
+def undated(source: Path, to: Path, **values: Any) -> Path:
+    """An adapter whose config does not tell which release saved it."""
+    edited(source.name, to)
+    path = to / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({key: config[key] for key in KNOWN if key in config} | values))
+    return to
+
+
+def test_the_newest_peft_computes_what_0_9_saved(run: Any, tmp_path: Path) -> None:
+    """It reads both configs otherwise: other layers of the one, another scale of the other."""
+    outs = []
+    for source in (NESTED, PATTERNS):
+        for number, spec in enumerate(("peft", "peft==0.6.2", "peft==0.13.2", "peft==*")):
+            out = tmp_path / str(number) / source.name
+            assert run("fix", source, out, "--for", spec, "--for", "peft").exit_code == 0
+            assert compare(read(str(source)), read(str(out))).verdict == "same"
+            outs.append(out)
+    rows = load(sys.executable, [NESTED, PATTERNS, *outs])
+    assert [row["verdict"] for row in rows] == ["misloads", "misloads", *["accepts"] * len(outs)]
+
+
+def test_a_comparison_reads_each_as_its_saver_does(tmp_path: Path) -> None:
+    """Which layers the newest adapts, named in full, is not what 0.9 saved; nor is the scale that it takes."""
+    newest = r"body\.blocks\.1\.parts\.[01]\.[qv]"
+    other = edited(NESTED.name, tmp_path / "a", target_modules=newest, layers_to_transform=None)
+    assert compare(read(str(NESTED)), read(str(other))).verdict == "different"
+    ranks = {"blocks.0.q": 2, "blocks.1.q": 2}
+    for alpha, verdict_ in ((32, "different"), (8, "same")):
+        alphas = {"blocks.1.q": alpha, "v": 16}
+        scaled = edited(PATTERNS.name, tmp_path / verdict_, rank_pattern=ranks, alpha_pattern=alphas)
+        assert compare(read(str(PATTERNS)), read(str(scaled))).verdict == verdict_
+
+
+@pytest.mark.parametrize("source", [NESTED, PATTERNS], ids=lambda path: path.name)
+def test_where_savers_disagree_nothing_is_repaired_by_one_of_them(run: Any, tmp_path: Path, source: Path) -> None:
+    unclear = undated(source, tmp_path / "in")
+    result = run("fix", unclear, tmp_path / "out", "--for", "peft>=0.6")
+    assert result.exit_code == 1
+    assert "may have saved it" in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+    assert compare(read(str(unclear)), read(str(unclear))).verdict == "same"
+    run("fix", source, tmp_path / "fixed", "--for", "peft==*")
+    assert compare(read(str(unclear)), read(str(tmp_path / "fixed"))).verdict == "cannot tell"
+
+
+def test_a_proof_asks_what_the_release_makes_of_the_result() -> None:
+    """Nothing was repaired, so both are the same if read alike, and 0.21 reads the original otherwise than 0.9."""
+    adapter = read(str(NESTED))
+    assert compare(adapter, adapter, by=peft("0.9", "0.19")).verdict == "same"
+    regex = r"body\.blocks\.1\.parts\.[01]\.[qv]"
+    other = adapter._replace(config={**(adapter.config or {}), "target_modules": regex, "layers_to_transform": None})
+    assert compare(other, adapter, by=peft("0.21")).verdict == "different"
+    # no release below 0.8 finds one of its layers
+    assert compare(other, adapter, by=peft("0.5", "0.5")).verdict != "same"
+
+
+@pytest.mark.parametrize("spec", ["peft==0.6.2", "peft==0.13.2", "peft", "peft==*"])
+def test_a_head_among_the_targets_is_refused(run: Any, tmp_path: Path, spec: str) -> None:
+    assert run("fix", HEAD, tmp_path / "out", "--for", spec).exit_code == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plain_fix_does_not_open_a_head_to_releases_that_misload_it(run: Any, tmp_path: Path) -> None:
+    run("fix", HEAD, tmp_path / "out")
+    folder = tmp_path / "out" if (tmp_path / "out").exists() else HEAD
+    assert verdict("peft==0.6.2", scan(str(folder)).findings) == "rejects"
+
+
+def pattern(folder: Path, change: Any) -> Path:
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+    return folder
+
+
+def lost_layer(folder: Path) -> Path:
+    """One layer with a rank has no tensors."""
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    kept = {key: value for key, value in tensors.items() if ".blocks.1.v." not in key}
+    assert len(kept) == len(tensors) - 3
+    save_file(kept, file)
+    return folder
+
+
+def other_init_r(folder: Path) -> Path:
+    return pattern(folder, lambda config: config.update(init_r=8))
+
+
+@pytest.mark.parametrize("damage", [lost_layer, other_init_r])
+def test_a_pattern_that_contradicts_the_file_is_not_rebuilt(run: Any, tmp_path: Path, damage: Any) -> None:
+    source = damage(edited("adalora-rank0-0.21.2", tmp_path / "in"))
+    result = run("fix", source, tmp_path / "out", "--for", "peft")
+    assert result.exit_code == 1
+    assert "refused rebuild rank_pattern" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pattern_without_an_entry_is_rebuilt(run: Any, tmp_path: Path) -> None:
+    source = edited("adalora-rank0-0.21.2", tmp_path / "in")
+    pattern(source, lambda config: config["rank_pattern"].popitem())
+    assert run("fix", source, tmp_path / "out", "--for", "peft").exit_code == 0
+    shutil.copy(FIXTURES / "adalora-rank0-0.21.2/expected_output.npy", tmp_path / "out")
+    assert [row["verdict"] for row in load(sys.executable, [tmp_path / "out"])] == ["accepts"]
+
+
+def test_no_release_that_rejected_it_is_left_in_doubt(tmp_path: Path) -> None:
+    """A doubt is harm to a release that was not asked for, but where only the base model is missing."""
+    source = edited("lora-plain-0.21.2", tmp_path / "in", modules_to_save=["head"])
+    told = plan(scan(str(source)))
+    assert told.unseen == peft("0.6", "0.13")
+    strange = load_file(source / "adapter_model.safetensors")
+    for block in (0, 1):
+        strange[f"base_model.model.blocks.{block}.k.lora_A.weight"] = np.zeros((4, 8), np.float32)
+        strange[f"base_model.model.blocks.{block}.k.lora_B.weight"] = np.zeros((8, 4), np.float32)
+    save_file(strange, source / "adapter_model.safetensors")
+    kept = plan(scan(str(source)))
+    assert "CD324" in {finding.code for finding in kept.findings}
+    assert (kept.unseen, kept.after.config) == (frozenset(), read(str(source)).config)
+    assert [step.title for step in kept.refused] == ["drop config keys without meaning"]
+
+
+def test_a_fix_says_which_releases_it_leaves_to_the_base_model(run: Any, tmp_path: Path) -> None:
+    source = edited("lora-plain-0.21.2", tmp_path / "in", modules_to_save=["head"])
+    said = " ".join(run("fix", source, tmp_path / "out").output.split())
+    assert "what PEFT 0.6.0 – 0.13.2 makes of it hangs on the model: name it with --base" in said
+
+
+@pytest.mark.parametrize("spec", ["sglang", "vllm", "tgi", "servers", "peft==*"])
+@pytest.mark.parametrize("method", ["IA3", "VERA"])
+def test_a_plan_for_another_method_ends(tmp_path: Path, method: str, spec: str) -> None:
+    """With every key that PEFT writes: what a LoRA's config lacks was added, and dropped again, for ever."""
+    import peft as real
+
+    config = {"IA3": real.IA3Config, "VERA": real.VeraConfig}[method](target_modules=["q", "v"]).to_dict()
+    config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    factors = {"IA3": {"ia3_l": (8, 1)}, "VERA": {"vera_lambda_b": (8,), "vera_lambda_d": (256,)}}[method]
+    tensors = {
+        f"base_model.model.blocks.0.{module}.{name}": np.ones(shape, np.float32)
+        for module in "qv" for name, shape in factors.items()
+    }  # fmt: skip
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "peft_type": method}, default=str))
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    told = plan(scan(str(tmp_path), asked=ids(spec)), asked=ids(spec))
+    assert len(told.done) < 6
