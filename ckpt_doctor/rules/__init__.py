@@ -3,6 +3,6 @@
 `methods.py` and `servers.py` are imported where an adapter or a user asks for them (`doctor.judge`).
 """
 
-from . import config, files, keys, rank, reading, tensors
+from . import config, files, imports, keys, rank, reading, tensors
 
-__all__ = ["config", "files", "keys", "rank", "reading", "tensors"]
+__all__ = ["config", "files", "imports", "keys", "rank", "reading", "tensors"]
