@@ -111,7 +111,8 @@ class Adapter(NamedTuple):
     `path` is as the user gave it, `folder` where the files are. `config` is None where it is missing or unreadable.
     `weights` names the files that the tensors were read from, `format` is "safetensors", "bin" or None.
     `files` are the names of all files of the folder, `record` an earlier `ckpt-doctor.json`. `bin_agrees` says, where
-    both weight files are there, whether they hold the same (None: not compared). `loaded_as` is the adapter's name,
+    both weight files are there, whether they hold the same (None: not compared), `beside` what is wrong with the `.bin`
+    that is not read. `loaded_as` is the adapter's name,
     `savers` the ids of the releases that may have saved it, where that was found before the config was changed,
     `base` the model that it is for, where that was named,
     `max_rank` the limit of the server. `stamps` tell whether a file is still the one that was read: its name, and its
@@ -128,6 +129,7 @@ class Adapter(NamedTuple):
     faults: tuple[Fault, ...] = ()
     record: dict[str, Any] | None = None
     bin_agrees: bool | None = None
+    beside: Fault | None = None
     loaded_as: str = "default"
     savers: frozenset[str] | None = None
     base: Base | None = None

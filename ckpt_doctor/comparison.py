@@ -26,16 +26,34 @@ OPTIONS = (
 
 
 class Row(NamedTuple):
-    """A layer's delta, or another tensor: its Frobenius norm in the first adapter, and that of the difference."""
+    """A layer's delta, or another tensor: its Frobenius norm in the first adapter, and that of the difference.
+
+    `relative` is the difference over the norm, 0 where both are 0; it holds also where float64 has no number as large
+    or as small as the norm (inf and 0 stand for it then).
+    """
 
     name: str
     norm: float
     difference: float
+    relative: float
 
-    @property
-    def relative(self) -> float:
-        """The difference over the norm; 0 where both are 0."""
-        return self.difference / self.norm if self.norm else float(self.difference != 0)
+
+def _row(name: str, norm: float, difference: float, exponent: int = 0) -> Row:
+    """A row from norms in units of 2 ** exponent."""
+    relative = difference / norm if norm else float(difference != 0)
+    return Row(name, _times_power(norm, exponent), _times_power(difference, exponent), relative)
+
+
+def _unlike(name: str) -> Row:
+    """The row of what has no difference that is a number: other shapes, or NaN or infinity in other bytes."""
+    return Row(name, 1.0, math.inf, math.inf)
+
+
+def _times_power(number: float, exponent: int) -> float:
+    try:
+        return math.ldexp(number, exponent)
+    except OverflowError:
+        return math.inf
 
 
 class Comparison(NamedTuple):
@@ -180,7 +198,9 @@ def _compare_layers(
         elif biased and one and other and one.scaling != other.scaling:
             wrong.append(f"lora_bias of {module} has another scale")
         elif one and other and one.scaling == other.scaling and _same_bytes(a, one, b, other, files):
-            rows.append(Row(module, 0.0, 0.0))
+            rows.append(Row(module, 0.0, 0.0, 0.0))
+        elif not all(math.isfinite(layer.scaling or 0) for layer in told):
+            wrong.append(f"the scale of {module} is not a number")
         else:
             rows.append(_delta_row(module, [(a, one), (b, other)], tolerance, files))
     return rows, wrong
@@ -214,59 +234,135 @@ def _identical(x: TensorInfo, y: TensorInfo, files: Files) -> bool:
         del left[:count], right[:count]
 
 
+class _Delta(NamedTuple):
+    """2 ** exponent · B · A, with B `[out, r]` and A `[r, in]`; the exponent is 0 where all numbers are ordinary."""
+
+    b: Array
+    a: Array
+    exponent: int = 0
+
+
 def _delta_row(module: str, sides: list[tuple[Adapter, Layer | None]], tolerance: float, files: Files) -> Row:
-    found = [_factors(adapter, layer, files) for adapter, layer in sides if layer and layer.rank != 0]
-    if not all(np.isfinite(array).all() for pair in found for array in pair):
-        return Row(module, 1.0, float("inf"))
-    if len(found) < 2:
-        norm = _product_norm(*found[0]) if found else 0.0
-        return Row(module, norm, norm)
-    (b1, a1), (b2, a2) = found
+    told = [_delta(adapter, layer, files) for adapter, layer in sides if layer and layer.rank != 0]
+    deltas = [delta for delta in told if delta is not None]
+    if len(deltas) < len(told):
+        return _unlike(module)
+    deltas, exponent = _comparable(deltas)
+    if len(deltas) < 2:
+        norm = _product_norm([(deltas[0].b, deltas[0].a)], 0.0) if deltas else 0.0
+        return _row(module, norm, norm, exponent)
+    (b1, a1, _), (b2, a2, _) = deltas
     if b1.shape[0] != b2.shape[0] or a1.shape[1] != a2.shape[1]:
-        return Row(module, 1.0, float("inf"))
-    norm = _product_norm(b1, a1) or _product_norm(b2, a2)
+        return _unlike(module)
+    norm = _product_norm([(b1, a1)], 0.0) or _product_norm([(b2, a2)], 0.0)
     rank = max(b1.shape[1], b2.shape[1])
     b1, b2 = (np.pad(b, ((0, 0), (0, rank - b.shape[1]))) if b.shape[1] < rank else b for b in (b1, b2))
     a1, a2 = (np.pad(a, ((0, rank - a.shape[0]), (0, 0))) if a.shape[0] < rank else a for a in (a1, a2))
-    db, da = b1 - b2, a1 - a2
-    parts = [(b, a) for b, a in ((b1, da), (db, a2)) if b.any() and a.any()]
-    if not parts:
-        return Row(module, norm, 0.0)
-    left, right = np.hstack([b for b, _ in parts]), np.vstack([a for _, a in parts])
-    difference = _gram_norm(left, right)
-    if abs(difference - tolerance * norm) <= _DOUBT * sum(_norm(b) * _norm(a) for b, a in parts):
-        difference = _qr_norm(left, right)
-    return Row(module, norm, difference)
+    difference = _product_norm([(b1, a1 - a2), (b1 - b2, a2)], tolerance * norm)
+    return _row(module, norm, difference, exponent)
 
 
-def _factors(adapter: Adapter, layer: Layer, files: Files) -> tuple[Array, Array]:
-    """Scaling · B `[out, r]` and A `[r, in]`, AdaLoRA's E multiplied into A; a convolution's A is flattened."""
+def _delta(adapter: Adapter, layer: Layer, files: Files) -> _Delta | None:
+    """A layer's delta, scaling · B · A; AdaLoRA's E is multiplied into A, a convolution's A is flattened.
+
+    None where a factor holds NaN or infinity. Raises AdapterError.
+    """
     infos = {name: adapter.tensors[key] for name, key in layer.factors.items()}
     parts = {name: read(info, content(info, files)) for name, info in infos.items()}
     a = next((parts[name] for name in ("lora_A", "lora_embedding_A") if name in parts), None)
     b = next((parts[name] for name in ("lora_B", "lora_embedding_B") if name in parts), None)
     if a is None or b is None or layer.scaling is None or a.ndim < 2 or b.ndim < 2:
         raise AdapterError(f"the factors of {layer.module} are not all there")
-    if "lora_E" in parts:
-        a = a * parts["lora_E"].reshape(-1, 1)
     rank = a.shape[0]
     if b.shape[1] != rank:
         raise AdapterError(f"the factors of {layer.module} do not agree on a rank")
-    return b.reshape(b.shape[0], rank) * layer.scaling, a.reshape(rank, -1)
+    factors, scaling, exponent = [b, a, *([parts["lora_E"]] if "lora_E" in parts else [])], layer.scaling, 0
+    sizes = [*map(_largest, factors), abs(scaling)]
+    if not all(map(math.isfinite, sizes)):
+        return None
+    if not all(map(_ordinary, sizes)):
+        scaling, exponent = math.frexp(scaling)
+        scaled = [_scaled(factor) for factor in factors]
+        factors, exponent = [factor for factor, _ in scaled], exponent + sum(by for _, by in scaled)
+    b, a, *e = factors
+    if e:
+        a = a * e[0].reshape(-1, 1)
+    return _Delta(b.reshape(b.shape[0], rank) * scaling, a.reshape(rank, -1), exponent)
+
+
+def _comparable(deltas: list[_Delta]) -> tuple[list[_Delta], int]:
+    """The deltas in one unit, and its exponent. Factors that are not all ordinary are scaled first, each for itself."""
+    if not any(delta.exponent for delta in deltas):
+        return deltas, 0
+    scaled = []
+    for b, a, exponent in deltas:
+        (b, by), (a, too) = _scaled(b), _scaled(a)
+        scaled.append(_Delta(b, a, exponent + by + too))
+    unit = max((delta.exponent for delta in scaled if delta.b.any() and delta.a.any()), default=0)
+    return [_Delta(np.ldexp(b, min(exponent - unit, 0)), a) for b, a, exponent in scaled], unit
 
 
 _DOUBT = 2e-8
 """The relative error of a norm from Gram matrices: the root of the rounding error of float64."""
 
 
-def _norm(matrix: Array) -> float:
-    return float(np.linalg.norm(matrix))
+def _largest(array: Array) -> float:
+    """The largest magnitude: NaN or infinity where there is any."""
+    return max(float(array.max()), -float(array.min())) if array.size else 0.0
 
 
-def _product_norm(b: Array, a: Array) -> float:
-    """‖B A‖, by the Gram matrices where they are good for three digits."""
-    found = _gram_norm(b, a)
-    return found if found > 1e3 * _DOUBT * _norm(b) * _norm(a) else _qr_norm(b, a)
+def _ordinary(number: float) -> bool:
+    """Whether products of four such numbers, in any sum that fits into memory, are far from the limits of float64."""
+    return number == 0 or 1e-30 < number < 1e30
+
+
+def _scaled(array: Array) -> tuple[Array, int]:
+    """An array over the power of two next to its largest magnitude, which is exact, and the exponent of that power."""
+    exponent = math.frexp(_largest(array))[1]
+    return np.ldexp(array, -exponent), exponent
+
+
+def _norm(array: Array) -> float:
+    """The Frobenius norm, also where its square is none that float64 has."""
+    with np.errstate(over="ignore"):
+        found = float(np.linalg.norm(array))
+    if 1e-140 < found < math.inf:
+        return found
+    array, exponent = _scaled(array)
+    return _times_power(float(np.linalg.norm(array)), exponent)
+
+
+def _product_norm(parts: list[tuple[Array, Array]], limit: float) -> float:
+    """‖Σ B A‖, the sum over all parts: by Gram matrices, and by QR where those do not tell on which side of `limit`.
+
+    A limit of 0 asks for three digits.
+    """
+    sizes = [(_norm(b), _norm(a)) for b, a in parts]
+    parts = [part for part, size in zip(parts, sizes, strict=True) if all(size)]
+    sizes = [size for size in sizes if all(size)]
+    if not parts:
+        return 0.0
+    exponent = 0
+    if not all(_ordinary(number) for size in sizes for number in size):
+        parts, exponent = _balanced(parts)
+        sizes = [(_norm(b), _norm(a)) for b, a in parts]
+        limit = _times_power(limit, -exponent)
+    left, right = parts[0]
+    if len(parts) > 1:
+        left, right = np.hstack([b for b, _ in parts]), np.vstack([a for _, a in parts])
+    found, doubt = _gram_norm(left, right), _DOUBT * sum(b * a for b, a in sizes)
+    if abs(found - limit) <= doubt * (1 if limit else 1e3):
+        found = _qr_norm(left, right)
+    return _times_power(found, exponent)
+
+
+def _balanced(parts: list[tuple[Array, Array]]) -> tuple[list[tuple[Array, Array]], int]:
+    """The same products in units of a power of two, and its exponent: no factor is large, and small only those of a
+    product that is small beside another.
+    """
+    scaled = [(*_scaled(b), *_scaled(a)) for b, a in parts]
+    unit = max(by + too for _, by, _, too in scaled)
+    return [(b, np.ldexp(a, by + too - unit)) for b, by, a, too in scaled], unit
 
 
 def _gram_norm(b: Array, a: Array) -> float:
@@ -276,10 +372,8 @@ def _gram_norm(b: Array, a: Array) -> float:
 
 def _qr_norm(b: Array, a: Array) -> float:
     """‖B A‖ as ‖R_B R_Aᵀ‖ of the QR decompositions of B and Aᵀ."""
-    if 0 in b.shape or 0 in a.shape:
-        return 0.0
     left, right = (np.asarray(np.linalg.qr(matrix, mode="r")) for matrix in (b, a.T))
-    return float(np.linalg.norm(left @ right.T))
+    return _norm(left @ right.T)
 
 
 def _compare_others(a: Adapter, b: Adapter, unchanged: frozenset[str], files: Files) -> tuple[list[Row], list[str]]:
@@ -292,7 +386,7 @@ def _compare_others(a: Adapter, b: Adapter, unchanged: frozenset[str], files: Fi
                 if key == other_key and key in unchanged:
                     continue
                 if _identical(info, other, files):
-                    rows.append(Row(name, 0.0, 0.0))
+                    rows.append(Row(name, 0.0, 0.0, 0.0))
                 else:
                     rows.append(_value_row(name, info, other, files))
     return rows, sorted(mine.keys() ^ yours.keys())
@@ -313,9 +407,15 @@ def _others(adapter: Adapter) -> dict[str, dict[str, TensorInfo]]:
 
 def _value_row(name: str, one: TensorInfo, other: TensorInfo, files: Files) -> Row:
     if one.shape != other.shape:
-        return Row(name, 1.0, float("inf"))
+        return _unlike(name)
     x, y = read(one, content(one, files)), read(other, content(other, files))
-    return Row(name, _norm(x) or _norm(y), _norm(x - y))
+    sizes = [_largest(x), _largest(y)]
+    if not all(map(math.isfinite, sizes)):
+        return _unlike(name)
+    exponent = 0 if all(map(_ordinary, sizes)) else math.frexp(max(sizes))[1]
+    if exponent:
+        x, y = np.ldexp(x, -exponent), np.ldexp(y, -exponent)
+    return _row(name, _norm(x) or _norm(y), _norm(x - y), exponent)
 
 
 def proof(comparison: Comparison) -> dict[str, Any]:
@@ -326,6 +426,6 @@ def proof(comparison: Comparison) -> dict[str, Any]:
         "tolerance": comparison.tolerance,
         "largest_relative_difference": worst.relative if worst else 0.0,
         "largest_difference": max((row.difference for row in comparison.layers), default=0.0),
-        "where": worst.name if worst and worst.difference else None,
+        "where": worst.name if worst and worst.relative else None,
         "modules": {row.name: [row.difference, row.relative] for row in comparison.layers},
     }

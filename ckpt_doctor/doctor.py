@@ -178,6 +178,8 @@ def plan(
     done: list[Step] = []
     if len(report.adapter.weights) > 1:
         done.append(Step("write the shards as one file", ("CD015",)))
+    if report.adapter.beside:
+        done.append(Step(f"leave the {BIN} behind that is not read", ("CD010", "CD022")))
     for title, whole in repairs.forms(adapter, training=training, to_lora=to_lora):
         adapter, findings = whole, judge(whole, asked)
         done.append(Step(title, ()))

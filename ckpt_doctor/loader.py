@@ -111,7 +111,7 @@ def load(folder: str) -> Adapter:
         faults.append(Fault("no-tensors", f"{weights[0]} holds no tensor: nothing was saved"))
     adapter = Adapter(folder, folder, config, tensors, kind, weights, tuple(names), tuple(faults), record)
     adapter = adapter._replace(stamps=stamps)
-    return adapter._replace(bin_agrees=_bin_agrees(adapter)) if weights == (SAFETENSORS,) and BIN in names else adapter
+    return _with_beside(adapter) if kind == "safetensors" and BIN in names else adapter
 
 
 def stamped(folder: str, names: Iterable[str]) -> tuple[tuple[str, int, int, int], ...]:
@@ -126,22 +126,25 @@ def stamped(folder: str, names: Iterable[str]) -> tuple[tuple[str, int, int, int
     return tuple(found)
 
 
-def _bin_agrees(adapter: Adapter) -> bool | None:
-    """Whether the `.bin` beside a safetensors file holds the same; None where that is too much to read in a scan."""
+def _with_beside(adapter: Adapter) -> Adapter:
+    """Look into the `.bin` beside safetensors: is there code in it, and does it hold the same?"""
     try:
-        path = os.path.join(adapter.folder, BIN)
-        if os.path.getsize(path) > MAX_COMPARED:
-            return None
-        other = read_weights(path)
-        if other.keys() != adapter.tensors.keys():
-            return False
-        with Files() as files:
-            return all(
-                info[:2] == other[name][:2] and content(info, files) == content(other[name], files)
-                for name, info in adapter.tensors.items()
-            )
-    except (AdapterError, DamagedFile, OSError):
+        other = read_weights(os.path.join(adapter.folder, BIN))
+        return adapter._replace(bin_agrees=_agree(adapter.tensors, other))
+    except DamagedFile as error:
+        return adapter._replace(bin_agrees=False, beside=Fault(error.fault, error.message))
+    except (AdapterError, OSError) as error:
+        return adapter._replace(beside=Fault("not-read", str(error)))
+
+
+def _agree(tensors: dict[str, TensorInfo], others: dict[str, TensorInfo]) -> bool | None:
+    """Whether two files hold the same tensors; None where that is too much to read in a scan."""
+    if {name: info[:2] for name, info in tensors.items()} != {name: info[:2] for name, info in others.items()}:
         return False
+    if sum(info.nbytes for info in others.values()) > MAX_COMPARED:
+        return None
+    with Files() as files:
+        return all(content(info, files) == content(others[name], files) for name, info in tensors.items())
 
 
 def _open(path: str) -> tuple[BinaryIO, int]:
@@ -181,6 +184,8 @@ def read_weights(path: str) -> dict[str, TensorInfo]:
             from .formats import torch_zip
 
             return torch_zip.read(file, path, size)
+        if _is_tar(head):
+            raise DamagedFile("pickle-with-code", "it is a tar archive, and torch would run every pickle in it")
         if is_pickle:
             from .formats import torch_old
 
@@ -188,6 +193,19 @@ def read_weights(path: str) -> dict[str, TensorInfo]:
         if head[8:9] == b"{":
             raise DamagedFile("wrong-container", "it is safetensors under the name of torch's format")
         raise DamagedFile("malformed-bin", "it is not a file that torch.save wrote")
+
+
+def _is_tar(head: bytes) -> bool:
+    """Whether 512 bytes are the header of a tar archive, which torch looks for before any pickle, as torch.save of
+    before 0.1.10 wrote it (torch/serialization.py: _legacy_load).
+    """
+    from tarfile import HeaderError, TarInfo
+
+    try:
+        TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except HeaderError:
+        return False
+    return True
 
 
 def _shards(folder: str) -> tuple[tuple[str, ...], dict[str, TensorInfo]]:

@@ -30,7 +30,7 @@ PLAIN = tensors()
 
 
 def write(folder: Path, config: dict[str, Any], table: dict[str, Any]) -> Path:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text(json.dumps(config))
     save_file({key: np.ascontiguousarray(value) for key, value in table.items()}, folder / "adapter_model.safetensors")
     return folder
@@ -162,3 +162,108 @@ def test_a_damaged_adapter_is_a_doubt(tmp_path: Path) -> None:
     (other / "adapter_model.safetensors").write_bytes(b"")
     found = compare(load(str(one)), load(str(other)))
     assert found.verdict == "cannot tell" or found.verdict == "different"
+
+
+def deltas(
+    tmp_path: Path, one: tuple[Any, Any], other: tuple[Any, Any], tolerance: float = 1e-6, **config: Any
+) -> Comparison:
+    """Two adapters with one layer each, given as B and A in float64."""
+    folders = []
+    for name, (b, a) in (("one", one), ("other", other)):
+        table = {f"{P}a.q.lora_A.weight": np.array(a, "f8"), f"{P}a.q.lora_B.weight": np.array(b, "f8")}
+        rank = len(a)
+        folders.append(write(tmp_path / name, {**LORA, "r": rank, "lora_alpha": rank, **config}, table))
+    return compare(load(str(folders[0])), load(str(folders[1])), tolerance)
+
+
+def heads(tmp_path: Path, one: Any, other: Any, tolerance: float = 1e-6) -> Comparison:
+    """Two adapters that differ in a tensor that is no factor."""
+    folders = [
+        write(tmp_path / name, LORA, {**PLAIN, f"{P}head.weight": np.array(value, "f8")})
+        for name, value in (("one", one), ("other", other))
+    ]
+    return compare(load(str(folders[0])), load(str(folders[1])), tolerance)
+
+
+def relative(found: Comparison) -> float:
+    assert found.largest
+    return found.largest.relative
+
+
+I2 = np.eye(2)
+EXTREMES = {
+    "the square of the norm overflows": ([[1e155, 0], [0, 1]], [[1e155, 0], [0, 1e150]], 1e-5),
+    "far apart in one tensor": ([[1e200, 0], [0, 1]], [[1e200, 0], [0, 7]], 6e-200),
+    "the norm overflows": ([[1.5e308, 1.5e308]] * 2, [[1.5e308, -1.5e308]] * 2, 2**0.5),
+    "the difference overflows": ([[1.5e308, 0], [0, 0]], [[-1.5e308, 0], [0, 0]], 2.0),
+    "squares vanish": ([[1e-200, 0], [0, 1e-200]], [[1e-200, 0], [0, 3e-200]], 2**0.5),
+    "the smallest numbers": ([[5e-324, 0], [0, 0]], [[1e-323, 0], [0, 0]], 1.0),
+    "the first is tiny": ([[1e-200, 0], [0, 0]], [[1.0, 0], [0, 0]], 1e200),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_extreme_numbers_are_compared_as_others(tmp_path: Path, name: str) -> None:
+    a, other, expected = EXTREMES[name]
+    for kind, found in (
+        ("delta", deltas(tmp_path, (I2, a), (I2, other))), ("B", deltas(tmp_path / "b", (a, I2), (other, I2))),
+        ("head", heads(tmp_path / "h", a, other)),
+    ):  # fmt: skip
+        assert relative(found) == pytest.approx(expected, rel=1e-6), kind
+        assert found.verdict == ("different" if expected > 1e-6 else "same"), kind
+
+
+def test_the_least_difference_is_none_without_a_tolerance(tmp_path: Path) -> None:
+    one, other, _ = EXTREMES["far apart in one tensor"]
+    assert deltas(tmp_path, (I2, one), (I2, other), 0.0).verdict == "different"
+    assert heads(tmp_path / "h", one, other, 0.0).verdict == "different"
+
+
+def test_a_product_that_float64_does_not_have(tmp_path: Path) -> None:
+    for number, factor in enumerate((1e-200, 1e200)):
+        folder, b, a = tmp_path / str(number), factor * np.array([[1, 2], [3, 4]]), factor * np.array([[5, 6], [7, 8]])
+        assert deltas(folder / "same", (b, a), (2 * b, a / 2)).verdict == "same"
+        found = deltas(folder / "different", (b, a), (b * (1 + 1e-5), a))
+        assert (found.verdict, relative(found)) == ("different", pytest.approx(1e-5))
+
+
+def test_a_product_that_is_far_smaller_than_its_factors(tmp_path: Path) -> None:
+    found = deltas(tmp_path, ([[1, 1e-200]], [[0], [1]]), ([[1, 3e-200]], [[0], [1]]))
+    assert (found.verdict, relative(found)) == ("different", pytest.approx(2))
+
+
+def test_a_scale_moved_far_between_factors_is_the_same(tmp_path: Path) -> None:
+    b, a = RANDOM.standard_normal((24, 4)), RANDOM.standard_normal((4, 16))
+    by = 2.0**700
+    assert deltas(tmp_path, (b, a), (b * by, a / by)).verdict == "same"
+    assert deltas(tmp_path / "x", (b, a), (b * by, 1.001 * a / by)).verdict == "different"
+
+
+@pytest.mark.parametrize("alpha", [1e300, 1e-300])
+def test_an_extreme_scale(tmp_path: Path, alpha: float) -> None:
+    b, a = RANDOM.standard_normal((24, 4)), RANDOM.standard_normal((4, 16))
+    b = b * (1e100 if alpha > 1 else 1e-100)
+    assert deltas(tmp_path, (b, a), (2 * b, a / 2), lora_alpha=alpha).verdict == "same"
+    found = deltas(tmp_path / "x", (b, a), (b * 1.001, a), lora_alpha=alpha)
+    assert (found.verdict, relative(found)) == ("different", pytest.approx(1e-3))
+
+
+def test_a_scale_that_is_no_number_is_a_doubt(tmp_path: Path) -> None:
+    b, a = RANDOM.standard_normal((24, 4)), RANDOM.standard_normal((4, 16))
+    assert deltas(tmp_path, (b, a), (2 * b, a / 2), lora_alpha=float("inf")).verdict == "cannot tell"
+
+
+def test_infinity_is_the_same_only_as_the_same_bytes(tmp_path: Path) -> None:
+    assert heads(tmp_path, [np.inf, 1], [np.inf, 2]).verdict == "different"
+    assert heads(tmp_path / "x", [np.inf, 1], [np.inf, 1]).verdict == "same"
+
+
+def test_triplets_whose_product_overflows(tmp_path: Path) -> None:
+    ada = {"peft_type": "ADALORA", "init_r": 1, "lora_alpha": 1, "target_modules": ["q"]}
+    folders = []
+    for name, e in (("one", 1e200), ("half", 2e200), ("other", 1.01e200)):
+        a = np.full((1, 4), 1e200 if name != "half" else 0.5e200)
+        table = {f"{P}a.q.lora_A": a, f"{P}a.q.lora_B": np.ones((4, 1)), f"{P}a.q.lora_E": np.array([[e]])}
+        folders.append(load(str(write(tmp_path / name, ada, table))))
+    assert compare(folders[0], folders[1]).verdict == "same"
+    assert compare(folders[0], folders[2]).verdict == "different"

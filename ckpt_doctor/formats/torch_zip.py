@@ -56,9 +56,12 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
         with zipfile.ZipFile(file) as archive:
             records = {info.filename: info for info in archive.infolist()}
             pickles = [name for name in records if name.endswith("/data.pkl") and name.count("/") == 1]
-            if len(pickles) != 1:
+            if not pickles:
                 raise DamagedFile("malformed-bin", "the zip has no data.pkl, so torch did not write it")
             root = pickles[0][: -len("data.pkl")]
+            _no_other_reading(archive.infolist(), root)
+            if _directory(file, size) != (archive.start_dir, len(records)):
+                raise _hidden("the zip has more than its records and its directory")
             if any(info.compress_type != zipfile.ZIP_STORED for info in records.values()):
                 raise AdapterError(f"{path}: the zip is compressed; save it again with torch.save")
             if records[pickles[0]].file_size > MAX_PICKLE:
@@ -74,6 +77,52 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, EOFError, ValueError, OSError) as error:
         raise DamagedFile("malformed-bin", f"the zip cannot be read ({error})") from None
     return tensors(state, storages)
+
+
+def _no_other_reading(records: list[zipfile.ZipInfo], root: str) -> None:
+    """Refuse records that torch takes for others than are read here: it finds them by name, whatever the case, and
+    hands what has constants.pkl to TorchScript (caffe2/serialize/inline_container.cc: PyTorchStreamReader;
+    torch/serialization.py: _is_torchscript_zip).
+    """
+    names = {info.filename.lower() for info in records}
+    if len(names) < len(records):
+        raise _hidden("the zip has two records of one name")
+    for info in records:
+        inner = info.filename.removeprefix(root)
+        strange = info.filename != info.orig_filename or "\\" in inner or ".." in inner.split("/")
+        if strange or not info.filename.startswith(root) or inner.startswith("/"):
+            raise _hidden(f"the zip has the record {info.orig_filename[:60]!r} outside its folder")
+    if f"{root}constants.pkl".lower() in names:
+        raise _hidden("the zip has a constants.pkl, as TorchScript has")
+
+
+def _directory(file: BinaryIO, size: int) -> tuple[int, int] | None:
+    """Where the directory at the very end of a zip begins, and its number of records; None where it is not there.
+
+    A reader that looks for the end from another side, or takes another of two ends, would see another archive
+    (PKWARE's APPNOTE.TXT, 4.3.14 to 4.3.16: the records at the end, with and without zip64).
+    """
+    file.seek(max(size - 98, 0))
+    tail = file.read(98)
+    mark, *disks, here, count, length, start, comment = struct.unpack("<4s4H2IH", tail[-22:])
+    if mark != b"PK\x05\x06" or any(disks) or here != count or comment:
+        return None
+    end = size - 22
+    if len(tail) == 98 and tail[-42:-38] == b"PK\x06\x07":
+        mark, own, _, _, *disks, here, full, far_length, far_start = struct.unpack("<4sQ2H2I4Q", tail[:56])
+        _, disk, at, number = struct.unpack("<4sIQI", tail[-42:-22])
+        pairs = [(count, full, 16), (length, far_length, 32), (start, far_start, 32)]
+        if any(near not in (far, (1 << bits) - 1) for near, far, bits in pairs):
+            return None
+        if mark != b"PK\x06\x06" or own != 44 or any(disks) or here != full or (disk, at, number) != (0, size - 98, 1):
+            return None
+        count, length, start, end = full, far_length, far_start, size - 98
+    return (start, count) if start + length == end else None
+
+
+def _hidden(what: str) -> DamagedFile:
+    message = f"{what}, so torch may run a pickle that is not the one seen here; torch.save writes no such file"
+    return DamagedFile("pickle-with-code", message)
 
 
 def tensors(state: Any, storages: dict[str, FileRange]) -> dict[str, TensorInfo]:

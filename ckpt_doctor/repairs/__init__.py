@@ -118,6 +118,7 @@ def all_of(
         Repair(title, frozenset({"CD102"}), rank.prune if prune else rank.pad_lora),
         Repair("set total_step for inference", frozenset({"CD302"}), no_schedule if training else config.schedule),
         Repair("spell each bias key both ways", frozenset({"CD304"}), config.both_bias_spellings),
+        Repair("import no module for Megatron", frozenset({"CD016", "CD017"}), config.without_megatron),
         Repair("drop config keys without meaning", frozenset({"CD201"}), config.drop_neutral_keys),
     ]
     if asked is None:

@@ -122,6 +122,12 @@ def drop_keys_in_the_way(asked: frozenset[str], adapter: Adapter, layers: dict[s
     return adapter._replace(config=kept)
 
 
+def without_megatron(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+    """megatron_config and the module that it makes PEFT import go: they say how layers are run, not what they are."""
+    keys = ("megatron_config", "megatron_core")
+    return adapter._replace(config={key: value for key, value in (adapter.config or {}).items() if key not in keys})
+
+
 def schedule(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
     """total_step becomes the smallest that every release accepts; a loaded adapter never uses it."""
     config = adapter.config or {}

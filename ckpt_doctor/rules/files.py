@@ -56,14 +56,40 @@ def file_format(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
 
 @rule
 def both_files(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """Both weight files are there: PEFT 0.4 and newer reads safetensors, 0.2 and 0.3 `.bin`, which may differ."""
+    """Both weight files are there: PEFT 0.4 and newer reads safetensors, 0.2 and 0.3 `.bin`, which may differ, or be
+    damaged. One that cannot be looked into may hold code, and is an error.
+    """
     if adapter.format != "safetensors" or "adapter_model.bin" not in adapter.files:
         return
-    old = peft("0.2", "0.3")
-    if adapter.bin_agrees is None:
-        message = "adapter_model.bin is there as well, too large to compare: PEFT 0.2 and 0.3 read it instead"
+    there, old = "adapter_model.bin is there as well", peft("0.2", "0.3")
+    if adapter.beside and adapter.beside.name == "not-read":
+        message = f"{there} and cannot be looked into, so nothing tells that it holds no code: {adapter.beside.message}"
+        needs = "an adapter_model.bin that can be read"
+        yield Finding("CD022", "both-files", ERROR, message, undecided_for=old, needs=needs)
+    elif adapter.beside and adapter.beside.name != "pickle-with-code":
+        message = f"{there}, the only file that PEFT 0.2 and 0.3 read, and is damaged: {adapter.beside.message}"
+        yield Finding("CD022", "both-files", NOTE, message, rejected_by=old)
+    elif adapter.beside:
+        return  # code_beside tells
+    elif adapter.bin_agrees is None:
+        message = f"{there}, too large to compare: PEFT 0.2 and 0.3 read it instead"
         needs = "a comparison of both weight files"
         yield Finding("CD022", "both-files", NOTE, message, undecided_for=old, needs=needs)
     elif not adapter.bin_agrees:
-        message = "adapter_model.bin is there as well and holds something else: PEFT 0.2 and 0.3 read it instead"
+        message = f"{there} and holds something else: PEFT 0.2 and 0.3 read it instead"
         yield Finding("CD022", "both-files", NOTE, message, misloaded_by=old)
+
+
+@rule
+def code_beside(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """An `adapter_model.bin` with code lies beside a good safetensors file. PEFT 0.2 and 0.3 and every program that
+    prefers `.bin` run the code; PEFT 0.4 and newer does not open the file where `adapter_model.safetensors` is there
+    (peft_model.py: load_adapter; utils/save_and_load.py: load_peft_weights).
+    A pickle counts as one with code where it calls anything but what rebuilds tensors, and so does a container that
+    torch reads otherwise than it looks. A fix leaves the file behind.
+    """
+    beside = adapter.beside
+    there = adapter.format == "safetensors" and "adapter_model.bin" in adapter.files
+    if there and beside and beside.name == "pickle-with-code":
+        message = f"the adapter_model.bin beside the weights is run by what prefers it: {beside.message}"
+        yield Finding("CD010", "pickle-with-code", ERROR, message, (), (), peft("0.2", "0.3"))

@@ -1,0 +1,71 @@
+"""Rules about modules that a config makes a program import, which runs them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from ..adapter import Adapter
+from ..findings import ERROR, NOTE, Finding, rule
+from ..layers import Layer
+from ..runtimes import peft
+
+MEGATRON = "megatron.core"
+"""What PEFT imports where megatron_core is absent (LoraConfig)."""
+
+INSTALLED = ("transformers", "diffusers", "lerobot", "peft", "torch", "__main__")
+"""Where models come from that PEFT's own list lets through (auto.py: get_default_import_allowlist), PEFT with what it
+needs, and the program that runs anyway."""
+
+
+@rule
+def megatron(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """A LoRA's megatron_config is set, so PEFT imports the module that megatron_core names, before it looks at a layer:
+    0.7 (tuners/lora/model.py: _create_new_module) to 0.19 whatever it is, 0.20 and newer only `megatron.…`
+    (tuners/lora/tp_layer.py: dispatch_megatron). Other releases and methods import nothing.
+
+    Loaded in 0.5.0, 0.6.2, 0.7.1, 0.8.2, 0.12.0, 0.13.2, 0.15.2, 0.18.1, 0.19.1, 0.20.0 and 0.21.2 with a module that
+    leaves a mark: from 0.7.1 to 0.19.1 it ran, after which 0.7.1 loads the adapter and the others do so if the module
+    has a `tensor_parallel`. What it changes on the way nothing tells, so those count as computing something else; where
+    there is no such module they raise ModuleNotFoundError. 0.20 and 0.21 raise ValueError. What is no name of a module
+    is an exception in all of them, and so is megatron_config beside use_dora. `megatron.core` itself is what Megatron's
+    users have; elsewhere it is a ModuleNotFoundError. A loaded adapter computes the same without these keys.
+    """
+    config = adapter.config or {}
+    if adapter.peft_type != "LORA" or not config.get("megatron_config"):
+        return
+    core, keys, reading = config.get("megatron_core", MEGATRON), ("megatron_config", "megatron_core"), peft("0.7")
+    if config.get("use_dora"):
+        message = "megatron_config is set beside use_dora, which PEFT 0.9 and newer refuses"
+        yield Finding("CD017", "megatron-config", ERROR, message, (), keys, peft("0.9"))
+    elif not isinstance(core, str) or not core or core.startswith("."):
+        message = f"megatron_config is set, and megatron_core is {json.dumps(core)[:60]}, which names no module"
+        yield Finding("CD017", "megatron-config", ERROR, message, (), keys, reading)
+    elif core == MEGATRON:
+        message = "megatron_config is set, so PEFT imports megatron.core, and fails where Megatron is not installed"
+        needs = "whether Megatron is installed where it is loaded"
+        yield Finding("CD017", "megatron-config", NOTE, message, (), keys, undecided_for=reading, needs=needs)
+    else:
+        running = reading if core.startswith("megatron.") else peft("0.7", "0.19")
+        message = f"megatron_config makes PEFT import megatron_core, {json.dumps(core)[:60]}, and so run code"
+        yield Finding("CD016", "config-imports-code", ERROR, message, (), keys, reading - running, running)
+
+
+@rule
+def auto_mapping(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """auto_mapping.parent_library names a module that is not one of an installed library. PEFT writes the module of the
+    base model's class there (peft_model.py: save_pretrained), so that an honest adapter of one's own model has it, too.
+
+    PeftModel.from_pretrained never reads it, which is what the verdicts are about. AutoPeftModel imports it where there
+    is no task_type: PEFT 0.4 to 0.19 whatever it is, 0.20 and newer only what it lists or the caller allows (auto.py:
+    _BaseAutoPeftModel.from_pretrained).
+    """
+    config = adapter.config or {}
+    mapping = config.get("auto_mapping")
+    library = mapping.get("parent_library") if isinstance(mapping, dict) else None
+    if isinstance(library, str) and config.get("task_type") is None and library.split(".")[0] not in INSTALLED:
+        message = (
+            f"AutoPeftModel of PEFT 0.4 to 0.19 imports auto_mapping's module {json.dumps(library)[:60]}, and so runs"
+        )
+        message += " it; PeftModel.from_pretrained does not"
+        yield Finding("CD018", "auto-mapping-import", NOTE, message, (), ("auto_mapping",))
