@@ -44,6 +44,11 @@ def _row(name: str, norm: float, difference: float, exponent: int = 0) -> Row:
     return Row(name, _times_power(norm, exponent), _times_power(difference, exponent), relative)
 
 
+def _dwarfed(row: Row) -> bool:
+    """Whether a difference is real, as rounding makes none so small, and only numbers that no model holds hide it."""
+    return 0 < row.relative < 1e-30 and row.norm > 1e150
+
+
 def _unlike(name: str) -> Row:
     """The row of what has no difference that is a number: other shapes, or NaN or infinity in other bytes."""
     return Row(name, 1.0, math.inf, math.inf)
@@ -111,6 +116,7 @@ def compare(
     if "different" in answers and len(answers) > 1 and not by:
         rows = []
         doubts.append(f"{answers['different']} they differ, and they do not as others do that may have saved them")
+    doubts += [f"{row.name} differs beside numbers of {row.norm:.0e}" for row in (*rows, *others) if _dwarfed(row)]
     far_off = [row.name for row in (*rows, *others) if not row.relative <= tolerance]  # NaN is far, too
     if far_off:
         verdict, reasons = "different", [f"{len(far_off)} layers or tensors differ ({far_off[0]})"]
