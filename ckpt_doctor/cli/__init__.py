@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 from .. import __version__
-from .terminal import colour, complain, lenient
+from .terminal import clean_end, colour, complain, lenient
 
 COMMANDS = ("scan", "fix", "compare", "preload")
 
@@ -18,9 +18,16 @@ class _Commands(click.Group):
     """The commands, each imported when it is asked for."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command. What fails unforeseen ends with 2: 1 would say that something was found."""
+        """Run a command. What fails unforeseen ends with 2: 1 would say that something was found.
+
+        An interruption ends with 128 and the number of its signal, as a shell says it.
+        """
         try:
-            return super().invoke(ctx)
+            with clean_end():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain("interrupted")
+            sys.exit(130)
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
             raise
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -77,23 +78,71 @@ def command(
     except AdapterError as error:
         complain(str(error))
         sys.exit(2)
+    from ..writer import left_behind
+
+    for old in left_behind(target for target in jobs.values() if target):
+        complain(f"{old} was in the place of {os.path.basename(old)} when a fix was killed")
     results = []
     style = Style(width(), -1 if quiet else 0)
     settings = options.settings(ctx)
-    for count, folder in enumerate(jobs, 1):
-        with busy(f"{folder} ({count} of {len(jobs)})", quiet=quiet):
-            done = _fix(folder, jobs[folder], settings(folder), force=force, **asked)
-        code = max(code, done.code)
-        if format_ == "json":
-            results.append(json.fix(folder, jobs[folder] or folder, done.plan, done.written, done.failure))
-        elif done.plan and not done.failure:
-            for line in repair.fix(done.plan, jobs[folder], done.written, asked["dry_run"], style):
-                click.echo(line)
-        if done.failure:
-            complain(done.failure)
+    with _Out(None if in_place or force or asked["dry_run"] else os.path.normpath(paths[1])) as out:
+        for count, folder in enumerate(jobs, 1):
+            try:
+                out.claim(jobs[folder])
+            except AdapterError as error:
+                code = 2
+                complain(str(error))
+                break
+            with busy(f"{folder} ({count} of {len(jobs)})", quiet=quiet):
+                done = _fix(folder, jobs[folder], settings(folder), force=force, **asked)
+            out.ours |= done.written is not None
+            code = max(code, done.code)
+            if format_ == "json":
+                results.append(json.fix(folder, jobs[folder] or folder, done.plan, done.written, done.failure))
+            elif done.plan and not done.failure:
+                for line in repair.fix(done.plan, jobs[folder], done.written, asked["dry_run"], style):
+                    click.echo(line)
+            if done.failure:
+                complain(done.failure)
     if format_ == "json":
         click.echo(json.dump({"results": results}))
     sys.exit(code)
+
+
+class _Out:
+    """OUT, where nothing that others made may be written to or replaced; `ours` says that this process made it.
+
+    An adapter that becomes OUT itself is the writer's to place. What is written below it needs OUT to be made first,
+    by one process; where nothing is written in the end, it goes again. None for a path means that all is ours.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self.path = path
+        self.ours = path is None
+        self.made = False
+
+    def __enter__(self) -> _Out:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.made and self.path:
+            with suppress(OSError):
+                os.rmdir(self.path)
+
+    def claim(self, target: str | None) -> None:
+        """Make OUT, if an adapter is to be written below it. Raises AdapterError where others made it meanwhile."""
+        if self.ours or not self.path or target == self.path:
+            return
+        from ..writer import taken
+
+        try:
+            os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
+            os.mkdir(self.path)
+        except FileExistsError:
+            raise taken(self.path) from None
+        except OSError as error:
+            raise AdapterError(f"{self.path} cannot be written: {error.strerror}") from None
+        self.ours = self.made = True
 
 
 def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
@@ -106,7 +155,9 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
     if doctor.same_place(root, out):
         raise AdapterError(f"{out} is {source}, or one lies within the other: name another folder")
     if os.path.lexists(out) and not force:
-        raise AdapterError(f"{out} exists; name another folder, or use --force to replace it")
+        from ..writer import taken
+
+        raise taken(out)
     return {folder: os.path.normpath(os.path.join(out, os.path.relpath(folder, root))) for folder in folders}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import threading
 import time
@@ -99,6 +100,28 @@ def busy(what: str, *, quiet: bool = False) -> Iterator[None]:
     finally:
         done.set()
         teller.join()
+
+
+@contextmanager
+def clean_end() -> Iterator[None]:
+    """Have SIGTERM end what is done as Ctrl-C does, so that nothing staged stays: SystemExit with 143.
+
+    Not where a program that calls us has said what SIGTERM does, nor beside its main thread, where that cannot be said.
+    """
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would stop the cleaning
+        sys.exit(128 + signal.SIGTERM)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def print_to(file: str | None, pieces: Iterable[str]) -> None:
