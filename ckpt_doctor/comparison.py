@@ -203,11 +203,14 @@ def _factors(adapter: Adapter, layer: Layer, files: Files) -> tuple[Array, Array
     b = next((parts[name] for name in ("lora_B", "lora_embedding_B") if name in parts), None)
     if a is None or b is None or layer.scaling is None or a.ndim < 2 or b.ndim < 2:
         raise AdapterError(f"the factors of {layer.module} are not all there")
-    if "lora_E" in parts:
-        a = a * parts["lora_E"].reshape(-1, 1)
     rank = a.shape[0]
-    if b.shape[1] != rank:
+    e = parts.get("lora_E")
+    if b.shape[1] != rank or (e is not None and e.size != rank):
         raise AdapterError(f"the factors of {layer.module} do not agree on a rank")
+    if b.size != b.shape[0] * rank:
+        raise AdapterError(f"lora_B of {layer.module} has the shape {list(b.shape)}, which no PEFT computes with")
+    if e is not None:
+        a = a * e.reshape(-1, 1)
     return b.reshape(b.shape[0], rank) * layer.scaling, a.reshape(rank, -1)
 
 

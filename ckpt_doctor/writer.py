@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from .adapter import Adapter, AdapterError, Computed, FileRange, TensorInfo
+from .adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo
 from .formats import safetensors
 from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, find, read_weights, stamped
 from .renaming import exchanged, to_free_name
@@ -141,6 +141,7 @@ def _fill(
 ) -> tuple[list[str], dict[str, Any]]:
     from concurrent.futures import ThreadPoolExecutor
 
+    _check_writable(adapter, source)
     name = BIN if adapter.format == "bin" else SAFETENSORS
     target = os.path.join(stage, name)
     with ThreadPoolExecutor(1) as beside:  # a digest takes as long as a copy, and lets other threads run
@@ -168,6 +169,26 @@ def _fill(
         _write_bytes(os.path.join(stage, RECORD), (json.dumps(full, indent=2) + "\n").encode())
     sync(stage)
     return left_out, proved
+
+
+def _check_writable(adapter: Adapter, source: Adapter) -> None:
+    """Raises NotExactError for what a `.bin` or a config can say and a safetensors file cannot, whatever is written."""
+    for name, info in adapter.tensors.items():
+        if name == "__metadata__" or not _is_text(name):
+            raise NotExactError(f"{source.path}: no safetensors file can have a tensor named {name[:80]!r}")
+        while isinstance(info.source, Computed):  # it has the sizes of what it is made from, or more
+            info = info.source.base
+        if any(size < 0 for size in info.shape):
+            raise NotExactError(f"{source.path}: the config has a rank below 0, so nothing tells the size of {name}")
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is valid Unicode; half a surrogate pair, which a pickle can hold, is not."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _metadata(source: Adapter) -> dict[str, str]:

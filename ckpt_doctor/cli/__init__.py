@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 from .. import __version__
-from .terminal import clean_end, colour, complain, lenient
+from .terminal import clean_end, colour, complain, lenient, show_trace
 
 COMMANDS = ("scan", "fix", "compare", "preload")
 
@@ -33,9 +33,11 @@ class _Commands(click.Group):
         except OSError as error:
             complain(f"{error.filename or 'input or output'} failed: {error.strerror}")
         except Exception as error:
-            import traceback
+            from traceback import format_exc
 
-            traceback.print_exc()
+            from .options import VERBOSE
+
+            show_trace(format_exc() if ctx.meta.get(VERBOSE) else None)
             complain(f"this is a fault of ckpt-doctor, please report it: {type(error).__name__}: {error}")
         sys.exit(2)
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from traceback import format_exc
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from .. import doctor
-from ..adapter import AdapterError, NotExactError
+from ..adapter import AdapterError, NotExactError, unforeseen
 from ..findings import ERROR, Report
 from ..reporters import Style, json, repair
 from ..settings import Settings
 from . import options
-from .terminal import busy, complain, width
+from .terminal import busy, complain, show_trace, width
 
 if TYPE_CHECKING:
     from ..writer import Written
@@ -59,18 +60,21 @@ Examples:
 @click.option("--force", is_flag=True, help="Replace an OUT that exists.")
 @options.SHORT_FORMAT
 @options.QUIET
+@options.verbose("Print the tensors and config keys of each finding, and the trace of a fault of ours.")
 @options.judged
 @click.pass_context
 def command(
-    ctx: click.Context, /, paths: tuple[str, ...], in_place: bool, format_: str, quiet: bool, force: bool, **asked: Any
-) -> None:
+    ctx: click.Context, /, paths: tuple[str, ...], in_place: bool, format_: str, quiet: bool, verbose: bool,
+    force: bool, **asked: Any,
+) -> None:  # fmt: skip
     """Write the adapter IN to the folder OUT so that older PEFT releases accept it; IN is never written to.
 
     IN can be a folder with many adapters below it; OUT then has the same folders. With --for, every runtime that it
     names accepts OUT and computes the same, or nothing is written and the reason is said. With --in-place there is
     no OUT: any number of adapters, trees and files of adapters can be named.
 
-    Exit code: 0 OUT is there, 1 refused and nothing written, 2 IN could not be examined.
+    Exit code: 0 OUT is there, 1 refused and nothing written, 2 IN could not be examined, or OUT not written. One
+    adapter of many does not stop the others; the highest code wins.
     """
     code = 0
     try:
@@ -83,7 +87,7 @@ def command(
     for old in left_behind(target for target in jobs.values() if target):
         complain(f"{old} was in the place of {os.path.basename(old)} when a fix was killed")
     results = []
-    style = Style(width(), -1 if quiet else 0)
+    style = Style(width(), -1 if quiet else int(verbose))
     settings = options.settings(ctx)
     with _Out(None if in_place or force or asked["dry_run"] else os.path.normpath(paths[1])) as out:
         for count, folder in enumerate(jobs, 1):
@@ -96,12 +100,19 @@ def command(
             with busy(f"{folder} ({count} of {len(jobs)})", quiet=quiet):
                 done = _fix(folder, jobs[folder], settings(folder), force=force, **asked)
             out.ours |= done.written is not None
+            try:
+                told = _told(folder, jobs[folder], done, format_, asked["dry_run"], style)
+            except Exception as error:
+                done = _unforeseen(folder, error, done.written)
+                told = _told(folder, jobs[folder], done, format_, asked["dry_run"], style)
             code = max(code, done.code)
             if format_ == "json":
-                results.append(json.fix(folder, jobs[folder] or folder, done.plan, done.written, done.failure))
-            elif done.plan and not done.failure:
-                for line in repair.fix(done.plan, jobs[folder], done.written, asked["dry_run"], style):
+                results += told
+            else:
+                for line in told:
                     click.echo(line)
+            if verbose:
+                show_trace(done.trace)
             if done.failure:
                 complain(done.failure)
     if format_ == "json":
@@ -177,6 +188,22 @@ class _Done(NamedTuple):
     plan: doctor.Plan | None = None
     written: Written | None = None
     failure: str | None = None
+    trace: str | None = None
+
+
+def _unforeseen(folder: str, error: Exception, written: Written | None = None) -> _Done:
+    return _Done(2, None, written, unforeseen(folder, error), format_exc())
+
+
+def _told(folder: str, target: str | None, done: _Done, format_: str, dry_run: bool, style: Style) -> list[Any]:
+    """What is printed of one adapter: lines, or an object for the JSON of all."""
+    if format_ == "json":
+        found = json.fix(folder, target or folder, done.plan, done.written, done.failure)
+        json.dump(found)  # what JSON cannot say (nested too deeply) fails here, and not together with the others
+        return [found]
+    if done.plan:
+        return list(repair.fix(done.plan, target, done.written, dry_run, style))
+    return []
 
 
 def _fix(
@@ -187,7 +214,7 @@ def _fix(
     # in place only what stops a runtime that was asked for is touched
     report = doctor.examine(folder, by if target is None else by._replace(asked=None))
     if report.error:
-        return _Done(2, failure=report.error)
+        return _Done(2, failure=report.error, trace=report.trace)
     try:
         wanted = for_training or form or trim or dtype
         if target is None and not wanted and not any(finding.severity == ERROR for finding in report.findings):
@@ -202,6 +229,10 @@ def _fix(
         return _Done(int(not plan.fixed), plan, written)
     except AdapterError as error:
         return _Done(1 if isinstance(error, NotExactError) else 2, failure=str(error))
+    except OSError as error:
+        return _Done(2, failure=f"{folder}: {error}")
+    except Exception as error:
+        return _unforeseen(folder, error)
 
 
 def _nothing_to_do(report: Report, by: Settings) -> doctor.Plan:

@@ -60,6 +60,14 @@ def complain(message: str) -> None:
     click.echo(f"ckpt-doctor: {clean(message)}", err=True)
 
 
+def show_trace(trace: str | None) -> None:
+    """Python's account of what failed unforeseen, on standard error."""
+    from ..reporters.text import clean
+
+    for line in (trace or "").splitlines():
+        click.echo(clean(line), err=True)
+
+
 def watched(folders: list[str], *, quiet: bool) -> Iterator[str]:
     """The folders one by one; where that takes long and a person watches, standard error says how far it is."""
     shown = not quiet and watches(sys.stderr)
