@@ -53,7 +53,8 @@ def test_the_others_are_done(
 
     def failing(about: Any, *rest: Any, **options: Any) -> Any:
         path = about.path if hasattr(about, "path") else about.before.path
-        if path.endswith("second"):
+        of_scan = step == "planned" and "rank_zero" not in options  # it plans, too, and says so in its report
+        if path.endswith("second") and not of_scan:
             raise kind("at the 2nd")
         return real(about, *rest, **options)
 
@@ -181,7 +182,7 @@ HUGE = 10**400
 CASES: dict[str, tuple[Path, Callable[[Path], None], list[str], str]] = {
     "__metadata__": (HEALTHY, named("__metadata__"), [], "no safetensors file can have a tensor named '__metadata__'"),
     "lone surrogate": (HEALTHY, named("a.\ud800"), [], r"no safetensors file can have a tensor named 'a.\ud800'"),
-    "in place": (HEALTHY, both(named("__metadata__"), config(r=0)), ["--in-place"], ""),
+    "in place": (ZERO, named("__metadata__"), ["--in-place"], "no safetensors file can have a tensor named"),
     "pattern below 0": (
         HEALTHY, both(tensors(empty), config(rank_pattern={"blocks.0.q": -2})), [], "a rank below 0"
     ),
@@ -203,7 +204,8 @@ CASES: dict[str, tuple[Path, Callable[[Path], None], list[str], str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_strange_adapter_does_not_stop_its_neighbours(tmp_path: Path, name: str) -> None:
     fixture, change, options, said = CASES[name]
-    for place, source in (("a", HEALTHY), ("b", fixture), ("c", HEALTHY)):
+    other = ZERO if options == ["--in-place"] else HEALTHY
+    for place, source in (("a", other), ("b", fixture), ("c", other)):
         shutil.copytree(source, tmp_path / "in" / place)
     change(tmp_path / "in/b")
     before = tree(tmp_path / "in/b")
@@ -214,15 +216,12 @@ def test_a_strange_adapter_does_not_stop_its_neighbours(tmp_path: Path, name: st
     assert "Traceback" not in result.stderr
     results = json.loads(result.stdout)["results"]
     assert [entry["path"][-1] for entry in results] == ["a", "b", "c"]
-    assert [bool(entry["error"]) for entry in (results[0], results[2])] == [False, False]
+    assert [(entry["error"], entry["written"]) for entry in (results[0], results[2])] == [(None, True)] * 2
     if said:
         assert said in results[1]["error"]
         assert said in result.stderr
     assert tree(tmp_path / "in/b") == before
     assert not (tmp_path / "out/b").exists()
-    if options != ["--in-place"]:
-        assert (tmp_path / "out/a").exists()
-        assert (tmp_path / "out/c").exists()
 
 
 @pytest.mark.parametrize(
