@@ -21,6 +21,12 @@ class NotExactError(AdapterError):
     """What was asked for cannot be had without changing what the adapter computes."""
 
 
+def unforeseen(what: str, error: Exception) -> str:
+    """The sentence for an exception that no code here expects, of whatever kind."""
+    said = f"{type(error).__name__}: {error}"
+    return f"{what}: ckpt-doctor failed ({said[:500].rstrip(': ')}); please report it"
+
+
 class DamagedFile(Exception):  # noqa: N818 - it is a diagnosis that becomes a finding, not an error of ours
     """A file is recognised as damaged; `fault` is the name of the rule that reports it."""
 

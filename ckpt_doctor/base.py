@@ -18,8 +18,8 @@ def load_base(path: str) -> Base:
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
     names = sorted(os.listdir(path)) if os.path.isdir(path) else [os.path.basename(path)]
     files = [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_model")]
-    if not files and names[0].endswith(".index.json"):
-        files = sorted(set(_json(path).get("weight_map", {}).values()))
+    if not files and names and names[0].endswith(".index.json"):
+        files = _shards(os.path.join(folder, names[0]))
     if not files:
         raise AdapterError(f"{path} has no safetensors file, the only ones that --base reads")
     shapes: dict[str, tuple[int, ...]] = {}
@@ -59,11 +59,18 @@ def _renamed(base: Base, added: str, removed: str) -> Base:
     return Base(weights, base.config, frozenset(added + name.removeprefix(removed) for name in base.biases))
 
 
+def _shards(index: str) -> list[str]:
+    found = _json(index).get("weight_map")
+    if not isinstance(found, dict) or not all(isinstance(name, str) and "\0" not in name for name in found.values()):
+        raise AdapterError(f"{index} has no weight_map from tensors to files")
+    return sorted(set(found.values()))
+
+
 def _json(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AdapterError(f"{path} cannot be read: {error}") from None
     if not isinstance(found, dict):
         raise AdapterError(f"{path} is not a JSON object")

@@ -31,10 +31,10 @@ class Baseline:
         self.folder = os.path.dirname(os.path.abspath(path))
         try:
             with open(path, encoding="utf-8") as file:
-                self.entries = [Known(**entry) for entry in json.load(file)["findings"]]
+                self.entries = [_known(entry) for entry in json.load(file)["findings"]]
         except OSError as error:
             raise AdapterError(f"{path} cannot be read: {error.strerror}; --write-baseline makes it") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise AdapterError(f"{path} is not a baseline that ckpt-doctor wrote") from None
         self._known = {(entry.path, entry.fingerprint): entry for entry in self.entries}
         self._again: set[Known] = set()
@@ -57,6 +57,14 @@ class Baseline:
         """What was not found again, of the adapters that were examined or are no longer there."""
         left = [entry for entry in self.entries if entry not in self._again]
         return [entry for entry in left if entry.path in self._examined or not _exists(entry, self.folder)]
+
+
+def _known(entry: dict[str, str]) -> Known:
+    """An entry of the file. Raises TypeError and ValueError for what ckpt-doctor did not write."""
+    found = Known(**entry)
+    if not all(isinstance(value, str) for value in found) or found.severity not in SEVERITIES or "\0" in found.path:
+        raise ValueError
+    return found
 
 
 def document(path: str, reports: Iterable[Report], earlier: Iterable[Known]) -> str:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from glob import escape, glob
 
 from .adapter import AdapterError
-from .writer import sha256
+from .writer import REPLACED, sha256
 
 VARIABLE = "CKPT_DOCTOR_CACHE"
 
@@ -41,8 +41,9 @@ def once(name: str, good: Callable[[str], bool], make: Callable[[str], object]) 
             os.makedirs(os.path.join(root(), "locks"), exist_ok=True)
             with FileLock(os.path.join(root(), "locks", name)):
                 if not good(folder):
-                    for left in glob(os.path.join(escape(root()), f".{name}.*")):
-                        shutil.rmtree(left, ignore_errors=True)
+                    for beginning in (f".{name}.", name + REPLACED):
+                        for left in glob(os.path.join(escape(root()), f"{beginning}*")):
+                            shutil.rmtree(left, ignore_errors=True)
                     make(folder)
         except OSError as error:
             message = f"{root()} cannot be written to: {error.strerror}; set {VARIABLE} to another folder"

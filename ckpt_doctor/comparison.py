@@ -280,9 +280,12 @@ def _delta(adapter: Adapter, layer: Layer, files: Files) -> _Delta | None:
     if a is None or b is None or layer.scaling is None or a.ndim < 2 or b.ndim < 2:
         raise AdapterError(f"the factors of {layer.module} are not all there")
     rank = a.shape[0]
-    if b.shape[1] != rank:
+    e = parts.get("lora_E")
+    if b.shape[1] != rank or (e is not None and e.size != rank):
         raise AdapterError(f"the factors of {layer.module} do not agree on a rank")
-    factors, scaling, exponent = [b, a, *([parts["lora_E"]] if "lora_E" in parts else [])], layer.scaling, 0
+    if b.size != b.shape[0] * rank:
+        raise AdapterError(f"lora_B of {layer.module} has the shape {list(b.shape)}, which no PEFT computes with")
+    factors, scaling, exponent = [b, a, *([] if e is None else [e])], layer.scaling, 0
     sizes = [*map(_largest, factors), abs(scaling)]
     if not all(map(math.isfinite, sizes)):
         return None
@@ -290,9 +293,9 @@ def _delta(adapter: Adapter, layer: Layer, files: Files) -> _Delta | None:
         scaling, exponent = math.frexp(scaling)
         scaled = [_scaled(factor) for factor in factors]
         factors, exponent = [factor for factor, _ in scaled], exponent + sum(by for _, by in scaled)
-    b, a, *e = factors
-    if e:
-        a = a * e[0].reshape(-1, 1)
+    b, a, *rest = factors
+    if rest:
+        a = a * rest[0].reshape(-1, 1)
     return _Delta(b.reshape(b.shape[0], rank) * scaling, a.reshape(rank, -1), exponent)
 
 

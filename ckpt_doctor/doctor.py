@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__, rules  # noqa: F401 - importing the rules declares them
-from .adapter import Adapter, AdapterError, Base, NotExactError
+from .adapter import Adapter, AdapterError, Base, NotExactError, unforeseen
 from .findings import ERROR, NOTE, RULES, THE_BASE, WARNING, Finding, Report, verdict
 from .layers import layers
 from .loader import BIN, SAFETENSORS, load
@@ -125,10 +125,14 @@ def scan(
             findings = tuple(f._replace(fixable=f.code in healed) for f in findings)
         if asked is not None:
             findings = tuple(f._replace(severity=_weight(f, asked)) for f in findings)
-    except (AdapterError, OSError) as error:
+    except AdapterError as error:
         return Report(folder, error=str(error))
+    except OSError as error:
+        return Report(folder, error=f"{folder}: {error}")
     except Exception as error:
-        return Report(folder, error=f"{folder}: ckpt-doctor failed ({type(error).__name__}: {error}); please report it")
+        from traceback import format_exc
+
+        return Report(folder, error=unforeseen(folder, error), trace=format_exc())
     return report._replace(findings=findings)
 
 

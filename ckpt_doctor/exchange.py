@@ -27,19 +27,20 @@ def exchange(stage: str, folder: str, old: Iterable[str], *, last: str) -> list[
     try:
         for name in sorted(gone, key=lambda name: name != last):
             if os.path.lexists(os.path.join(folder, name)):
-                backup = _free(folder, name)
-                os.rename(os.path.join(folder, name), os.path.join(folder, backup))
-                moved[name] = backup
+                moved[name] = _free(folder, name)
+                os.rename(os.path.join(folder, name), os.path.join(folder, moved[name]))
         for name in sorted(new, key=lambda name: name == last):
             if name in moved:
                 shutil.copymode(os.path.join(folder, moved[name]), os.path.join(stage, name))
-            os.rename(os.path.join(stage, name), os.path.join(folder, name))
             placed.append(name)
-    except BaseException:
+            os.rename(os.path.join(stage, name), os.path.join(folder, name))
+    except BaseException:  # the last move that was noted may have been made, or not
         for name in placed:
-            os.unlink(os.path.join(folder, name))
+            if not os.path.lexists(os.path.join(stage, name)):
+                os.unlink(os.path.join(folder, name))
         for name in sorted(moved, key=lambda name: name == last):
-            os.rename(os.path.join(folder, moved[name]), os.path.join(folder, name))
+            if os.path.lexists(os.path.join(folder, moved[name])):
+                os.rename(os.path.join(folder, moved[name]), os.path.join(folder, name))
         raise
     kept = []
     for name, backup in sorted(moved.items()):

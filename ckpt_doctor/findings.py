@@ -40,7 +40,7 @@ class Report(NamedTuple):
 
     `asked` are the ids of the runtimes that matter, None where none was named. `passed` are the findings that a
     choice or a baseline lets pass: they are not told and fail nothing, and still decide the verdicts. `fail_on` is the
-    least severity that fails, or "never".
+    least severity that fails, or "never". `trace` is Python's, of an `error` that nothing foresaw.
     """
 
     path: str
@@ -51,6 +51,7 @@ class Report(NamedTuple):
     asked: frozenset[str] | None = None
     passed: frozenset[Finding] = frozenset()
     fail_on: str = ERROR
+    trace: str | None = None
 
     @property
     def servers(self) -> frozenset[str]:

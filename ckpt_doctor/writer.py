@@ -8,16 +8,19 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from .adapter import Adapter, AdapterError, Computed, FileRange, TensorInfo
+from .adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo
 from .formats import safetensors
 from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, find, read_weights, stamped
+from .renaming import exchanged, to_free_name
 from .streams import CHUNK, Files, chunks, content
 
 MAX_OTHER = 10_000_000  # bytes of a file that is carried along
+REPLACED = ".replaced-by-ckpt-doctor."
+"""In the name of a folder beside OUT, where what was in its place waits until the new one is there."""
 
 _LEFT_OUT = re.compile(
     r"optimizer.*|scheduler.*|rng_state.*|scaler\..*|trainer_state.*|training_args.*|global_step.*|.*\.distcp"
@@ -49,26 +52,30 @@ def write(
     `adapter.format` is "safetensors" or "bin". What no repair touched keeps its bytes: the config where it is
     equal, the tensors, the metadata of the file. `prove` sees the staged folder before it takes its place; what it says
     goes into the record, what it raises stops the writing.
+
+    Without `force` nothing that has the name `out` is replaced, whenever it came. With it, all of an old `out` is, but
+    for its folders that hold adapters: those are not this adapter's. An interruption leaves the old one or the new one
+    (see `_replace` for systems that cannot exchange two names).
     """
     out = os.path.abspath(out)
     parent, name = os.path.split(out)
     if os.path.lexists(out) and not force:
-        raise AdapterError(f"{out} exists; name another folder, or use --force to replace it")
+        raise taken(out)
     try:
-        os.makedirs(parent, exist_ok=True)
-        stage = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
+        with _staging(parent, f".{name}.") as staging:
+            stage = os.path.join(staging, name)
+            os.mkdir(stage)
+            with _steady(source):
+                left_out, proof = _fill(stage, adapter, source, record, prove, lambda: _carry(stage, source, copy_all))
+            _exchange(stage, out, force=force)
     except OSError as error:
-        raise AdapterError(f"{parent} cannot be written to: {error.strerror}") from None
-    try:
-        with _steady(source):
-            left_out, proof = _fill(stage, adapter, source, record, prove, lambda: _carry(stage, source, copy_all))
-        os.chmod(stage, 0o777 & ~_umask())
-        _exchange(stage, out)
-    except OSError as error:
-        raise AdapterError(f"{out} cannot be written: {error.strerror}") from None
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        raise AdapterError(f"{out} cannot be written: {error.strerror or error}") from None
     return Written(out, tuple(left_out), proof)
+
+
+def taken(out: str) -> AdapterError:
+    """What is said of an `out` that is there, and is not to be replaced."""
+    return AdapterError(f"{out} exists; name another folder, or use --force to replace it")
 
 
 def write_in_place(adapter: Adapter, source: Adapter, record: dict[str, Any], prove: Prove) -> Written:
@@ -80,20 +87,39 @@ def write_in_place(adapter: Adapter, source: Adapter, record: dict[str, Any], pr
 
     folder = source.folder
     try:
-        stage = tempfile.mkdtemp(prefix=".ckpt-doctor-", dir=folder)
+        with _staging(folder, ".ckpt-doctor-") as stage:
+            with _steady(source):
+                _, proof = _fill(stage, adapter, source, record, prove, list)
+            with alone(folder):
+                _check_steady(source)
+                backups = exchange(stage, folder, (*source.weights, SAFETENSORS, INDEX, BIN), last=CONFIG)
     except OSError as error:
         raise AdapterError(f"{folder} cannot be written to: {error.strerror}") from None
-    try:
-        with _steady(source):
-            _, proof = _fill(stage, adapter, source, record, prove, list)
-        with alone(folder):
-            _check_steady(source)
-            backups = exchange(stage, folder, (*source.weights, SAFETENSORS, INDEX, BIN), last=CONFIG)
-    except OSError as error:
-        raise AdapterError(f"{folder} cannot be written to: {error.strerror}") from None
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
     return Written(folder, (), proof, tuple(backups))
+
+
+@contextmanager
+def _staging(parent: str, prefix: str) -> Iterator[str]:
+    """A new folder, whose name begins with `prefix`, and which is gone in the end. Raises AdapterError."""
+    staging = os.path.join(parent, prefix + os.urandom(8).hex())  # named before it is made, so that it surely goes
+    try:
+        try:
+            os.makedirs(parent, exist_ok=True)
+            os.mkdir(staging, 0o700)
+        except OSError as error:
+            raise AdapterError(f"{parent} cannot be written to: {error.strerror}") from None
+        yield staging
+    finally:
+        _remove(staging)
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder as far as the system lets us; one interruption does not leave half of it."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 @contextmanager
@@ -115,6 +141,7 @@ def _fill(
 ) -> tuple[list[str], dict[str, Any]]:
     from concurrent.futures import ThreadPoolExecutor
 
+    _check_writable(adapter, source)
     name = BIN if adapter.format == "bin" else SAFETENSORS
     target = os.path.join(stage, name)
     with ThreadPoolExecutor(1) as beside:  # a digest takes as long as a copy, and lets other threads run
@@ -140,8 +167,28 @@ def _fill(
         if source.record:
             full["earlier"] = source.record
         _write_bytes(os.path.join(stage, RECORD), (json.dumps(full, indent=2) + "\n").encode())
-    sync_folder(stage)
+    sync(stage)
     return left_out, proved
+
+
+def _check_writable(adapter: Adapter, source: Adapter) -> None:
+    """Raises NotExactError for what a `.bin` or a config can say and a safetensors file cannot, whatever is written."""
+    for name, info in adapter.tensors.items():
+        if name == "__metadata__" or not _is_text(name):
+            raise NotExactError(f"{source.path}: no safetensors file can have a tensor named {name[:80]!r}")
+        while isinstance(info.source, Computed):  # it has the sizes of what it is made from, or more
+            info = info.source.base
+        if any(size < 0 for size in info.shape):
+            raise NotExactError(f"{source.path}: the config has a rank below 0, so nothing tells the size of {name}")
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is valid Unicode; half a surrogate pair, which a pickle can hold, is not."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _metadata(source: Adapter) -> dict[str, str]:
@@ -266,8 +313,8 @@ def _write_bytes(path: str, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def sync_folder(path: str) -> None:
-    """Have the names in a folder on the disk."""
+def sync(path: str) -> None:
+    """Have the names in a folder, or what a file holds, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -275,24 +322,84 @@ def sync_folder(path: str) -> None:
         os.close(descriptor)
 
 
-def _exchange(stage: str, out: str) -> None:
-    """Put `stage` in the place of `out`; an old `out` stays until then."""
-    if not os.path.lexists(out):
+def _exchange(stage: str, out: str, *, force: bool) -> None:
+    """Put `stage` in the place of `out`; with `force` also if something is there, which is then at `stage`, or gone.
+
+    Raises AdapterError where something is there and is to stay, and OSError.
+    """
+    try:
+        to_free_name(stage, out)
+    except FileExistsError:
+        if not force:
+            raise taken(out) from None
+        _keep_below(out, stage)
+        if not exchanged(stage, out):
+            _replace(stage, out)
+    sync(os.path.dirname(out))
+
+
+def _keep_below(out: str, stage: str) -> None:
+    """Give `stage` the folders of an old `out` that hold adapters, as links to the same files where that can be.
+
+    So they are in `out` at any moment. Where `out` is itself a link, what it points to stays anyhow.
+    """
+    if not os.path.isdir(out) or os.path.islink(out):
+        return
+    for name in os.listdir(out):
+        below, kept = os.path.join(out, name), os.path.join(stage, name)
+        if not os.path.isdir(below) or not find(below):
+            continue
+        if os.path.islink(below):
+            os.symlink(os.readlink(below), kept)
+            continue
+        shutil.copytree(below, kept, symlinks=True, copy_function=_link)
+        for folder, *_ in os.walk(kept):
+            sync(folder)
+    sync(stage)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a filesystem without links, or another one that is mounted there
+        shutil.copy2(source, target)
+        sync(target)
+
+
+def _replace(stage: str, out: str) -> None:
+    """Put `stage` in the place of `out` in two steps, where the system cannot exchange two names in one.
+
+    In between, what was in the place of `out` lies beside it, under a name that `left_behind` finds if the process is
+    killed there. It is removed only when the new one is in place. Raises OSError, and AdapterError where the old one
+    can neither be replaced nor go back.
+    """
+    aside = out + REPLACED + os.urandom(4).hex()
+    old = os.path.join(aside, os.path.basename(out))
+    try:
+        os.mkdir(aside, 0o700)
+        os.rename(out, old)
         os.rename(stage, out)
-    else:
-        old = tempfile.mkdtemp(prefix=f".{os.path.basename(out)}.old.", dir=os.path.dirname(out))
-        os.rename(out, os.path.join(old, "out"))
-        try:
-            os.rename(stage, out)
-        except OSError:
-            os.rename(os.path.join(old, "out"), out)
-            raise
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
-    sync_folder(os.path.dirname(out))
+    finally:
+        if not os.path.lexists(stage):  # it is in place
+            _remove(aside)
+        elif os.path.lexists(old):
+            try:
+                to_free_name(old, out)
+            except OSError:
+                raise AdapterError(f"{out} cannot be written; what was in its place is now {old}") from None
+        with suppress(OSError):
+            os.rmdir(aside)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def left_behind(outs: Iterable[str]) -> Iterator[str]:
+    """What was in the place of each of `outs` when a fix was killed, and still lies beside it (see `_replace`)."""
+    beside: dict[str, set[str]] = {}
+    for out in outs:
+        parent, name = os.path.split(os.path.abspath(out))
+        beside.setdefault(parent, set()).add(name)
+    for parent, names in beside.items():
+        for entry in sorted(os.listdir(parent)) if os.path.isdir(parent) else ():
+            name, mark, _ = entry.rpartition(REPLACED)
+            old = os.path.join(parent, entry, name)
+            if mark and name in names and os.path.lexists(old):
+                yield old

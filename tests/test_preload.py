@@ -150,7 +150,7 @@ def test_eight_processes_make_one_copy(cache: Path) -> None:
 KILLED = """
 import os, signal, sys
 from ckpt_doctor import preload, writer
-def die(*_): os.kill(os.getpid(), signal.SIGKILL)
+def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 setattr(writer, sys.argv[2], die)
 preload(sys.argv[1], "peft==0.9.0")
 """

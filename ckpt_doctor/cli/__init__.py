@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 from .. import __version__
-from .terminal import colour, complain, lenient
+from .terminal import clean_end, colour, complain, lenient, show_trace
 
 COMMANDS = ("scan", "fix", "compare", "preload")
 
@@ -18,17 +18,26 @@ class _Commands(click.Group):
     """The commands, each imported when it is asked for."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command. What fails unforeseen ends with 2: 1 would say that something was found."""
+        """Run a command. What fails unforeseen ends with 2: 1 would say that something was found.
+
+        An interruption ends with 128 and the number of its signal, as a shell says it.
+        """
         try:
-            return super().invoke(ctx)
+            with clean_end():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain("interrupted")
+            sys.exit(130)
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
             raise
         except OSError as error:
             complain(f"{error.filename or 'input or output'} failed: {error.strerror}")
         except Exception as error:
-            import traceback
+            from traceback import format_exc
 
-            traceback.print_exc()
+            from .options import VERBOSE
+
+            show_trace(format_exc() if ctx.meta.get(VERBOSE) else None)
             complain(f"this is a fault of ckpt-doctor, please report it: {type(error).__name__}: {error}")
         sys.exit(2)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from traceback import format_exc
 
 import click
 
-from ..adapter import AdapterError
+from ..adapter import AdapterError, unforeseen
 from . import options
-from .terminal import busy, complain, width
+from .terminal import busy, complain, show_trace, width
 
 EPILOG = """\b
 Examples:
@@ -22,23 +23,30 @@ Examples:
 @click.argument("second", metavar="B", type=click.Path())
 @options.TOLERANCE
 @options.SHORT_FORMAT
-def command(first: str, second: str, tolerance: float, format_: str) -> None:
+@options.verbose("Print the trace of a fault of ours.")
+def command(first: str, second: str, tolerance: float, format_: str, verbose: bool) -> None:
     """Say whether the adapters A and B compute the same function: every delta, and every other tensor.
 
     Across methods (AdaLoRA against LoRA), file formats, prefixes and dtypes; without the base model.
 
     Exit code: 0 the same within --tolerance, 1 different, 2 cannot tell.
     """
-    from ..comparison import compare
+    from ..comparison import Comparison, compare
     from ..loader import load, locate
     from ..reporters import comparison
 
     try:
         with busy("comparing"):
             result = compare(load(locate(first)), load(locate(second)), tolerance)
-    except AdapterError as error:
-        complain(str(error))
-        sys.exit(2)
-    for line in comparison.table(result, width()) if format_ == "table" else comparison.json(result):
+        told = list(comparison.table(result, width()) if format_ == "table" else comparison.json(result))
+    except Exception as error:
+        known = isinstance(error, AdapterError)
+        reason = str(error) if known else unforeseen(f"{first} and {second}", error)
+        if verbose and not known:
+            show_trace(format_exc())
+        complain(reason)
+        result = Comparison("cannot tell", (reason,), (), (), tolerance)
+        told = list(comparison.json(result)) if format_ == "json" else []
+    for line in told:
         click.echo(line)
     sys.exit({"same": 0, "different": 1, "cannot tell": 2}[result.verdict])

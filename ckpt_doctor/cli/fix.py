@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from traceback import format_exc
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from .. import doctor
-from ..adapter import AdapterError, NotExactError
+from ..adapter import AdapterError, NotExactError, unforeseen
 from ..findings import ERROR, Report
 from ..reporters import Style, json, repair
 from ..settings import Settings
 from . import options
-from .terminal import busy, complain, width
+from .terminal import busy, complain, show_trace, width
 
 if TYPE_CHECKING:
     from ..writer import Written
@@ -58,18 +60,21 @@ Examples:
 @click.option("--force", is_flag=True, help="Replace an OUT that exists.")
 @options.SHORT_FORMAT
 @options.QUIET
+@options.verbose("Print the tensors and config keys of each finding, and the trace of a fault of ours.")
 @options.judged
 @click.pass_context
 def command(
-    ctx: click.Context, /, paths: tuple[str, ...], in_place: bool, format_: str, quiet: bool, force: bool, **asked: Any
-) -> None:
+    ctx: click.Context, /, paths: tuple[str, ...], in_place: bool, format_: str, quiet: bool, verbose: bool,
+    force: bool, **asked: Any,
+) -> None:  # fmt: skip
     """Write the adapter IN to the folder OUT so that older PEFT releases accept it; IN is never written to.
 
     IN can be a folder with many adapters below it; OUT then has the same folders. With --for, every runtime that it
     names accepts OUT and computes the same, or nothing is written and the reason is said. With --in-place there is
     no OUT: any number of adapters, trees and files of adapters can be named.
 
-    Exit code: 0 OUT is there, 1 refused and nothing written, 2 IN could not be examined.
+    Exit code: 0 OUT is there, 1 refused and nothing written, 2 IN could not be examined, or OUT not written. One
+    adapter of many does not stop the others; the highest code wins.
     """
     code = 0
     try:
@@ -77,23 +82,78 @@ def command(
     except AdapterError as error:
         complain(str(error))
         sys.exit(2)
+    from ..writer import left_behind
+
+    for old in left_behind(target for target in jobs.values() if target):
+        complain(f"{old} was in the place of {os.path.basename(old)} when a fix was killed")
     results = []
-    style = Style(width(), -1 if quiet else 0)
+    style = Style(width(), -1 if quiet else int(verbose))
     settings = options.settings(ctx)
-    for count, folder in enumerate(jobs, 1):
-        with busy(f"{folder} ({count} of {len(jobs)})", quiet=quiet):
-            done = _fix(folder, jobs[folder], settings(folder), force=force, **asked)
-        code = max(code, done.code)
-        if format_ == "json":
-            results.append(json.fix(folder, jobs[folder] or folder, done.plan, done.written, done.failure))
-        elif done.plan and not done.failure:
-            for line in repair.fix(done.plan, jobs[folder], done.written, asked["dry_run"], style):
-                click.echo(line)
-        if done.failure:
-            complain(done.failure)
+    with _Out(None if in_place or force or asked["dry_run"] else os.path.normpath(paths[1])) as out:
+        for count, folder in enumerate(jobs, 1):
+            try:
+                out.claim(jobs[folder])
+            except AdapterError as error:
+                code = 2
+                complain(str(error))
+                break
+            with busy(f"{folder} ({count} of {len(jobs)})", quiet=quiet):
+                done = _fix(folder, jobs[folder], settings(folder), force=force, **asked)
+            out.ours |= done.written is not None
+            try:
+                told = _told(folder, jobs[folder], done, format_, asked["dry_run"], style)
+            except Exception as error:
+                done = _unforeseen(folder, error, done.written)
+                told = _told(folder, jobs[folder], done, format_, asked["dry_run"], style)
+            code = max(code, done.code)
+            if format_ == "json":
+                results += told
+            else:
+                for line in told:
+                    click.echo(line)
+            if verbose:
+                show_trace(done.trace)
+            if done.failure:
+                complain(done.failure)
     if format_ == "json":
         click.echo(json.dump({"results": results}))
     sys.exit(code)
+
+
+class _Out:
+    """OUT, where nothing that others made may be written to or replaced; `ours` says that this process made it.
+
+    An adapter that becomes OUT itself is the writer's to place. What is written below it needs OUT to be made first,
+    by one process; where nothing is written in the end, it goes again. None for a path means that all is ours.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self.path = path
+        self.ours = path is None
+        self.made = False
+
+    def __enter__(self) -> _Out:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.made and self.path:
+            with suppress(OSError):
+                os.rmdir(self.path)
+
+    def claim(self, target: str | None) -> None:
+        """Make OUT, if an adapter is to be written below it. Raises AdapterError where others made it meanwhile."""
+        if self.ours or not self.path or target == self.path:
+            return
+        from ..writer import taken
+
+        try:
+            os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
+            os.mkdir(self.path)
+        except FileExistsError:
+            raise taken(self.path) from None
+        except OSError as error:
+            raise AdapterError(f"{self.path} cannot be written: {error.strerror}") from None
+        self.ours = self.made = True
 
 
 def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
@@ -106,7 +166,9 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
     if doctor.same_place(root, out):
         raise AdapterError(f"{out} is {source}, or one lies within the other: name another folder")
     if os.path.lexists(out) and not force:
-        raise AdapterError(f"{out} exists; name another folder, or use --force to replace it")
+        from ..writer import taken
+
+        raise taken(out)
     return {folder: os.path.normpath(os.path.join(out, os.path.relpath(folder, root))) for folder in folders}
 
 
@@ -126,6 +188,22 @@ class _Done(NamedTuple):
     plan: doctor.Plan | None = None
     written: Written | None = None
     failure: str | None = None
+    trace: str | None = None
+
+
+def _unforeseen(folder: str, error: Exception, written: Written | None = None) -> _Done:
+    return _Done(2, None, written, unforeseen(folder, error), format_exc())
+
+
+def _told(folder: str, target: str | None, done: _Done, format_: str, dry_run: bool, style: Style) -> list[Any]:
+    """What is printed of one adapter: lines, or an object for the JSON of all."""
+    if format_ == "json":
+        found = json.fix(folder, target or folder, done.plan, done.written, done.failure)
+        json.dump(found)  # what JSON cannot say (nested too deeply) fails here, and not together with the others
+        return [found]
+    if done.plan:
+        return list(repair.fix(done.plan, target, done.written, dry_run, style))
+    return []
 
 
 def _fix(
@@ -136,7 +214,7 @@ def _fix(
     # in place only what stops a runtime that was asked for is touched
     report = doctor.examine(folder, by if target is None else by._replace(asked=None))
     if report.error:
-        return _Done(2, failure=report.error)
+        return _Done(2, failure=report.error, trace=report.trace)
     try:
         wanted = for_training or form or trim or dtype
         if target is None and not wanted and not any(finding.severity == ERROR for finding in report.findings):
@@ -151,6 +229,10 @@ def _fix(
         return _Done(int(not plan.fixed), plan, written)
     except AdapterError as error:
         return _Done(1 if isinstance(error, NotExactError) else 2, failure=str(error))
+    except OSError as error:
+        return _Done(2, failure=f"{folder}: {error}")
+    except Exception as error:
+        return _unforeseen(folder, error)
 
 
 def _nothing_to_do(report: Report, by: Settings) -> doctor.Plan:

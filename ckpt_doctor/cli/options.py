@@ -92,6 +92,20 @@ IGNORE = click.option(
     "--ignore", multiple=True, metavar="CODES", callback=_selectors, **variable("IGNORE"),
     help="Leave these findings out; wins over --select. Verdicts heed them all the same.",
 )  # fmt: skip
+VERBOSE = "ckpt_doctor.verbose"
+"""Where a context keeps whether --verbose was said, for whoever holds no more than the context."""
+
+
+def verbose(help_: str) -> Callable[[Command], Command]:
+    """The option --verbose, whatever else a command tells with it: the trace of what fails unforeseen."""
+
+    def note(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+        ctx.meta[VERBOSE] = value
+        return value
+
+    return click.option("-v", "--verbose", is_flag=True, callback=note, help=help_)
+
+
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print only what fails.")
 SHORT_FORMAT = click.option(
     "--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True

@@ -17,7 +17,7 @@ from ..reporters import FORMATS, Style
 from ..reporters import scan as render
 from ..settings import Settings
 from . import options
-from .terminal import complain, print_to, watched, watches, width
+from .terminal import complain, print_to, show_trace, watched, watches, width
 
 if TYPE_CHECKING:
     from ..baseline import Baseline
@@ -58,7 +58,7 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Where the format without a file goes.")
 @click.option("--layers", is_flag=True, help="Print the rank of every layer.")
 @options.QUIET
-@click.option("-v", "--verbose", is_flag=True, help="Print the ranks, and the tensors and config keys of each finding.")
+@options.verbose("Print the ranks, the tensors and config keys of each finding, and the trace of a fault of ours.")
 @options.FAIL
 @click.option("--exit-zero", is_flag=True, **options.variable("EXIT_ZERO"), help="Exit with 0 whatever is found.")
 @options.SELECT
@@ -93,7 +93,7 @@ def command(
     try:
         known = _baseline(baseline if target is None else None)
         blocks = ("table", None) in sinks and watches(sys.stdout)
-        reports = _examined(options.settings(ctx), watched(folders, quiet=quiet or blocks), known, codes)
+        reports = _examined(options.settings(ctx), watched(folders, quiet=quiet or blocks), known, codes, verbose)
         kept = list(reports) if len(sinks) > 1 or target or ("github", None) in sinks else None
         for format_, file in sinks:
             found = chain(kept if kept is not None else reports, () if format_ == "table" else unread)
@@ -140,12 +140,14 @@ def _target(baseline: str | None, write_baseline: str | None) -> str | None:
 
 
 def _examined(
-    settings: Callable[[str], Settings], folders: Iterable[str], known: Baseline | None, codes: set[int]
+    settings: Callable[[str], Settings], folders: Iterable[str], known: Baseline | None, codes: set[int], verbose: bool
 ) -> Iterator[Report]:
     """The reports as they come; `codes` gets the exit code of each."""
     for folder in folders:
         by = settings(folder)
         report = examine(folder, by)
+        if verbose:
+            show_trace(report.trace)
         report = by.settle(report, known.known(report) if known else frozenset())
         codes.add(2 if report.error else int(bool(report.failing)))
         yield report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import threading
 import time
@@ -59,6 +60,14 @@ def complain(message: str) -> None:
     click.echo(f"ckpt-doctor: {clean(message)}", err=True)
 
 
+def show_trace(trace: str | None) -> None:
+    """Python's account of what failed unforeseen, on standard error."""
+    from ..reporters.text import clean
+
+    for line in (trace or "").splitlines():
+        click.echo(clean(line), err=True)
+
+
 def watched(folders: list[str], *, quiet: bool) -> Iterator[str]:
     """The folders one by one; where that takes long and a person watches, standard error says how far it is."""
     shown = not quiet and watches(sys.stderr)
@@ -99,6 +108,28 @@ def busy(what: str, *, quiet: bool = False) -> Iterator[None]:
     finally:
         done.set()
         teller.join()
+
+
+@contextmanager
+def clean_end() -> Iterator[None]:
+    """Have SIGTERM end what is done as Ctrl-C does, so that nothing staged stays: SystemExit with 143.
+
+    Not where a program that calls us has said what SIGTERM does, nor beside its main thread, where that cannot be said.
+    """
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would stop the cleaning
+        sys.exit(128 + signal.SIGTERM)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def print_to(file: str | None, pieces: Iterable[str]) -> None:

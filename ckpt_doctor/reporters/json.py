@@ -62,7 +62,7 @@ def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: 
     """One adapter of a fix: what was or would be changed, what was refused and why."""
     head = {"path": path.replace("\\", "/"), "out": out.replace("\\", "/"), "error": error}
     if plan is None:
-        return {**head, "written": False}
+        return {**head, "written": written is not None}
     return {
         **head,
         "written": written is not None,
