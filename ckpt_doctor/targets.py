@@ -120,7 +120,10 @@ def lora_reading(config: dict[str, Any], module: str, release: Release) -> Readi
     if not isinstance(alpha, (int, float)) or not isinstance(rank, (int, float)) or rank <= 0:
         return Reading(rank, alpha, None)
     rooted = config.get("use_rslora") is True and release >= (0, 8)
-    return Reading(rank, alpha, alpha / (rank**0.5 if rooted else rank))
+    try:
+        return Reading(rank, alpha, alpha / (rank**0.5 if rooted else rank))
+    except OverflowError:  # JSON has whole numbers of any size
+        return Reading(rank, alpha, None)
 
 
 def _first(keys: Iterable[str], module: str, release: Release) -> str:

@@ -72,7 +72,8 @@ def computed(info: TensorInfo, source: Computed, raw: bytes, by: bytes) -> bytes
                     f"lora_E {list(e.shape)} has not one number for each row of lora_A {list(cells.shape)}"
                 )
             cells = cells * e.reshape(-1, *(1,) * (cells.ndim - 1))
-        cells = _bf16(cells) if info.dtype == "BF16" else cells.astype(_PLAIN[info.dtype])
+        with np.errstate(over="ignore"):  # what becomes infinite is not proved the same
+            cells = _bf16(cells) if info.dtype == "BF16" else cells.astype(_PLAIN[info.dtype])
         out = np.zeros(info.shape, cells.dtype)
     common = tuple(slice(min(old, new)) for old, new in zip(base.shape, info.shape, strict=True))
     out[common] = cells[common]

@@ -34,8 +34,13 @@ def to_lora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     if adapter.peft_type != "ADALORA":
         return adapter
     alpha, init_r = config.get("lora_alpha", 8), config.get("init_r", 12)
-    if not isinstance(alpha, (int, float)) or type(init_r) is not int or alpha <= 0:
-        raise Refused("with a lora_alpha that is not above 0, AdaLoRA scales by the rank; that is not converted")
+    if (
+        not isinstance(alpha, (int, float))
+        or type(init_r) is not int
+        or not 0 < alpha < 1e300
+        or not 0 < init_r < 1 << 31
+    ):
+        raise Refused("lora_alpha or init_r is none of which the scale follows (not above 0, or no such number)")
     if not layers:
         raise Refused("the file has no layer")
     if any("conv" in module.rpartition(".")[2].lower() for module in layers):
@@ -114,7 +119,9 @@ def trimmed(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     from ..values import read
 
     config = adapter.config or {}
-    r = config.get("r", 8)
+    r, alpha = config.get("r", 8), config.get("lora_alpha", 8)
+    if type(alpha) not in (int, float) or abs(alpha) > 1e300:
+        return adapter
     patterns = config.get("rank_pattern") or config.get("alpha_pattern")  # which hold single ranks and alphas
     if adapter.peft_type != "LORA" or patterns or type(r) is not int or any(x.rank != r for x in layers.values()):
         return adapter
@@ -133,8 +140,7 @@ def trimmed(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
         for factor, key in layer.factors.items():
             tensors[key] = resized(tensors[key], RANK_AXIS[factor], needed)
     scale = (needed / r) ** (0.5 if config.get("use_rslora") is True else 1)
-    alpha = _whole(config.get("lora_alpha", 8) * scale)
-    return with_config(adapter._replace(tensors=tensors), r=needed, lora_alpha=alpha)
+    return with_config(adapter._replace(tensors=tensors), r=needed, lora_alpha=_whole(alpha * scale))
 
 
 def _whole(value: float) -> float:

@@ -74,6 +74,9 @@ def pad_lora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     if type(r) is not int or r < 1:
         raise Refused(f"the config says r: {r}, so nothing tells the rank that the zeros should have")
     old = pattern if isinstance(pattern, dict) else {}
+    below = [key for key, value in old.items() if isinstance(value, (int, float)) and value < 0]
+    if below:
+        raise Refused(f"rank_pattern says {old[below[0]]} for {below[0]}, a rank below 0")
     kept = {key: value for key, value in old.items() if value != 0}
     new_tensors = dict(adapter.tensors)
     zero = [module for module, layer in layers.items() if has_zero_factor(adapter, layer)]

@@ -104,7 +104,8 @@ def impossible_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fin
     wrong = []
     if type(config.get(rank, 8)) is not int:
         wrong.append(rank)
-    if not _number(config.get("lora_alpha", 8)):
+    alpha = config.get("lora_alpha", 8)
+    if not _number(alpha) or (type(alpha) is int and alpha.bit_length() > 1023):  # OverflowError
         wrong.append("lora_alpha")
     dropout = config.get("lora_dropout", 0)
     if not _number(dropout) or dropout > 1:

@@ -53,15 +53,16 @@ def adalora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fi
 def lora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     """A LoRA layer of rank 0: `r: 0`, a value 0 in rank_pattern, or factors without a row.
 
-    PEFT 0.6.0 and newer raise on r <= 0; 0.3 – 0.5 skip the layer in silence; zero-sized factors under a positive r
-    are a size mismatch in every release.
+    PEFT 0.6.0 and newer raise on r <= 0, in rank_pattern as well; 0.3 – 0.5 skip the layer in silence; zero-sized
+    factors under a positive r are a size mismatch in every release.
     """
     if adapter.peft_type != "LORA":
         return
     config = adapter.config or {}
     r, pattern = config.get("r", 8), config.get("rank_pattern")
     zero = [module for module, layer in layers.items() if has_zero_factor(adapter, layer)]
-    entries = [key for key, value in pattern.items() if value == 0] if isinstance(pattern, dict) else []
+    listed = pattern.items() if isinstance(pattern, dict) else ()
+    entries = [key for key, value in listed if isinstance(value, (int, float)) and value <= 0]
     if type(r) is int and r <= 0:
         message = f"the config says r: {r}, so no layer has a rank"
         misloaded = peft("0.3", "0.5")
