@@ -45,12 +45,13 @@ def as_loaded(base: Base, modules: Collection[str], headless: bool) -> Base:
     model without a head `bert.` is missing, and one with a head has it though the class without one, which can only
     have been adapted where it is `headless`, has not.
     """
-    tops = {module.partition(".")[0] for module in modules}
-    if not modules or base.weights.keys() >= set(modules) or not base.weights:
+    if not modules or base.weights.keys() >= set(modules):
         return base
-    heads = {name.partition(".")[0] for name in base.weights}
-    candidates = [_renamed(base, f"{top}.", "") for top in tops if len(tops) == 1]
-    candidates += [_renamed(base, "", f"{head}.") for head in sorted(heads) if headless]
+    kind = str(base.config.get("model_type", "")).replace("-", "_")
+    prefixes = {name.partition(".")[0] for name in (*modules, *base.weights)}
+    prefixes = {name for name in prefixes if name in ("model", "transformer") or (name and kind.startswith(name))}
+    candidates = [_renamed(base, f"{prefix}.", "") for prefix in sorted(prefixes)]
+    candidates += [_renamed(base, "", f"{prefix}.") for prefix in sorted(prefixes) if headless]
     return next((found for found in candidates if found.weights.keys() >= set(modules)), base)
 
 

@@ -71,7 +71,13 @@ def judge(adapter: Adapter, asked: frozenset[str] | None = None) -> tuple[Findin
     if config.get("peft_type") not in LORAS or config.get("task_type") not in COMMON_TASKS:
         from .rules import methods  # noqa: F401 - importing the rules declares them
     found = layers(adapter)
-    findings = tuple(finding for rule in RULES for finding in rule(adapter, found))
+    loaded = adapter
+    if adapter.base is not None:
+        from .base import as_loaded
+
+        headless = config.get("task_type") in (None, "FEATURE_EXTRACTION")
+        loaded = adapter._replace(base=as_loaded(adapter.base, found, headless))
+    findings = tuple(finding for rule in RULES for finding in rule(loaded, found))
     if not asked or not asked & SERVERS:
         return findings
     from .rules import servers
@@ -112,11 +118,6 @@ def scan(
     """
     try:
         adapter = load(folder)
-        if base is not None:
-            from .base import as_loaded
-
-            task = (adapter.config or {}).get("task_type")
-            base = as_loaded(base, layers(adapter), task in (None, "FEATURE_EXTRACTION"))
         adapter = adapter._replace(loaded_as=loaded_as, base=base, max_rank=max_rank, savers=savers(adapter))
         findings = judge(adapter, asked)
         report = Report(folder, None, adapter, layers(adapter), findings, asked)

@@ -78,6 +78,13 @@ def loaded(corpus: Path, python: Path, wanted: dict[str, str], cache: Path) -> d
     return {key: rows[key] for key in wanted}
 
 
+def faults(release: str, before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """What is wrong with a fix for a release, given the verdicts of releases on the original and on what was written."""
+    found = [f"{release} {after[release]} it"] if after.get(release, "accepts") != "accepts" else []
+    loud = [of for of, verdict in after.items() if verdict == "misloads" and before.get(of) in ("accepts", "rejects")]
+    return found + [f"{of} {before[of]} the original and misloads it" for of in loud]
+
+
 def main(corpus: Path, folder: Path, venvs: Path, releases: list[str], plain: bool) -> int:
     """Fix, load, and tell."""
     truth = json.loads((corpus / "truth.json").read_text())
@@ -99,17 +106,11 @@ def main(corpus: Path, folder: Path, venvs: Path, releases: list[str], plain: bo
             if release != "plain" and before.get(release, ("",))[0] == "accepts":
                 wrong.append(f"{name} ({base}) for {release}: refused, though {release} accepts the original: {out}")
             continue
-        after = {of: rows[of][digests[name, base, release]] for of in releases}
-        after = {of: row for of, row in after.items() if not row["verdict"].startswith("no such")}
-        if after.get(release, {"verdict": "accepts"})["verdict"] == "accepts":
-            reached[base, release] += 1
-        else:
-            wrong.append(f"{name} ({base}) for {release}: {release} {after[release]}")
-        wrong += [
-            f"{name} ({base}) for {release}: {of} {before[of][0]} the original and misloads this by {row['difference']}"
-            for of, row in after.items()
-            if row["verdict"] == "misloads" and of in before and before[of][0] in ("accepts", "rejects")
-        ]
+        after = {of: rows[of][digests[name, base, release]]["verdict"] for of in releases}
+        after = {of: verdict for of, verdict in after.items() if not verdict.startswith("no such")}
+        found = faults(release, {of: verdict for of, (verdict, _) in before.items()}, after)
+        wrong += [f"{name} ({base}) for {release}: {fault}" for fault in found]
+        reached[base, release] += not found
     for reason, where in sorted(reasons.items(), key=lambda item: -len(item[1])):
         print(f"{len(where)} × {reason[:300]}\n      {', '.join(where[:6])}")
     print(*wrong, sep="\n")

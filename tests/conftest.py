@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from ckpt_doctor.cli import main
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
-sys.path.insert(0, str(FIXTURES))
+sys.path[:0] = [str(FIXTURES), str(FIXTURES.parent / "scripts")]
 OLD_READING = ("lora-nested-0.9.0", "lora-patterns-0.9.0", "lora-head-bert-0.9.0")
 """Saved by PEFT 0.9, which reads them otherwise than the newest."""
 ADAPTERS = sorted(path.name for path in FIXTURES.iterdir() if (path / "adapter_config.json").exists())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from check_fixes import faults
 from conftest import ADAPTERS, FIXTURES, OLD_READING
 from test_fix import fixed, load
 
@@ -55,6 +56,35 @@ def test_fix_for_a_release_is_accepted_by_it(run: Any, tmp_path: Path, venv: Pat
         names = [name for name in ADAPTERS if name not in heads]
         rows = load(str(venv / "bin/python"), fixed(run, tmp_path / spec, "--for", spec, names=names))
         assert [row for row in rows if row["verdict"] != "accepts"] == []
+
+
+@pytest.fixture(scope="module")
+def verdicts() -> Any:
+    """What each release that is here makes of adapters: release → folder → verdict."""
+
+    def of(folders: list[Path]) -> dict[str, dict[str, str]]:
+        rows = {venv.name.removeprefix("peft-"): load(str(venv / "bin/python"), folders) for venv in VENVS}
+        return {release: {row["folder"]: row["verdict"] for row in told} for release, told in rows.items()}
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def originals(verdicts: Any) -> Any:
+    return verdicts([FIXTURES / name for name in ADAPTERS])
+
+
+@pytest.mark.parametrize("spec", [*(venv.name.replace("-", "==") for venv in VENVS), "nothing"])
+def test_no_fix_takes_a_release_from_a_loud_rejection_to_a_silent_difference(
+    run: Any, tmp_path: Path, verdicts: Any, originals: Any, spec: str
+) -> None:
+    for name in ADAPTERS:
+        run("fix", FIXTURES / name, tmp_path / name, *(["--for", spec] if "==" in spec else []))
+    found = verdicts([tmp_path / name for name in ADAPTERS if (tmp_path / name).exists()])
+    for name in ADAPTERS:
+        before = {release: rows[str(FIXTURES / name)] for release, rows in originals.items()}
+        after = {release: rows[str(tmp_path / name)] for release, rows in found.items() if str(tmp_path / name) in rows}
+        assert (name, faults(spec.removeprefix("peft=="), before, after)) == (name, [])
 
 
 PRELOAD = """
