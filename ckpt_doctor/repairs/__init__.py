@@ -160,9 +160,10 @@ def all_of(
         Repair("name patterns in full", frozenset({"CD105", "CD202", "CD311"}), config.full_patterns),
         Repair(
             "name the targets in full",
-            frozenset({"CD202", "CD308", "CD309", "CD310", "CD312", "CD313"}),
+            frozenset({"CD202", "CD308", "CD309", "CD310", "CD313"}),
             config.full_targets,
         ),
+        Repair("name the targets in full", frozenset({"CD312"}), config.without_pruned_targets),
         Repair("give all layers one rank and scale", frozenset({"CD105", "CD202", "CD311"}), lora.flatten),
         Repair("convert AdaLoRA to LoRA", frozenset({"CD301", "CD106", "CD307"}), lora.to_lora),
     ]

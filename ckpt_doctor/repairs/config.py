@@ -80,8 +80,7 @@ def full_patterns(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
 
 def full_targets(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     """target_modules names each layer that the release which saved the adapter adapts, in full; what else chose among
-    the modules goes. What is targeted and has no tensors is then left as it is, where releases differ in what they
-    initialise it with.
+    the modules goes.
     """
     if not layers:
         raise Refused("the file has no layer that target_modules could name")
@@ -91,6 +90,15 @@ def full_targets(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     chosen = ("exclude_modules", "layers_to_transform", "layers_pattern")
     kept = {key: value for key, value in config.items() if key not in chosen}
     return with_config(adapter._replace(config=kept), target_modules=only(meant(adapter, layers)))
+
+
+def without_pruned_targets(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """As `full_targets`, of an AdaLoRA that was pruned: what it targets and has no tensors is left as it is, which
+    releases initialise differently. In any other such a layer may have been lost.
+    """
+    if adapter.peft_type != "ADALORA" or not isinstance((adapter.config or {}).get("rank_pattern"), dict):
+        raise Refused("a layer that the config targets has no tensors, and may have been lost")
+    return full_targets(adapter, layers)
 
 
 def drop_strange_keys(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
