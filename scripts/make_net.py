@@ -1,0 +1,114 @@
+"""Make tests/data/net.json.xz, adapters without weights and what real runtimes did with them; or the list beside it.
+
+usage: python scripts/make_net.py FOLDER[=BASE]... [--max-rank N]
+       python scripts/make_net.py --known [--allow-new]
+FOLDER holds adapters/ and truth.json: name → "peft" and "runtimes" ({release or server: [outcome, error]}), and where it
+is so "base", "adapter_name", "files_do_not_tell", "only_the_base_tells". The bases of its adapters are in base/, as the
+Hub has them, and in base_full/, as their own classes name them; BASE is the one of all.
+With --known, tests/data/net_known_wrong.txt is written anew: outcomes that are right now go; one that was not in it is
+added with --allow-new only, or where a wrong word has become "unknown".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import judging
+import net
+
+LETTERS = {outcome: letter for letter, outcome in net.OUTCOMES.items()}
+NOT_OF_THE_ADAPTER = "expected_output.npy"
+
+
+def base(path: Path) -> dict[str, Any]:
+    """What the net keeps of a base model."""
+    found = judging.read_base(str(path))
+    return {"weights": found.weights, "config": found.config, "biases": sorted(found.biases)}
+
+
+def adapter(folder: Path, truth: dict[str, Any], releases: list[str], bases: dict[str, str]) -> dict[str, Any]:
+    """What the net keeps of an adapter; keys without a value are left out."""
+    found = judging.read(str(folder))
+    unsaid = {"always": truth.get("files_do_not_tell"), "base": truth.get("only_the_base_tells")}
+    kept = {
+        "group": truth.get("group", truth.get("family")),
+        "adapter_name": truth.get("adapter_name"),
+        "unsaid": next((what for what, is_so in unsaid.items() if is_so), None),
+        "faults": [fault.name for fault in found.faults],
+        "bin_agrees": found.bin_agrees,
+    }
+    ran = truth.get("peft", {})
+    return {
+        "bases": bases,
+        "format": found.format,
+        "weights": found.weights,
+        "files": [name for name in found.files if name != NOT_OF_THE_ADAPTER],
+        **{key: value for key, value in kept.items() if value not in (None, [], "")},
+        "peft": "".join(LETTERS[ran[release][0]] if release in ran else net.NOT_RUN for release in releases),
+        "servers": {id_: LETTERS[outcome] for id_, (outcome, _) in truth.get("runtimes", {}).items()},
+        "config": found.config,
+        "tensors": [" ".join((key, info.dtype, *map(str, info.shape))) for key, info in found.tensors.items()],
+    }
+
+
+def make(places: list[str], max_rank: int | None) -> None:
+    """Read the folders and write the net."""
+    whole: dict[str, Any] = {"max_rank": max_rank, "bases": {}, "corpora": {}}
+    for place in places:
+        root, _, one = place.partition("=")
+        folder, adapters = Path(root), {}
+        truths = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+        ran = {release for truth in truths.values() for release in truth.get("peft", {})}
+        releases = sorted(ran, key=lambda release: tuple(map(int, release.split("."))))
+        for name, truth in truths.items():
+            at = {form: folder / form / truth.get("base", "none") for form in ("base", "base_full")}
+            at = {"base": Path(one)} if one else {form: path for form, path in at.items() if path.is_dir()}
+            bases = {form: f"{folder.name}/{form}/{path.name}" for form, path in at.items()}
+            for form, path in at.items():
+                if bases[form] not in whole["bases"]:
+                    whole["bases"][bases[form]] = base(path)
+            adapters[name] = adapter(folder / "adapters" / name, truth, releases, bases)
+        whole["corpora"][folder.name] = {"peft": releases, "adapters": adapters}
+    net.write(whole)
+
+
+def list_known(*, allow_new: bool) -> None:
+    """Write the list of what is known to be wrong."""
+    asked = list(net.questions(net.read()))
+    recorded = {question.key: list(question.real) for question in asked}
+    wrong = {question.key: net.wrong(question, net.judged(question)) for question in asked}
+    found = {key: ids for key, ids in wrong.items() if ids}
+    before = net.known(net.KNOWN.read_text(encoding="utf-8"), recorded) if net.KNOWN.exists() else {}
+    new, gone = net.difference(found, before)
+    for line in new:
+        print("new:", line)
+    if new and not allow_new:
+        sys.exit(f"{len(new)} outcomes are wrong that were not: nothing is written without --allow-new")
+    net.KNOWN.write_text(net.told(found, recorded), encoding="utf-8")
+    print(f"{len(new)} added, {len(gone)} removed, {sum(map(len, found.values()))} known to be wrong")
+
+
+def main() -> None:
+    """Make the net or the list."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="*", help="FOLDER or FOLDER=BASE")
+    parser.add_argument("--max-rank", type=int, help="the limit that the servers were run with")
+    parser.add_argument("--known", action="store_true", help="write the list of what is known to be wrong")
+    parser.add_argument("--allow-new", action="store_true", help="also add to it")
+    asked = parser.parse_args()
+    if asked.known is bool(asked.folder):
+        parser.error("name folders, or --known")
+    if asked.known:
+        list_known(allow_new=asked.allow_new)
+    else:
+        make(asked.folder, asked.max_rank)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Verdicts against what real runtimes did, with adapters that real PEFT releases saved, and with broken ones.
+
+An outcome that is known to be wrong is in data/net_known_wrong.txt; any other fails, and so does one that is right now:
+the list only gets shorter. With -s, how many there are of each kind.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import net
+import pytest
+from tabulate import tabulate
+
+SHRINK = "right now, and still listed as wrong: run `python scripts/make_net.py --known`"
+
+
+@pytest.fixture(scope="module")
+def judged() -> list[tuple[net.Question, dict[str, str]]]:
+    """Every question of the net, and the verdicts on it."""
+    return [(question, net.judged(question)) for question in net.questions(net.read())]
+
+
+def test_outcomes_are_wrong_only_where_that_is_known(judged: list[tuple[net.Question, dict[str, str]]]) -> None:
+    found = {question.key: net.wrong(question, ours) for question, ours in judged}
+    recorded = {question.key: list(question.real) for question, _ in judged}
+    known = net.known(net.KNOWN.read_text(encoding="utf-8"), recorded)
+    print("\n" + table(judged))
+    new, gone = net.difference(found, known)
+    assert not new, f"{len(new)} outcomes are wrong that were not:\n" + "\n".join(new[:50])
+    assert not gone, f"{len(gone)} outcomes are {SHRINK}\n" + "\n".join(gone[:50])
+    assert net.told({key: ids for key, ids in found.items() if ids}, recorded) == net.KNOWN.read_text(
+        encoding="utf-8"
+    ), f"some are unknown now, and listed as worse; or the list was written by hand: {SHRINK}"
+
+
+def table(judged: list[tuple[net.Question, dict[str, str]]]) -> str:
+    """How many verdicts are of which kind, by corpus."""
+    rows: dict[str, Counter[str]] = {}
+    for question, ours in judged:
+        for id_, real in question.real.items():
+            counts = rows.setdefault(f"{question.corpus}, {'servers' if id_ in question.servers else 'PEFT'}", Counter())
+            right = net.is_right(id_, real, ours[id_], question.unsaid)
+            counts.update({
+                "outcomes": 1, "right": right, "unknown": ours[id_] == "unknown", "wrong": not right,
+                "false accepts": not right and ours[id_] == "accepts",
+            })  # fmt: skip
+    kinds = ("outcomes", "right", "unknown", "wrong", "false accepts")
+    return tabulate([(corpus, *(counts[kind] for kind in kinds)) for corpus, counts in rows.items()], ("", *kinds))
+
+
+def test_the_list_reads_as_it_is_written() -> None:
+    order = [f"peft=={release}" for release in ("0.5.0", "0.6.2", "0.9.0", "0.10.0")] + ["vllm==0.33.0"]
+    found: net.Wrong = {
+        ("a", "x"): {id_: ("rejects", "accepts") for id_ in (*order[:2], order[3], order[4])} | {order[2]: ("a", "b")}
+    }
+    text = net.told(found, {("a", "x"): order})
+    assert "x | rejects accepts 0.5.0-0.6.2 0.10.0 vllm==0.33.0 | a b 0.9.0\n" in text
+    assert net.known(text, {("a", "x"): order}) == found
+
+
+def test_only_what_is_worse_is_new() -> None:
+    def says(ours: str) -> net.Wrong:
+        return {("a", "x"): {"peft==0.9.0": ("rejects", ours)}}
+
+    assert net.difference(says("accepts"), says("accepts")) == ([], [])
+    assert net.difference(says("unknown"), says("accepts")) == ([], [])
+    assert net.difference({}, says("accepts")) == ([], ["a: x: peft==0.9.0"])
+    new, gone = net.difference(says("accepts"), says("unknown"))
+    assert (len(new), gone) == (1, [])
+    assert len(net.difference(says("accepts"), {})[0]) == 1
