@@ -30,6 +30,11 @@ def ids(specs: str | Iterable[str]) -> frozenset[str]:
     return runtimes.ids(specs.split() if isinstance(specs, str) else specs)
 
 
+def specs(ids: Iterable[str]) -> list[str]:
+    """Specifiers that name just these runtimes."""
+    return runtimes.specs(ids)
+
+
 def adapter(
     config: dict[str, Any] | None, tensors: Mapping[str, str], *, file_format: str | None = "safetensors",
     weights: Iterable[str] | None = None, files: Iterable[str] | None = None, faults: Iterable[str] = (),

@@ -1,10 +1,10 @@
 """Adapters without their weights, and what real runtimes did with them: data/net.json.xz, made by scripts/make_net.py.
 
-The file holds `max_rank`, the limit that servers were run with, `bases` (name → `weights`, `biases`, `config`) and `corpora` (name → `peft`, the releases that were run, and
-`adapters`). An adapter has `config`, `tensors` ("name dtype shape"), what else the loader found (`format`, `weights`,
-`files`, `faults`, `bin_agrees`), `bases` (how the base was saved → its name), and outcomes: `peft`, a letter for each
-release (`-`: not run), and `servers`. `unsaid` is "always" where the files hold no trace of what was done to the adapter, "base" where
-only the base model tells.
+The file holds `max_rank`, the limit that servers were run with, `bases` (name → `weights`, `biases`, `config`) and
+`corpora` (name → `peft`, the releases that were run, and `adapters`). An adapter has `config`, `tensors` ("name dtype
+shape"), what else the loader found (`format`, `weights`, `files`, `faults`, `bin_agrees`), `bases` (how the base was
+saved → its name), and outcomes: `peft`, a letter for each release (`-`: not run), and `servers`. `unsaid` is "always"
+where the files hold no trace of what was done to the adapter, "base" where only the base model tells.
 """
 
 from __future__ import annotations

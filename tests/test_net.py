@@ -39,7 +39,8 @@ def table(judged: list[tuple[net.Question, dict[str, str]]]) -> str:
     rows: dict[str, Counter[str]] = {}
     for question, ours in judged:
         for id_, real in question.real.items():
-            counts = rows.setdefault(f"{question.corpus}, {'servers' if id_ in question.servers else 'PEFT'}", Counter())
+            kind = "servers" if id_ in question.servers else "PEFT"
+            counts = rows.setdefault(f"{question.corpus}, {kind}", Counter())
             right = net.is_right(id_, real, ours[id_], question.unsaid)
             counts.update({
                 "outcomes": 1, "right": right, "unknown": ours[id_] == "unknown", "wrong": not right,
@@ -52,7 +53,7 @@ def table(judged: list[tuple[net.Question, dict[str, str]]]) -> str:
 def test_the_list_reads_as_it_is_written() -> None:
     order = [f"peft=={release}" for release in ("0.5.0", "0.6.2", "0.9.0", "0.10.0")] + ["vllm==0.33.0"]
     found: net.Wrong = {
-        ("a", "x"): {id_: ("rejects", "accepts") for id_ in (*order[:2], order[3], order[4])} | {order[2]: ("a", "b")}
+        ("a", "x"): dict.fromkeys((*order[:2], order[3], order[4]), ("rejects", "accepts")) | {order[2]: ("a", "b")}
     }
     text = net.told(found, {("a", "x"): order})
     assert "x | rejects accepts 0.5.0-0.6.2 0.10.0 vllm==0.33.0 | a b 0.9.0\n" in text

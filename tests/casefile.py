@@ -1,0 +1,170 @@
+"""The specification of the rules, one file a case: cases/CODE-name.toml, an adapter and what is found of it.
+
+`like` names a healthy adapter in cases/like/, which the case changes: `[config]` sets keys, `null` and `absent` list those
+that are null or not there; `[layers]` ("module" = "factor shape, factor shape") and `[tensors]` ("name" = "dtype shape")
+set tensors, and "" takes them away. `{a,b}` in a name stands for several. `base` names a model in cases/like/. `format`,
+`weights`, `files`, `bin_agrees` say what the loader found; with `[bytes]`, by file, the loader itself reads a folder with
+the adapter and these files, given as hex digits or as text, each of whose characters is a byte. `for`, `adapter_name` and
+`max_rank` are what is asked.
+
+`[[fires]]` is a code that is found, with the runtimes that all its findings stop together; those in `quiet` are not found.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import judging
+from safetensors import serialize
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).parent / "cases"
+PATHS = sorted(FOLDER.glob("*.toml"))
+PREFIX = "base_model.model."
+KEYS = {
+    "like", "config", "null", "absent", "layers", "tensors", "base", "format", "weights", "files", "bin_agrees", "bytes",
+    "for", "adapter_name", "max_rank", "fires", "quiet",
+}  # fmt: skip
+KINDS = ("rejects", "misloads", "undecided")
+DTYPES = {"F64": "float64", "F32": "float32", "I8": "int8"}
+"""Names of dtypes for `safetensors.serialize`."""
+
+Stopped = tuple[frozenset[str], frozenset[str], frozenset[str]]
+"""Whom findings stop: who rejects, who misloads, for whom it is undecided."""
+
+
+class Case(NamedTuple):
+    """A case: an adapter, which runtimes are asked for, the codes that are found, and those that are not."""
+
+    name: str
+    adapter: Any
+    asked: frozenset[str]
+    fires: dict[str, Stopped]
+    quiet: frozenset[str]
+
+    @property
+    def code(self) -> str:
+        """The code that the file is about."""
+        return self.name.partition("-")[0]
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the code is one that nearly fires."""
+        return self.name.endswith("-near")
+
+    def faults(self, findings: Iterable[Any]) -> list[str]:
+        """Where the findings are not those wanted."""
+        found = stopped(findings)
+        faults = [f"{code} is found" for code in sorted(self.quiet & found.keys())]
+        for code, wanted in self.fires.items():
+            if code not in found:
+                faults.append(f"{code} is not found")
+            for kind, right, ours in zip(KINDS, wanted, found.get(code, wanted), strict=True):
+                if ours != right:
+                    faults.append(f"{code} {kind}: {_names(ours - right)} too many, {_names(right - ours)} missing")
+        return faults
+
+
+def _names(ids: frozenset[str]) -> str:
+    return " ".join(judging.specs(ids)) or "none"
+
+
+def stopped(findings: Iterable[Any]) -> dict[str, Stopped]:
+    """Code → whom its findings stop."""
+    found: dict[str, Stopped] = {}
+    for f in findings:
+        before = found.get(f.code, (frozenset(), frozenset(), frozenset()))
+        found[f.code] = (before[0] | f.rejected_by, before[1] | f.misloaded_by, before[2] | f.undecided_for)
+    return found
+
+
+def read(path: Path, folder: Path) -> Case:
+    """A case; what needs a folder of files is written to `folder`."""
+    said = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert said.keys() <= KEYS, f"{path.name}: {said.keys() - KEYS}"
+    fires = said.get("fires", [])
+    assert all(fire.keys() <= {"code", *KINDS} for fire in fires), path.name
+    found = {fire["code"]: tuple(judging.ids(fire.get(kind, "")) for kind in KINDS) for fire in fires}
+    assert len(found) == len(fires), f"{path.name}: a code is there twice"
+    adapter = _adapter(said, folder / path.stem)
+    return Case(path.stem, adapter, judging.ids(said.get("for", "")), found, frozenset(said.get("quiet", ())))
+
+
+def _adapter(said: dict[str, Any], folder: Path) -> Any:
+    like = _like(said["like"]) if "like" in said else {}
+    config = None
+    if "config" in said or "config" in like:
+        config = {**like.get("config", {}), **said.get("config", {}), **dict.fromkeys(said.get("null", ()))}
+        config = {key: value for key, value in config.items() if key not in said.get("absent", ())}
+    changed = {**tensors(like), **tensors(said)}
+    shaped = {name: shape for name, shape in changed.items() if shape}
+    options = {key: said[key] for key in ("adapter_name", "max_rank") if key in said}
+    if "base" in said:
+        options["base"] = _base(_like(said["base"]))
+    if "bytes" in said:
+        _write(folder, config, shaped, said["bytes"])
+        return judging.read(str(folder), **options)
+    known = {key: said[key] for key in ("weights", "files", "bin_agrees") if key in said}
+    return judging.adapter(config, shaped, file_format=said.get("format", "safetensors"), **known, **options)
+
+
+def _like(name: str) -> dict[str, Any]:
+    return tomllib.loads((FOLDER / "like" / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def tensors(said: dict[str, Any]) -> dict[str, str]:
+    """Name → dtype and shape, or "" for one that is taken away."""
+    found = {}
+    for module, factors in said.get("layers", {}).items():
+        for name in expanded(module):
+            for factor, _, shape in (part.strip().partition(" ") for part in factors.split(",")):
+                found[f"{PREFIX}{name}.{factor}"] = f"F32 {shape}"
+    for names, form in said.get("tensors", {}).items():
+        found |= dict.fromkeys(expanded(names), form)
+    return found
+
+
+def expanded(name: str) -> Iterator[str]:
+    """`a.{b,c}` → a.b and a.c."""
+    parts = re.split(r"\{([^}]*)\}", name)
+    choices = [[part] if at % 2 == 0 else part.split(",") for at, part in enumerate(parts)]
+    return map("".join, itertools.product(*choices))
+
+
+def _base(said: dict[str, Any]) -> Any:
+    shapes = {name: shape.split() for names, shape in said["weights"].items() for name in expanded(names)}
+    biases = [name for names in said["biases"] for name in expanded(names)]
+    return judging.base({name: map(int, shape) for name, shape in shapes.items()}, said["config"], biases)
+
+
+def _write(folder: Path, config: dict[str, Any] | None, shaped: dict[str, str], files: dict[str, str]) -> None:
+    """A folder of an adapter of zeros, and of the files given."""
+    folder.mkdir()
+    if config is not None:
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+    if shaped:
+        (folder / "adapter_model.safetensors").write_bytes(serialize(dict(map(_zeros, shaped.items()))))
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        is_hex = len(content) > 1 and re.fullmatch("(?:[0-9a-f]{2})+", content)
+        path.write_bytes(bytes.fromhex(content) if is_hex else content.encode("latin-1"))
+
+
+def _zeros(item: tuple[str, str]) -> tuple[str, dict[str, Any]]:
+    dtype, *shape = item[1].split()
+    sizes = [int(size) for size in shape]
+    size = int(dtype[1:]) // 8
+    for side in sizes:
+        size *= side
+    return item[0], {"dtype": DTYPES[dtype], "shape": sizes, "data": bytes(size)}
