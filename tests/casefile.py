@@ -3,8 +3,8 @@
 `like` names a healthy adapter in cases/like/, which the case changes: `[config]` sets keys, `null` and `absent` list those
 that are null or not there; `[layers]` ("module" = "factor shape, factor shape") and `[tensors]` ("name" = "dtype shape")
 set tensors, and "" takes them away. `{a,b}` in a name stands for several. `base` names a model in cases/like/. `format`,
-`weights`, `files`, `bin_agrees` say what the loader found; with `[bytes]`, by file, the loader itself reads a folder with
-the adapter and these files, given as hex digits or as text, each of whose characters is a byte. `for`, `adapter_name` and
+`weights`, `files`, `bin_agrees` say what the loader found; with `[bytes]` the loader itself reads a folder with the
+config and these files, given as hex digits or as text, each of whose characters is a byte. `for`, `adapter_name` and
 `max_rank` are what is asked.
 
 `[[fires]]` is a code that is found, with the runtimes that all its findings stop together; those in `quiet` are not found.
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import judging
-from safetensors import serialize
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,8 +35,6 @@ KEYS = {
     "for", "adapter_name", "max_rank", "fires", "quiet",
 }  # fmt: skip
 KINDS = ("rejects", "misloads", "undecided")
-DTYPES = {"F64": "float64", "F32": "float32", "I8": "int8"}
-"""Names of dtypes for `safetensors.serialize`."""
 
 Stopped = tuple[frozenset[str], frozenset[str], frozenset[str]]
 """Whom findings stop: who rejects, who misloads, for whom it is undecided."""
@@ -104,18 +101,21 @@ def _adapter(said: dict[str, Any], folder: Path) -> Any:
     like = _like(said["like"]) if "like" in said else {}
     config = None
     if "config" in said or "config" in like:
-        config = {**like.get("config", {}), **said.get("config", {}), **dict.fromkeys(said.get("null", ()))}
-        config = {key: value for key, value in config.items() if key not in said.get("absent", ())}
-    changed = {**tensors(like), **tensors(said)}
-    shaped = {name: shape for name, shape in changed.items() if shape}
+        keys = {**_config(like), **_config(said)}
+        config = {key: value for key, value in keys.items() if key not in said.get("absent", ())}
+    shaped = {name: shape for name, shape in {**tensors(like), **tensors(said)}.items() if shape}
     options = {key: said[key] for key in ("adapter_name", "max_rank") if key in said}
     if "base" in said:
         options["base"] = _base(_like(said["base"]))
     if "bytes" in said:
-        _write(folder, config, shaped, said["bytes"])
+        _write(folder, config, said["bytes"])
         return judging.read(str(folder), **options)
     known = {key: said[key] for key in ("weights", "files", "bin_agrees") if key in said}
     return judging.adapter(config, shaped, file_format=said.get("format", "safetensors"), **known, **options)
+
+
+def _config(said: dict[str, Any]) -> dict[str, Any]:
+    return {**said.get("config", {}), **dict.fromkeys(said.get("null", ()))}
 
 
 def _like(name: str) -> dict[str, Any]:
@@ -147,24 +147,14 @@ def _base(said: dict[str, Any]) -> Any:
     return judging.base({name: map(int, shape) for name, shape in shapes.items()}, said["config"], biases)
 
 
-def _write(folder: Path, config: dict[str, Any] | None, shaped: dict[str, str], files: dict[str, str]) -> None:
-    """A folder of an adapter of zeros, and of the files given."""
+def _write(folder: Path, config: dict[str, Any] | None, files: dict[str, str]) -> None:
+    """A folder with the config, if there is one, and the files given."""
     folder.mkdir()
     if config is not None:
         (folder / "adapter_config.json").write_text(json.dumps(config))
-    if shaped:
-        (folder / "adapter_model.safetensors").write_bytes(serialize(dict(map(_zeros, shaped.items()))))
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         is_hex = len(content) > 1 and re.fullmatch("(?:[0-9a-f]{2})+", content)
         path.write_bytes(bytes.fromhex(content) if is_hex else content.encode("latin-1"))
 
-
-def _zeros(item: tuple[str, str]) -> tuple[str, dict[str, Any]]:
-    dtype, *shape = item[1].split()
-    sizes = [int(size) for size in shape]
-    size = int(dtype[1:]) // 8
-    for side in sizes:
-        size *= side
-    return item[0], {"dtype": DTYPES[dtype], "shape": sizes, "data": bytes(size)}
