@@ -1,13 +1,14 @@
 """The specification of the rules, one file a case: cases/CODE-name.toml, an adapter and what is found of it.
 
-`like` names a healthy adapter in cases/like/, which the case changes: `[config]` sets keys, `null` and `absent` list those
-that are null or not there; `[layers]` ("module" = "factor shape, factor shape") and `[tensors]` ("name" = "dtype shape")
-set tensors, and "" takes them away. `{a,b}` in a name stands for several. `base` names a model in cases/like/. `format`,
-`weights`, `files`, `bin_agrees` say what the loader found; with `[bytes]` the loader itself reads a folder with the
-config and these files, given as hex digits or as text, each of whose characters is a byte. `for`, `adapter_name` and
-`max_rank` are what is asked.
+`like` names a healthy adapter in cases/like/, which the case changes: `[config]` sets keys, `null` and `absent` list
+those that are null or not there; `[layers]` ("module" = "factor shape, factor shape") and `[tensors]` ("name" = "dtype
+shape") set tensors, and "" takes them away. `{a,b}` in a name stands for several. `base` names a model in cases/like/.
+`format`, `weights`, `files`, `bin_agrees` say what the loader found; with `[bytes]` the loader itself reads a folder
+with the config and these files, given as hex digits or as text, each of whose characters is a byte. `for`,
+`adapter_name` and `max_rank` are what is asked.
 
-`[[fires]]` is a code that is found, with the runtimes that all its findings stop together; those in `quiet` are not found.
+`[[fires]]` is a code that is found, with the runtimes that all its findings stop together; `quiet` are codes that are
+not found. `# known wrong:` in a case says where real runtimes do otherwise.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ import judging
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 FOLDER = Path(__file__).parent / "cases"
 PATHS = sorted(FOLDER.glob("*.toml"))
 PREFIX = "base_model.model."
 KEYS = {
-    "like", "config", "null", "absent", "layers", "tensors", "base", "format", "weights", "files", "bin_agrees", "bytes",
-    "for", "adapter_name", "max_rank", "fires", "quiet",
+    "like", "config", "null", "absent", "layers", "tensors", "base", "format", "weights", "files", "bin_agrees",
+    "bytes", "for", "adapter_name", "max_rank", "fires", "quiet",
 }  # fmt: skip
 KINDS = ("rejects", "misloads", "undecided")
 
@@ -91,7 +92,10 @@ def read(path: Path, folder: Path) -> Case:
     assert said.keys() <= KEYS, f"{path.name}: {said.keys() - KEYS}"
     fires = said.get("fires", [])
     assert all(fire.keys() <= {"code", *KINDS} for fire in fires), path.name
-    found = {fire["code"]: tuple(judging.ids(fire.get(kind, "")) for kind in KINDS) for fire in fires}
+    found: dict[str, Stopped] = {}
+    for fire in fires:
+        rejects, misloads, undecided = (judging.ids(fire.get(kind, "")) for kind in KINDS)
+        found[fire["code"]] = rejects, misloads, undecided
     assert len(found) == len(fires), f"{path.name}: a code is there twice"
     adapter = _adapter(said, folder / path.stem)
     return Case(path.stem, adapter, judging.ids(said.get("for", "")), found, frozenset(said.get("quiet", ())))
@@ -104,7 +108,7 @@ def _adapter(said: dict[str, Any], folder: Path) -> Any:
         keys = {**_config(like), **_config(said)}
         config = {key: value for key, value in keys.items() if key not in said.get("absent", ())}
     shaped = {name: shape for name, shape in {**tensors(like), **tensors(said)}.items() if shape}
-    options = {key: said[key] for key in ("adapter_name", "max_rank") if key in said}
+    options: dict[str, Any] = {key: said[key] for key in ("adapter_name", "max_rank") if key in said}
     if "base" in said:
         options["base"] = _base(_like(said["base"]))
     if "bytes" in said:
@@ -119,7 +123,8 @@ def _config(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def _like(name: str) -> dict[str, Any]:
-    return tomllib.loads((FOLDER / "like" / f"{name}.toml").read_text(encoding="utf-8"))
+    said: dict[str, Any] = tomllib.loads((FOLDER / "like" / f"{name}.toml").read_text(encoding="utf-8"))
+    return said
 
 
 def tensors(said: dict[str, Any]) -> dict[str, str]:
