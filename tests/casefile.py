@@ -8,7 +8,8 @@ with the config and these files, given as hex digits or as text, each of whose c
 `adapter_name` and `max_rank` are what is asked.
 
 `[[fires]]` is a code that is found, with the runtimes that all its findings stop together; `quiet` are codes that are
-not found. `# known wrong:` in a case says where real runtimes do otherwise.
+not found, and `accepts` are all runtimes that take the adapter, of PEFT and of those asked for. `# known wrong:` in a
+case says where real runtimes do otherwise.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PATHS = sorted(FOLDER.glob("*.toml"))
 PREFIX = "base_model.model."
 KEYS = {
     "like", "config", "null", "absent", "layers", "tensors", "base", "format", "weights", "files", "bin_agrees",
-    "bytes", "for", "adapter_name", "max_rank", "fires", "quiet",
+    "bytes", "for", "adapter_name", "max_rank", "fires", "quiet", "accepts",
 }  # fmt: skip
 KINDS = ("rejects", "misloads", "undecided")
 
@@ -42,13 +43,17 @@ Stopped = tuple[frozenset[str], frozenset[str], frozenset[str]]
 
 
 class Case(NamedTuple):
-    """A case: an adapter, which runtimes are asked for, the codes that are found, and those that are not."""
+    """A case: an adapter, which runtimes are asked for, the codes that are found, and those that are not.
+
+    `accepts` is None where the case does not say who takes it.
+    """
 
     name: str
     adapter: Any
     asked: frozenset[str]
     fires: dict[str, Stopped]
     quiet: frozenset[str]
+    accepts: frozenset[str] | None
 
     @property
     def code(self) -> str:
@@ -62,6 +67,7 @@ class Case(NamedTuple):
 
     def faults(self, findings: Iterable[Any]) -> list[str]:
         """Where the findings are not those wanted."""
+        findings = tuple(findings)
         found = stopped(findings)
         faults = [f"{code} is found" for code in sorted(self.quiet & found.keys())]
         for code, wanted in self.fires.items():
@@ -69,8 +75,16 @@ class Case(NamedTuple):
                 faults.append(f"{code} is not found")
             for kind, right, ours in zip(KINDS, wanted, found.get(code, wanted), strict=True):
                 if ours != right:
-                    faults.append(f"{code} {kind}: {_names(ours - right)} too many, {_names(right - ours)} missing")
+                    faults.append(f"{code} {_difference(kind, ours, right)}")
+        verdicts = judging.verdicts(judging.PEFT | self.asked, findings)
+        accepts = frozenset(id_ for id_, verdict in verdicts.items() if verdict == "accepts")
+        if self.accepts is not None and accepts != self.accepts:
+            faults.append(_difference("accepts", accepts, self.accepts))
         return faults
+
+
+def _difference(kind: str, ours: frozenset[str], right: frozenset[str]) -> str:
+    return f"{kind}: {_names(ours - right)} too many, {_names(right - ours)} missing"
 
 
 def _names(ids: frozenset[str]) -> str:
@@ -98,7 +112,8 @@ def read(path: Path, folder: Path) -> Case:
         found[fire["code"]] = rejects, misloads, undecided
     assert len(found) == len(fires), f"{path.name}: a code is there twice"
     adapter = _adapter(said, folder / path.stem)
-    return Case(path.stem, adapter, judging.ids(said.get("for", "")), found, frozenset(said.get("quiet", ())))
+    accepts = judging.ids(said["accepts"]) if "accepts" in said else None
+    return Case(path.stem, adapter, judging.ids(said.get("for", "")), found, frozenset(said.get("quiet", ())), accepts)
 
 
 def _adapter(said: dict[str, Any], folder: Path) -> Any:
