@@ -86,12 +86,11 @@ def list_known(*, allow_new: bool) -> None:
     found = {key: ids for key, ids in wrong.items() if ids}
     before = net.known(net.KNOWN.read_text(encoding="utf-8"), recorded) if net.KNOWN.exists() else {}
     new, gone = net.difference(found, before)
-    for line in new:
-        print("new:", line)
     if new and not allow_new:
-        sys.exit(f"{len(new)} outcomes are wrong that were not: nothing is written without --allow-new")
-    net.KNOWN.write_text(net.told(found, recorded), encoding="utf-8")
-    print(f"{len(new)} added, {len(gone)} removed, {sum(map(len, found.values()))} known to be wrong")
+        print(net.told(new, recorded))
+        sys.exit(f"{net.count(new)} outcomes are wrong that were not: nothing is written without --allow-new")
+    net.KNOWN.write_text(net.KNOWN_HEAD + net.told(found, recorded), encoding="utf-8")
+    print(f"{net.count(new)} added, {net.count(gone)} removed, {net.count(found)} known to be wrong")
 
 
 def main() -> None:

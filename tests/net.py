@@ -125,38 +125,47 @@ def judged(question: Question) -> dict[str, str]:
     return judging.verdicts(question.real, judging.judge(question.adapter, question.servers))
 
 
-def difference(found: Wrong, before: Wrong) -> tuple[list[str], list[str]]:
-    """What is wrong and was not, or was otherwise, and what was wrong and is right: lines for a reader.
+def difference(found: Wrong, before: Wrong) -> tuple[Wrong, Wrong]:
+    """What is wrong and was not, or was otherwise; and what was wrong and is right.
 
     A wrong word that has become "unknown" is neither.
     """
-    new, gone = [], []
-    for (corpus, name), ids in found.items():
-        for id_, (real, ours) in ids.items():
-            was = before.get((corpus, name), {}).get(id_)
-            if was != (real, ours) and not (was and ours == "unknown"):
-                new.append(f"{corpus}: {name}: {id_} {real}, and we say {ours}{f' (was {was[1]})' if was else ''}")
-    for (corpus, name), ids in before.items():
-        right = ids.keys() - found.get((corpus, name), {}).keys()
-        gone += [f"{corpus}: {name}: {id_}" for id_ in ids if id_ in right]
+    new: Wrong = {}
+    gone: Wrong = {}
+    for key in {**found, **before}:
+        now, was = found.get(key, {}), before.get(key, {})
+        for id_, kind in now.items():
+            if was.get(id_) != kind and not (id_ in was and kind[1] == "unknown"):
+                new.setdefault(key, {})[id_] = kind
+        for id_ in was.keys() - now.keys():
+            gone.setdefault(key, {})[id_] = was[id_]
     return new, gone
 
 
-def told(found: Wrong, recorded: dict[tuple[str, str], list[str]]) -> str:
-    """The text of `KNOWN`: `recorded` are the runtimes whose outcome is known, in their order."""
-    lines = [KNOWN_HEAD]
+def count(found: Wrong) -> int:
+    """How many outcomes these are."""
+    return sum(map(len, found.values()))
+
+
+Recorded = dict[tuple[str, str], list[str]]
+"""Corpus and adapter → the runtimes whose outcome is known, in their order."""
+
+
+def told(found: Wrong, recorded: Recorded) -> str:
+    """The text of a list of wrong outcomes."""
+    lines = []
     for corpus, pairs in groupby(sorted(found), key=lambda pair: pair[0]):
         lines.append(f"\n[{corpus}]\n")
         for pair in pairs:
             kinds: dict[tuple[str, str], list[str]] = {}
-            for id_, kind in found[pair].items():
-                kinds.setdefault(kind, []).append(id_)
+            for id_ in filter(found[pair].__contains__, recorded[pair]):
+                kinds.setdefault(found[pair][id_], []).append(id_)
             parts = [f"{' '.join(kind)} {' '.join(_spans(ids, recorded[pair]))}" for kind, ids in kinds.items()]
             lines.append(" | ".join((pair[1], *parts)) + "\n")
     return "".join(lines)
 
 
-def known(text: str, recorded: dict[tuple[str, str], list[str]]) -> Wrong:
+def known(text: str, recorded: Recorded) -> Wrong:
     """What `told` said."""
     found: Wrong = {}
     corpus = ""
