@@ -4,7 +4,7 @@
 those that are null or not there; `[layers]` ("module" = "factor shape, factor shape") and `[tensors]` ("name" = "dtype
 shape") set tensors, and "" takes them away. `{a,b}` in a name stands for several. `base` names a model in cases/like/.
 `format`, `weights`, `files`, `bin_agrees` say what the loader found; with `[bytes]` the loader itself reads a folder
-with the config and these files, given as hex digits or as text, each of whose characters is a byte. `for`,
+with the config and these files alone, given as hex digits or as text, each of whose characters is a byte. `for`,
 `adapter_name` and `max_rank` are what is asked.
 
 `[[fires]]` is a code that is found, with the runtimes that all its findings stop together; `quiet` are codes that are
