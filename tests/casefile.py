@@ -4,8 +4,8 @@
 those that are null or not there; `[layers]` ("module" = "factor shape, factor shape") and `[tensors]` ("name" = "dtype
 shape") set tensors, and "" takes them away. `{a,b}` in a name stands for several. `base` names a model in cases/like/.
 `format`, `weights`, `files`, `bin_agrees` say what the loader found; with `[bytes]` the loader itself reads a folder
-with the config and these files alone, given as hex digits or as text, each of whose characters is a byte. `for`,
-`adapter_name` and `max_rank` are what is asked.
+with the config and these files alone, each character of whose text is a byte. `for`, `adapter_name` and `max_rank` are
+what is asked.
 
 `[[fires]]` is a code that is found, with the runtimes that all its findings stop together; `quiet` are codes that are
 not found, and `accepts` are all runtimes that take the adapter, of PEFT and of those asked for. `# known wrong:` in a
@@ -175,6 +175,5 @@ def _write(folder: Path, config: dict[str, Any] | None, files: dict[str, str]) -
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
-        is_hex = len(content) > 1 and re.fullmatch("(?:[0-9a-f]{2})+", content)
-        path.write_bytes(bytes.fromhex(content) if is_hex else content.encode("latin-1"))
+        path.write_bytes(content.encode("latin-1"))
 
