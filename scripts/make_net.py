@@ -26,34 +26,21 @@ LETTERS = {outcome: letter for letter, outcome in net.OUTCOMES.items()}
 NOT_OF_THE_ADAPTER = "expected_output.npy"
 
 
-def base(path: Path) -> dict[str, Any]:
-    """What the net keeps of a base model."""
-    found = judging.read_base(str(path))
-    return {"weights": found.weights, "config": found.config, "biases": sorted(found.biases)}
-
-
-def adapter(folder: Path, truth: dict[str, Any], releases: list[str], bases: dict[str, str]) -> dict[str, Any]:
-    """What the net keeps of an adapter; keys without a value are left out."""
-    found = judging.read(str(folder))
+def entry(folder: Path, truth: dict[str, Any], releases: list[str], bases: dict[str, str]) -> dict[str, Any]:
+    """What the net keeps of an adapter."""
     unsaid = {"always": truth.get("files_do_not_tell"), "base": truth.get("only_the_base_tells")}
-    kept = {
-        "group": truth.get("group", truth.get("family")),
-        "adapter_name": truth.get("adapter_name"),
-        "unsaid": next((what for what, is_so in unsaid.items() if is_so), None),
-        "faults": [fault.name for fault in found.faults],
-        "bin_agrees": found.bin_agrees,
-    }
+    adapter = judging.described(str(folder))
+    adapter["files"] = [name for name in adapter["files"] if name != NOT_OF_THE_ADAPTER]
+    if "adapter_name" in truth:
+        adapter["adapter_name"] = truth["adapter_name"]
     ran = truth.get("peft", {})
     return {
+        "group": truth.get("group", truth.get("family")),
         "bases": bases,
-        "format": found.format,
-        "weights": found.weights,
-        "files": [name for name in found.files if name != NOT_OF_THE_ADAPTER],
-        **{key: value for key, value in kept.items() if value not in (None, [], "")},
+        "unsaid": next((what for what, is_so in unsaid.items() if is_so), None),
         "peft": "".join(LETTERS[ran[release][0]] if release in ran else net.NOT_RUN for release in releases),
         "servers": {id_: LETTERS[outcome] for id_, (outcome, _) in truth.get("runtimes", {}).items()},
-        "config": found.config,
-        "tensors": [" ".join((key, info.dtype, *map(str, info.shape))) for key, info in found.tensors.items()],
+        "adapter": adapter,
     }
 
 
@@ -72,8 +59,8 @@ def make(places: list[str], max_rank: int | None) -> None:
             bases = {form: f"{folder.name}/{form}/{path.name}" for form, path in at.items()}
             for form, path in at.items():
                 if bases[form] not in whole["bases"]:
-                    whole["bases"][bases[form]] = base(path)
-            adapters[name] = adapter(folder / "adapters" / name, truth, releases, bases)
+                    whole["bases"][bases[form]] = judging.described_base(str(path))
+            adapters[name] = entry(folder / "adapters" / name, truth, releases, bases)
         whole["corpora"][folder.name] = {"peft": releases, "adapters": adapters}
     net.write(whole)
 

@@ -38,9 +38,6 @@ KEYS = {
 }  # fmt: skip
 KINDS = ("rejects", "misloads", "undecided")
 
-Stopped = tuple[frozenset[str], frozenset[str], frozenset[str]]
-"""Whom findings stop: who rejects, who misloads, for whom it is undecided."""
-
 
 class Case(NamedTuple):
     """A case: an adapter, which runtimes are asked for, the codes that are found, and those that are not.
@@ -51,7 +48,7 @@ class Case(NamedTuple):
     name: str
     adapter: Any
     asked: frozenset[str]
-    fires: dict[str, Stopped]
+    fires: dict[str, judging.Stopped]
     quiet: frozenset[str]
     accepts: frozenset[str] | None
 
@@ -68,7 +65,7 @@ class Case(NamedTuple):
     def faults(self, findings: Iterable[Any]) -> list[str]:
         """Where the findings are not those wanted."""
         findings = tuple(findings)
-        found = stopped(findings)
+        found = judging.stopped(findings)
         faults = [f"{code} is found" for code in sorted(self.quiet & found.keys())]
         for code, wanted in self.fires.items():
             if code not in found:
@@ -91,22 +88,13 @@ def _names(ids: frozenset[str]) -> str:
     return " ".join(judging.specs(ids)) or "none"
 
 
-def stopped(findings: Iterable[Any]) -> dict[str, Stopped]:
-    """Code → whom its findings stop."""
-    found: dict[str, Stopped] = {}
-    for f in findings:
-        before = found.get(f.code, (frozenset(), frozenset(), frozenset()))
-        found[f.code] = (before[0] | f.rejected_by, before[1] | f.misloaded_by, before[2] | f.undecided_for)
-    return found
-
-
 def read(path: Path, folder: Path) -> Case:
     """A case; what needs a folder of files is written to `folder`."""
     said = tomllib.loads(path.read_text(encoding="utf-8"))
     assert said.keys() <= KEYS, f"{path.name}: {said.keys() - KEYS}"
     fires = said.get("fires", [])
     assert all(fire.keys() <= {"code", *KINDS} for fire in fires), path.name
-    found: dict[str, Stopped] = {}
+    found: dict[str, judging.Stopped] = {}
     for fire in fires:
         rejects, misloads, undecided = (judging.ids(fire.get(kind, "")) for kind in KINDS)
         found[fire["code"]] = rejects, misloads, undecided

@@ -69,19 +69,44 @@ def _asked_about(adapter: Adapter, adapter_name: str, base: Base | None, max_ran
     return adapter._replace(savers=savers(adapter))
 
 
+def described(folder: str) -> dict[str, Any]:
+    """What the loader finds in a folder, as the arguments of `adapter`; what is as PEFT saves it is left out."""
+    found = loader.load(folder)
+    told = {
+        "file_format": found.format, "weights": found.weights, "files": found.files,
+        "faults": [fault.name for fault in found.faults], "bin_agrees": found.bin_agrees, "config": found.config,
+        "tensors": {key: " ".join((info.dtype, *map(str, info.shape))) for key, info in found.tensors.items()},
+    }  # fmt: skip
+    return {key: value for key, value in told.items() if key not in ("faults", "bin_agrees") or value not in ([], None)}
+
+
 def base(weights: Mapping[str, Iterable[int]], config: dict[str, Any], biases: Iterable[str] = ()) -> Base:
     """A base model: module → shape of its weight, its config.json, and the modules that have a bias."""
     return Base({module: tuple(shape) for module, shape in weights.items()}, config, frozenset(biases))
 
 
-def read_base(path: str) -> Base:
-    """The base model in a folder."""
-    return base_model.load_base(path)
+def described_base(path: str) -> dict[str, Any]:
+    """What is known of the base model in a folder, as the arguments of `base`."""
+    found = base_model.load_base(path)
+    return {"weights": found.weights, "config": found.config, "biases": sorted(found.biases)}
 
 
 def judge(adapter: Adapter, asked: frozenset[str] = frozenset()) -> tuple[Finding, ...]:
     """All findings; about servers only where they are asked for."""
     return doctor.judge(adapter, asked)
+
+
+Stopped = tuple[frozenset[str], frozenset[str], frozenset[str]]
+"""Whom findings stop: who rejects, who misloads, for whom it is undecided."""
+
+
+def stopped(findings: Iterable[Finding]) -> dict[str, Stopped]:
+    """Code → whom its findings stop together."""
+    found: dict[str, Stopped] = {}
+    for f in findings:
+        before = found.get(f.code, (frozenset(), frozenset(), frozenset()))
+        found[f.code] = (before[0] | f.rejected_by, before[1] | f.misloaded_by, before[2] | f.undecided_for)
+    return found
 
 
 def verdicts(runtimes: Iterable[str], findings: Iterable[Finding]) -> dict[str, str]:

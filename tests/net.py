@@ -1,10 +1,10 @@
 """Adapters without their weights, and what real runtimes did with them: data/net.json.xz, made by scripts/make_net.py.
 
-The file holds `max_rank`, the limit that servers were run with, `bases` (name → `weights`, `biases`, `config`) and
-`corpora` (name → `peft`, the releases that were run, and `adapters`). An adapter has `config`, `tensors` ("name dtype
-shape"), what else the loader found (`format`, `weights`, `files`, `faults`, `bin_agrees`), `bases` (how the base was
-saved → its name), and outcomes: `peft`, a letter for each release (`-`: not run), and `servers`. `unsaid` is "always"
-where the files hold no trace of what was done to the adapter, "base" where only the base model tells.
+The file holds `max_rank`, the limit that servers were run with, `bases` (name → arguments of `judging.base`) and
+`corpora` (name → `peft`, the releases that were run, and `adapters`). An adapter has `adapter` (arguments of
+`judging.adapter`), `bases` (how the base was saved → its name), and outcomes: `peft`, a letter for each release (`-`:
+not run), and `servers`. `unsaid` is "always" where the files hold no trace of what was done to it, "base" where only the
+base model tells.
 """
 
 from __future__ import annotations
@@ -81,21 +81,11 @@ def questions(net: dict[str, Any]) -> Iterator[Question]:
             servers = {next(iter(judging.ids(id_))): OUTCOMES[letter] for id_, letter in known["servers"].items()}
             for form in (None, *known["bases"]):
                 real = {**peft, **servers} if form == "base" else peft
+                base = bases[known["bases"][form]] if form else None
+                adapter = judging.adapter(**known["adapter"], base=base, max_rank=net["max_rank"])
+                unsaid = known["unsaid"] == "always" or (known["unsaid"] == "base" and form is None)
                 if real:
-                    yield Question(
-                        f"{corpus} with {form}" if form else corpus, name,
-                        _adapter(known, bases[known["bases"][form]] if form else None, net["max_rank"]), real,
-                        known.get("unsaid") == "always" or (known.get("unsaid") == "base" and form is None),
-                    )  # fmt: skip
-
-
-def _adapter(known: dict[str, Any], base: Any, max_rank: int | None) -> Any:
-    return judging.adapter(
-        known["config"], dict(line.split(" ", 1) for line in known["tensors"]), file_format=known["format"],
-        weights=known["weights"], files=known["files"], faults=known.get("faults", ()),
-        bin_agrees=known.get("bin_agrees"), adapter_name=known.get("adapter_name", "default"), base=base,
-        max_rank=max_rank,
-    )  # fmt: skip
+                    yield Question(f"{corpus} with {form}" if form else corpus, name, adapter, real, unsaid)
 
 
 def is_right(id_: str, real: str, ours: str, unsaid: bool) -> bool:
