@@ -3,8 +3,8 @@
 The file holds `max_rank`, the limit that servers were run with, `bases` (name → arguments of `judging.base`) and
 `corpora` (name → `peft`, the releases that were run, and `adapters`). An adapter has `adapter` (arguments of
 `judging.adapter`), `bases` (how the base was saved → its name), and outcomes: `peft`, a letter for each release (`-`:
-not run), and `servers`. `unsaid` is "always" where the files hold no trace of what was done to it, "base" where only the
-base model tells.
+not run), and `servers`. `unsaid` is "always" where the files hold no trace of what was done to it, "base" where only
+the base model tells.
 """
 
 from __future__ import annotations
