@@ -1,0 +1,167 @@
+"""The specification of the rules, one file a case: cases/CODE-name.toml, an adapter and what is found of it.
+
+`like` names a healthy adapter in cases/like/, which the case changes: `[config]` sets keys, `null` and `absent` list
+those that are null or not there; `[layers]` ("module" = "factor shape, factor shape") and `[tensors]` ("name" = "dtype
+shape") set tensors, and "" takes them away. `{a,b}` in a name stands for several. `base` names a model in cases/like/.
+`format`, `weights`, `files`, `bin_agrees` say what the loader found; with `[bytes]` the loader itself reads a folder
+with the config and these files alone, each character of whose text is a byte. `for`, `adapter_name` and `max_rank` are
+what is asked.
+
+`[[fires]]` is a code that is found, with the runtimes that all its findings stop together; `quiet` are codes that are
+not found, and `accepts` are all runtimes that take the adapter, of PEFT and of those asked for. `# known wrong:` in a
+case says where real runtimes do otherwise.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import judging
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+FOLDER = Path(__file__).parent / "cases"
+PATHS = sorted(FOLDER.glob("*.toml"))
+PREFIX = "base_model.model."
+KEYS = {
+    "like", "config", "null", "absent", "layers", "tensors", "base", "format", "weights", "files", "bin_agrees",
+    "bytes", "for", "adapter_name", "max_rank", "fires", "quiet", "accepts",
+}  # fmt: skip
+KINDS = ("rejects", "misloads", "undecided")
+
+
+class Case(NamedTuple):
+    """A case: an adapter, which runtimes are asked for, the codes that are found, and those that are not.
+
+    `accepts` is None where the case does not say who takes it.
+    """
+
+    name: str
+    adapter: Any
+    asked: frozenset[str]
+    fires: dict[str, judging.Stopped]
+    quiet: frozenset[str]
+    accepts: frozenset[str] | None
+
+    @property
+    def code(self) -> str:
+        """The code that the file is about."""
+        return self.name.partition("-")[0]
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the code is one that nearly fires."""
+        return self.name.endswith("-near")
+
+    def faults(self, findings: Iterable[Any]) -> list[str]:
+        """Where the findings are not those wanted."""
+        findings = tuple(findings)
+        found = judging.stopped(findings)
+        faults = [f"{code} is found" for code in sorted(self.quiet & found.keys())]
+        for code, wanted in self.fires.items():
+            if code not in found:
+                faults.append(f"{code} is not found")
+            for kind, right, ours in zip(KINDS, wanted, found.get(code, wanted), strict=True):
+                if ours != right:
+                    faults.append(f"{code} {_difference(kind, ours, right)}")
+        verdicts = judging.verdicts(judging.PEFT | self.asked, findings)
+        accepts = frozenset(id_ for id_, verdict in verdicts.items() if verdict == "accepts")
+        if self.accepts is not None and accepts != self.accepts:
+            faults.append(_difference("accepts", accepts, self.accepts))
+        return faults
+
+
+def _difference(kind: str, ours: frozenset[str], right: frozenset[str]) -> str:
+    return f"{kind}: {_names(ours - right)} too many, {_names(right - ours)} missing"
+
+
+def _names(ids: frozenset[str]) -> str:
+    return " ".join(judging.specs(ids)) or "none"
+
+
+def read(path: Path, folder: Path) -> Case:
+    """A case; what needs a folder of files is written to `folder`."""
+    said = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert said.keys() <= KEYS, f"{path.name}: {said.keys() - KEYS}"
+    fires = said.get("fires", [])
+    assert all(fire.keys() <= {"code", *KINDS} for fire in fires), path.name
+    found: dict[str, judging.Stopped] = {}
+    for fire in fires:
+        rejects, misloads, undecided = (judging.ids(fire.get(kind, "")) for kind in KINDS)
+        found[fire["code"]] = rejects, misloads, undecided
+    assert len(found) == len(fires), f"{path.name}: a code is there twice"
+    adapter = _adapter(said, folder / path.stem)
+    accepts = judging.ids(said["accepts"]) if "accepts" in said else None
+    return Case(path.stem, adapter, judging.ids(said.get("for", "")), found, frozenset(said.get("quiet", ())), accepts)
+
+
+def _adapter(said: dict[str, Any], folder: Path) -> Any:
+    like = _like(said["like"]) if "like" in said else {}
+    config = None
+    if "config" in said or "config" in like:
+        keys = {**_config(like), **_config(said)}
+        config = {key: value for key, value in keys.items() if key not in said.get("absent", ())}
+    shaped = {name: shape for name, shape in {**tensors(like), **tensors(said)}.items() if shape}
+    options: dict[str, Any] = {key: said[key] for key in ("adapter_name", "max_rank") if key in said}
+    if "base" in said:
+        options["base"] = _base(_like(said["base"]))
+    if "bytes" in said:
+        _write(folder, config, said["bytes"])
+        return judging.read(str(folder), **options)
+    known = {key: said[key] for key in ("weights", "files", "bin_agrees") if key in said}
+    return judging.adapter(config, shaped, file_format=said.get("format", "safetensors"), **known, **options)
+
+
+def _config(said: dict[str, Any]) -> dict[str, Any]:
+    return {**said.get("config", {}), **dict.fromkeys(said.get("null", ()))}
+
+
+def _like(name: str) -> dict[str, Any]:
+    said: dict[str, Any] = tomllib.loads((FOLDER / "like" / f"{name}.toml").read_text(encoding="utf-8"))
+    return said
+
+
+def tensors(said: dict[str, Any]) -> dict[str, str]:
+    """Name → dtype and shape, or "" for one that is taken away."""
+    found = {}
+    for module, factors in said.get("layers", {}).items():
+        for name in expanded(module):
+            for factor, _, shape in (part.strip().partition(" ") for part in factors.split(",")):
+                found[f"{PREFIX}{name}.{factor}"] = f"F32 {shape}"
+    for names, form in said.get("tensors", {}).items():
+        found |= dict.fromkeys(expanded(names), form)
+    return found
+
+
+def expanded(name: str) -> Iterator[str]:
+    """`a.{b,c}` → a.b and a.c."""
+    parts = re.split(r"\{([^}]*)\}", name)
+    choices = [[part] if at % 2 == 0 else part.split(",") for at, part in enumerate(parts)]
+    return map("".join, itertools.product(*choices))
+
+
+def _base(said: dict[str, Any]) -> Any:
+    shapes = {name: shape.split() for names, shape in said["weights"].items() for name in expanded(names)}
+    biases = [name for names in said["biases"] for name in expanded(names)]
+    return judging.base({name: map(int, shape) for name, shape in shapes.items()}, said["config"], biases)
+
+
+def _write(folder: Path, config: dict[str, Any] | None, files: dict[str, str]) -> None:
+    """A folder with the config, if there is one, and the files given."""
+    folder.mkdir()
+    if config is not None:
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content.encode("latin-1"))
+
