@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import __version__, rules  # noqa: F401 - importing the rules declares them
 from .adapter import Adapter, AdapterError, Base, NotExactError, unforeseen
 from .findings import ERROR, NOTE, RULES, THE_BASE, WARNING, Finding, Report, verdict
-from .layers import layers
+from .layers import Layer, layers
 from .loader import BIN, SAFETENSORS, load
 from .rules.keys import savers
 from .runtimes import PEFT, RAN, SERVERS, peft, ranges
@@ -71,19 +71,24 @@ def judge(adapter: Adapter, asked: frozenset[str] | None = None) -> tuple[Findin
     if config.get("peft_type") not in LORAS or config.get("task_type") not in COMMON_TASKS:
         from .rules import methods  # noqa: F401 - importing the rules declares them
     found = layers(adapter)
-    loaded = adapter
-    if adapter.base is not None:
-        from .base import as_loaded
-
-        headless = config.get("task_type") in (None, "FEATURE_EXTRACTION")
-        loaded = adapter._replace(base=as_loaded(adapter.base, found, headless))
-    findings = tuple(finding for rule in RULES for finding in rule(loaded, found))
+    seen = loaded(adapter, found)
+    findings = tuple(finding for rule in RULES for finding in rule(seen, found))
     if not asked or not asked & SERVERS:
         return findings
     from .rules import servers
 
     both = (*map(_as_transformers, findings), *servers.judge(adapter, found))
     return tuple(told for told in (_only(finding, PEFT | asked) for finding in both) if told is not None)
+
+
+def loaded(adapter: Adapter, found: dict[str, Layer]) -> Adapter:
+    """The adapter with its base model's modules named as they are once transformers has loaded it."""
+    if adapter.base is None:
+        return adapter
+    from .base import as_loaded
+
+    headless = (adapter.config or {}).get("task_type") in (None, "FEATURE_EXTRACTION")
+    return adapter._replace(base=as_loaded(adapter.base, found, headless))
 
 
 def _only(finding: Finding, ids: frozenset[str]) -> Finding | None:

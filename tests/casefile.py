@@ -164,4 +164,3 @@ def _write(folder: Path, config: dict[str, Any] | None, files: dict[str, str]) -
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content.encode("latin-1"))
-

@@ -132,7 +132,8 @@ def _server_checks() -> list[str]:
 def by_rule(adapter: Adapter, asked: frozenset[str] = frozenset()) -> dict[str, tuple[Finding, ...]]:
     """The findings of `judge`, by the rule that makes them; rules without one are left out."""
     found = layers.layers(adapter)
-    made = {_name(rule): tuple(rule(adapter, found)) for rule in RULES}
+    seen = doctor.loaded(adapter, found)
+    made = {_name(rule): tuple(rule(seen, found)) for rule in RULES}
     if asked & runtimes.SERVERS:
         made = {name: tuple(map(doctor._as_transformers, findings)) for name, findings in made.items()}
         made |= {f"servers.{check}": tuple(getattr(servers, check)(adapter, found)) for check in _server_checks()}

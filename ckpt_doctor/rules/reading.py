@@ -196,10 +196,12 @@ CLASSES = {
 
 
 def _has_head(adapter: Adapter) -> bool:
-    """Whether the class that was adapted has the head which is in the base model's files."""
+    """Whether the class that was adapted has the head which is in the base model's files. One that is none of
+    transformers' has the modules that its files name.
+    """
     saved_as = adapter.base.config.get("architectures") if adapter.base else None
     task = (adapter.config or {}).get("task_type")
-    return isinstance(saved_as, list) and any(
+    return not isinstance(saved_as, list) or any(
         str(name).endswith(CLASSES.get(task, ())) for name in saved_as if isinstance(task, str)
     )
 
@@ -229,5 +231,7 @@ def _has_size(adapter: Adapter, layer: Layer, weight: tuple[int, ...]) -> bool:
     first, last = inner[0][0], outer[0][0]
     if len(weight) == 2:
         return sorted((first, last)) == sorted(weight)
-    whole = inner[0][:1] + weight[2:] == inner[0] and weight[1] and first % weight[1] == 0  # weight[1]: in / groups
-    return last == weight[0] and (whole or first in (weight[1], count))
+    if len(inner[0]) == 1:  # AdaLoRA's A is flat
+        return last == weight[0] and first == count
+    groups = first // weight[1] if weight[1] and first % weight[1] == 0 else 0  # weight[1] is in / groups
+    return last == weight[0] and inner[0][1:] == weight[2:] and groups > 0 and last % groups == 0

@@ -444,7 +444,7 @@ def _in_base(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
         whole = len(elsewhere) == len(layers)
         rejected = frozenset((LLAMA, OLLAMA, TENSORRT)) | indexed
         silent = frozenset((VLLM,)) if whole else NONE
-        doubt = SERVERS - rejected - silent - {TRANSFORMERS} if whole else NONE
+        doubt = SERVERS - rejected - silent if whole else NONE
         needs = "a load in that runtime"
         yield _finding("CD617", "server-not-in-base", message, rejected, silent, doubt, needs=needs)
     for module, layer in layers.items():
