@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from .adapter import Adapter
 from .layers import Layer
-from .runtimes import PEFT, SERVERS, order
+from .runtimes import NEWEST, PEFT, SERVERS, order
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (NOTE, WARNING, ERROR)
@@ -33,6 +33,29 @@ class Finding(NamedTuple):
     undecided_for: frozenset[str] = frozenset()
     needs: str | None = None
     fixable: bool = False
+
+
+class Code(NamedTuple):
+    """What findings of one cause are called: a number and a name for good, and the page that explains them."""
+
+    number: str
+    name: str
+    page: str
+
+    def __call__(
+        self, message: str, *, tensors: Iterable[str] = (), keys: Iterable[str] = (),
+        rejects: frozenset[str] = frozenset(), misloads: frozenset[str] = frozenset(),
+        undecided: frozenset[str] = frozenset(), needs: str | None = None, severity: str | None = None,
+    ) -> Finding:  # fmt: skip
+        """A finding: a sentence, the tensors and config keys that it is about, and whom it stops.
+
+        `needs` is what would decide it for those that are undecided.
+        """
+        if severity is None:
+            severity = ERROR if NEWEST in rejects | misloads else NOTE
+        return Finding(
+            self.number, self.name, severity, message, tuple(tensors), tuple(keys), rejects, misloads, undecided, needs
+        )  # fmt: skip
 
 
 class Report(NamedTuple):

@@ -32,6 +32,8 @@ SERVERS = frozenset((*RAN.values(), *READ.values()))
 
 _IDS = tuple(f"peft=={release}" for release in PEFT_RELEASES)
 PEFT = frozenset(_IDS)
+NEWEST = _IDS[-1]
+"""The newest release that the facts cover."""
 
 
 def minor(release: str) -> tuple[int, ...]:
@@ -47,6 +49,21 @@ def peft(first: str = "0.2", last: str = "99.0") -> frozenset[str]:
     """The ids of all releases of the minor series from `first` to `last`, both included."""
     low, high = minor(first), minor(last)
     return frozenset(id_ for id_, at in _MINORS.items() if low <= at <= high)
+
+
+def since(first: str) -> frozenset[str]:
+    """The ids of all releases from the minor series `first` on."""
+    return peft(first)
+
+
+def upto(last: str) -> frozenset[str]:
+    """The ids of all releases up to the minor series `last`."""
+    return peft("0.2", last)
+
+
+def between(first: str, last: str) -> frozenset[str]:
+    """The ids of all releases of the minor series from `first` to `last`, both included."""
+    return peft(first, last)
 
 
 class UnknownRuntimeError(ValueError):
@@ -155,7 +172,7 @@ def order(ids: Iterable[str]) -> list[str]:
     return sorted(ids, key=known.__getitem__)
 
 
-def since(ids: frozenset[str]) -> str | None:
+def accepted_since(ids: frozenset[str]) -> str | None:
     """The release from which on every later one is among `ids`, or None."""
     first = None
     for id_, release in zip(reversed(_IDS), reversed(PEFT_RELEASES), strict=True):

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from ..findings import ERROR, Finding, Report, accepted
-from ..runtimes import ranges, since, specs
+from ..runtimes import accepted_since, ranges, specs
 from .text import clean
 
 LONGEST = 500
@@ -66,7 +66,7 @@ def result(reports: Iterable[Report]) -> str:
 
 def load_with(report: Report) -> str:
     """From which PEFT release on the adapter loads as it is."""
-    first = since(accepted(report.findings))
+    first = accepted_since(accepted(report.findings))
     return f"load it with PEFT ≥ {first}" if first else "no recent PEFT takes it as it is"
 
 
