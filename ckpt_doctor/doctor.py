@@ -10,7 +10,7 @@ from .adapter import Adapter, AdapterError, Base, NotExactError, unforeseen
 from .findings import ERROR, NOTE, RULES, WARNING, Finding, Report, verdict
 from .layers import Layer, layers
 from .loader import BIN, SAFETENSORS, load
-from .planner import State, Step, hits, repaired
+from .planner import Step, harm, hits, repaired, silenced, state_of
 from .rules.keys import savers
 from .runtimes import PEFT, RAN, SERVERS, peft
 
@@ -176,20 +176,25 @@ def plan(
     if weights is None:
         weights = "bin" if asked and asked & peft("0.2", "0.3") else "safetensors"
     adapter = written_as(report.adapter, weights)._replace(savers=savers(report.adapter))
-    findings = judge(adapter, asked)
     done: list[Step] = []
     if len(report.adapter.weights) > 1:
         done.append(Step("write the shards as one file", ("CD015",)))
     if report.adapter.beside:
         done.append(Step(f"leave the {BIN} behind that is not read", ("CD010", "CD022")))
+    original = state_of(adapter, lambda one: judge(one, asked), asked)
+    state, wanted = original, asked
     for title, whole in repairs.forms(adapter, training=training, to_lora=to_lora):
-        adapter, findings = whole, judge(whole, asked)
+        state = state_of(whole, lambda one: judge(one, asked), asked)
         done.append(Step(title, ()))
+    if silenced(original, state):  # by a form that was asked for by name: what then misloads it has to be repaired, too
+        wanted = (asked or frozenset()) | silenced(original, state)
     serving = bool(asked and asked & SERVERS)
-    choice = repairs.all_of(rank_zero, asked=asked, training=training, serving=serving)
-    start = State(adapter, findings, {id_: verdict(id_, findings) for id_ in PEFT | (asked or frozenset())})
-    (adapter, findings, _), steps, refused = repaired(start, choice, lambda one: judge(one, asked), asked)
+    choice = repairs.all_of(rank_zero, asked=wanted, training=training, serving=serving)
+    state, steps, refused = repaired(state, choice, lambda one: judge(one, asked), wanted)
     done += steps
+    if silenced(original, state):
+        raise NotExactError(f"{adapter.path}: {harm(state, silenced(original, state))}")
+    adapter, findings = state.adapter, state.findings
     for title, whole in repairs.sizes(adapter, trim=trim, dtype=dtype):
         adapter, findings = whole, judge(whole, asked)
         done.append(Step(title, ()))

@@ -82,7 +82,7 @@ def repaired(start: State, repairs: Sequence[Repair], judge: Judge, asked: froze
             both = applied(repair, first, codes) if first else None
             if both and not _harmed(state, both, asked) and _helps(state, both, codes, asked):
                 return both, (Step(other.title, before), step)
-        refused[repair.title] = Step(repair.title, codes, _harm(after, harmed))
+        refused[repair.title] = Step(repair.title, codes, harm(after, harmed))
         return None
 
     while len(done) < MAX_STEPS:
@@ -141,7 +141,13 @@ def _harmed(before: State, after: State, asked: frozenset[str] | None) -> frozen
     return frozenset(worse or doubted)
 
 
-def _harm(after: State, harmed: frozenset[str]) -> str:
+def silenced(before: State, after: State) -> frozenset[str]:
+    """The runtimes that rejected or accepted an adapter, and would compute something else now, without a word."""
+    loud = {id_ for id_, word in before.verdicts.items() if word in ("accepts", "rejects")}
+    return frozenset(id_ for id_ in loud if after.verdicts[id_] == "misloads")
+
+
+def harm(after: State, harmed: frozenset[str]) -> str:
     """What the gravest harm is, as a sentence."""
     gravest = max((after.verdicts[id_] for id_ in harmed), key=ORDER.__getitem__)
     most = frozenset(id_ for id_ in harmed if after.verdicts[id_] == gravest)

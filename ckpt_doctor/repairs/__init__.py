@@ -36,6 +36,10 @@ def meant(adapter: Adapter, layers: dict[str, Layer]) -> dict[str, Layer]:
 
     Raises Refused where more than one may have saved it, and these make different things of it.
     """
+    if (adapter.config or {}).get("target_parameters"):
+        raise Refused(
+            "target_parameters is set, and the tensors of a parameter do not tell rank and scale as a layer's"
+        )
     first, *others = saved_meanings(adapter, layers)
     if others:
         both = f"{ranges(first.ids)} and {ranges(others[0].ids)}"

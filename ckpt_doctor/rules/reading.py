@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from ..adapter import Adapter
 from ..findings import ERROR, NOTE, THE_BASE, WARNING, Finding, rule
 from ..layers import Layer
-from ..runtimes import PEFT, peft
-from ..targets import OUT_PROJ, Reading, holes, targeted
+from ..runtimes import PEFT, between, peft, upto
+from ..targets import OUT_PROJ, Reading, ambiguous, holes, targeted
+from .codes import AMBIGUOUS_PATTERN, RENAMED_MODEL
 from .keys import savers
 from .meaning import Era, eras
 from .rank import keys_of, names
@@ -72,6 +73,13 @@ def reading(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     saved = savers(adapter)
     meant = next((era for era in reversed(whole) if saved & era.ids), whole[-1])
     yield from _otherwise(adapter, layers, whole, meant)
+    unclear = [module for module in meant.hit if ambiguous(config, module)] if adapter.peft_type == "LORA" else []
+    if unclear and meant.release >= (0, 14):
+        message = (
+            f"several keys of alpha_pattern name {names(sorted(unclear))}, and which came first was lost in saving"
+        )
+        needs = "the order of alpha_pattern in training"
+        yield AMBIGUOUS_PATTERN(message, keys=("alpha_pattern",), undecided=PEFT, needs=needs)
     yield from _untargeted(layers, config, meant)
     yield from _missing(adapter, layers, meant)
 
@@ -111,6 +119,22 @@ def _untargeted(layers: dict[str, Layer], config: dict[str, object], meant: Era)
             "CD324", "untargeted-layers", WARNING, message, keys_of(layers, ignored), ("target_modules",),
             undecided_for=PEFT, needs="whether these layers were meant",
         )  # fmt: skip
+
+
+@rule
+def renamed_model(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """Layers of a vision-language model, which transformers 4.52 renamed: PEFT up to 0.14 is mostly used with an older
+    one, 0.15 with either; from 0.16 on PEFT maps the old names (utils/save_and_load.py: set_peft_model_state_dict).
+    """
+    config = adapter.config or {}
+    if adapter.peft_type not in ("LORA", "ADALORA") or config.get("target_modules") is None:
+        return
+    new = any(module.startswith("model.language_model.") for module in layers)
+    old = any(module.startswith("language_model.model.") for module in layers)
+    if new or old:
+        message = "the layers are those of a language model in a larger one, which transformers 4.52 renamed"
+        unclear = upto("0.14") if new else between("0.15", "0.15")
+        yield RENAMED_MODEL(message, undecided=unclear, needs="the release of transformers")
 
 
 def _of_parameter(module: str, parameters: object) -> bool:
