@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..adapter import Adapter
 from ..findings import ERROR, NOTE, THE_BASE, WARNING, Finding, rule
-from ..layers import Layer
+from ..layers import Layer, pattern_module
 from ..runtimes import PEFT, between, peft, upto
 from ..targets import OUT_PROJ, Reading, ambiguous, holes, targeted
 from .codes import AMBIGUOUS_PATTERN, RENAMED_MODEL
@@ -98,13 +98,27 @@ def _otherwise(adapter: Adapter, layers: dict[str, Layer], whole: list[Era], mea
         severity = NOTE if whole[-1] is meant else WARNING
         if kind == "ignored-layer":
             message = f"not every release targets {names(where)}: one that does not ignores their tensors in silence"
-            factors = keys_of(layers, where)
-            yield Finding("CD310", kind, severity, message, factors, ("target_modules",), misloaded_by=ids)
+            factors, loud = keys_of(layers, where), frozenset[str]()
+            if adapter.peft_type == "ADALORA":
+                message = message.replace("ignores their tensors in silence", "ignores them, or stops at rank_pattern")
+                loud = _stopping_at_pattern(adapter, whole, modules)
+            yield Finding(
+                "CD310", kind, severity, message, factors, ("target_modules",), loud & ids, misloaded_by=ids - loud
+            )
         else:
             message = f"releases read another scale for {names(where)}"
             told_by = ("alpha_pattern", "rank_pattern", "use_rslora")
             keys = tuple(key for key in told_by if (adapter.config or {}).get(key))
             yield Finding("CD311", kind, severity, message, keys_of(layers, where), keys, misloaded_by=ids)
+
+
+def _stopping_at_pattern(adapter: Adapter, whole: list[Era], modules: set[str]) -> frozenset[str]:
+    """The releases that do not adapt a layer which AdaLoRA's rank_pattern names: "'Linear' object has no attribute
+    'lora_E'" (tuners/adalora/model.py: resize_modules_by_rank_pattern).
+    """
+    pattern = (adapter.config or {}).get("rank_pattern")
+    named = modules & {pattern_module(key) for key in pattern} if isinstance(pattern, dict) else set[str]()
+    return frozenset[str]().union(*(era.ids for era in whole if named - era.hit))
 
 
 def _untargeted(layers: dict[str, Layer], config: dict[str, object], meant: Era) -> Iterator[Finding]:
