@@ -206,7 +206,8 @@ def _missing(adapter: Adapter, layers: dict[str, Layer], meant: Era) -> Iterator
     missing = [module for module in missing if module not in heads]
     if str(config.get("target_modules")).lower() == "all-linear":  # it takes what it finds
         heads = missing = []
-    if heads and not missing:
+    # a LoRA's layer without tensors computes nothing, so that a head which was not there, or not trained, is no doubt
+    if heads and not missing and (adapter.peft_type == "ADALORA" or config.get("init_lora_weights") is False):
         message = f"the config targets {names(heads)} of the base model, if the adapted class has such a head"
         needs = "the class that was adapted"
         yield Finding(
