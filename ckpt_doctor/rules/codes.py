@@ -534,7 +534,7 @@ PEFT 0.6 – 0.13 wrap the module and then look for the part in the wrapper (tun
 """,
 )
 AMBIGUOUS_PATTERN = Code(
-    "CD327",
+    "CD329",
     "ambiguous-pattern",
     """
 Several keys of alpha_pattern name one layer, with other values. PEFT takes the first, and sorts the keys when it saves
