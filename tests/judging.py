@@ -12,7 +12,8 @@ from ckpt_doctor import base as base_model
 from ckpt_doctor import doctor, layers, loader, runtimes
 from ckpt_doctor.adapter import Adapter, Base, Fault, zeros
 from ckpt_doctor.findings import RULES, Finding, verdict
-from ckpt_doctor.rules import methods, pages, servers  # noqa: F401 - importing methods declares its rules
+from ckpt_doctor.rules import codes as rule_codes
+from ckpt_doctor.rules import methods, servers  # noqa: F401 - importing methods declares its rules
 from ckpt_doctor.rules.keys import savers
 
 PEFT = runtimes.PEFT
@@ -22,7 +23,7 @@ SERVERS = frozenset(runtimes.RAN.values())
 
 def codes() -> dict[str, str]:
     """Every code and its name."""
-    return {code: page["name"] for code, page in pages.pages().items()}
+    return {code.number: code.name for code in rule_codes.CODES.values()}
 
 
 def ids(specs: str | Iterable[str]) -> frozenset[str]:
