@@ -16,7 +16,7 @@ from wcwidth import wcswidth
 
 import ckpt_doctor
 from ckpt_doctor.cli import COMMANDS, main
-from ckpt_doctor.findings import Code
+from ckpt_doctor.findings import EXCEPTIONS, Code
 from ckpt_doctor.reporters import FORMATS
 from ckpt_doctor.rules import codes, pages
 from ckpt_doctor.rules.codes import CODES
@@ -91,6 +91,10 @@ def test_a_name_is_one_code_and_a_code_one_name() -> None:
     names = {name: value for name, value in vars(codes).items() if isinstance(value, Code)}
     assert {code.name.upper().replace("-", "_") for code in objects} == names.keys()
     assert all(re.fullmatch(r"CD\d{3}", code.number) for code in objects)
+
+
+def test_severities_are_said_of_codes_that_are() -> None:
+    assert EXCEPTIONS.keys() <= CODES.keys()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -385,6 +385,13 @@ leave it to the copy.
 What to do: name the targets in full, without that part.
 Shown by: tuners/tuners_utils.py: inject_adapter.
 """)
+GROUPED_CONVOLUTION = Code("CD327", "grouped-convolution", """
+LoRA on a convolution in groups, or on one that may be.
+Who stops: from 0.16 on lora_B is in groups as well, and so smaller; each side rejects what the other saved. Up to 0.6
+no tensors fit.
+What to do: use a release of the side that saved it; `--base` tells whether there are groups.
+Shown by: tuners/lora/layer.py: _ConvNd.update_layer.
+""")
 
 # Tensors
 

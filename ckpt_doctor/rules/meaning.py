@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..adapter import Adapter
 from ..layers import Layer
-from ..runtimes import PEFT, minor, peft
+from ..runtimes import PEFT, minor, since
 from ..targets import OUT_PROJ, Reading, Release, lora_reading, targeted
 from .keys import savers
 from .rank import has_zero_factor
@@ -55,7 +55,7 @@ def eras(adapter: Adapter, layers: dict[str, Layer]) -> list[Era]:
     starts += ["0.15"] if any(module.endswith(OUT_PROJ) for module in layers) else []
     starts += ["0.16"] if config.get("modules_to_save") else []
     ordered = sorted({minor(start) for start in starts})
-    found = []
+    periods = []
     for first, after in zip(ordered, [*ordered[1:], (99, 0)], strict=True):
         ids = _since(first) - _since(after)
         hit = frozenset(module for module in layers if targeted(config, module, first))
@@ -64,8 +64,8 @@ def eras(adapter: Adapter, layers: dict[str, Layer]) -> list[Era]:
         if adapter.peft_type == "LORA":
             readings = {module: lora_reading(config, module, first) for module in hit}
             misfits = [m for m in layers if m in hit and not _fits(adapter, layers[m], readings[m].rank)]
-        found.append(Era(first, ids, hit, readings, misfits))
-    return found
+        periods.append(Era(first, ids, hit, readings, misfits))
+    return periods
 
 
 def meanings(adapter: Adapter, layers: dict[str, Layer], ids: frozenset[str] = PEFT) -> list[Meaning]:
@@ -76,7 +76,7 @@ def meanings(adapter: Adapter, layers: dict[str, Layer], ids: frozenset[str] = P
     """
     config = adapter.config or {}
     unnamed = config.get("target_modules") is None or bool(config.get("target_parameters"))
-    found: list[Meaning] = []
+    distinct: list[Meaning] = []
     for era in eras(adapter, layers):
         hit = layers.keys() if unnamed else era.hit
         if not hit or era.misfits or not era.ids & ids:
@@ -85,20 +85,19 @@ def meanings(adapter: Adapter, layers: dict[str, Layer], ids: frozenset[str] = P
             module: _read(adapter, layer, lora_reading(config, module, era.release))
             for module, layer in layers.items() if module in hit
         }  # fmt: skip
-        alike = next((at for at, other in enumerate(found) if other.layers == read), None)
+        alike = next((at for at, other in enumerate(distinct) if other.layers == read), None)
         if alike is None:
-            found.append(Meaning(era.ids & ids, read))
+            distinct.append(Meaning(era.ids & ids, read))
         else:
-            found[alike] = Meaning(found[alike].ids | (era.ids & ids), read)
-    return found
+            distinct[alike] = Meaning(distinct[alike].ids | (era.ids & ids), read)
+    return distinct
 
 
 def saved_meanings(adapter: Adapter, layers: dict[str, Layer]) -> list[Meaning]:
     """What the releases make of an adapter that may have saved it; where none of these takes its tensors, what the
     others make of it; where none does, the factors as they stand.
     """
-    found = meanings(adapter, layers, savers(adapter)) or meanings(adapter, layers)
-    return found or [Meaning(NONE, dict(layers))]
+    return meanings(adapter, layers, savers(adapter)) or meanings(adapter, layers) or [Meaning(NONE, dict(layers))]
 
 
 def _read(adapter: Adapter, layer: Layer, reading: Reading) -> Layer:
@@ -108,7 +107,7 @@ def _read(adapter: Adapter, layer: Layer, reading: Reading) -> Layer:
 
 
 def _since(first: Release) -> frozenset[str]:
-    return peft(".".join(map(str, first)))
+    return since(".".join(map(str, first)))
 
 
 def _fits(adapter: Adapter, layer: Layer, rank: object) -> bool:
