@@ -14,7 +14,6 @@ SEVERITIES = (NOTE, WARNING, ERROR)
 NEVER = "never"
 """For `Report.fail_on`: nothing fails."""
 
-
 THE_BASE = "the base model"
 """What a doubt needs that `--base` would decide."""
 
@@ -162,7 +161,7 @@ RULES: list[Rule] = []
 
 
 def rule(function: Rule) -> Rule:
-    """Declare a rule: a function from an adapter and its layers to findings. Its docstring is its page."""
+    """Declare a rule: a function from an adapter and its layers to findings. Its docstring cites what shows it."""
     RULES.append(function)
     return function
 
@@ -190,8 +189,8 @@ def accepted(findings: Iterable[Finding]) -> frozenset[str]:
 
 def undecided(findings: Iterable[Finding]) -> frozenset[str]:
     """The PEFT releases for which nothing was found but a doubt."""
-    told = list(findings)
-    return frozenset(id_ for id_ in PEFT if verdict(id_, told) == "unknown")
+    findings = tuple(findings)
+    return frozenset(id_ for id_ in PEFT if verdict(id_, findings) == "unknown")
 
 
 def fingerprints(place: str, findings: Iterable[Finding]) -> dict[Finding, str]:
@@ -201,11 +200,11 @@ def fingerprints(place: str, findings: Iterable[Finding]) -> dict[Finding, str]:
     """
     from hashlib import sha256
 
-    found: dict[Finding, str] = {}
+    names: dict[Finding, str] = {}
     counts: dict[tuple[object, ...], int] = {}
     for finding in findings:
         identity = (finding.code, place, *sorted(finding.tensors), None, *sorted(finding.config_keys))
-        if finding not in found:
+        if finding not in names:
             counts[identity] = counts.get(identity, 0) + 1
-            found[finding] = sha256(repr((*identity, counts[identity])).encode()).hexdigest()[:32]
-    return found
+            names[finding] = sha256(repr((*identity, counts[identity])).encode()).hexdigest()[:32]
+    return names
