@@ -13,7 +13,7 @@ from .layers import Layer, layers, module_of
 from .rules.config import CHANGES_BASE
 from .rules.keys import neutral, savers
 from .rules.meaning import NONE, Meaning, meanings, saved_meanings
-from .runtimes import peft, ranges
+from .runtimes import ranges, upto
 from .streams import Files, chunks, content
 from .values import Array, read
 
@@ -185,7 +185,7 @@ def _base_change(adapter: Adapter) -> str | None:
     """The initialisation that changes the base weights, unless the release that saved it took the word for true."""
     init = str((adapter.config or {}).get("init_lora_weights")).lower()
     saved = savers(adapter)
-    return init if init.startswith(CHANGES_BASE) and not (saved and saved <= peft("0.2", "0.6")) else None
+    return init if init.startswith(CHANGES_BASE) and not (saved and saved <= upto("0.6")) else None
 
 
 def _compare_layers(

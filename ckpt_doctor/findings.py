@@ -14,9 +14,58 @@ SEVERITIES = (NOTE, WARNING, ERROR)
 NEVER = "never"
 """For `Report.fail_on`: nothing fails."""
 
-
 THE_BASE = "the base model"
 """What a doubt needs that `--base` would decide."""
+
+EVERY, NOW, DOUBT, BEFORE = "every", "now", "doubt", "before"
+"""Whom a finding stops: every PEFT release, the newest, it leaves the newest undecided, or none of these."""
+
+USUAL = {EVERY: ERROR, NOW: ERROR, DOUBT: NOTE, BEFORE: NOTE}
+
+_BY_RELEASE = {NOW: NOTE}
+_CLEAR_DOUBT = {DOUBT: WARNING}
+
+EXCEPTIONS = {
+    # some program runs the code; the user who asks has a release that rejects it
+    "CD010": {BEFORE: ERROR}, "CD101": {BEFORE: ERROR},
+    # the release that saved it takes it, so the adapter is healthy; an error where none takes it
+    "CD202": _BY_RELEASE, "CD309": _BY_RELEASE, "CD310": _BY_RELEASE, "CD311": _BY_RELEASE, "CD322": _BY_RELEASE,
+    "CD325": _BY_RELEASE, "CD327": _BY_RELEASE, "CD502": _BY_RELEASE, "CD521": _BY_RELEASE, "CD522": _BY_RELEASE,
+    "CD524": _BY_RELEASE,
+    # the same; and what differs with each load was so in the release that saved it
+    "CD526": {EVERY: NOTE, NOW: NOTE},
+    # biases that each half of the releases calls otherwise; they were lost where it was saved
+    "CD304": {EVERY: WARNING, NOW: NOTE}, "CD517": {EVERY: WARNING},
+    # no release writes such names, and the newest takes them
+    "CD402": {BEFORE: WARNING}, "CD514": {BEFORE: WARNING},
+    # a healthy adapter does not raise these doubts
+    "CD316": _CLEAR_DOUBT, "CD317": _CLEAR_DOUBT, "CD323": _CLEAR_DOUBT, "CD324": _CLEAR_DOUBT, "CD406": _CLEAR_DOUBT,
+    "CD508": _CLEAR_DOUBT, "CD513": _CLEAR_DOUBT,
+}  # fmt: skip
+"""Code → whom it stops → the severity that is not the usual one.
+
+A healthy adapter of any release has no error and no warning.
+"""
+
+
+def severity(
+    code: str, rejects: frozenset[str], misloads: frozenset[str], undecided: frozenset[str],
+    asked: frozenset[str] | None = None,
+) -> str:  # fmt: skip
+    """The severity of a finding: error, warning or note.
+
+    Where runtimes are `asked` for, what stops one is an error, what leaves one undecided a warning, all else a note.
+    """
+    stopped = rejects | misloads
+    if asked is not None:
+        return ERROR if asked & stopped else WARNING if asked & undecided else NOTE
+    if stopped >= PEFT:
+        whom = EVERY
+    elif NEWEST in stopped:
+        whom = NOW
+    else:
+        whom = DOUBT if NEWEST in undecided else BEFORE
+    return EXCEPTIONS.get(code, USUAL).get(whom, USUAL[whom])
 
 
 class Finding(NamedTuple):
@@ -45,17 +94,21 @@ class Code(NamedTuple):
     def __call__(
         self, message: str, *, tensors: Iterable[str] = (), keys: Iterable[str] = (),
         rejects: frozenset[str] = frozenset(), misloads: frozenset[str] = frozenset(),
-        undecided: frozenset[str] = frozenset(), needs: str | None = None, severity: str | None = None,
+        undecided: frozenset[str] = frozenset(), needs: str | None = None,
     ) -> Finding:  # fmt: skip
         """A finding: a sentence, the tensors and config keys that it is about, and whom it stops.
 
-        `needs` is what would decide it for those that are undecided.
+        `needs` is what would decide it for those that are undecided. How grave it is follows from whom it stops.
         """
-        if severity is None:
-            severity = ERROR if NEWEST in rejects | misloads else NOTE
         return Finding(
-            self.number, self.name, severity, message, tuple(tensors), tuple(keys), rejects, misloads, undecided, needs
+            self.number, self.name, severity(self.number, rejects, misloads, undecided), message, tuple(tensors),
+            tuple(keys), rejects, misloads, undecided, needs if undecided else None,
         )  # fmt: skip
+
+
+def numbers(*codes: Code) -> frozenset[str]:
+    """The numbers of codes."""
+    return frozenset(code.number for code in codes)
 
 
 class Report(NamedTuple):
@@ -108,7 +161,7 @@ RULES: list[Rule] = []
 
 
 def rule(function: Rule) -> Rule:
-    """Declare a rule: a function from an adapter and its layers to findings. Its docstring is its page."""
+    """Declare a rule: a function from an adapter and its layers to findings. Its docstring cites what shows it."""
     RULES.append(function)
     return function
 
@@ -136,8 +189,8 @@ def accepted(findings: Iterable[Finding]) -> frozenset[str]:
 
 def undecided(findings: Iterable[Finding]) -> frozenset[str]:
     """The PEFT releases for which nothing was found but a doubt."""
-    told = list(findings)
-    return frozenset(id_ for id_ in PEFT if verdict(id_, told) == "unknown")
+    findings = tuple(findings)
+    return frozenset(id_ for id_ in PEFT if verdict(id_, findings) == "unknown")
 
 
 def fingerprints(place: str, findings: Iterable[Finding]) -> dict[Finding, str]:
@@ -147,11 +200,11 @@ def fingerprints(place: str, findings: Iterable[Finding]) -> dict[Finding, str]:
     """
     from hashlib import sha256
 
-    found: dict[Finding, str] = {}
+    names: dict[Finding, str] = {}
     counts: dict[tuple[object, ...], int] = {}
     for finding in findings:
         identity = (finding.code, place, *sorted(finding.tensors), None, *sorted(finding.config_keys))
-        if finding not in found:
+        if finding not in names:
             counts[identity] = counts.get(identity, 0) + 1
-            found[finding] = sha256(repr((*identity, counts[identity])).encode()).hexdigest()[:32]
-    return found
+            names[finding] = sha256(repr((*identity, counts[identity])).encode()).hexdigest()[:32]
+    return names

@@ -11,7 +11,7 @@ PEFT_RELEASES = (
     "0.15.2", "0.16.0", "0.17.0", "0.17.1", "0.18.0", "0.18.1", "0.19.0", "0.19.1", "0.20.0", "0.21.0", "0.21.1",
     "0.21.2",
 )  # fmt: skip
-"""Every final PEFT release from 0.2.0 to 0.21.2, oldest first."""
+"""Every final PEFT release since 0.2.0, oldest first."""
 
 RAN = {
     "vllm": "vllm==0.33.0",
@@ -40,6 +40,9 @@ def minor(release: str) -> tuple[int, ...]:
     """`0.13.2` → (0, 13): outcomes differ between minor series only."""
     return tuple(int(part) for part in release.split(".")[:2])
 
+
+NEWEST_SERIES = minor(PEFT_RELEASES[-1])
+"""The minor series of the newest release, as `minor` gives it."""
 
 _MINORS = {f"peft=={release}": minor(release) for release in PEFT_RELEASES}
 

@@ -176,19 +176,23 @@ def _flag(value: Any, _: str) -> bool:
 
 
 def selectors(texts: Iterable[str]) -> tuple[str, ...]:
-    """Codes, or the beginnings of codes, from `CD1,CD201` and names of findings. Raises ValueError for what is none."""
+    """Codes, or the beginnings of codes, from `CD1,CD201` and names of findings, also those that they had before.
+
+    Raises ValueError for what is none.
+    """
     wanted = [part.strip() for text in texts for part in text.split(",") if part.strip()]
     if not wanted:
         return ()
-    from .rules.pages import pages
+    from .rules.codes import CODES, OLD_NAMES
 
-    found: list[str] = []
+    chosen: list[str] = []
     for part in wanted:
-        named = [code for code, page in pages().items() if page["name"] == part.lower()]
-        if not named and not any(code.startswith(part.upper()) for code in pages()):
+        named = [code.number for code in CODES.values() if code.name == part.lower()]
+        named += [OLD_NAMES[part.lower()].number] if part.lower() in OLD_NAMES else []
+        if not named and not any(number.startswith(part.upper()) for number in CODES):
             raise ValueError(f"{part!r} is the code of no finding, nor the beginning or name of one; see docs/rules.md")
-        found += named or [part.upper()]
-    return tuple(found)
+        chosen += named or [part.upper()]
+    return tuple(chosen)
 
 
 @cache

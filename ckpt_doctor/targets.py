@@ -152,7 +152,7 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
     Layers whose names differ in numbers only are expected to have the same modules, and no number to be left out; so
     are parts of one name ("attn") anywhere.
     """
-    present = set(modules)
+    present = dict.fromkeys(modules)
     leaves: dict[str, dict[str, None]] = {}
     parents: dict[str, dict[str, None]] = {}
     numbers: dict[str, int] = {}

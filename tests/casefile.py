@@ -7,7 +7,8 @@ shape") set tensors, and "" takes them away. `{a,b}` in a name stands for severa
 with the config and these files alone, each character of whose text is a byte. `for`, `adapter_name` and `max_rank` are
 what is asked.
 
-`[[fires]]` is a code that is found, with the runtimes that all its findings stop together; `quiet` are codes that are
+`[[fires]]` is a code that is found, with the runtimes that all its findings stop together, and the gravest `severity`
+that a scan shows of it; `quiet` are codes that are
 not found, and `accepts` are all runtimes that take the adapter, of PEFT and of those asked for. `# known wrong:` in a
 case says where real runtimes do otherwise.
 """
@@ -49,6 +50,7 @@ class Case(NamedTuple):
     adapter: Any
     asked: frozenset[str]
     fires: dict[str, judging.Stopped]
+    severities: dict[str, str]
     quiet: frozenset[str]
     accepts: frozenset[str] | None
 
@@ -66,6 +68,7 @@ class Case(NamedTuple):
         """Where the findings are not those wanted."""
         findings = tuple(findings)
         found = judging.stopped(findings)
+        severities = judging.severities(findings, self.asked)
         faults = [f"{code} is found" for code in sorted(self.quiet & found.keys())]
         for code, wanted in self.fires.items():
             if code not in found:
@@ -73,6 +76,8 @@ class Case(NamedTuple):
             for kind, right, ours in zip(KINDS, wanted, found.get(code, wanted), strict=True):
                 if ours != right:
                     faults.append(f"{code} {_difference(kind, ours, right)}")
+            if severities.get(code) != self.severities.get(code, severities.get(code)):
+                faults.append(f"{code} is {severities.get(code)}, and {self.severities[code]} is wanted")
         verdicts = judging.verdicts(judging.PEFT | self.asked, findings)
         accepts = frozenset(id_ for id_, verdict in verdicts.items() if verdict == "accepts")
         if self.accepts is not None and accepts != self.accepts:
@@ -93,7 +98,7 @@ def read(path: Path, folder: Path) -> Case:
     said = tomllib.loads(path.read_text(encoding="utf-8"))
     assert said.keys() <= KEYS, f"{path.name}: {said.keys() - KEYS}"
     fires = said.get("fires", [])
-    assert all(fire.keys() <= {"code", *KINDS} for fire in fires), path.name
+    assert all(fire.keys() <= {"code", "severity", *KINDS} for fire in fires), path.name
     found: dict[str, judging.Stopped] = {}
     for fire in fires:
         rejects, misloads, undecided = (judging.ids(fire.get(kind, "")) for kind in KINDS)
@@ -101,7 +106,9 @@ def read(path: Path, folder: Path) -> Case:
     assert len(found) == len(fires), f"{path.name}: a code is there twice"
     adapter = _adapter(said, folder / path.stem)
     accepts = judging.ids(said["accepts"]) if "accepts" in said else None
-    return Case(path.stem, adapter, judging.ids(said.get("for", "")), found, frozenset(said.get("quiet", ())), accepts)
+    severities = {fire["code"]: fire["severity"] for fire in fires if "severity" in fire}
+    quiet = frozenset(said.get("quiet", ()))
+    return Case(path.stem, adapter, judging.ids(said.get("for", "")), found, severities, quiet, accepts)
 
 
 def _adapter(said: dict[str, Any], folder: Path) -> Any:

@@ -11,8 +11,9 @@ from typing import Any
 from ckpt_doctor import base as base_model
 from ckpt_doctor import doctor, layers, loader, runtimes
 from ckpt_doctor.adapter import Adapter, Base, Fault, zeros
-from ckpt_doctor.findings import RULES, Finding, verdict
-from ckpt_doctor.rules import methods, pages, servers  # noqa: F401 - importing methods declares its rules
+from ckpt_doctor.findings import RULES, SEVERITIES, Finding, severity, verdict
+from ckpt_doctor.rules import codes as rule_codes
+from ckpt_doctor.rules import methods, servers  # noqa: F401 - importing methods declares its rules
 from ckpt_doctor.rules.keys import savers
 
 PEFT = runtimes.PEFT
@@ -22,7 +23,7 @@ SERVERS = frozenset(runtimes.RAN.values())
 
 def codes() -> dict[str, str]:
     """Every code and its name."""
-    return {code: page["name"] for code, page in pages.pages().items()}
+    return {code.number: code.name for code in rule_codes.CODES.values()}
 
 
 def ids(specs: str | Iterable[str]) -> frozenset[str]:
@@ -94,6 +95,15 @@ def described_base(path: str) -> dict[str, Any]:
 def judge(adapter: Adapter, asked: frozenset[str] = frozenset()) -> tuple[Finding, ...]:
     """All findings; about servers only where they are asked for."""
     return doctor.judge(adapter, asked)
+
+
+def severities(findings: Iterable[Finding], asked: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Code → the gravest severity of its findings, as a scan shows it."""
+    gravest: dict[str, str] = {}
+    for f in findings:
+        ours = severity(f.code, f.rejected_by, f.misloaded_by, f.undecided_for, asked) if asked else f.severity
+        gravest[f.code] = max(gravest.get(f.code, ours), ours, key=SEVERITIES.index)
+    return gravest
 
 
 Stopped = tuple[frozenset[str], frozenset[str], frozenset[str]]

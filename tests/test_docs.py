@@ -11,12 +11,15 @@ import click
 import pytest
 import tomllib
 from conftest import FIXTURES
+from markdown_it import MarkdownIt
 from wcwidth import wcswidth
 
 import ckpt_doctor
 from ckpt_doctor.cli import COMMANDS, main
+from ckpt_doctor.findings import EXCEPTIONS, Code
 from ckpt_doctor.reporters import FORMATS
-from ckpt_doctor.rules.pages import pages
+from ckpt_doctor.rules import codes, pages
+from ckpt_doctor.rules.codes import CODES
 from ckpt_doctor.runtimes import PEFT_RELEASES, RAN, READ
 from ckpt_doctor.settings import read_config
 
@@ -63,7 +66,35 @@ def test_the_readme_names_every_command_format_function_and_runtime() -> None:
 
 def test_codes_that_pages_name_are_codes() -> None:
     named = {code for page in PAGES for code in re.findall(r"\bCD\d{3}\b", page.read_text())}
-    assert named - pages().keys() == set()
+    assert named - CODES.keys() == set()
+
+
+def test_the_page_of_rules_is_made_from_the_codes() -> None:
+    command = "python -m ckpt_doctor.rules.pages > docs/rules.md"
+    assert (ROOT / "docs/rules.md").read_text() == "\n".join(pages.document()) + "\n", f"run {command}"
+    assert command in (ROOT / "CONTRIBUTING.md").read_text()
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES.keys())
+def test_a_page_says_what_who_and_how(code: Code) -> None:
+    first, *rest = pages.paragraphs(code)
+    assert [paragraph.partition(": ")[0] for paragraph in rest] == ["Who stops", "What to do", "Shown by"]
+    assert all(paragraph.endswith((".", "…")) for paragraph in (first, *rest))
+    assert not re.search("<(em|strong)>|<(?!/?(p|ul|li|code))", MarkdownIt().render(pages.markdown(code)))
+
+
+def test_a_name_is_one_code_and_a_code_one_name() -> None:
+    objects = [value for value in vars(codes).values() if isinstance(value, Code)]
+    assert list(CODES.values()) == objects == sorted(objects)
+    assert len({code.name for code in objects}) == len(objects) == len(CODES)
+    assert len({code.page for code in objects}) == len(objects)
+    names = {name: value for name, value in vars(codes).items() if isinstance(value, Code)}
+    assert {code.name.upper().replace("-", "_") for code in objects} == names.keys()
+    assert all(re.fullmatch(r"CD\d{3}", code.number) for code in objects)
+
+
+def test_severities_are_said_of_codes_that_are() -> None:
+    assert EXCEPTIONS.keys() <= CODES.keys()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

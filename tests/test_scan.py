@@ -142,13 +142,6 @@ def test_the_rank_table(run: Any) -> None:
     assert row[1:3] == ["0", "8"]
 
 
-def test_the_page_of_rules_is_what_the_rules_say() -> None:
-    root = FIXTURES.parent
-    script = root / "scripts/make_rules_page.py"
-    made = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    assert (root / "docs/rules.md").read_text() == made.stdout
-
-
 def test_a_file_that_may_not_be_read_is_an_error(
     run: Any, scan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

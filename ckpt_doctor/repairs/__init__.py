@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..adapter import Adapter, Computed, NotExactError, TensorInfo
+from ..findings import numbers
 from ..layers import Layer
+from ..rules import codes
 from ..rules.meaning import saved_meanings
 from ..runtimes import ranges
 
@@ -122,51 +124,93 @@ def all_of(
     prune = rank_zero == "prune"
     title = "prune rank-0 layers" if prune else "pad rank-0 layers with zeros"
     found = [
-        Repair(title, frozenset({"CD101"}), rank.prune if prune else rank.pad_adalora),
-        Repair(title, frozenset({"CD102"}), rank.prune if prune else rank.pad_lora),
-        Repair("set total_step for inference", frozenset({"CD302"}), no_schedule if training else config.schedule),
-        Repair("spell each bias key both ways", frozenset({"CD304"}), config.both_bias_spellings),
-        Repair("import no module for Megatron", frozenset({"CD016", "CD017"}), config.without_megatron),
-        Repair(DROP, frozenset({"CD201"}), config.drop_neutral_keys, serving),
+        Repair(title, numbers(codes.ADALORA_RANK_ZERO), rank.prune if prune else rank.pad_adalora),
+        Repair(title, numbers(codes.LORA_RANK_ZERO), rank.prune if prune else rank.pad_lora),
+        Repair(
+            "set total_step for inference",
+            numbers(codes.ADALORA_SCHEDULE),
+            no_schedule if training else config.schedule,
+        ),
+        Repair("spell each bias key both ways", numbers(codes.BIAS_SPELLING), config.both_bias_spellings),
+        Repair(
+            "import no module for Megatron",
+            numbers(codes.CONFIG_IMPORTS_CODE, codes.MEGATRON_CONFIG),
+            config.without_megatron,
+        ),
+        Repair(DROP, numbers(codes.UNKNOWN_CONFIG_KEY), config.drop_neutral_keys, serving),
     ]
     if asked is None:
         return found
-    found.append(Repair(DROP, frozenset({"CD201"}), partial(config.drop_keys_in_the_way, asked)))
+    found.append(Repair(DROP, numbers(codes.UNKNOWN_CONFIG_KEY), partial(config.drop_keys_in_the_way, asked)))
     from . import keys, lora
 
     if serving:
         from . import servers
 
         found = [
-            Repair("convert AdaLoRA to LoRA", frozenset({"CD605"}), lora.to_lora),
+            Repair("convert AdaLoRA to LoRA", numbers(codes.NOT_LORA), lora.to_lora),
             *found,
-            Repair("give all layers one rank and scale", frozenset({"CD602", "CD607", "CD608"}), lora.flatten),
-            Repair("fill in what is null", frozenset({"CD602"}), config.without_nulls),
-            Repair("list the targets", frozenset({"CD609"}), servers.listed_targets),
-            Repair("add zero pairs to fused groups", frozenset({"CD610"}), servers.fused_pairs),
-            Repair("name the tensors as PEFT does", frozenset({"CD612"}), keys.peft_names),
-            Repair("say that there is no bias", frozenset({"CD603"}), servers.no_bias),
-            Repair("say that no module is saved whole", frozenset({"CD604"}), servers.no_modules_to_save),
-            Repair("set init_lora_weights to true", frozenset({"CD606"}), config.plain_init),
+            Repair(
+                "give all layers one rank and scale",
+                numbers(codes.SERVER_CONFIG, codes.SERVER_SCALE, codes.SERVER_UNEVEN_RANK),
+                lora.flatten,
+            ),
+            Repair("fill in what is null", numbers(codes.SERVER_CONFIG), config.without_nulls),
+            Repair("list the targets", numbers(codes.SERVER_TARGETS), servers.listed_targets),
+            Repair("add zero pairs to fused groups", numbers(codes.SERVER_FUSED_GROUP), servers.fused_pairs),
+            Repair("name the tensors as PEFT does", numbers(codes.SERVER_KEY), keys.peft_names),
+            Repair("say that there is no bias", numbers(codes.SERVER_BIAS), servers.no_bias),
+            Repair(
+                "say that no module is saved whole", numbers(codes.SERVER_MODULES_TO_SAVE), servers.no_modules_to_save
+            ),
+            Repair("set init_lora_weights to true", numbers(codes.SERVER_OPTION), config.plain_init),
         ]
     return [
-        Repair("rebuild rank_pattern from the tensors", frozenset({"CD104", "CD101"}), keys.rebuilt_pattern),
+        Repair(
+            "rebuild rank_pattern from the tensors",
+            numbers(codes.ADALORA_PATTERN_MISMATCH, codes.ADALORA_RANK_ZERO),
+            keys.rebuilt_pattern,
+        ),
         *found,
-        Repair(DROP, frozenset({"CD307"}), config.drop_neutral_keys),
-        Repair("name the tensors as PEFT does", frozenset({"CD401", "CD402"}), keys.peft_names),
-        Repair("fill in what is null", frozenset({"CD306"}), config.without_nulls),
-        Repair("set init_lora_weights to true", frozenset({"CD303", "CD305"}), config.plain_init),
-        Repair("set init_lora_weights to true", frozenset({"CD305"}), config.plain_init, serving),
-        Repair("drop config keys that no release has", frozenset({"CD203"}), config.drop_strange_keys, serving),
-        Repair("set task_type to null", frozenset({"CD503"}), config.known_task),
-        Repair("say the rsLoRA scale in lora_alpha", frozenset({"CD202", "CD311"}), config.rslora_as_alpha),
-        Repair("name patterns in full", frozenset({"CD105", "CD202", "CD311"}), config.full_patterns),
+        Repair(DROP, numbers(codes.ADALORA_OPTION), config.drop_neutral_keys),
+        Repair(
+            "name the tensors as PEFT does", numbers(codes.FOREIGN_PREFIX, codes.ADAPTER_NAME_IN_KEY), keys.peft_names
+        ),
+        Repair("fill in what is null", numbers(codes.IMPOSSIBLE_VALUE), config.without_nulls),
+        Repair(
+            "set init_lora_weights to true", numbers(codes.BASE_CHANGING_INIT, codes.UNKNOWN_INIT), config.plain_init
+        ),
+        Repair("set init_lora_weights to true", numbers(codes.UNKNOWN_INIT), config.plain_init, serving),
+        Repair(
+            "drop config keys that no release has", numbers(codes.STRANGE_CONFIG_KEY), config.drop_strange_keys, serving
+        ),
+        Repair("set task_type to null", numbers(codes.UNKNOWN_TASK), config.known_task),
+        Repair(
+            "say the rsLoRA scale in lora_alpha",
+            numbers(codes.FUNCTION_CONFIG_KEY, codes.OTHER_SCALE),
+            config.rslora_as_alpha,
+        ),
+        Repair(
+            "name patterns in full",
+            numbers(codes.RANK_MISMATCH, codes.FUNCTION_CONFIG_KEY, codes.OTHER_SCALE),
+            config.full_patterns,
+        ),
         Repair(
             "name the targets in full",
-            frozenset({"CD202", "CD308", "CD309", "CD310", "CD313"}),
+            numbers(
+                codes.FUNCTION_CONFIG_KEY, codes.ALL_LINEAR, codes.NO_TARGET, codes.IGNORED_LAYER, codes.LAYERS_OPTIONS
+            ),
             config.full_targets,
         ),
-        Repair("name the targets in full", frozenset({"CD312"}), config.without_pruned_targets),
-        Repair("give all layers one rank and scale", frozenset({"CD105", "CD202", "CD311"}), lora.flatten),
-        Repair("convert AdaLoRA to LoRA", frozenset({"CD301", "CD106", "CD307"}), lora.to_lora),
+        Repair("name the targets in full", numbers(codes.MISSING_LAYER), config.without_pruned_targets),
+        Repair(
+            "give all layers one rank and scale",
+            numbers(codes.RANK_MISMATCH, codes.FUNCTION_CONFIG_KEY, codes.OTHER_SCALE),
+            lora.flatten,
+        ),
+        Repair(
+            "convert AdaLoRA to LoRA",
+            numbers(codes.ADALORA_UNSUPPORTED, codes.ADAPTER_NAME, codes.ADALORA_OPTION),
+            lora.to_lora,
+        ),
     ]

@@ -7,7 +7,7 @@ from ..layers import Layer, module_of
 from ..rules.config import CHANGES_BASE
 from ..rules.keys import RAISING, knows, neutral, savers, table, written_by
 from ..rules.meaning import meanings
-from ..runtimes import peft
+from ..runtimes import upto
 from . import Refused, meant, only, with_config
 
 
@@ -22,7 +22,7 @@ def plain_init(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: 
         return adapter
     if str(init).lower().startswith(CHANGES_BASE):
         saved = savers(adapter)
-        if not saved or saved - peft("0.2", "0.6"):
+        if not saved or saved - upto("0.6"):
             raise Refused(f"{init} changes the base weights at load, so without it the adapter computes something else")
     return with_config(adapter, init_lora_weights=True)
 

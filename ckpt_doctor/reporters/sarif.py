@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from .. import __version__
 from ..findings import SEVERITIES, Finding, Report, fingerprints
-from ..rules.pages import pages
+from ..rules.codes import CODES
+from ..rules.pages import markdown, paragraphs
 from .places import places, relative
 from .text import clean
 from .wording import cut, sentence
@@ -62,14 +63,13 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
 
 def _rule(code: str, level: str) -> dict[str, Any]:
     """What GitHub shows of a rule; `level` is the gravest of its findings here."""
-    name, text = pages()[code]["name"], pages()[code]["text"]
-    paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+    name, parts = CODES[code].name, paragraphs(CODES[code])
     return {
         "id": code,
         "name": name,
-        "shortDescription": {"text": cut(f"{name}: {paragraphs[0]}", LONGEST)},
-        "fullDescription": {"text": cut("\n\n".join(paragraphs), LONGEST)},
-        "help": {"text": text, "markdown": text.replace("__", r"\_\_")},
+        "shortDescription": {"text": cut(f"{name}: {parts[0]}", LONGEST)},
+        "fullDescription": {"text": cut("\n\n".join(parts), LONGEST)},
+        "help": {"text": "\n\n".join(parts), "markdown": markdown(CODES[code])},
         "defaultConfiguration": {"level": level},
         "properties": {"tags": ["adapter", "server" if code.startswith("CD6") else "peft"]},
     }

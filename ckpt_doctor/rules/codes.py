@@ -1,991 +1,771 @@
-"""Every code: its number, its name, and its page. A code is never used again for another cause."""
+"""Every code: its number, its name, and its page. A code is never used again for another cause.
+
+A page says what is wrong, who stops, what to do, and what shows it: a file and a symbol in PEFT, or an upstream issue.
+"""
 
 from __future__ import annotations
 
 from ..findings import Code
 
-# files
-NO_WEIGHTS = Code(
-    "CD001",
-    "no-weights",
-    """
-A file is missing, damaged, or not what its name says. No loader takes the adapter.
+# fmt: off
 
-A file without tensors is none of these: it is read, and every layer stays as it was initialised.
-""",
-)
-NO_CONFIG = Code(
-    "CD002",
-    "no-config",
-    """
-A file is missing, damaged, or not what its name says. No loader takes the adapter.
+# Files
 
-A file without tensors is none of these: it is read, and every layer stays as it was initialised.
-""",
-)
-BROKEN_CONFIG = Code(
-    "CD003",
-    "broken-config",
-    """
-A file is missing, damaged, or not what its name says. No loader takes the adapter.
+NO_WEIGHTS = Code("CD001", "no-weights", """
+There is no file of weights beside the config.
+Who stops: every PEFT release.
+What to do: save the adapter again, or fetch adapter_model.safetensors from where it was made.
+Shown by: utils/save_and_load.py: load_peft_weights, which looks for adapter_model.safetensors and adapter_model.bin.
+""")
+NO_CONFIG = Code("CD002", "no-config", """
+There is no adapter_config.json, so nothing tells the method or its scale.
+Who stops: every PEFT release.
+What to do: fetch the config from where the adapter was made. It cannot be made from the weights.
+Shown by: config.py: PeftConfigMixin.from_pretrained, "Can't find 'adapter_config.json'".
+""")
+BROKEN_CONFIG = Code("CD003", "broken-config", """
+adapter_config.json is not a JSON object.
+Who stops: every PEFT release.
+What to do: mend the JSON by hand, or fetch the file again.
+Shown by: config.py: PeftConfigMixin.from_json_file.
+""")
+EMPTY_FILE = Code("CD004", "empty-file", """
+The file of weights has no bytes: the disk was full, or the program was killed while it saved.
+Who stops: every PEFT release.
+What to do: fetch the file again, or save the adapter again.
+Shown by: safetensors, "header too small"; torch.load, EOFError.
+""")
+TRUNCATED_FILE = Code("CD005", "truncated-file", """
+The file of weights ends before its last tensor does.
+Who stops: every PEFT release.
+What to do: fetch the file again. What is missing cannot be made up.
+Shown by: safetensors, "invalid header length", and "incomplete metadata, file not fully covered".
+""")
+LFS_POINTER = Code("CD006", "lfs-pointer", """
+The file of weights is a pointer of git-lfs, some lines of text, and not the weights.
+Who stops: every PEFT release.
+What to do: run `git lfs pull` in the repository.
+Shown by: safetensors, "header too large": it takes the first letters for the length of a header.
+""")
+HTML_PAGE = Code("CD007", "html-page", """
+The file of weights is a web page: an error or a log-in page was saved under its name.
+Who stops: every PEFT release.
+What to do: download the file itself, from its `resolve` address on the Hub.
+Shown by: safetensors, "header too large"; torch.load, UnpicklingError.
+""")
+WRONG_CONTAINER = Code("CD008", "wrong-container", """
+The file of weights has another format than its name says: torch's for safetensors, the reverse, or compressed.
+Who stops: every PEFT release.
+What to do: give the file its right name, or unpack it.
+Shown by: utils/save_and_load.py: load_peft_weights, which chooses the reader by the name.
+""")
+NOT_A_FILE = Code("CD009", "not-a-file", """
+Where a file should be there is a folder, a device, a pipe, or a link to nothing.
+Who stops: every PEFT release.
+What to do: put the file in its place. Links into the cache of the Hub break where the cache is cleared.
+Shown by: `open`, which raises, or waits for ever on a pipe.
+""")
+PICKLE_WITH_CODE = Code("CD010", "pickle-with-code", """
+A pickle runs code when it is loaded: it calls something that does not rebuild tensors, or hides a second pickle.
+An adapter_model.bin beside safetensors that cannot be looked into counts as one, since nothing tells that it is none.
+Who stops: every PEFT release where the pickle is the only file; 0.2 and 0.3, and any program that prefers `.bin`, where
+it lies beside safetensors. PEFT 0.4 and newer does not open it there. With torch before 2.6 the code runs.
+What to do: do not load it. `fix` leaves the one beside safetensors behind.
+Shown by: utils/save_and_load.py: load_peft_weights; torch 2.6 and newer, UnpicklingError (weights_only).
+""")
+MALFORMED_SAFETENSORS = Code("CD011", "malformed-safetensors", """
+The header of the safetensors file breaks the format: it is no JSON, or its tensors overlap or leave bytes to none.
+Who stops: every PEFT release.
+What to do: fetch the file again, or save it with the safetensors library.
+Shown by: safetensors, "invalid JSON in header", "invalid offset", "incomplete metadata, file not fully covered".
+""")
+MALFORMED_BIN = Code("CD012", "malformed-bin", """
+The `.bin` is not what torch.save writes of a state dict: a broken zip, a pickle that ends early, an entry that is no
+tensor.
+Who stops: every PEFT release.
+What to do: fetch the file again, or save the state dict alone.
+Shown by: torch.load with weights_only.
+""")
+NO_TENSORS = Code("CD013", "no-tensors", """
+The file of weights holds no tensor: nothing was saved, often because the state dict was gathered on another process.
+Who stops: every PEFT release loads it in silence, and every layer stays as it was initialised.
+What to do: save again, from the process that has the weights.
+Shown by: utils/save_and_load.py: set_peft_model_state_dict, which does not ask for every key.
+""")
+BROKEN_INDEX = Code("CD014", "broken-index", """
+The index of the shards names a file that is not there, or a tensor that its shard does not have.
+Who stops: every PEFT release.
+What to do: fetch the missing shard, and the index from the same place.
+Shown by: utils/save_and_load.py: load_peft_weights, which reads no shards at all.
+""")
+SHARDED_WEIGHTS = Code("CD015", "sharded-weights", """
+The weights are in several shards.
+Who stops: every PEFT release: it looks for one file only.
+What to do: `fix` writes them as one file.
+Shown by: utils/save_and_load.py: load_peft_weights.
+""")
+CONFIG_IMPORTS_CODE = Code("CD016", "config-imports-code", """
+A LoRA's megatron_config is set and megatron_core names a module of its own, which PEFT imports, and so runs.
+Who stops: 0.7 – 0.19 import whatever it is, before they look at a layer; what the module changes nothing tells, so they
+count as computing something else. 0.20 and newer raise ValueError unless the name begins with `megatron.`.
+What to do: `fix` drops both keys. A loaded adapter computes the same without them.
+Shown by: tuners/lora/model.py: _create_new_module; tuners/lora/tp_layer.py: dispatch_megatron; loads in 11 releases of
+a module that leaves a mark.
+""")
+MEGATRON_CONFIG = Code("CD017", "megatron-config", """
+A LoRA's megatron_config is set, so PEFT imports megatron.core, which few have.
+Who stops: 0.7 and newer, with a ModuleNotFoundError where Megatron is not installed. A name that is no module raises in
+all of them, and megatron_config beside use_dora in 0.9 and newer. Other methods import nothing.
+What to do: `fix` drops both keys. A loaded adapter computes the same without them.
+Shown by: tuners/lora/tp_layer.py: dispatch_megatron.
+""")
+AUTO_MAPPING_IMPORT = Code("CD018", "auto-mapping-import", """
+auto_mapping names a module that is none of an installed library. PEFT writes the module of the base model's class
+there, so an honest adapter of one's own model has it, too.
+Who stops: nobody: PeftModel.from_pretrained never reads it. AutoPeftModel imports the module, and so runs it, where
+there is no task_type: 0.4 – 0.19 whatever it is, 0.20 and newer what it lists or the caller allows.
+What to do: load with PeftModel, or look at the module before.
+Shown by: auto.py: _BaseAutoPeftModel.from_pretrained; peft_model.py: save_pretrained.
+""")
+SAFETENSORS_ONLY = Code("CD021", "safetensors-only", """
+There is no adapter_model.bin, the only file that the oldest releases read.
+Who stops: 0.2 and 0.3.
+What to do: `fix --weights bin`, where such a release has to take it; `--for peft==0.3.0` does so, too.
+Shown by: peft_model.py: from_pretrained.
+""")
+BOTH_FILES = Code("CD022", "both-files", """
+Both files of weights are there, and the adapter_model.bin holds something else, is damaged, or is too large to compare.
+Who stops: 0.2 and 0.3, which read `.bin`; 0.4 and newer read safetensors.
+What to do: remove the one that is not meant. `fix` writes one file, from the safetensors.
+Shown by: utils/save_and_load.py: load_peft_weights.
+""")
 
-A file without tensors is none of these: it is read, and every layer stays as it was initialised.
-""",
-)
-EMPTY_FILE = Code(
-    "CD004",
-    "empty-file",
-    """
-A file is missing, damaged, or not what its name says. No loader takes the adapter.
+# Ranks
 
-A file without tensors is none of these: it is read, and every layer stays as it was initialised.
-""",
-)
-TRUNCATED_FILE = Code(
-    "CD005",
-    "truncated-file",
-    """
-A file is missing, damaged, or not what its name says. No loader takes the adapter.
-
-A file without tensors is none of these: it is read, and every layer stays as it was initialised.
-""",
-)
-LFS_POINTER = Code(
-    "CD006",
-    "lfs-pointer",
-    """
-A file is missing, damaged, or not what its name says. No loader takes the adapter.
-
-A file without tensors is none of these: it is read, and every layer stays as it was initialised.
-""",
-)
-HTML_PAGE = Code(
-    "CD007",
-    "html-page",
-    """
-A file is missing, damaged, or not what its name says. No loader takes the adapter.
-
-A file without tensors is none of these: it is read, and every layer stays as it was initialised.
-""",
-)
-WRONG_CONTAINER = Code(
-    "CD008",
-    "wrong-container",
-    """
-A file is missing, damaged, or not what its name says. No loader takes the adapter.
-
-A file without tensors is none of these: it is read, and every layer stays as it was initialised.
-""",
-)
-NOT_A_FILE = Code(
-    "CD009",
-    "not-a-file",
-    """
-A file is missing, damaged, or not what its name says. No loader takes the adapter.
-
-A file without tensors is none of these: it is read, and every layer stays as it was initialised.
-""",
-)
-PICKLE_WITH_CODE = Code(
-    "CD010",
-    "pickle-with-code",
-    """
-A file is missing, damaged, or not what its name says. No loader takes the adapter.
-
-A file without tensors is none of these: it is read, and every layer stays as it was initialised.
-
-An `adapter_model.bin` with code lies beside a good safetensors file. PEFT 0.2 and 0.3 and every program that
-prefers `.bin` run the code; PEFT 0.4 and newer does not open the file where `adapter_model.safetensors` is there
-(peft_model.py: load_adapter; utils/save_and_load.py: load_peft_weights).
-A pickle counts as one with code where it calls anything but what rebuilds tensors, and so does a container that
-torch reads otherwise than it looks. A fix leaves the file behind.
-""",
-)
-MALFORMED_SAFETENSORS = Code(
-    "CD011",
-    "malformed-safetensors",
-    """
-A file is missing, damaged, or not what its name says. No loader takes the adapter.
-
-A file without tensors is none of these: it is read, and every layer stays as it was initialised.
-""",
-)
-MALFORMED_BIN = Code(
-    "CD012",
-    "malformed-bin",
-    """
-A file is missing, damaged, or not what its name says. No loader takes the adapter.
-
-A file without tensors is none of these: it is read, and every layer stays as it was initialised.
-""",
-)
-NO_TENSORS = Code(
-    "CD013",
-    "no-tensors",
-    """
-A file is missing, damaged, or not what its name says. No loader takes the adapter.
-
-A file without tensors is none of these: it is read, and every layer stays as it was initialised.
-""",
-)
-BROKEN_INDEX = Code(
-    "CD014",
-    "broken-index",
-    """
-A file is missing, damaged, or not what its name says. No loader takes the adapter.
-
-A file without tensors is none of these: it is read, and every layer stays as it was initialised.
-""",
-)
-SHARDED_WEIGHTS = Code(
-    "CD015",
-    "sharded-weights",
-    """
-The weights are in shards. PEFT looks for one file only (utils/save_and_load.py: load_peft_weights).
-""",
-)
-CONFIG_IMPORTS_CODE = Code(
-    "CD016",
-    "config-imports-code",
-    """
-A LoRA's megatron_config is set, so PEFT imports the module that megatron_core names, before it looks at a layer:
-0.7 (tuners/lora/model.py: _create_new_module) to 0.19 whatever it is, 0.20 and newer only `megatron.…`
-(tuners/lora/tp_layer.py: dispatch_megatron). Other releases and methods import nothing.
-
-Loaded in 0.5.0, 0.6.2, 0.7.1, 0.8.2, 0.12.0, 0.13.2, 0.15.2, 0.18.1, 0.19.1, 0.20.0 and 0.21.2 with a module that
-leaves a mark: from 0.7.1 to 0.19.1 it ran, after which 0.7.1 loads the adapter and the others do so if the module
-has a `tensor_parallel`. What it changes on the way nothing tells, so those count as computing something else; where
-there is no such module they raise ModuleNotFoundError. 0.20 and 0.21 raise ValueError. What is no name of a module
-is an exception in all of them, and so is megatron_config beside use_dora. `megatron.core` itself is what Megatron's
-users have; elsewhere it is a ModuleNotFoundError. A loaded adapter computes the same without these keys.
-""",
-)
-MEGATRON_CONFIG = Code(
-    "CD017",
-    "megatron-config",
-    """
-A LoRA's megatron_config is set, so PEFT imports the module that megatron_core names, before it looks at a layer:
-0.7 (tuners/lora/model.py: _create_new_module) to 0.19 whatever it is, 0.20 and newer only `megatron.…`
-(tuners/lora/tp_layer.py: dispatch_megatron). Other releases and methods import nothing.
-
-Loaded in 0.5.0, 0.6.2, 0.7.1, 0.8.2, 0.12.0, 0.13.2, 0.15.2, 0.18.1, 0.19.1, 0.20.0 and 0.21.2 with a module that
-leaves a mark: from 0.7.1 to 0.19.1 it ran, after which 0.7.1 loads the adapter and the others do so if the module
-has a `tensor_parallel`. What it changes on the way nothing tells, so those count as computing something else; where
-there is no such module they raise ModuleNotFoundError. 0.20 and 0.21 raise ValueError. What is no name of a module
-is an exception in all of them, and so is megatron_config beside use_dora. `megatron.core` itself is what Megatron's
-users have; elsewhere it is a ModuleNotFoundError. A loaded adapter computes the same without these keys.
-""",
-)
-AUTO_MAPPING_IMPORT = Code(
-    "CD018",
-    "auto-mapping-import",
-    """
-auto_mapping.parent_library names a module that is not one of an installed library. PEFT writes the module of the
-base model's class there (peft_model.py: save_pretrained), so that an honest adapter of one's own model has it, too.
-
-PeftModel.from_pretrained never reads it, which is what the verdicts are about. AutoPeftModel imports it where there
-is no task_type: PEFT 0.4 to 0.19 whatever it is, 0.20 and newer only what it lists or the caller allows (auto.py:
-_BaseAutoPeftModel.from_pretrained).
-""",
-)
-SAFETENSORS_ONLY = Code(
-    "CD021",
-    "safetensors-only",
-    """
-PEFT 0.2 and 0.3 read only `adapter_model.bin` (peft_model.py: from_pretrained).
-""",
-)
-BOTH_FILES = Code(
-    "CD022",
-    "both-files",
-    """
-Both weight files are there: PEFT 0.4 and newer reads safetensors, 0.2 and 0.3 `.bin`, which may differ, or be
-damaged. One that cannot be looked into may hold code, and is an error.
-""",
-)
-# ranks
-ADALORA_RANK_ZERO = Code(
-    "CD101",
-    "adalora-rank-zero",
-    """
-AdaLoRA's allocator pruned every triplet of a layer.
-
-PEFT 0.8.0 – 0.9.0 raise "`r` should be a positive integer value but the value passed is 0" in
-resize_modules_by_rank_pattern (huggingface/peft#1539); 0.5 – 0.7 and 0.10 and newer load it exactly.
-""",
-)
-LORA_RANK_ZERO = Code(
-    "CD102",
-    "lora-rank-zero",
-    """
-A LoRA layer of rank 0: `r: 0`, a value 0 in rank_pattern, or factors without a row.
-
-PEFT 0.6.0 and newer raise on r <= 0, in rank_pattern as well; 0.3 – 0.5 skip the layer in silence; zero-sized
-factors under a positive r are a size mismatch in every release.
-""",
-)
-UNGATHERED = Code(
-    "CD103",
-    "ungathered",
-    """
-Factors with one dimension: DeepSpeed ZeRO-3 or FSDP saved before the shards were gathered; the weights are lost.
-
-huggingface/peft#1443, huggingface/peft#3251. Rank 0 is different: it is two-dimensional.
-""",
-)
-ADALORA_PATTERN_MISMATCH = Code(
-    "CD104",
-    "adalora-pattern-mismatch",
-    """
-AdaLoRA's rank_pattern and the tensors disagree: every release sizes the modules by the pattern.
-""",
-)
-RANK_MISMATCH = Code(
-    "CD105",
-    "rank-mismatch",
-    """
-Each release has its own way to match target_modules, rank_pattern and alpha_pattern (targets.py).
-
-A layer that a release does not target is ignored in silence; one whose rank it reads otherwise is a size mismatch;
-one whose scale it reads otherwise computes something else, in silence. What the release that saved the adapter
-makes of it is what was meant; where that is not known, the newest that takes every tensor.
-""",
-)
-ADAPTER_NAME = Code(
-    "CD106",
-    "adapter-name",
-    """
+ADALORA_RANK_ZERO = Code("CD101", "adalora-rank-zero", """
+AdaLoRA's allocator pruned every triplet of a layer, whose factors now have rank 0.
+Who stops: 0.8 and 0.9, "`r` should be a positive integer value but the value passed is 0"; 0.5 – 0.7 and 0.10 and newer
+load it exactly.
+What to do: `fix` gives the layer one triplet of zeros, or takes it out (`--rank-zero prune`).
+Shown by: tuners/adalora/model.py: resize_modules_by_rank_pattern; huggingface/peft#1539.
+""")
+LORA_RANK_ZERO = Code("CD102", "lora-rank-zero", """
+A LoRA layer of rank 0: `r` is 0, a value of rank_pattern is, or factors have no row.
+Who stops: 0.6 and newer raise on such an `r`, in rank_pattern as well; 0.3 – 0.5 skip the layer in silence. Factors
+without a row under a positive `r` are a size mismatch in every release.
+What to do: `fix` gives the layer zeros at the config's `r`, or takes it out.
+Shown by: tuners/lora/layer.py: update_layer.
+""")
+UNGATHERED = Code("CD103", "ungathered", """
+Factors with one dimension: DeepSpeed ZeRO-3 or FSDP saved before the shards were gathered. The weights are lost.
+Who stops: every PEFT release, by a size mismatch.
+What to do: save again with the parameters gathered. Rank 0 is another thing: it has two dimensions.
+Shown by: huggingface/peft#1443, huggingface/peft#3251.
+""")
+ADALORA_PATTERN_MISMATCH = Code("CD104", "adalora-pattern-mismatch", """
+AdaLoRA's rank_pattern does not fit the tensors: other counts, another length than init_r, numbers for true and false,
+or modules that the file does not have.
+Who stops: every PEFT release: it sizes the modules by the pattern.
+What to do: `fix --for` makes the pattern anew from the tensors.
+Shown by: tuners/adalora/model.py: resize_modules_by_rank_pattern.
+""")
+RANK_MISMATCH = Code("CD105", "rank-mismatch", """
+The rank of a layer's tensors is not what `r` and rank_pattern say, as some release reads them.
+Who stops: the releases that read another rank, by a size mismatch. One key serves both patterns up to 0.13, and 0.15
+and newer match the whole end of a name.
+What to do: `fix --for` names the patterns in full, or gives all layers one rank.
+Shown by: tuners/lora/model.py: _create_and_replace; utils/other.py: get_pattern_key.
+""")
+ADAPTER_NAME = Code("CD106", "adapter-name", """
 The name that the adapter is loaded under occurs in a key of AdaLoRA's rank_pattern.
+Who stops: 0.3 and newer: the name is looked for anywhere in the key, which then loses one part too many, so that the
+module is not found.
+What to do: load it under another name (`--adapter-name` says which), or `fix --for`, which makes LoRA of it.
+Shown by: tuners/adalora/model.py: resize_modules_by_rank_pattern.
+""")
 
-PEFT tests `adapter_name in name` as a substring and then takes one part more off the key
-(tuners/adalora/model.py: resize_modules_by_rank_pattern), so the module is not found.
-""",
-)
-# config keys
-UNKNOWN_CONFIG_KEY = Code(
-    "CD201",
-    "unknown-config-key",
-    """
-Config keys newer than a release. Those that mean nothing can go; the others change the function.
+# Config keys
 
-PEFT 0.6.0 – 0.13.2 raise `TypeError: … got an unexpected keyword argument`; 0.5 and older ignore unknown keys and
-0.14 and newer drop them, also where the key changes the function (huggingface/peft#2340).
-""",
-)
-FUNCTION_CONFIG_KEY = Code(
-    "CD202",
-    "function-config-key",
-    """
-Config keys newer than a release. Those that mean nothing can go; the others change the function.
+UNKNOWN_CONFIG_KEY = Code("CD201", "unknown-config-key", """
+The config has keys that older releases do not know, and that do not change what the adapter computes.
+Who stops: 0.6 – 0.13, "got an unexpected keyword argument". 0.5 and older ignore the keys, 0.14 and newer drop them.
+What to do: `fix` drops the keys.
+Shown by: config.py: PeftConfigMixin.from_peft_type; huggingface/peft#2340.
+""")
+FUNCTION_CONFIG_KEY = Code("CD202", "function-config-key", """
+The config has keys that older releases do not know, and that change what the adapter computes.
+Who stops: 0.6 – 0.13 raise "got an unexpected keyword argument". 0.5 and older ignore the key, and 0.14 and newer drop
+it, so that they compute something else in silence.
+What to do: use a release that knows the key. `fix --for` says rsLoRA and patterns in a form that older ones read.
+Shown by: config.py: PeftConfigMixin.from_peft_type; huggingface/peft#2340.
+""")
+STRANGE_CONFIG_KEY = Code("CD203", "strange-config-key", """
+The config has a key that no release has for this method.
+Who stops: 0.6 – 0.13, "got an unexpected keyword argument". Where no release is known to have saved the config, it is
+undecided what the others leave out.
+What to do: `fix --for` drops the key where the release that saved the adapter is known, which never had it.
+Shown by: config.py: PeftConfigMixin.from_peft_type.
+""")
 
-PEFT 0.6.0 – 0.13.2 raise `TypeError: … got an unexpected keyword argument`; 0.5 and older ignore unknown keys and
-0.14 and newer drop them, also where the key changes the function (huggingface/peft#2340).
-""",
-)
-STRANGE_CONFIG_KEY = Code(
-    "CD203",
-    "strange-config-key",
-    """
-Config keys newer than a release. Those that mean nothing can go; the others change the function.
+# Config values, and what goes with them
 
-PEFT 0.6.0 – 0.13.2 raise `TypeError: … got an unexpected keyword argument`; 0.5 and older ignore unknown keys and
-0.14 and newer drop them, also where the key changes the function (huggingface/peft#2340).
-""",
-)
-# config values, and what goes with them
-ADALORA_UNSUPPORTED = Code(
-    "CD301",
-    "adalora-unsupported",
-    """
-PEFT 0.2 has no AdaLoRA; 0.3 and 0.4 fail where lora_dropout is 0 (lora_dropout_layer is not a Module), and with
-a task type, whose class calls AdaLoraModel.forward: that reads a trainable_adapter_name, which a load never sets.
-""",
-)
-ADALORA_SCHEDULE = Code(
-    "CD302",
-    "adalora-schedule",
-    """
-AdaLoRA's schedule is not one: PEFT 0.15 and newer raise while the config is read, though a loaded adapter
-never uses it (tuners/adalora/config.py: __post_init__).
-""",
-)
-BASE_CHANGING_INIT = Code(
-    "CD303",
-    "base-changing-init",
-    """
-init_lora_weights names a method that changes the base weights when the adapter is loaded.
-
-0.6 and older take any string as true and leave the base as it is; from 0.7 an unknown one raises.
-""",
-)
-BIAS_SPELLING = Code(
-    "CD304",
-    "bias-spelling",
-    """
-Trained biases under the names of one side of PEFT 0.7 only: the other side ignores them in silence.
-
-0.7 and newer call the bias of an adapted module `.base_layer.bias`, older ones `.bias`.
-""",
-)
-UNKNOWN_INIT = Code(
-    "CD305",
-    "unknown-init",
-    """
-init_lora_weights names a method that a release does not know: from 0.7 it raises, though it matters to none.
-""",
-)
-IMPOSSIBLE_VALUE = Code(
-    "CD306",
-    "impossible-value",
-    """
-A config value is null, or of a type or range, with which PEFT fails while the model is built.
-""",
-)
-ADALORA_OPTION = Code(
-    "CD307",
-    "adalora-option",
-    """
-Options of LoRA that AdaLoRA refuses from 0.11 on, though it never uses them (AdaLoraConfig.__post_init__).
-""",
-)
-ALL_LINEAR = Code(
-    "CD308",
-    "all-linear",
-    """
-target_modules is "all-linear": unknown before 0.8, and for transformers models only before 0.15.
-""",
-)
-NO_TARGET = Code(
-    "CD309",
-    "no-target",
-    """
-target_modules is "all-linear": unknown before 0.8, and for transformers models only before 0.15.
-
-target_modules, or what narrows it, leaves out layers that have tensors, or says too little to tell.
-
-Each release has its own way to match target_modules, rank_pattern and alpha_pattern (targets.py).
-
-A layer that a release does not target is ignored in silence; one whose rank it reads otherwise is a size mismatch;
-one whose scale it reads otherwise computes something else, in silence. What the release that saved the adapter
-makes of it is what was meant; where that is not known, the newest that takes every tensor.
-""",
-)
-IGNORED_LAYER = Code(
-    "CD310",
-    "ignored-layer",
-    """
-Each release has its own way to match target_modules, rank_pattern and alpha_pattern (targets.py).
-
-A layer that a release does not target is ignored in silence; one whose rank it reads otherwise is a size mismatch;
-one whose scale it reads otherwise computes something else, in silence. What the release that saved the adapter
-makes of it is what was meant; where that is not known, the newest that takes every tensor.
-""",
-)
-OTHER_SCALE = Code(
-    "CD311",
-    "other-scale",
-    """
-Each release has its own way to match target_modules, rank_pattern and alpha_pattern (targets.py).
-
-A layer that a release does not target is ignored in silence; one whose rank it reads otherwise is a size mismatch;
-one whose scale it reads otherwise computes something else, in silence. What the release that saved the adapter
-makes of it is what was meant; where that is not known, the newest that takes every tensor.
-""",
-)
-MISSING_LAYER = Code(
-    "CD312",
-    "missing-layer",
-    """
-Each release has its own way to match target_modules, rank_pattern and alpha_pattern (targets.py).
-
-A layer that a release does not target is ignored in silence; one whose rank it reads otherwise is a size mismatch;
-one whose scale it reads otherwise computes something else, in silence. What the release that saved the adapter
-makes of it is what was meant; where that is not known, the newest that takes every tensor.
-""",
-)
-LAYERS_OPTIONS = Code(
-    "CD313",
-    "layers-options",
-    """
-layers_to_transform and layers_pattern where PEFT refuses them (LoraConfig.__post_init__): beside a regex, from
-0.7 (AdaLoRA: 0.11); a layers_pattern alone, from 0.14.
-""",
-)
-LAYER_KIND = Code(
-    "CD314",
-    "layer-kind",
-    """
-LoRA on a kind of layer that older releases do not adapt: they raise "Target module … is not supported".
-""",
-)
-ADALORA_CONVOLUTION = Code(
-    "CD315",
-    "adalora-convolution",
-    """
-From 0.20 AdaLoRA adapts Conv2d, with tensors like a Linear's: the shapes do not tell which.
-""",
-)
-NO_LAYERS = Code(
-    "CD316",
-    "no-layers",
-    """
-No layer is in the file, or the config names no target: what PEFT then does depends on the base model.
-""",
-)
-DEFAULT_TARGETS = Code(
-    "CD317",
-    "default-targets",
-    """
-No layer is in the file, or the config names no target: what PEFT then does depends on the base model.
-""",
-)
-UNPROVEN_OPTION = Code(
-    "CD318",
-    "unproven-option",
-    """
-Options that only the release that saved them is known to read alike. A saved arrow_config never loads from 0.18
-(AttributeError: 'dict' object has no attribute 'top_k').
-""",
-)
-IGNORED_EXCLUSION = Code(
-    "CD319",
-    "ignored-exclusion",
-    """
-PEFT 0.5 and older ignore exclude_modules: what it excludes is adapted there, and left as initialised, which is
-not zero for AdaLoRA (lora_E ~ N(0, 0.02) in 0.5) and with init_lora_weights false.
-""",
-)
-NOT_IN_BASE = Code(
-    "CD320",
-    "not-in-base",
-    """
-Each release has its own way to match target_modules, rank_pattern and alpha_pattern (targets.py).
-
-A layer that a release does not target is ignored in silence; one whose rank it reads otherwise is a size mismatch;
-one whose scale it reads otherwise computes something else, in silence. What the release that saved the adapter
-makes of it is what was meant; where that is not known, the newest that takes every tensor.
-""",
-)
-OTHER_SIZE = Code(
-    "CD321",
-    "other-size",
-    """
-Each release has its own way to match target_modules, rank_pattern and alpha_pattern (targets.py).
-
-A layer that a release does not target is ignored in silence; one whose rank it reads otherwise is a size mismatch;
-one whose scale it reads otherwise computes something else, in silence. What the release that saved the adapter
-makes of it is what was meant; where that is not known, the newest that takes every tensor.
-""",
-)
-UNSUPPORTED_TARGET = Code(
-    "CD322",
-    "unsupported-target",
-    """
-Each release has its own way to match target_modules, rank_pattern and alpha_pattern (targets.py).
-
-A layer that a release does not target is ignored in silence; one whose rank it reads otherwise is a size mismatch;
-one whose scale it reads otherwise computes something else, in silence. What the release that saved the adapter
-makes of it is what was meant; where that is not known, the newest that takes every tensor.
-""",
-)
-MISSING_SAVED = Code(
-    "CD323",
-    "missing-saved",
-    """
-modules_to_save or trainable tokens that the file has no tensors for: a KeyError from 0.15 on
-(utils/save_and_load.py: set_peft_model_state_dict), if the base model has such a module.
-
-For a classifier PEFT 0.13 and newer write both names that its head may have, of which a model has one
-(peft_model.py: PeftModelForSequenceClassification, PeftModelForTokenClassification; huggingface/peft#2027).
-""",
-)
-UNTARGETED_LAYERS = Code(
-    "CD324",
-    "untargeted-layers",
-    """
-Each release has its own way to match target_modules, rank_pattern and alpha_pattern (targets.py).
-
-A layer that a release does not target is ignored in silence; one whose rank it reads otherwise is a size mismatch;
-one whose scale it reads otherwise computes something else, in silence. What the release that saved the adapter
-makes of it is what was meant; where that is not known, the newest that takes every tensor.
-""",
-)
-HEAD_AMONG_TARGETS = Code(
-    "CD325",
-    "head-among-targets",
-    """
-LoRA on a module that is saved whole, or on a part of it: a classifier's head under all-linear, or named so.
-
-PEFT wraps such a module twice, and writes its factors under three names. Up to 0.6 the module's own weight is
-`<module>.weight`, then `<module>.base_layer.weight`; from 0.13 a wrapped head is no module that modules_to_save
-takes (utils/other.py: ModulesToSaveWrapper.check_module), from 0.15 the names that a load asks for are others
-(utils/save_and_load.py: set_peft_model_state_dict). Loaded in 18 releases on BERT, RoBERTa and Qwen2 with a
-classifier.
-""",
-)
-TARGET_WITHIN_SAVED = Code(
-    "CD326",
-    "target-within-saved",
-    """
-target_modules names a part of a module in modules_to_save, which holds more than one.
-
-PEFT 0.6 – 0.13 wrap the module and then look for the part in the wrapper (tuners/tuners_utils.py: inject_adapter):
-"ModulesToSaveWrapper has no attribute"; older ones adapt and then save it, newer ones leave it to the copy.
-""",
-)
-AMBIGUOUS_PATTERN = Code(
-    "CD329",
-    "ambiguous-pattern",
-    """
-Several keys of alpha_pattern name one layer, with other values. PEFT takes the first, and sorts the keys when it saves
-them (config.py: save_pretrained), so that it is lost which was the first in training. Loaded on Qwen2: PEFT 0.15 to
-0.20 did not compute what they had saved.
-""",
-)
-RENAMED_MODEL = Code(
-    "CD328",
-    "renamed-model",
-    """
+ADALORA_UNSUPPORTED = Code("CD301", "adalora-unsupported", """
+The oldest releases do not have AdaLoRA, or cannot run it.
+Who stops: 0.2 has no AdaLoRA. 0.3 and 0.4 fail where lora_dropout is 0, and with a task_type.
+What to do: use 0.5 or newer, or `fix --for`, which makes LoRA of it.
+Shown by: tuners/adalora.py: SVDLinear, "lora_dropout_layer is not a Module subclass"; AdaLoraModel.forward.
+""")
+ADALORA_SCHEDULE = Code("CD302", "adalora-schedule", """
+total_step is missing or not above tinit + tfinal, although a loaded adapter never uses it.
+Who stops: 0.15 and newer, while the config is read.
+What to do: `fix` sets total_step for inference. To train on, set it to the real number of steps.
+Shown by: tuners/adalora/config.py: `__post_init__`.
+""")
+BASE_CHANGING_INIT = Code("CD303", "base-changing-init", """
+init_lora_weights names a method that changes the base weights when the adapter is loaded (PiSSA, OLoRA, CorDA …).
+Who stops: 0.7 and newer reject a name that they do not know; CorDA and LoftQ never load without their preparation. 0.6
+and older leave the base as it is, so they compute something else than newer ones. What was meant hangs on who saved it.
+What to do: use a release that knows the method. Never set it to true: the base weights then differ.
+Shown by: tuners/lora/layer.py: LoraLayer.reset_lora_parameters.
+""")
+BIAS_SPELLING = Code("CD304", "bias-spelling", """
+The biases that were trained are under a name that a release does not look for, or are not in the file at all.
+Who stops: 0.7 and newer call the bias of an adapted module `.base_layer.bias`, older ones `.bias`; each side ignores
+the other's in silence. Without any bias every release computes something else.
+What to do: `fix` writes both names. Biases that are not in the file are lost.
+Shown by: utils/save_and_load.py: get_peft_model_state_dict; loads across 0.6 and 0.7.
+""")
+UNKNOWN_INIT = Code("CD305", "unknown-init", """
+init_lora_weights is a word that a release does not know, although it matters to no loaded adapter.
+Who stops: 0.7 and newer, up to the release that has the word (eva: 0.14, orthogonal: 0.16).
+What to do: `fix --for` sets it to true.
+Shown by: tuners/lora/layer.py: LoraLayer.reset_lora_parameters.
+""")
+IMPOSSIBLE_VALUE = Code("CD306", "impossible-value", """
+A config value is null, missing, or of a type or range with which PEFT cannot build the model.
+Who stops: every PEFT release, as a rule. A null pattern stops 0.6 and newer, a null loftq_config 0.7 – 0.18, a
+lora_alpha or lora_dropout that is missing 0.2 and 0.3, a negative orth_reg_weight 0.15 and newer.
+What to do: set the value. `fix --for` fills in a null whose meaning is known.
+Shown by: tuners/lora/layer.py: update_layer; tuners/lora/config.py: LoraConfig.
+""")
+ADALORA_OPTION = Code("CD307", "adalora-option", """
+An option of LoRA that AdaLoRA refuses, although it never uses it.
+Who stops: use_dora 0.11 and newer, loftq_config 0.11 – 0.13.
+What to do: `fix --for` drops the key, or makes LoRA of the adapter.
+Shown by: tuners/adalora/config.py: `__post_init__`.
+""")
+ALL_LINEAR = Code("CD308", "all-linear", """
+target_modules is "all-linear".
+Who stops: 0.7 and older, which look for a module of that name; and 0.8 – 0.14, where the base is no model of
+transformers.
+What to do: `fix --for` names the layers that the file has.
+Shown by: tuners/tuners_utils.py: _maybe_include_all_linear_layers.
+""")
+NO_TARGET = Code("CD309", "no-target", """
+target_modules matches none of the layers in the file.
+Who stops: the releases that read it so, "Target modules … not found in the base model". Releases differ in where a name
+may begin, and in how a list, a pattern and layers_to_transform go together.
+What to do: `fix --for` names the layers in full, where some release shows which were meant.
+Shown by: tuners/tuners_utils.py: check_target_module_exists, inject_adapter.
+""")
+IGNORED_LAYER = Code("CD310", "ignored-layer", """
+Releases target different layers of the file, by target_modules and what narrows it.
+Who stops: the releases that leave out a layer which the one that saved the adapter adapts, or the reverse. They ignore
+its tensors in silence.
+What to do: `fix --for` names the targets in full.
+Shown by: tuners/tuners_utils.py: check_target_module_exists; ckpt_doctor/targets.py, release by release.
+""")
+OTHER_SCALE = Code("CD311", "other-scale", """
+Releases read another scale for a layer, from lora_alpha, alpha_pattern, rank_pattern and use_rslora.
+Who stops: the releases whose scale is not that of the one that saved the adapter. They compute something else in
+silence. Up to 0.13 one key serves both patterns; up to 0.7 there is no rsLoRA.
+What to do: `fix --for` says the scale in lora_alpha, names the patterns in full, or gives all layers one scale.
+Shown by: tuners/lora/model.py: _create_and_replace; utils/other.py: get_pattern_key.
+""")
+MISSING_LAYER = Code("CD312", "missing-layer", """
+The config targets a layer that the file has no tensors for.
+Who stops: every PEFT release: the layer stays as it was initialised. An AdaLoRA layer that was pruned is zero from 0.12
+on, and random in 0.5 – 0.11.
+What to do: `--base` tells whether the model has the layer. `fix --for` takes pruned layers off the targets; any other
+was lost.
+Shown by: tuners/adalora/layer.py: reset_lora_parameters; tuners/tuners_utils.py: inject_adapter.
+""")
+LAYERS_OPTIONS = Code("CD313", "layers-options", """
+layers_to_transform and layers_pattern do not go with each other, or with a pattern in target_modules.
+Who stops: beside a pattern 0.7 and newer (AdaLoRA: 0.11), a layers_pattern alone 0.14 and newer.
+What to do: `fix --for` names the targets in full.
+Shown by: tuners/lora/config.py: LoraConfig `__post_init__`.
+""")
+LAYER_KIND = Code("CD314", "layer-kind", """
+LoRA on a kind of layer that a release does not adapt: an embedding, a convolution, attention as a whole, or DoRA there.
+Who stops: the releases before the kind came, "Target module … is not supported": Embedding and Conv1D 0.3, Conv2d 0.4,
+Conv3d 0.14, Conv1d and MultiheadAttention 0.15; DoRA on Conv2d 0.12, Embedding 0.13, Conv3d 0.14, Conv1d 0.16.
+lora_bias on an Embedding works in none.
+What to do: use a release that has it.
+Shown by: tuners/lora/layer.py: dispatch_default; tuners/lora/dora.py.
+""")
+ADALORA_CONVOLUTION = Code("CD315", "adalora-convolution", """
+AdaLoRA on a Conv2d. Its tensors look like those of a Linear, so only the base model tells for sure.
+Who stops: 0.19 and older, which adapt Linear and GPT-2's Conv1D alone.
+What to do: `--base` tells; use 0.20 or newer.
+Shown by: tuners/adalora/layer.py; tuners/adalora/model.py: _create_new_module.
+""")
+NO_LAYERS = Code("CD316", "no-layers", """
+The file has no factors of any layer, or target_modules is empty.
+Who stops: with an empty target_modules, or none that the base model has, every PEFT release. Where the config targets
+layers, they stay as initialised. Without the base model it is undecided.
+What to do: save again. `--base` tells what the config targets.
+Shown by: tuners/tuners_utils.py: inject_adapter.
+""")
+DEFAULT_TARGETS = Code("CD317", "default-targets", """
+target_modules is null, so each release looks the base model up in a table of its own.
+Who stops: all, where the base is no model of transformers, "Please specify `target_modules`". Otherwise it is
+undecided: the tables differ.
+What to do: write the names of the adapted layers into target_modules.
+Shown by: utils/constants.py: TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.
+""")
+UNPROVEN_OPTION = Code("CD318", "unproven-option", """
+An option whose tensors or arithmetic changed between releases, or hang on the base model.
+Who stops: undecided for all but the release that saved it. A saved arrow_config loads in no release that has it; a
+layer_replication works on a few models of transformers only.
+What to do: load it in the release that saved it.
+Shown by: tuners/lora/arrow.py, "'dict' object has no attribute 'top_k'"; tuners/tuners_utils.py: replicate_layers.
+""")
+IGNORED_EXCLUSION = Code("CD319", "ignored-exclusion", """
+exclude_modules is not read by old releases, and what it excludes does not start at zero.
+Who stops: 0.5 for AdaLoRA, and 0.5 and older where init_lora_weights is false. They adapt what is excluded and leave it
+at random numbers.
+What to do: use 0.6 or newer, or name the adapted layers in full.
+Shown by: tuners/adalora.py: reset_lora_parameters (lora_E is drawn from N(0, 0.02)).
+""")
+NOT_IN_BASE = Code("CD320", "not-in-base", """
+The base model does not have layers that the file has tensors for.
+Who stops: nobody where it is some: they never computed anything there. Where it is all of them, every PEFT release does
+nothing, in silence: the adapter is of another model, or its names are of another class.
+What to do: name the right model with `--base`, or rename the tensors.
+Shown by: utils/save_and_load.py: set_peft_model_state_dict, which reports unexpected keys at most.
+""")
+OTHER_SIZE = Code("CD321", "other-size", """
+The tensors do not have the size of the base model's weights: it is another model, or another size of it.
+Who stops: every PEFT release, "size mismatch".
+What to do: name the right model with `--base`.
+Shown by: torch.nn.Module.load_state_dict.
+""")
+UNSUPPORTED_TARGET = Code("CD322", "unsupported-target", """
+target_modules also names a module that cannot be adapted: one that holds layers, or has a vector for a weight.
+Who stops: the releases whose matching reaches it, "Target module … is not supported".
+What to do: name the adapted layers in full.
+Shown by: tuners/lora/model.py: _create_new_module; tuners/tuners_utils.py: check_target_module_exists.
+""")
+MISSING_SAVED = Code("CD323", "missing-saved", """
+modules_to_save or trainable_token_indices is set, and the file has no tensors for it.
+Who stops: 0.15 and newer raise KeyError, if the base model has the module; older ones keep the base model's own, which
+may be what was meant. A classifier names both heads that its class may have, and has one.
+What to do: save again, or take the name off the list where the module was never trained.
+Shown by: utils/save_and_load.py: set_peft_model_state_dict; huggingface/peft#2027.
+""")
+UNTARGETED_LAYERS = Code("CD324", "untargeted-layers", """
+The file has tensors of several layers that the config does not target. PEFT never saves that: one of them was changed.
+Who stops: undecided for all: it hangs on whether these layers were meant.
+What to do: compare the config with the one that was saved.
+Shown by: utils/save_and_load.py: get_peft_model_state_dict.
+""")
+HEAD_AMONG_TARGETS = Code("CD325", "head-among-targets", """
+A module that is saved whole is adapted by LoRA as well: a classifier's head under all-linear, or named so.
+Who stops: most. Its own weight is `.weight` up to 0.6 and `.base_layer.weight` from 0.7 on; 0.13 refuses to wrap it
+twice; 0.15 asks for other names.
+What to do: use a release near the one that saved it.
+Shown by: utils/other.py: ModulesToSaveWrapper.check_module; utils/save_and_load.py: set_peft_model_state_dict; loads of
+BERT, RoBERTa and Qwen2 in 18 releases.
+""")
+TARGET_WITHIN_SAVED = Code("CD326", "target-within-saved", """
+target_modules names a part of a module in modules_to_save.
+Who stops: 0.6 – 0.13, "ModulesToSaveWrapper has no attribute". Older ones adapt the part and then save it, newer ones
+leave it to the copy.
+What to do: name the targets in full, without that part.
+Shown by: tuners/tuners_utils.py: inject_adapter.
+""")
+GROUPED_CONVOLUTION = Code("CD327", "grouped-convolution", """
+LoRA on a convolution in groups, or on one that may be.
+Who stops: from 0.16 on lora_B is in groups as well, and so smaller; each side rejects what the other saved. Up to 0.6
+no tensors fit.
+What to do: use a release of the side that saved it; `--base` tells whether there are groups.
+Shown by: tuners/lora/layer.py: _ConvNd.update_layer.
+""")
+RENAMED_MODEL = Code("CD328", "renamed-model", """
 The layers lie in the language model of a vision-language model, which transformers 4.52 renamed
-(`language_model.model.` became `model.language_model.`). PEFT 0.16 and newer find the old names; which release of
-transformers an older one is used with shows nowhere. Loaded on LLaVA.
-""",
-)
-# tensors
-FOREIGN_PREFIX = Code(
-    "CD401",
-    "foreign-prefix",
-    """
-Keys that PEFT does not look for are ignored in silence (a warning from 0.14): the adapter does nothing.
-""",
-)
-ADAPTER_NAME_IN_KEY = Code(
-    "CD402",
-    "adapter-name-in-key",
-    """
-Keys with an adapter's name in them (`.lora_A.default.weight`): ignored in silence up to PEFT 0.20.
-""",
-)
-MISSING_FACTOR = Code(
-    "CD403",
-    "missing-factor",
-    """
-A layer without all of its factors: the missing ones stay as initialised, often at random.
-""",
-)
-MISSING_PART = Code(
-    "CD404",
-    "missing-part",
-    """
-LoRA on a kind of layer that older releases do not adapt: they raise "Target module … is not supported".
-""",
-)
-MANGLED_KEY = Code(
-    "CD405",
-    "mangled-key",
-    """
-Names in which older releases replace too much when they put the adapter's name into a key.
+(`language_model.model.` became `model.language_model.`).
+Who stops: PEFT up to 0.14 is undecided for the new names, 0.15 for the old ones: it hangs on transformers.
+What to do: load it with PEFT 0.16 or newer, which finds the old names as well.
+Shown by: loads on LLaVA; utils/save_and_load.py: set_peft_model_state_dict.
+""")
+AMBIGUOUS_PATTERN = Code("CD329", "ambiguous-pattern", """
+Several keys of alpha_pattern name one layer, with other values.
+Why: PEFT takes the first that matches, and sorts the keys when it saves them, so that it is lost which was first.
+Who stops: every release is undecided; 0.15 to 0.20 did not compute what they had saved.
+What to do: keep the key that was meant, or name each layer in full.
+Shown by: loads on Qwen2; config.py: save_pretrained.
+""")
 
-`k.replace(suffix, …)` up to 0.17 hits every "weight" in a path, and `split("lora_")` every "lora_"; up to 0.14 the
-names in modules_to_save are replaced wherever they occur (utils/save_and_load.py: set_peft_model_state_dict). The
-tensors then match nothing, in silence.
-""",
-)
-FACTOR_DTYPE = Code(
-    "CD406",
-    "factor-dtype",
-    """
-Factors that are not floating point become something else in silence (int8 becomes zero); what torch has no name
-for is undecided.
-""",
-)
-WEIGHT_SUFFIX = Code(
-    "CD407",
-    "weight-suffix",
-    """
-LoRA's factors are modules with a `.weight`, an Embedding's and AdaLoRA's are bare; others are ignored.
-""",
-)
-# methods other than LoRA
-UNKNOWN_METHOD = Code(
-    "CD501",
-    "unknown-method",
-    """
-peft_type is none that a release knows: KeyError from its PEFT_TYPE_TO_CONFIG_MAPPING, in every release.
+# Tensors
 
-The name is in upper case; "lora" is no method. BONE was removed in PEFT 0.19, where MiSS took its place.
-""",
-)
-METHOD_OF_OTHER_RELEASES = Code(
-    "CD502",
-    "method-of-other-releases",
-    """
-peft_type is none that a release knows: KeyError from its PEFT_TYPE_TO_CONFIG_MAPPING, in every release.
+FOREIGN_PREFIX = Code("CD401", "foreign-prefix", """
+Names of tensors do not start as PEFT's do: a prefix is missing, doubled, or a wrapper's (DDP, FSDP, torch.compile).
+Who stops: every PEFT release ignores them, so the adapter does nothing. From 0.14 on there is a warning.
+What to do: `fix --for` gives them PEFT's names.
+Shown by: utils/save_and_load.py: set_peft_model_state_dict.
+""")
+ADAPTER_NAME_IN_KEY = Code("CD402", "adapter-name-in-key", """
+Names of tensors have an adapter's name in them (`.lora_A.default.weight`), as in memory.
+Who stops: 0.20 and older ignore them in silence, and every release those of another name than "default".
+What to do: `fix --for` gives them PEFT's names. Save with save_pretrained.
+Shown by: utils/save_and_load.py: set_peft_model_state_dict.
+""")
+MISSING_FACTOR = Code("CD403", "missing-factor", """
+A layer has one of its factors and not the other.
+Who stops: every PEFT release: the missing factor stays as initialised, at random where it is lora_A.
+What to do: fetch the whole file. The factor is lost.
+Shown by: tuners/lora/layer.py: LoraLayer.reset_lora_parameters.
+""")
+MISSING_PART = Code("CD404", "missing-part", """
+DoRA's magnitudes or lora_bias are missing, or the magnitudes have the name that they have in memory.
+Who stops: 0.9 and newer (lora_bias: 0.14) leave them as initialised. Under the name in memory 0.9 – 0.11 ignore them.
+What to do: fetch the whole file, or set use_dora or lora_bias to false where there was none.
+Shown by: utils/save_and_load.py: set_peft_model_state_dict, which renames lora_magnitude_vector from 0.12 on.
+""")
+MANGLED_KEY = Code("CD405", "mangled-key", """
+A module's own name holds "weight", "lora_" or the name of a saved module, and older releases change it there, too.
+Who stops: 0.3 – 0.17 for "weight" and "lora_", 0.3 – 0.14 for names in modules_to_save. The tensors match nothing and
+are ignored in silence.
+What to do: use a newer release.
+Shown by: utils/save_and_load.py: set_peft_model_state_dict.
+""")
+FACTOR_DTYPE = Code("CD406", "factor-dtype", """
+A factor has a type that no release computes with: whole numbers, or one that torch has no name for.
+Who stops: every PEFT release turns whole numbers into something else in silence (int8 becomes zero). For other types it
+is undecided.
+What to do: save the factors in a floating type. A quantised factor needs its scales.
+Shown by: torch.nn.Module.load_state_dict, which copies into the module's own type.
+""")
+WEIGHT_SUFFIX = Code("CD407", "weight-suffix", """
+The names of factors end otherwise than PEFT's: LoRA's have a `.weight`, those of an Embedding and of AdaLoRA do not.
+Who stops: every PEFT release ignores them in silence.
+What to do: rename the tensors.
+Shown by: tuners/lora/layer.py: LoraLayer; tuners/adalora/layer.py: AdaLoraLayer.
+""")
 
-The name is in upper case; "lora" is no method. BONE was removed in PEFT 0.19, where MiSS took its place.
-""",
-)
-UNKNOWN_TASK = Code(
-    "CD503",
-    "unknown-task",
-    """
-task_type is none that PEFT knows: "Invalid task type" from 0.14 on (PeftConfigMixin.__post_init__).
-""",
-)
-TASK_OF_PROMPT = Code(
-    "CD504",
-    "task-of-prompt",
-    """
-task_type is none that PEFT knows: "Invalid task type" from 0.14 on (PeftConfigMixin.__post_init__).
-""",
-)
-SHAPE_MISMATCH = Code(
-    "CD505",
-    "shape-mismatch",
-    """
-A layer's tensors are not those that PEFT builds from the config.
+# Methods
 
-A shape that differs raises "size mismatch" in every release (load_state_dict); a tensor that is missing leaves
-what its layer was initialised with, in silence up to 0.13; one that has no place is ignored.
-
-The tensors that belong to no layer: an embedded prompt, VeRA's projection, the vector bank of VB-LoRA …
-
-IA3 scales the input of a feed-forward layer and the output of any other (ia3/layer.py: update_layer).
-
-Sizes that follow from the config and the layer's in and out in a way that `FORMS` cannot say.
-
-road/layer.py and shira/layer.py: update_layer; osf/layer.py: U_low has the singular vectors beyond effective_rank.
-""",
-)
-MISSING_TENSOR = Code(
-    "CD506",
-    "missing-tensor",
-    """
-A layer's tensors are not those that PEFT builds from the config.
-
-A shape that differs raises "size mismatch" in every release (load_state_dict); a tensor that is missing leaves
-what its layer was initialised with, in silence up to 0.13; one that has no place is ignored.
-
-The tensors that belong to no layer: an embedded prompt, VeRA's projection, the vector bank of VB-LoRA …
-""",
-)
-TENSOR_WITHOUT_PLACE = Code(
-    "CD507",
-    "tensor-without-place",
-    """
-A layer's tensors are not those that PEFT builds from the config.
-
-A shape that differs raises "size mismatch" in every release (load_state_dict); a tensor that is missing leaves
-what its layer was initialised with, in silence up to 0.13; one that has no place is ignored.
-""",
-)
-UNKNOWN_SIZE = Code(
-    "CD508",
-    "unknown-size",
-    """
-A layer's tensors are not those that PEFT builds from the config.
-
-A shape that differs raises "size mismatch" in every release (load_state_dict); a tensor that is missing leaves
-what its layer was initialised with, in silence up to 0.13; one that has no place is ignored.
-
-The tensors that belong to no layer: an embedded prompt, VeRA's projection, the vector bank of VB-LoRA …
-""",
-)
-METHOD_WITHOUT_LAYERS = Code(
-    "CD510",
-    "method-without-layers",
-    """
-The tensors that belong to no layer: an embedded prompt, VeRA's projection, the vector bank of VB-LoRA …
-""",
-)
-NULL_VALUE = Code(
-    "CD511",
-    "null-value",
-    """
-A config value of another kind than its default: null where PEFT computes with a number, a word for a number.
-""",
-)
-RANK_ZERO = Code(
-    "CD512",
-    "rank-zero",
-    """
-A config value of another kind than its default: null where PEFT computes with a number, a word for a number.
-""",
-)
-ODD_VALUE = Code(
-    "CD513",
-    "odd-value",
-    """
-A config value of another kind than its default: null where PEFT computes with a number, a word for a number.
-""",
-)
-ADAPTER_NAME_IN_METHOD_KEY = Code(
-    "CD514",
-    "adapter-name-in-method-key",
-    """
-Keys with an adapter's name in them (`.lily_A.default.weight`): ignored up to PEFT 0.20.
-
-0.21 takes them under the name "default", save where a method's keys are remapped in another way.
-""",
-)
-UNCLEAR_TARGET = Code(
-    "CD515",
-    "unclear-target",
-    """
+UNKNOWN_METHOD = Code("CD501", "unknown-method", """
+peft_type is no method of PEFT. The name is in upper case: "lora" is none.
+Who stops: every PEFT release, KeyError.
+What to do: write the right name into the config.
+Shown by: mapping.py: PEFT_TYPE_TO_CONFIG_MAPPING.
+""")
+METHOD_OF_OTHER_RELEASES = Code("CD502", "method-of-other-releases", """
+Some releases do not have the method: it came later, or went. BONE was removed in 0.19, where MiSS took its place.
+Who stops: the releases without it, KeyError.
+What to do: use a release that has it.
+Shown by: mapping.py: PEFT_TYPE_TO_CONFIG_MAPPING.
+""")
+UNKNOWN_TASK = Code("CD503", "unknown-task", """
+task_type is no task of PEFT.
+Who stops: 0.14 and newer, "Invalid task type"; CPT, C3A and trainable tokens 0.18 and newer, RandLoRA 0.20 and newer.
+What to do: `fix --for` sets it to null.
+Shown by: config.py: PeftConfigMixin `__post_init__`; utils/peft_types.py: TaskType.
+""")
+TASK_OF_PROMPT = Code("CD504", "task-of-prompt", """
+A prompt with a task_type under which only some models use it.
+Who stops: CPT without CAUSAL_LM is rejected from 0.18 on. For other prompts it is undecided: the class of the task puts
+the prompt before the input, PeftModel itself does not.
+What to do: set the task_type that the prompt was trained with.
+Shown by: tuners/cpt/config.py: `__post_init__`; peft_model.py: PeftModelForCausalLM.forward.
+""")
+SHAPE_MISMATCH = Code("CD505", "shape-mismatch", """
+The shapes of tensors are not those that PEFT builds from the config.
+Who stops: every PEFT release, "size mismatch". Up to 0.14 LoHa and LoKr read their patterns otherwise; up to 0.20 VeRA
+and PVeRA make their projections anew.
+What to do: set the config's sizes to those of the tensors (r, num_virtual_tokens, feedforward_modules …).
+Shown by: update_layer in tuners/METHOD/layer.py; torch.nn.Module.load_state_dict.
+""")
+MISSING_TENSOR = Code("CD506", "missing-tensor", """
+A tensor is missing that the method has for each layer, or for all.
+Who stops: every PEFT release leaves it as initialised, in silence up to 0.13. A prompt, VeRA's projection and FRoD's
+are demanded: without them it raises.
+What to do: fetch the whole file.
+Shown by: utils/save_and_load.py: set_peft_model_state_dict.
+""")
+TENSOR_WITHOUT_PLACE = Code("CD507", "tensor-without-place", """
+A layer has tensors of the method that this config has no place for.
+Who stops: every PEFT release ignores them in silence.
+What to do: compare the options of the config with those that the adapter was trained with.
+Shown by: update_layer in tuners/METHOD/layer.py.
+""")
+UNKNOWN_SIZE = Code("CD508", "unknown-size", """
+The config has a word or null where PEFT wants the size of a layer or of a prompt.
+Who stops: every PEFT release where it is the size of a layer; for what layers share it is undecided.
+What to do: write the number into the config.
+Shown by: update_layer in tuners/METHOD/layer.py.
+""")
+METHOD_WITHOUT_LAYERS = Code("CD510", "method-without-layers", """
+No tensor in the file is one of the method's, so nothing is adapted.
+Who stops: every PEFT release loads it, and leaves each layer as it was initialised.
+What to do: fetch the right file, or set peft_type to the method of the tensors.
+Shown by: utils/save_and_load.py: set_peft_model_state_dict, which looks for the prefix of the method.
+""")
+NULL_VALUE = Code("CD511", "null-value", """
+A config value is null where PEFT computes with a number or a word.
+Who stops: the releases that know the key, with a TypeError.
+What to do: set the value that the adapter was trained with.
+Shown by: update_layer in tuners/METHOD/layer.py; tuners/METHOD/config.py.
+""")
+RANK_ZERO = Code("CD512", "rank-zero", """
+The config's `r` is 0 or less, so no layer has a rank.
+Who stops: every PEFT release, "`r` should be a positive integer value".
+What to do: set `r` to the rank of the tensors.
+Shown by: update_layer in tuners/METHOD/layer.py.
+""")
+ODD_VALUE = Code("CD513", "odd-value", """
+A config value is of another kind than its default, a word or a range that PEFT does not name.
+Who stops: undecided for the releases that know the key.
+What to do: set the value that the adapter was trained with, or load it and compare.
+Shown by: tuners/METHOD/config.py, the defaults of each release.
+""")
+ADAPTER_NAME_IN_METHOD_KEY = Code("CD514", "adapter-name-in-method-key", """
+Names of tensors have an adapter's name in them (`.lily_A.default.weight`), as in memory.
+Who stops: 0.20 and older ignore them in silence. 0.21 takes them under the name "default", save where a method's keys
+are renamed in another way.
+What to do: save with save_pretrained, or take the name out.
+Shown by: utils/save_and_load.py: set_peft_model_state_dict.
+""")
+UNCLEAR_TARGET = Code("CD515", "unclear-target", """
 target_modules, or what narrows it, leaves out layers that have tensors, or says too little to tell.
-
-IA3 scales the input of a feed-forward layer and the output of any other (ia3/layer.py: update_layer).
-""",
-)
-UNEVEN_LAYERS = Code(
-    "CD516",
-    "uneven-layers",
-    """
-A layer is missing, or a tensor of one, that others of its name have: it would stay as it was initialised.
-
-A base model may well be so (a hybrid of two kinds of blocks), so this is a doubt, not a fault.
-""",
-)
-UNSAVED_BIAS = Code(
-    "CD517",
-    "unsaved-bias",
-    """
-What the config says was trained beside the method, and is not in the file: modules_to_save, biases.
-
-Up to 0.20 most methods train their biases and do not save them (BaseTuner._get_learnable_bias_state_dict is of
-0.21): such an adapter computes something else in the very release that saved it.
-""",
-)
-UNSAVED_MODULE = Code(
-    "CD518",
-    "unsaved-module",
-    """
-What the config says was trained beside the method, and is not in the file: modules_to_save, biases.
-
-Up to 0.20 most methods train their biases and do not save them (BaseTuner._get_learnable_bias_state_dict is of
-0.21): such an adapter computes something else in the very release that saved it.
-""",
-)
-CONTRADICTING_SIZES = Code(
-    "CD519",
-    "contradicting-sizes",
-    """
-A config value of another kind than its default: null where PEFT computes with a number, a word for a number.
-""",
-)
-STRANGE_TENSOR = Code(
-    "CD520",
-    "strange-tensor",
-    """
-Tensors that are not the method's, nor of what the config says was trained beside it.
-
-One that names a parameter of the base model overwrites it; any other is ignored (load_state_dict, not strict).
-""",
-)
-OFT_GENERATION = Code(
-    "CD521",
-    "oft-generation",
-    """
+Who stops: undecided: it hangs on the base model, or on how a release numbers its layers.
+What to do: name the adapted layers in target_modules.
+Shown by: tuners/tuners_utils.py: check_target_module_exists.
+""")
+UNEVEN_LAYERS = Code("CD516", "uneven-layers", """
+Layers of one name do not all have the same tensors, so some may be missing. A hybrid of two kinds of blocks is so, too.
+Who stops: undecided: a layer that is missing would stay as it was initialised.
+What to do: compare with the base model.
+Shown by: tuners/tuners_utils.py: inject_adapter.
+""")
+UNSAVED_BIAS = Code("CD517", "unsaved-bias", """
+The config trains biases, and the file has none: up to 0.20 most methods do not save them.
+Who stops: every PEFT release computes something else, also the one that saved it.
+What to do: save again with 0.21 or newer, or set `bias` to "none" where none was trained.
+Shown by: tuners/tuners_utils.py: BaseTuner._get_learnable_bias_state_dict, which is of 0.21.
+""")
+UNSAVED_MODULE = Code("CD518", "unsaved-module", """
+modules_to_save names a module that the file does not have, or not whole.
+Who stops: 0.15 and newer raise KeyError; older ones that know the key take a fresh module, or the base model's.
+What to do: save again, or take the name off the list where the module was never trained.
+Shown by: utils/save_and_load.py: set_peft_model_state_dict.
+""")
+CONTRADICTING_SIZES = Code("CD519", "contradicting-sizes", """
+Two config keys say one size, and both are set, or neither is: BOFT's block number and size, OFT's `r` and block size.
+Who stops: every PEFT release.
+What to do: set one of them to 0.
+Shown by: tuners/boft/config.py and tuners/oft/config.py: `__post_init__`.
+""")
+STRANGE_TENSOR = Code("CD520", "strange-tensor", """
+The file has tensors that are none of the method's, nor of what the config trains beside it.
+Who stops: undecided. One that names a parameter of the base model overwrites it; any other is ignored.
+What to do: compare with the base model. They may be part of what the adapter computes.
+Shown by: utils/save_and_load.py: set_peft_model_state_dict, which loads into the whole model and is not strict.
+""")
+OFT_GENERATION = Code("CD521", "oft-generation", """
 OFT was written anew twice: its files are of 0.7 – 0.13, of 0.14 – 0.15, or of 0.16 and newer.
+Who stops: the releases of another generation. 0.14 and newer want oft_block_size; 0.16 – 0.20 reject the older oft_r,
+0.21 ignores it. From 0.18 on the Cayley-Neumann series ends elsewhere.
+What to do: use a release of the generation that saved it.
+Shown by: tuners/oft/config.py: OFTConfig.check_kwargs; tuners/oft/layer.py: _cayley_batch.
+""")
+SCALE_BY_RELEASE = Code("CD522", "scale-by-release", """
+LoKr or LoHa whose layers releases scale by different numbers.
+Who stops: the releases that scale otherwise than the one that saved it. LoKr leaves out alpha / r up to 0.13; up to
+0.14 both match rank_pattern and alpha_pattern by one key.
+What to do: use a release that scales as the one that saved it.
+Shown by: tuners/lokr/layer.py: get_delta_weight; tuners/loha/model.py: _create_and_replace.
+""")
+LOKR_DECOMPOSITION = Code("CD523", "lokr-decomposition", """
+LoKr splits its second matrix where `r` is below half of its larger side, and the file has it the other way.
+Who stops: every PEFT release ignores the tensors of that matrix: the file lost the `r` that it was saved with.
+What to do: set `r` to the one that it was trained with.
+Shown by: tuners/lokr/layer.py: update_layer.
+""")
+CONVOLUTION = Code("CD524", "convolution", """
+A convolution that some releases do not adapt, or adapt in another way.
+Who stops: IA3: 2d before 0.6, 3d before 0.14. LoHa and LoKr: 1d before 0.18. BOFT: the side of 0.14 that did not save
+it, since boft_s was turned round there.
+What to do: use a release near the one that saved it.
+Shown by: tuners/ia3/model.py and tuners/lycoris_utils.py: _create_new_module; tuners/boft/layer.py: Conv2d.
+""")
+FEEDFORWARD_UNTARGETED = Code("CD525", "feedforward-untargeted", """
+IA3's feedforward_modules is not a part of target_modules.
+Who stops: 0.6 and newer, "`feedforward_modules` should be a subset of `target_modules`".
+What to do: name the modules in both, as the shapes of the tensors say.
+Shown by: tuners/ia3/config.py: `__post_init__`.
+""")
+METHOD_BY_RELEASE = Code("CD526", "method-by-release", """
+A small difference between releases that is the method's own; the message says which.
+Who stops: VeRA: 0.11, where layers have several shapes. PSOFT (lowrank) and TinyLoRA: 0.19, which draws from another
+seed with each load. AdaptionPrompt: 0.8 and older with a newer transformers. PVeRA with sample_at_inference: all.
+What to do: use another release. What the base model has to tell stays undecided.
+Shown by: tuners/vera/model.py: _find_dim; tuners/psoft/layer.py; tuners/tinylora/layer.py; tuners/pvera/layer.py;
+tuners/adaption_prompt/utils.py: llama_compute_query_states.
+""")
+MODULES_BESIDE_PROMPT = Code("CD527", "modules-beside-prompt", """
+A prompt with modules_to_save, which goes together from 0.17 on.
+Who stops: undecided for releases that do not know the key: they overwrite the base weight, which is another thing
+where the model ties it to a second module.
+What to do: use 0.17 or newer.
+Shown by: peft_model.py: load_adapter.
+""")
 
-0.14 and newer want `oft_block_size` in the config (OFTConfig.check_kwargs); 0.16 – 0.20 reject the older
-`oft_r` ("Trying to load old OFT checkpoint"), 0.21 loads it and ignores it. The Cayley-Neumann series was cut off
-by another rule in 0.18 (tuners/oft/layer.py: _cayley_batch).
-""",
-)
-SCALE_BY_RELEASE = Code(
-    "CD522",
-    "scale-by-release",
-    """
-LoKr and LoHa whose layers older releases scale in another way.
+# Servers
 
-Up to 0.13 LoKr leaves out alpha / r (tuners/lokr/layer.py: get_delta_weight); up to 0.14 both match rank_pattern
-and alpha_pattern by one key for both.
-""",
-)
-LOKR_DECOMPOSITION = Code(
-    "CD523",
-    "lokr-decomposition",
-    """
-LoKr decomposes its second matrix where r is below half of its larger side (lokr/layer.py: update_layer).
+SERVER_FILES = Code("CD601", "server-files", """
+The file of weights is damaged, missing, in shards, or of a format that a server does not read.
+Who stops: vLLM reads .safetensors, .bin and .pt, SGLang also any other name, llama.cpp .safetensors and .bin,
+transformers and Ollama .safetensors only.
+What to do: `fix --for` writes one adapter_model.safetensors.
+Shown by: loads in vLLM, SGLang, llama.cpp and transformers; Ollama's source.
+""")
+SERVER_CONFIG = Code("CD602", "server-config", """
+The config lacks a value that a server reads, or has one that it cannot read.
+Who stops: vLLM, "Missing required configuration fields"; SGLang, KeyError; llama.cpp reads lora_alpha alone; Ollama
+wants it whole.
+What to do: `fix --for` fills in what is null, and gives all layers one rank and scale.
+Shown by: loads in vLLM, SGLang and llama.cpp; Ollama's source.
+""")
+SERVER_BIAS = Code("CD603", "server-bias", """
+The config trains biases.
+Who stops: vLLM, "Adapter bias is not supported".
+What to do: `fix --for` says that there is no bias, where the file has none.
+Shown by: loads in vLLM.
+""")
+SERVER_MODULES_TO_SAVE = Code("CD604", "server-modules-to-save", """
+modules_to_save names something other than a classifier's head.
+Who stops: vLLM, "vLLM only supports modules_to_save being either None or …", by the config alone.
+What to do: `fix --for` empties it where the file has no such tensor. Otherwise merge the module into the model.
+Shown by: loads in vLLM.
+""")
+NOT_LORA = Code("CD605", "not-lora", """
+The adapter is not LoRA, and servers take LoRA only.
+Who stops: vLLM, "is unsupported LoRA weight"; llama.cpp, "Not a lora_A or lora_B tensor"; SGLang, TGI and LoRAX by
+peft_type.
+What to do: `fix --for` makes LoRA of an AdaLoRA. Other methods have to be merged into the model.
+Shown by: loads in vLLM, SGLang, llama.cpp and transformers; the source of the others.
+""")
+SERVER_OPTION = Code("CD606", "server-option", """
+An option of LoRA that a server refuses or ignores: DoRA, lora_bias, aLoRA, replicated layers, trained tokens, PiSSA …
+Who stops: vLLM refuses most ("vLLM does not yet support DoRA."); SGLang and llama.cpp ignore some in silence;
+transformers drops DoRA's magnitudes and trained tokens.
+What to do: merge the adapter into the model. `fix --for` changes an init that is without effect.
+Shown by: loads in vLLM, SGLang, llama.cpp and transformers.
+""")
+SERVER_SCALE = Code("CD607", "server-scale", """
+A server takes one scale for all layers, which is not theirs.
+Who stops: SGLang takes lora_alpha / r, llama.cpp, Ollama and TensorRT-LLM lora_alpha over the rank of the tensor, TGI
+and LoRAX as PEFT without patterns. All compute something else in silence. llama.cpp takes a scale of 0 for 1.
+What to do: `fix --for` gives all layers one rank and scale.
+Shown by: loads in SGLang and llama.cpp; the source of the others.
+""")
+SERVER_UNEVEN_RANK = Code("CD608", "server-uneven-rank", """
+The layers do not all have the config's rank.
+Who stops: SGLang, "Sizes of tensors must match"; TGI and LoRAX stack the ranks. Where no rank_pattern says so, it is
+undecided for vLLM and llama.cpp which scale was meant.
+What to do: `fix --for` gives all layers one rank by zeros.
+Shown by: loads in SGLang, vLLM and llama.cpp; the source of TGI and LoRAX.
+""")
+SERVER_TARGETS = Code("CD609", "server-targets", """
+target_modules is not a list of names that SGLang knows.
+Who stops: SGLang, "Only 'all' or 'all-linear' can be used as the string for target module", or "incompatible with the
+current LoRA memory pool configuration".
+What to do: `fix --for` lists the targets.
+Shown by: loads in SGLang.
+""")
+SERVER_FUSED_GROUP = Code("CD610", "server-fused-group", """
+A module that a server fuses with others (q, k and v; gate and up) has no tensors, and others of its group have.
+Who stops: SGLang: q without v is a KeyError, k or v without q and up without gate "Cannot find target module name".
+What to do: `fix --for` adds pairs of zeros.
+Shown by: loads in SGLang.
+""")
+SERVER_PARTIAL_TYPE = Code("CD611", "server-partial-type", """
+A kind of module is adapted in some layers only.
+Who stops: TGI and LoRAX drop it in all layers, without an error.
+What to do: add pairs of zeros for the layers without it.
+Shown by: the source of TGI and LoRAX.
+""")
+SERVER_KEY = Code("CD612", "server-key", """
+The names of tensors are not those that a server looks for: another ending, another prefix, or a wrapper's.
+Who stops: vLLM, "is unsupported LoRA weight"; llama.cpp, "Can not map tensor"; transformers, and vLLM for a prefix,
+ignore the tensors in silence.
+What to do: `fix --for` gives them PEFT's names.
+Shown by: loads in vLLM, SGLang, llama.cpp and transformers.
+""")
+SERVER_FACTOR = Code("CD613", "server-factor", """
+A factor is missing, empty, flat, of whole numbers, or does not agree with its partner.
+Who stops: most, each in its own way: vLLM raises a TypeError without lora_B and takes factors without a row for zero;
+SGLang and llama.cpp fail an assertion; some drop the layer in silence.
+What to do: what `scan` says of PEFT comes first: a lost factor stays lost, a rank of 0 can be filled with zeros.
+Shown by: loads in vLLM, SGLang, llama.cpp and transformers.
+""")
+SERVER_TENSOR = Code("CD614", "server-tensor", """
+The file has tensors that are no factor: a bias, a norm, a head, trained tokens, DoRA's magnitudes.
+Who stops: vLLM and llama.cpp, "is unsupported LoRA weight", "Not a lora_A or lora_B tensor"; SGLang and transformers
+drop some in silence. Copies of the base model's embeddings are skipped.
+What to do: merge the adapter into the model.
+Shown by: loads in vLLM, SGLang, llama.cpp and transformers.
+""")
+SERVER_RANK_LIMIT = Code("CD615", "server-rank-limit", """
+The rank is above the limit of the server, which `--max-rank` names. Without one none is assumed.
+Who stops: vLLM, "LoRA rank 32 is greater than max_lora_rank 16"; SGLang, "incompatible with the current LoRA memory
+pool configuration".
+What to do: start the server with a higher limit, or trim zeros off the rank with `fix --trim`.
+Shown by: loads in vLLM and SGLang.
+""")
+SERVER_MODEL = Code("CD616", "server-model", """
+The base model is of a family that a server has no adapters for.
+Who stops: Ollama takes adapters of llama and gemma2 only.
+What to do: use another server, or merge the adapter into the model.
+Shown by: Ollama's source.
+""")
+SERVER_NOT_IN_BASE = Code("CD617", "server-not-in-base", """
+The base model has no module of that name, or none at that place.
+Who stops: vLLM, "expected target modules in …", for a name that no module ends with, and in silence for one elsewhere;
+llama.cpp, Ollama and TensorRT-LLM reject both; SGLang a layer number beyond the model's.
+What to do: name the right model with `--base`, or rename the tensors.
+Shown by: loads in vLLM, SGLang and llama.cpp; the source of the others.
+""")
+SERVER_SIZE = Code("CD618", "server-size", """
+A layer's tensors do not have the size of the base model's weight.
+Who stops: llama.cpp, "has incorrect shape (hint: maybe wrong base model?)", transformers, and vLLM where they are
+larger; smaller ones vLLM fills up with zeros in silence.
+What to do: name the right model with `--base`.
+Shown by: loads in vLLM, SGLang, llama.cpp and transformers.
+""")
+BASE_UNSEEN = Code("CD690", "base-unseen", """
+Whether names and sizes fit the model shows only with the model.
+Who stops: undecided for every server.
+What to do: name the model with `--base`.
+Shown by: CD617 and CD618, which compare with it.
+""")
 
-A file that has it the other way has lost the r it was saved with: the tensors that it has are ignored.
-""",
-)
-CONVOLUTION = Code(
-    "CD524",
-    "convolution",
-    """
-Convolutions that a release does not adapt, or adapts in another way.
+# What is not judged
 
-IA3: 2d from 0.6, 3d from 0.14. LoHa and LoKr: 1d from 0.18. BOFT's changed in 0.14 (boft_s was not transposed).
-""",
-)
-FEEDFORWARD_UNTARGETED = Code(
-    "CD525",
-    "feedforward-untargeted",
-    """
-IA3 scales the input of a feed-forward layer and the output of any other (ia3/layer.py: update_layer).
-""",
-)
-METHOD_BY_RELEASE = Code(
-    "CD526",
-    "method-by-release",
-    """
-Smaller differences between releases, one a method; each entry says where it is.
-""",
-)
-MODULES_BESIDE_PROMPT = Code(
-    "CD527",
-    "modules-beside-prompt",
-    """
-Prompt learning with modules_to_save: releases that do not know the key overwrite the base weight instead.
+NOT_JUDGED = Code("CD901", "not-judged", """
+A method that this version does not judge.
+Who stops: undecided for the releases that have it.
+What to do: load it and compare, or use a newer ckpt-doctor.
+Shown by: nothing: no release was looked at for it.
+""")
 
-That is the same, but where the base model ties the module to another (peft_model.py: load_adapter).
-""",
-)
-# servers
-SERVER_FILES = Code(
-    "CD601",
-    "server-files",
-    """
-VLLM reads .safetensors, .bin and .pt, SGLang also any other name, llama.cpp .safetensors and .bin, transformers
-and Ollama .safetensors only.
-""",
-)
-SERVER_CONFIG = Code(
-    "CD602",
-    "server-config",
-    """
-What each needs of the config: vLLM says "Missing required configuration fields", SGLang raises a KeyError.
-""",
-)
-SERVER_BIAS = Code(
-    "CD603",
-    "server-bias",
-    """
-What each needs of the config: vLLM says "Missing required configuration fields", SGLang raises a KeyError.
-""",
-)
-SERVER_MODULES_TO_SAVE = Code(
-    "CD604",
-    "server-modules-to-save",
-    """
-What each needs of the config: vLLM says "Missing required configuration fields", SGLang raises a KeyError.
-""",
-)
-NOT_LORA = Code(
-    "CD605",
-    "not-lora",
-    """
-Servers take LoRA only: other tensors are "unsupported LoRA weight", "Not a lora_A or lora_B tensor".
-""",
-)
-SERVER_OPTION = Code(
-    "CD606",
-    "server-option",
-    """
-Options of LoRA that a server refuses ("vLLM does not yet support DoRA.") or ignores in silence.
-""",
-)
-SERVER_SCALE = Code(
-    "CD607",
-    "server-scale",
-    """
-The scale that a server takes against the true one: SGLang lora_alpha / r, llama.cpp and TensorRT-LLM lora_alpha
-over the rank of the tensor, TGI and LoRAX as PEFT without patterns. A scale of 0 is 1 to llama.cpp.
-""",
-)
-SERVER_UNEVEN_RANK = Code(
-    "CD608",
-    "server-uneven-rank",
-    """
-The scale that a server takes against the true one: SGLang lora_alpha / r, llama.cpp and TensorRT-LLM lora_alpha
-over the rank of the tensor, TGI and LoRAX as PEFT without patterns. A scale of 0 is 1 to llama.cpp.
-""",
-)
-SERVER_TARGETS = Code(
-    "CD609",
-    "server-targets",
-    """
-SGLang takes a list of module names that it knows; "Only 'all' or 'all-linear' can be used as the string".
-""",
-)
-SERVER_FUSED_GROUP = Code(
-    "CD610",
-    "server-fused-group",
-    """
-Modules that a server fuses, of which one is missing; and kinds of modules that not every layer has.
-""",
-)
-SERVER_PARTIAL_TYPE = Code(
-    "CD611",
-    "server-partial-type",
-    """
-Modules that a server fuses, of which one is missing; and kinds of modules that not every layer has.
-""",
-)
-SERVER_KEY = Code(
-    "CD612",
-    "server-key",
-    """
-Names of keys: "is unsupported LoRA weight", "Can not map tensor", or a path that nothing is found under.
-""",
-)
-SERVER_FACTOR = Code(
-    "CD613",
-    "server-factor",
-    """
-Factors that are missing, empty, flat, or do not agree.
-""",
-)
-SERVER_TENSOR = Code(
-    "CD614",
-    "server-tensor",
-    """
-Tensors that are no factor: copies of the base are skipped; anything else is refused, ignored or dropped.
-""",
-)
-SERVER_RANK_LIMIT = Code(
-    "CD615",
-    "server-rank-limit",
-    """
-LoRA rank 32 is greater than max_lora_rank 16; without a limit none is assumed.
-""",
-)
-SERVER_MODEL = Code(
-    "CD616",
-    "server-model",
-    """
-Names and sizes against the base model; without it nothing shows whether they fit.
-""",
-)
-SERVER_NOT_IN_BASE = Code(
-    "CD617",
-    "server-not-in-base",
-    """
-Names and sizes against the base model; without it nothing shows whether they fit.
-""",
-)
-SERVER_SIZE = Code(
-    "CD618",
-    "server-size",
-    """
-Names and sizes against the base model; without it nothing shows whether they fit.
-""",
-)
-BASE_UNSEEN = Code(
-    "CD690",
-    "base-unseen",
-    """
-Names and sizes against the base model; without it nothing shows whether they fit.
-""",
-)
-# what is not judged
-NOT_JUDGED = Code(
-    "CD901",
-    "not-judged",
-    """
-A method that this version does not judge: where a release knows it, nothing is said.
-""",
-)
+# fmt: on
+
+CODES = {code.number: code for code in tuple(globals().values()) if isinstance(code, Code)}
+"""Every code by its number, in order."""
+
+OLD_NAMES = {"no-layers": METHOD_WITHOUT_LAYERS, "adapter-name-in-key": ADAPTER_NAME_IN_METHOD_KEY}
+"""Names that codes had before, still taken beside those that other codes have now."""

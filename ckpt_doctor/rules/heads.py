@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 
 from ..adapter import Adapter
-from ..findings import ERROR, NOTE, Finding, rule
+from ..findings import Finding, rule
 from ..layers import Layer, module_of
-from ..runtimes import PEFT, peft
+from ..runtimes import PEFT, between, since, upto
 from ..targets import targeted
+from .codes import HEAD_AMONG_TARGETS, TARGET_WITHIN_SAVED
 from .rank import names
 
 _IN_HEAD = re.compile(r"(?P<head>.+?)\.modules_to_save\.(?P<inner>.*?)\.?lora_")
@@ -22,9 +23,7 @@ def heads(adapter: Adapter) -> set[tuple[str, str]]:
 
 @rule
 def head_among_targets(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """LoRA on a module that is saved whole, or on a part of it: a classifier's head under all-linear, or named so.
-
-    PEFT wraps such a module twice, and writes its factors under three names. Up to 0.6 the module's own weight is
+    """PEFT wraps such a module twice, and writes its factors under three names. Up to 0.6 the module's own weight is
     `<module>.weight`, then `<module>.base_layer.weight`; from 0.13 a wrapped head is no module that modules_to_save
     takes (utils/other.py: ModulesToSaveWrapper.check_module), from 0.15 the names that a load asks for are others
     (utils/save_and_load.py: set_peft_model_state_dict). Loaded in 18 releases on BERT, RoBERTa and Qwen2 with a
@@ -37,33 +36,30 @@ def head_among_targets(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[F
     head, inner = min(places)
     weight = ".".join(part for part in (head, inner, "weight") if part)
     if weight in adapter.tensors:
-        taken = peft("0.2", "0.6")
-        rejected = peft("0.15", "0.15") if inner else peft("0.13", "0.15")
-        rejected |= peft("0.16") if not inner and config.get("task_type") == "TOKEN_CLS" else frozenset()
+        taken = upto("0.6")
+        rejected = between("0.15", "0.15") if inner else between("0.13", "0.15")
+        rejected |= since("0.16") if not inner and config.get("task_type") == "TOKEN_CLS" else frozenset()
     elif config.get("modules_to_save"):
-        taken, rejected = frozenset[str](), (peft("0.6", "0.13") if inner else frozenset()) | peft("0.15")
+        taken, rejected = frozenset[str](), (between("0.6", "0.13") if inner else frozenset()) | since("0.15")
     else:
-        taken = peft("0.7", "0.14" if inner else "0.12")
-        rejected = peft("0.15" if inner else "0.13")
+        taken = between("0.7", "0.14" if inner else "0.12")
+        rejected = since("0.15" if inner else "0.13")
     doubted = frozenset[str]()
     misloaded = PEFT - taken - rejected
     if adapter.peft_type == "ADALORA":  # loaded with LoRA only
         doubted, taken, rejected, misloaded = PEFT, frozenset(), frozenset(), frozenset()
     what = module_of(f"{head}.{inner}" if inner else head)
     message = f"{what} is adapted by LoRA and saved whole as well, which releases read differently"
-    yield Finding(
-        "CD325", "head-among-targets", NOTE if taken or doubted else ERROR, message,
-        tuple(key for key in adapter.tensors if key.startswith(f"{head}.")), ("target_modules",), rejected, misloaded,
-        doubted, "a load in that release" if doubted else None,
+    yield HEAD_AMONG_TARGETS(
+        message, tensors=(key for key in adapter.tensors if key.startswith(f"{head}.")), keys=("target_modules",),
+        rejects=rejected, misloads=misloaded, undecided=doubted, needs="a load in that release",
     )  # fmt: skip
 
 
 @rule
 def targets_within_saved(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """target_modules names a part of a module in modules_to_save, which holds more than one.
-
-    PEFT 0.6 – 0.13 wrap the module and then look for the part in the wrapper (tuners/tuners_utils.py: inject_adapter):
-    "ModulesToSaveWrapper has no attribute"; older ones adapt and then save it, newer ones leave it to the copy.
+    """0.6 – 0.13 wrap the module and then look for the part in the wrapper (tuners/tuners_utils.py: inject_adapter);
+    older ones adapt and then save it, newer ones leave it to the copy.
     """
     config = adapter.config or {}
     saved = config.get("modules_to_save")
@@ -76,4 +72,4 @@ def targets_within_saved(adapter: Adapter, layers: dict[str, Layer]) -> Iterator
     if hit:
         message = f"target_modules also names {names(sorted(hit))}, a part of a module in modules_to_save"
         keys = ("target_modules", "modules_to_save")
-        yield Finding("CD326", "target-within-saved", NOTE, message, (), keys, peft("0.6", "0.13"))
+        yield TARGET_WITHIN_SAVED(message, keys=keys, rejects=between("0.6", "0.13"))

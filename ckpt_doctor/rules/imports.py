@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterator
 
 from ..adapter import Adapter
-from ..findings import ERROR, NOTE, Finding, rule
+from ..findings import Finding, rule
 from ..layers import Layer
-from ..runtimes import peft
+from ..runtimes import between, since
+from .codes import AUTO_MAPPING_IMPORT, CONFIG_IMPORTS_CODE, MEGATRON_CONFIG
 
 MEGATRON = "megatron.core"
 """What PEFT imports where megatron_core is absent (LoraConfig)."""
@@ -20,9 +21,9 @@ needs, and the program that runs anyway."""
 
 @rule
 def megatron(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """A LoRA's megatron_config is set, so PEFT imports the module that megatron_core names, before it looks at a layer:
-    0.7 (tuners/lora/model.py: _create_new_module) to 0.19 whatever it is, 0.20 and newer only `megatron.…`
-    (tuners/lora/tp_layer.py: dispatch_megatron). Other releases and methods import nothing.
+    """PEFT imports the module that megatron_core names, before it looks at a layer: 0.7 to 0.19 whatever it is
+    (tuners/lora/model.py: _create_new_module), 0.20 and newer only `megatron.…` (tuners/lora/tp_layer.py:
+    dispatch_megatron). Other releases and methods import nothing.
 
     Loaded in 0.5.0, 0.6.2, 0.7.1, 0.8.2, 0.12.0, 0.13.2, 0.15.2, 0.18.1, 0.19.1, 0.20.0 and 0.21.2 with a module that
     leaves a mark: from 0.7.1 to 0.19.1 it ran, after which 0.7.1 loads the adapter and the others do so if the module
@@ -34,31 +35,27 @@ def megatron(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  
     config = adapter.config or {}
     if adapter.peft_type != "LORA" or not config.get("megatron_config"):
         return
-    core, keys, reading = config.get("megatron_core", MEGATRON), ("megatron_config", "megatron_core"), peft("0.7")
+    core, keys, reading = config.get("megatron_core", MEGATRON), ("megatron_config", "megatron_core"), since("0.7")
     if config.get("use_dora"):
         message = "megatron_config is set beside use_dora, which PEFT 0.9 and newer refuses"
-        yield Finding("CD017", "megatron-config", ERROR, message, (), keys, peft("0.9"))
+        yield MEGATRON_CONFIG(message, keys=keys, rejects=since("0.9"))
     elif not isinstance(core, str) or not core or core.startswith("."):
         message = f"megatron_config is set, and megatron_core is {json.dumps(core)[:60]}, which names no module"
-        yield Finding("CD017", "megatron-config", ERROR, message, (), keys, reading)
+        yield MEGATRON_CONFIG(message, keys=keys, rejects=reading)
     elif core == MEGATRON:
         message = "megatron_config is set, so PEFT imports megatron.core, and fails where Megatron is not installed"
         needs = "whether Megatron is installed where it is loaded"
-        yield Finding("CD017", "megatron-config", NOTE, message, (), keys, undecided_for=reading, needs=needs)
+        yield MEGATRON_CONFIG(message, keys=keys, undecided=reading, needs=needs)
     else:
-        running = reading if core.startswith("megatron.") else peft("0.7", "0.19")
+        running = reading if core.startswith("megatron.") else between("0.7", "0.19")
         message = f"megatron_config makes PEFT import megatron_core, {json.dumps(core)[:60]}, and so run code"
-        yield Finding("CD016", "config-imports-code", ERROR, message, (), keys, reading - running, running)
+        yield CONFIG_IMPORTS_CODE(message, keys=keys, rejects=reading - running, misloads=running)
 
 
 @rule
 def auto_mapping(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """auto_mapping.parent_library names a module that is not one of an installed library. PEFT writes the module of the
-    base model's class there (peft_model.py: save_pretrained), so that an honest adapter of one's own model has it, too.
-
-    PeftModel.from_pretrained never reads it, which is what the verdicts are about. AutoPeftModel imports it where there
-    is no task_type: PEFT 0.4 to 0.19 whatever it is, 0.20 and newer only what it lists or the caller allows (auto.py:
-    _BaseAutoPeftModel.from_pretrained).
+    """PEFT writes the module of the base model's class there (peft_model.py: save_pretrained). AutoPeftModel imports it
+    (auto.py: _BaseAutoPeftModel.from_pretrained); PeftModel, which the verdicts are about, never does.
     """
     config = adapter.config or {}
     mapping = config.get("auto_mapping")
@@ -68,4 +65,4 @@ def auto_mapping(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding
             f"AutoPeftModel of PEFT 0.4 to 0.19 imports auto_mapping's module {json.dumps(library)[:60]}, and so runs"
         )
         message += " it; PeftModel.from_pretrained does not"
-        yield Finding("CD018", "auto-mapping-import", NOTE, message, (), ("auto_mapping",))
+        yield AUTO_MAPPING_IMPORT(message, keys=("auto_mapping",))

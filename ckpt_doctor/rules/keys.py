@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..adapter import Adapter
-from ..findings import NOTE, Finding, rule
+from ..findings import Finding, rule
 from ..layers import Layer
-from ..runtimes import PEFT, peft
+from ..runtimes import PEFT, between
+from .codes import FUNCTION_CONFIG_KEY, STRANGE_CONFIG_KEY, UNKNOWN_CONFIG_KEY
 
-RAISING = peft("0.6", "0.13")
+RAISING = between("0.6", "0.13")
 """The releases that raise TypeError on a key they do not know; older ones ignore it, newer ones drop it."""
 
 WITHOUT_MEANING = {
@@ -22,7 +23,7 @@ WITHOUT_MEANING = {
     "random_seed",
 }  # fmt: skip
 """Keys that say how an adapter was made or is run, never what a loaded one computes (init methods that change the
-base are told by init_lora_weights, QALoRA by use_qalora), nor what only training or a fresh adapter reads."""
+base are those of init_lora_weights, QALoRA by use_qalora), nor what only training or a fresh adapter reads."""
 
 _table: dict[str, dict[str, tuple[str, str | None, Any]]] = {}
 
@@ -38,7 +39,7 @@ def table(method: str) -> dict[str, tuple[str, str | None, Any]]:
 def knows(method: str, key: str) -> frozenset[str]:
     """The releases whose config of the method has the key."""
     row = table(method).get(key)
-    return peft(row[0], row[1] or "99.0") if row else frozenset()
+    return between(row[0], row[1] or "99.0") if row else frozenset()
 
 
 def neutral(method: str, key: str, value: Any) -> bool:
@@ -79,14 +80,14 @@ def savers(adapter: Adapter) -> frozenset[str]:
     if adapter.savers is not None:
         return adapter.savers
     config = adapter.config or {}
-    said = config.get("peft_version") or (adapter.record or {}).get("saved_by")
-    if isinstance(said, list) and said:
-        return frozenset(f"peft=={release}" for release in said) & PEFT
-    if isinstance(said, str) and said:
-        release = said.partition("@")[0].partition(".dev")[0]
+    version = config.get("peft_version") or (adapter.record or {}).get("saved_by")
+    if isinstance(version, list) and version:
+        return frozenset(f"peft=={release}" for release in version) & PEFT
+    if isinstance(version, str) and version:
+        release = version.partition("@")[0].partition(".dev")[0]
         if f"peft=={release}" in PEFT:
             return frozenset((f"peft=={release}",))
-        return peft(release, release) if release.replace(".", "").isdecimal() and "." in release else PEFT
+        return between(release, release) if release.replace(".", "").isdecimal() and "." in release else PEFT
     may = knows(adapter.peft_type or "", "peft_type")
     for key in config.keys() & table(adapter.peft_type or "").keys():
         may &= knows(adapter.peft_type or "", key)
@@ -95,18 +96,16 @@ def savers(adapter: Adapter) -> frozenset[str]:
 
 def written_by(adapter: Adapter) -> frozenset[str]:
     """The releases that write just the config keys that are there, leaving out those that no release has."""
-    found = PEFT
+    savers = PEFT
     for key in table(adapter.peft_type or "").keys() - {"runtime_config"}:  # never written
         ids = knows(adapter.peft_type or "", key)
-        found &= ids if key in (adapter.config or {}) else PEFT - ids
-    return found
+        savers &= ids if key in (adapter.config or {}) else PEFT - ids
+    return savers
 
 
 @rule
 def unknown_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """Config keys newer than a release. Those that mean nothing can go; the others change the function.
-
-    PEFT 0.6.0 – 0.13.2 raise `TypeError: … got an unexpected keyword argument`; 0.5 and older ignore unknown keys and
+    """PEFT 0.6 – 0.13 raise `TypeError: … got an unexpected keyword argument`; 0.5 and older ignore unknown keys and
     0.14 and newer drop them, also where the key changes the function (huggingface/peft#2340).
     """
     method = adapter.peft_type
@@ -122,7 +121,7 @@ def unknown_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
         named = tuple(key for key in keys if unknown[key] & (RAISING if is_neutral else PEFT))
         if is_neutral and rejected:
             message = f"config keys that older releases do not know, and that mean nothing here: {', '.join(named)}"
-            yield Finding("CD201", "unknown-config-key", NOTE, message, (), named, rejected)
+            yield UNKNOWN_CONFIG_KEY(message, keys=named, rejects=rejected)
         elif not is_neutral and named:
             strange = [key for key in named if key not in table(method)]
             message = (
@@ -132,9 +131,8 @@ def unknown_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
                 # a release that is known to have saved it never had such a key, so it came from elsewhere
                 ignored = frozenset() if written_by(adapter) else ignored
                 message = f"config keys of unknown meaning: {', '.join(strange)}"
-                yield Finding(
-                    "CD203", "strange-config-key", NOTE, message, (), tuple(strange), RAISING, undecided_for=ignored,
-                    needs="the meaning of the key" if ignored else None,
-                )  # fmt: skip
+                yield STRANGE_CONFIG_KEY(
+                    message, keys=tuple(strange), rejects=RAISING, undecided=ignored, needs="the meaning of the key"
+                )
             else:
-                yield Finding("CD202", "function-config-key", NOTE, message, (), named, rejected | loud, ignored)
+                yield FUNCTION_CONFIG_KEY(message, keys=named, rejects=rejected | loud, misloads=ignored)

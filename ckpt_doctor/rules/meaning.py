@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..adapter import Adapter
 from ..layers import Layer
-from ..runtimes import PEFT, minor, peft
+from ..runtimes import PEFT, minor, since
 from ..targets import OUT_PROJ, Reading, Release, ambiguous, lora_reading, targeted
 from .keys import savers
 from .rank import has_zero_factor
@@ -56,7 +56,7 @@ def eras(adapter: Adapter, layers: dict[str, Layer]) -> list[Era]:
     starts += ["0.16"] if config.get("modules_to_save") else []
     starts += ["0.19"] if config.get("ensure_weight_tying") else []
     ordered = sorted({minor(start) for start in starts})
-    found = []
+    periods = []
     for first, after in zip(ordered, [*ordered[1:], (99, 0)], strict=True):
         ids = _since(first) - _since(after)
         hit = frozenset(module for module in layers if targeted(config, module, first))
@@ -65,8 +65,8 @@ def eras(adapter: Adapter, layers: dict[str, Layer]) -> list[Era]:
         if adapter.peft_type == "LORA":
             readings = {module: lora_reading(config, module, first) for module in hit}
             misfits = [m for m in layers if m in hit and not _fits(adapter, layers[m], readings[m].rank)]
-        found.append(Era(first, ids, hit, readings, misfits))
-    return found
+        periods.append(Era(first, ids, hit, readings, misfits))
+    return periods
 
 
 def meanings(adapter: Adapter, layers: dict[str, Layer], ids: frozenset[str] = PEFT) -> list[Meaning]:
@@ -77,7 +77,7 @@ def meanings(adapter: Adapter, layers: dict[str, Layer], ids: frozenset[str] = P
     """
     config = adapter.config or {}
     unnamed = config.get("target_modules") is None or bool(config.get("target_parameters"))
-    found: list[Meaning] = []
+    distinct: list[Meaning] = []
     for era in eras(adapter, layers):
         hit = layers.keys() if unnamed else era.hit
         if not hit or era.misfits or not era.ids & ids:
@@ -86,20 +86,19 @@ def meanings(adapter: Adapter, layers: dict[str, Layer], ids: frozenset[str] = P
             module: _read(adapter, layer, era.release)
             for module, layer in layers.items() if module in hit
         }  # fmt: skip
-        alike = next((at for at, other in enumerate(found) if other.layers == read), None)
+        alike = next((at for at, other in enumerate(distinct) if other.layers == read), None)
         if alike is None:
-            found.append(Meaning(era.ids & ids, read))
+            distinct.append(Meaning(era.ids & ids, read))
         else:
-            found[alike] = Meaning(found[alike].ids | (era.ids & ids), read)
-    return found
+            distinct[alike] = Meaning(distinct[alike].ids | (era.ids & ids), read)
+    return distinct
 
 
 def saved_meanings(adapter: Adapter, layers: dict[str, Layer]) -> list[Meaning]:
     """What the releases make of an adapter that may have saved it; where none of these takes its tensors, what the
     others make of it; where none does, the factors as they stand.
     """
-    found = meanings(adapter, layers, savers(adapter)) or meanings(adapter, layers)
-    return found or [Meaning(NONE, dict(layers))]
+    return meanings(adapter, layers, savers(adapter)) or meanings(adapter, layers) or [Meaning(NONE, dict(layers))]
 
 
 def _read(adapter: Adapter, layer: Layer, release: Release) -> Layer:
@@ -113,7 +112,7 @@ def _read(adapter: Adapter, layer: Layer, release: Release) -> Layer:
 
 
 def _since(first: Release) -> frozenset[str]:
-    return peft(".".join(map(str, first)))
+    return since(".".join(map(str, first)))
 
 
 def _fits(adapter: Adapter, layer: Layer, rank: object) -> bool:

@@ -1,15 +1,34 @@
-"""What each code is called and means, for whoever explains or chooses: data/rules.json."""
+"""The pages of the codes as Markdown. `python -m ckpt_doctor.rules.pages > docs/rules.md` writes them all."""
 
 from __future__ import annotations
 
-import json
-import os
-from functools import cache
+import re
+from collections.abc import Iterator
+
+from ..findings import Code
+from .codes import CODES
 
 
-@cache
-def pages() -> dict[str, dict[str, str]]:
-    """Code → its `name` and the `text` of its rule; made from the rules' docstrings by scripts/make_rules_page.py."""
-    with open(os.path.join(os.path.dirname(__file__), "..", "data", "rules.json"), encoding="utf-8") as file:
-        found: dict[str, dict[str, str]] = json.load(file)
-    return found
+def paragraphs(code: Code) -> list[str]:
+    """What is wrong; then who stops, what to do, and what shows it, each with its heading."""
+    parts = re.split(r"\n(?=Who stops: |What to do: |Shown by: )", code.page.strip())
+    return [" ".join(part.split()) for part in parts]
+
+
+def markdown(code: Code) -> str:
+    """The page of a code."""
+    first, *rest = paragraphs(code)
+    return "\n".join((first, "", *(f"- {paragraph}" for paragraph in rest)))
+
+
+def document() -> Iterator[str]:
+    """The lines of docs/rules.md: an index, and the page of each code."""
+    yield "# Rules\n\nWhat each finding means. Made from `ckpt_doctor/rules/codes.py`.\n"
+    for code in CODES.values():
+        yield f"- [{code.number} {code.name}](#{code.number.lower()}-{code.name})"
+    for code in CODES.values():
+        yield f"\n## {code.number} {code.name}\n\n{markdown(code)}"
+
+
+if __name__ == "__main__":
+    print("\n".join(document()))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..adapter import Adapter
-from ..findings import ERROR, Finding, rule
+from ..findings import Finding, rule
 from ..layers import RANK_AXIS, Layer, pattern_module
-from ..runtimes import PEFT, peft
+from ..runtimes import PEFT, between, upto
+from .codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, LORA_RANK_ZERO, UNGATHERED
 
 
 def names(modules: list[str]) -> str:
@@ -29,9 +30,7 @@ def keys_of(layers: dict[str, Layer], modules: list[str]) -> tuple[str, ...]:
 
 @rule
 def adalora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
-    """AdaLoRA's allocator pruned every triplet of a layer.
-
-    PEFT 0.8.0 – 0.9.0 raise "`r` should be a positive integer value but the value passed is 0" in
+    """PEFT 0.8.0 – 0.9.0 raise "`r` should be a positive integer value but the value passed is 0" in
     resize_modules_by_rank_pattern (huggingface/peft#1539); 0.5 – 0.7 and 0.10 and newer load it exactly.
     """
     if adapter.peft_type != "ADALORA":
@@ -45,15 +44,13 @@ def adalora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fi
                 zero.append(module)
     if zero:
         message = f"{len(zero)} of {len(layers)} layers were pruned to rank 0: {names(zero)}"
-        keys, rejected = keys_of(layers, zero), peft("0.8", "0.9")
-        yield Finding("CD101", "adalora-rank-zero", ERROR, message, keys, ("rank_pattern",), rejected)
+        tensors, rejects = keys_of(layers, zero), between("0.8", "0.9")
+        yield ADALORA_RANK_ZERO(message, tensors=tensors, keys=("rank_pattern",), rejects=rejects)
 
 
 @rule
 def lora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
-    """A LoRA layer of rank 0: `r: 0`, a value 0 in rank_pattern, or factors without a row.
-
-    PEFT 0.6.0 and newer raise on r <= 0, in rank_pattern as well; 0.3 – 0.5 skip the layer in silence; zero-sized
+    """PEFT 0.6.0 and newer raise on r <= 0, in rank_pattern as well; 0.3 – 0.5 skip the layer in silence; zero-sized
     factors under a positive r are a size mismatch in every release.
     """
     if adapter.peft_type != "LORA":
@@ -65,26 +62,23 @@ def lora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
     entries = [key for key, value in listed if isinstance(value, (int, float)) and value <= 0]
     if type(r) is int and r <= 0:
         message = f"the config says r: {r}, so no layer has a rank"
-        misloaded = peft("0.3", "0.5")
-        yield Finding(
-            "CD102", "lora-rank-zero", ERROR, message, keys_of(layers, zero), ("r",), PEFT - misloaded, misloaded
+        misloaded = between("0.3", "0.5")
+        yield LORA_RANK_ZERO(
+            message, tensors=keys_of(layers, zero), keys=("r",), rejects=PEFT - misloaded, misloads=misloaded
         )
     elif zero or entries:
         where = zero or entries
         message = f"{len(where)} of {len(layers)} layers have rank 0: {names(where)}"
-        old = peft("0.2", "0.5")
+        old = upto("0.5")
         config_keys = ("rank_pattern",) if entries else ()
         rejected, misloaded = (PEFT, frozenset[str]()) if zero else (PEFT - old, old)
         keys = keys_of(layers, zero)
-        yield Finding("CD102", "lora-rank-zero", ERROR, message, keys, config_keys, rejected, misloaded)
+        yield LORA_RANK_ZERO(message, tensors=keys, keys=config_keys, rejects=rejected, misloads=misloaded)
 
 
 @rule
 def ungathered(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
-    """Factors with one dimension: DeepSpeed ZeRO-3 or FSDP saved before the shards were gathered; the weights are lost.
-
-    huggingface/peft#1443, huggingface/peft#3251. Rank 0 is different: it is two-dimensional.
-    """
+    """huggingface/peft#1443, huggingface/peft#3251. Rank 0 is different: it is two-dimensional."""
     if adapter.peft_type not in ("LORA", "ADALORA"):  # others have vectors too: CD505 says where they should not
         return
     flat = [key for layer in layers.values() for key in layer.factors.values() if len(adapter.tensors[key].shape) < 2]
@@ -93,18 +87,18 @@ def ungathered(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
             f"{len(flat)} factors have one dimension: saved under ZeRO-3 or FSDP without gathering, their weights are "
             "lost; save again with the parameters gathered"
         )
-        yield Finding("CD103", "ungathered", ERROR, message, tuple(flat), rejected_by=PEFT)
+        yield UNGATHERED(message, tensors=tuple(flat), rejects=PEFT)
 
 
 @rule
 def pattern_mismatch(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
-    """AdaLoRA's rank_pattern and the tensors disagree: every release sizes the modules by the pattern."""
+    """Every release sizes the modules by the pattern (tuners/adalora/model.py: resize_modules_by_rank_pattern)."""
     config = adapter.config or {}
     if adapter.peft_type != "ADALORA":
         return
     init_r, pattern = config.get("init_r", 12), config.get("rank_pattern")
     masks = {pattern_module(key): mask for key, mask in pattern.items()} if isinstance(pattern, dict) else {}
-    wrong = [module for module in masks if module not in layers]
+    misfits = [module for module in masks if module not in layers]
     for module, layer in layers.items():
         mask = masks.get(module)
         if mask is None:
@@ -113,9 +107,7 @@ def pattern_mismatch(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fin
             fits = isinstance(mask, list) and len(mask) == init_r and all(type(b) is bool for b in mask)
             fits = fits and sum(mask) == layer.rank
         if not fits and layer.rank is not None:
-            wrong.append(module)
-    if wrong:
-        message = f"rank_pattern does not fit the tensors of {names(wrong)}"
-        yield Finding(
-            "CD104", "adalora-pattern-mismatch", ERROR, message, keys_of(layers, wrong), ("rank_pattern",), PEFT
-        )
+            misfits.append(module)
+    if misfits:
+        message = f"rank_pattern does not fit the tensors of {names(misfits)}"
+        yield ADALORA_PATTERN_MISMATCH(message, tensors=keys_of(layers, misfits), keys=("rank_pattern",), rejects=PEFT)

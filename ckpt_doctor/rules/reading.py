@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..adapter import Adapter
-from ..findings import ERROR, NOTE, THE_BASE, WARNING, Finding, rule
+from ..findings import THE_BASE, Code, Finding, rule
 from ..layers import Layer, pattern_module
-from ..runtimes import PEFT, between, peft, upto
+from ..runtimes import PEFT, between, since, upto
 from ..targets import OUT_PROJ, Reading, ambiguous, holes, targeted
-from .codes import AMBIGUOUS_PATTERN, RENAMED_MODEL
+from .codes import (
+    AMBIGUOUS_PATTERN,
+    IGNORED_EXCLUSION,
+    IGNORED_LAYER,
+    MISSING_LAYER,
+    NO_TARGET,
+    NOT_IN_BASE,
+    OTHER_SCALE,
+    OTHER_SIZE,
+    RANK_MISMATCH,
+    RENAMED_MODEL,
+    UNSUPPORTED_TARGET,
+    UNTARGETED_LAYERS,
+)
 from .keys import savers
 from .meaning import Era, eras
 from .rank import keys_of, names
@@ -24,10 +37,11 @@ def ignored_exclusion(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fi
     if adapter.peft_type not in ("LORA", "ADALORA") or not config.get("exclude_modules"):
         return
     uninitialised = config.get("init_lora_weights") is False
-    wrong = peft("0.2", "0.5") if uninitialised else peft("0.5", "0.5") if adapter.peft_type == "ADALORA" else None
-    if wrong:
+    adalora = between("0.5", "0.5") if adapter.peft_type == "ADALORA" else frozenset[str]()
+    random = upto("0.5") if uninitialised else adalora
+    if random:
         message = "exclude_modules is ignored, and what it excludes is left at random numbers"
-        yield Finding("CD319", "ignored-exclusion", NOTE, message, (), ("exclude_modules",), misloaded_by=wrong)
+        yield IGNORED_EXCLUSION(message, keys=("exclude_modules",), misloads=random)
 
 
 @rule
@@ -53,20 +67,18 @@ def reading(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
             hit = [module for module in unsupported if targeted(config, module, era.release)]
             if hit:
                 message = f"target_modules names {names(sorted(hit))}, which holds layers and cannot be adapted itself"
-                yield Finding("CD322", "unsupported-target", NOTE, message, (), ("target_modules",), era.ids)
+                yield UNSUPPORTED_TARGET(message, keys=("target_modules",), rejects=era.ids)
     untargeted = [era for era in every if not era.hit]
     if untargeted:
         ids = frozenset[str]().union(*(era.ids for era in untargeted))
         message = f"target_modules ({str(config['target_modules'])[:60]}) matches none of the layers in the file"
-        severity = ERROR if len(untargeted) == len(every) else NOTE
-        yield Finding("CD309", "no-target", severity, message, (), ("target_modules",), ids)
+        yield NO_TARGET(message, keys=("target_modules",), rejects=ids)
     misfit = [era for era in every if era.misfits]
     if misfit:
         ids = frozenset[str]().union(*(era.ids for era in misfit))
         where = misfit[-1].misfits
-        severity = ERROR if misfit[-1] is every[-1] else NOTE
         message = f"the rank of the tensors is not what the config says for {names(where)}"
-        yield Finding("CD105", "rank-mismatch", severity, message, keys_of(layers, where), ("r", "rank_pattern"), ids)
+        yield RANK_MISMATCH(message, tensors=keys_of(layers, where), keys=("r", "rank_pattern"), rejects=ids)
     whole = [era for era in every if era.hit and not era.misfits]
     if not whole:
         return
@@ -85,31 +97,30 @@ def reading(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
 
 
 def _otherwise(adapter: Adapter, layers: dict[str, Layer], whole: list[Era], meant: Era) -> Iterator[Finding]:
-    wrong: dict[str, tuple[set[str], frozenset[str]]] = {}
+    misread: dict[Code, tuple[set[str], frozenset[str]]] = {}
     for era in whole:
-        ignored = era.hit ^ meant.hit
+        ignored = set(era.hit ^ meant.hit)
         scaled = {m for m in era.hit & meant.hit if era.readings and not _same(era.readings[m], meant.readings[m])}
-        for kind, modules in (("ignored-layer", set(ignored)), ("other-scale", scaled)):
+        for code, modules in ((IGNORED_LAYER, ignored), (OTHER_SCALE, scaled)):
             if modules:
-                before = wrong.get(kind, (set[str](), frozenset[str]()))
-                wrong[kind] = (before[0] | modules, before[1] | era.ids)
-    for kind, (modules, ids) in wrong.items():
+                before = misread.get(code, (set[str](), frozenset[str]()))
+                misread[code] = (before[0] | modules, before[1] | era.ids)
+    for code, (modules, ids) in misread.items():
         where = [module for module in layers if module in modules]
-        severity = NOTE if whole[-1] is meant else WARNING
-        if kind == "ignored-layer":
+        if code is IGNORED_LAYER:
             message = f"not every release targets {names(where)}: one that does not ignores their tensors in silence"
             factors, loud = keys_of(layers, where), frozenset[str]()
             if adapter.peft_type == "ADALORA":
                 message = message.replace("ignores their tensors in silence", "ignores them, or stops at rank_pattern")
                 loud = _stopping_at_pattern(adapter, whole, modules)
-            yield Finding(
-                "CD310", kind, severity, message, factors, ("target_modules",), loud & ids, misloaded_by=ids - loud
+            yield IGNORED_LAYER(
+                message, tensors=factors, keys=("target_modules",), rejects=loud & ids, misloads=ids - loud
             )
         else:
             message = f"releases read another scale for {names(where)}"
-            told_by = ("alpha_pattern", "rank_pattern", "use_rslora")
-            keys = tuple(key for key in told_by if (adapter.config or {}).get(key))
-            yield Finding("CD311", kind, severity, message, keys_of(layers, where), keys, misloaded_by=ids)
+            scaling = ("alpha_pattern", "rank_pattern", "use_rslora")
+            keys = tuple(key for key in scaling if (adapter.config or {}).get(key))
+            yield OTHER_SCALE(message, tensors=keys_of(layers, where), keys=keys, misloads=ids)
 
 
 def _stopping_at_pattern(adapter: Adapter, whole: list[Era], modules: set[str]) -> frozenset[str]:
@@ -129,10 +140,13 @@ def _untargeted(layers: dict[str, Layer], config: dict[str, object], meant: Era)
     filtered = isinstance(target, list) and any(end in target for end in ends)
     if ignored and (filtered or max(map(ends.count, ends)) > 1):
         message = f"the config does not target {names(ignored)}, which have tensors: the config or the file was changed"
-        yield Finding(
-            "CD324", "untargeted-layers", WARNING, message, keys_of(layers, ignored), ("target_modules",),
-            undecided_for=PEFT, needs="whether these layers were meant",
-        )  # fmt: skip
+        yield UNTARGETED_LAYERS(
+            message,
+            tensors=keys_of(layers, ignored),
+            keys=("target_modules",),
+            undecided=PEFT,
+            needs="whether these layers were meant",
+        )
 
 
 @rule
@@ -179,13 +193,13 @@ def _missing(adapter: Adapter, layers: dict[str, Layer], meant: Era) -> Iterator
         doubt = _left_random(adapter)
         if missing and doubt:
             message = f"the config targets {names(missing)}, for which there are no tensors"
-            yield Finding("CD312", "missing-layer", NOTE, message, (), keys, undecided_for=doubt, needs=THE_BASE)
+            yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
         listed = config.get("target_modules")
         longer = [module for module in layers if isinstance(listed, list) and module in listed and "." in module]
         if longer and (adapter.peft_type == "ADALORA" or config.get("init_lora_weights") is False) and not missing:
             message = "target_modules lists full names, which also match longer names that end with one"
             doubt = _left_random(adapter)
-            yield Finding("CD312", "missing-layer", NOTE, message, (), keys, undecided_for=doubt, needs=THE_BASE)
+            yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
         return
     weights = adapter.base.weights
     if any(config.get(key) for key in ("layer_replication", "use_bdlora", "use_qalora", "target_parameters")):
@@ -197,8 +211,7 @@ def _missing(adapter: Adapter, layers: dict[str, Layer], meant: Era) -> Iterator
         # what the base has not got never computed anything there; that it has none at all means another model
         message = f"the base model has no {names(strange)}: the tensors are ignored in silence"
         lost = PEFT if len(strange) == len(meant.hit) else frozenset[str]()
-        severity = ERROR if lost else NOTE
-        yield Finding("CD320", "not-in-base", severity, message, keys_of(layers, strange), misloaded_by=lost)
+        yield NOT_IN_BASE(message, tensors=keys_of(layers, strange), misloads=lost)
     missing = [module for module, shape in weights.items() if module not in layers and len(shape) > 1
                and targeted(config, module, meant.release)]  # fmt: skip
     tops = {module.partition(".")[0] for module in layers}
@@ -210,18 +223,14 @@ def _missing(adapter: Adapter, layers: dict[str, Layer], meant: Era) -> Iterator
     if heads and not missing and (adapter.peft_type == "ADALORA" or config.get("init_lora_weights") is False):
         message = f"the config targets {names(heads)} of the base model, if the adapted class has such a head"
         needs = "the class that was adapted"
-        yield Finding(
-            "CD312", "missing-layer", NOTE, message, (), keys, undecided_for=_left_random(adapter), needs=needs
-        )
+        yield MISSING_LAYER(message, keys=keys, undecided=_left_random(adapter), needs=needs)
     if missing:
         message = f"the config targets {names(missing)} of the base model, for which there are no tensors"
-        wrong = _left_random(adapter)
-        severity = ERROR if "peft==0.21.2" in wrong else NOTE
-        yield Finding("CD312", "missing-layer", severity, message, (), keys, misloaded_by=wrong)
+        yield MISSING_LAYER(message, keys=keys, misloads=_left_random(adapter))
     unfit = [m for m in layers if m in meant.hit and m in weights and not _has_size(adapter, layers[m], weights[m])]
     if unfit:
         message = f"the tensors of {names(unfit)} do not have the size of the base model's weights"
-        yield Finding("CD321", "other-size", ERROR, message, keys_of(layers, unfit), rejected_by=PEFT)
+        yield OTHER_SIZE(message, tensors=keys_of(layers, unfit), rejects=PEFT)
 
 
 CLASSES = {
@@ -255,7 +264,7 @@ def _left_random(adapter: Adapter) -> frozenset[str]:
     config = adapter.config or {}
     if adapter.peft_type != "ADALORA" or not isinstance(config.get("rank_pattern"), dict):
         return PEFT
-    return peft("0.5") if config.get("init_lora_weights") is False else peft("0.5", "0.11")
+    return since("0.5") if config.get("init_lora_weights") is False else between("0.5", "0.11")
 
 
 def _has_size(adapter: Adapter, layer: Layer, weight: tuple[int, ...]) -> bool:
