@@ -1,0 +1,88 @@
+"""llama.cpp, the tree in llama-cpp-python 0.3.36: its converter and libllama were run, logits compared with PEFT's."""
+
+from __future__ import annotations
+
+from ...runtimes import RAN
+from .record import ANY, MISLOADS, REJECTS, TAKES, Scale, Server
+
+LLAMA_CPP = Server(
+    RAN["llama.cpp"],
+    files={"adapter_model.safetensors": TAKES, "adapter_model.bin": TAKES, ANY: REJECTS},
+    no_tensors=MISLOADS,
+    newer_keys=TAKES,
+    missing={"lora_alpha": REJECTS, ANY: TAKES},
+    r={ANY: TAKES},
+    lora_alpha={"int": TAKES, "float": TAKES, "fraction": TAKES, "text": TAKES, ANY: REJECTS},
+    bias=TAKES,
+    saved_modules={ANY: TAKES},
+    odd_rank_pattern=TAKES,
+    target_forms={ANY: TAKES},
+    target_names={ANY: TAKES},
+    methods={ANY: TAKES},
+    no_factors=REJECTS,
+    options={
+        "lora_magnitude_vector": REJECTS,
+        "lora_bias": REJECTS,
+        "alora_invocation_tokens": MISLOADS,
+        "layer_replication": REJECTS,
+        "trainable_token_indices": REJECTS,
+        "init_lora_weights=pissa": MISLOADS,
+        "init_lora_weights=olora": MISLOADS,
+        "init_lora_weights=corda": MISLOADS,
+        "init_lora_weights=loftq": MISLOADS,
+        "init_lora_weights=lora_ga": MISLOADS,
+        "target_parameters": REJECTS,  # "Unprocessed experts: [...]"
+    },
+    scale=Scale("tensor", of_zero=1.0),
+    ranks={ANY: TAKES},
+    uneven_ranks=TAKES,
+    over_limit=TAKES,
+    modules={ANY: TAKES},
+    fused={},
+    partial_types=TAKES,
+    # "Can not map tensor 'K'"; "Unexpected name 'K': Not a lora_A or lora_B tensor"
+    keys={"plain": TAKES, "wrapped": REJECTS, "other end": REJECTS},
+    factors={
+        "flat": REJECTS, "A alone": REJECTS, "B alone": REJECTS, "B alone in a fused group": REJECTS,
+        "no rows": REJECTS, "two ranks": REJECTS,
+    },
+    dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, "F64": TAKES},
+    tensors={
+        "magnitude": REJECTS, "trainable tokens": REJECTS, "bias": REJECTS, "bias of none": REJECTS, "norm": MISLOADS,
+        "norm in a layer": MISLOADS, "embedding or head": REJECTS, "factor of another tool": REJECTS,
+        "tensor of a layer": REJECTS, "other": REJECTS,
+    },
+    models={ANY: TAKES},
+    places={"unknown module": REJECTS, "elsewhere": REJECTS, "all elsewhere": REJECTS},
+    sizes={ANY: REJECTS},  # "tensor 'T' has incorrect shape (hint: maybe wrong base model?)"
+    sources={
+        "files": "ran; convert_lora_to_gguf.py",
+        "no_tensors": "ran",
+        "newer_keys": "ran",
+        "missing": "ran: KeyError 'lora_alpha', the only key that is read",
+        "r": "ran: never read",
+        "lora_alpha": "ran",
+        "bias": "ran: never read",
+        "saved_modules": "ran: never read",
+        "odd_rank_pattern": "ran: never read",
+        "target_forms": "ran: never read",
+        "target_names": "ran: never read",
+        "methods": "ran: never read",
+        "no_factors": "ran",
+        "options": "ran; corda, loftq, lora_ga are never read, as pissa and olora are not",
+        "scale": "ran; src/llama-adapter.h: llama_adapter_lora_weight::get_scale",
+        "ranks": "ran",
+        "uneven_ranks": "ran",
+        "over_limit": "ran: there is no limit",
+        "modules": "ran",
+        "fused": "ran",
+        "partial_types": "ran",
+        "keys": "ran; convert_lora_to_gguf.py",
+        "factors": "ran: AssertionError, IndexError, or an abort of libllama",
+        "dtypes": "ran",
+        "tensors": "ran; norms are converted, and dropped by libllama without a word",
+        "models": "ran on architectures that it converts; the others wait for a table",
+        "places": "ran",
+        "sizes": "ran",
+    },
+)  # fmt: skip
