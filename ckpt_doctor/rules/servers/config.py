@@ -63,7 +63,7 @@ def config(adapter: Adapter, layers: Layers) -> Iterator[Cause]:  # noqa: ARG001
     if values.get("bias", "none") != "none":
         yield Cause(codes.SERVER_BIAS, f"bias is {bias!r}", of("bias"), keys=("bias",))
     if saved:
-        for group in alike("saved_modules", map(str, saved)):
+        for group in alike("saved_modules", map(str, saved if isinstance(saved, list) else [saved])):
             message = f"modules_to_save has {names(group)}"
             yield Cause(codes.SERVER_MODULES_TO_SAVE, message, of("saved_modules", *group), keys=("modules_to_save",))
     if isinstance(pattern, dict) and any(type(value) is not int or value <= 0 for value in pattern.values()):
@@ -146,8 +146,8 @@ def targets(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
     if isinstance(target, str):
         form = "all-linear" if target in ("all", "all-linear") else "regex"
     else:
-        form = "null" if target is None else "list"
-    yield Cause(code, f"target_modules is {form if form != 'list' else 'a list'}", of("target_forms", form), keys=key)
+        form = "list" if isinstance(target, list) else "null" if target is None else "other"
+    yield Cause(code, f"target_modules is {target if form != 'list' else 'a list'}", of("target_forms", form), keys=key)
     if isinstance(target, list):
         for group in alike("target_names", (leaf(str(name)) for name in target)):
             yield Cause(code, f"target_modules has {names(group)}", of("target_names", *group), keys=key)

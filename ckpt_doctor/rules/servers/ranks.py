@@ -3,40 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import NamedTuple
 
 from ...adapter import Adapter
 from ...facts.servers import MISLOADS, SERVERS, TAKES, UNKNOWN, Outcome, Scale, Server
-from ...layers import Layer, pattern_value
+from ...layers import pattern_value
 from .. import codes
 from ..rank import keys_of, names
 from .cause import Cause, Layers, alike, of, worst
+
+
+class _Row(NamedTuple):
+    """What the scale of a layer hangs on: the rank of its tensors, the config's for all and for it, alpha for all and
+    for it; and the scale that is meant.
+    """
+
+    rank: int
+    r: int
+    declared: int
+    alpha: float
+    own_alpha: float
+    scaling: float
 
 
 def scale(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
     """The scale that a server takes against the true one, and the ranks, which should be the config's."""
     values = adapter.config or {}
     r, alpha = values.get("r", 8), values.get("lora_alpha", 8)
-    if adapter.peft_type != "LORA" or type(r) is not int or r <= 0 or not isinstance(alpha, (int, float)):
+    if adapter.peft_type != "LORA" or type(r) is not int or not isinstance(alpha, (int, float)):
         return
-    if not abs(alpha) < 1e300:  # CD306 says so
+    if not 0 < r < 1e300 or not abs(alpha) < 1e300:  # CD102 and CD306 say so
         return
     declared = {module: pattern_value(values.get("rank_pattern"), module, r) for module in layers}
     ranked = {module: layer for module, layer in layers.items() if layer.rank}
-    meant = {
-        module: layer for module, layer in ranked.items()
-        if layer.scaling is not None and layer.rank == declared[module]
+    rows = {
+        _Row(rank, r, declared[module], alpha, pattern_value(values.get("alpha_pattern"), module, alpha), true)
+        for module, layer in layers.items()
+        if (rank := layer.rank) and rank == declared[module] and (true := layer.scaling) is not None
     }  # fmt: skip
+    root = values.get("use_rslora") is True
 
     def of_scale(server: Server) -> Outcome:
-        if server.scale is None:
+        formula = server.scale
+        if formula is None:
             return UNKNOWN
-        taken = ((layer.scaling or 0.0, _taken(server.scale, values, layer, r)) for layer in meant.values())
-        return MISLOADS if any(abs(ours - true) > 1e-6 * abs(true) for true, ours in taken) else TAKES
+        wrong = any(abs(_taken(formula, row, root) - row.scaling) > 1e-6 * abs(row.scaling) for row in rows)
+        return MISLOADS if wrong else TAKES
 
-    if meant:
+    if rows:
         said = tuple(key for key in ("use_rslora", "alpha_pattern", "rank_pattern") if values.get(key))
-        scales = names([f"{value:g}" for value in dict.fromkeys(layer.scaling for layer in meant.values())])
+        scales = names([f"{value:g}" for value in sorted({row.scaling for row in rows})])
         message = f"the scale is {scales}" + (f", by {' and '.join(said)}" if said else "")
         yield Cause(codes.SERVER_SCALE, message, of_scale, keys=said)
     for group in alike("ranks", (str(layer.rank) for layer in ranked.values())):
@@ -56,16 +72,13 @@ def scale(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
         yield Cause(codes.SERVER_UNEVEN_RANK, message, of_ranks, tensors, ("r", "rank_pattern"), needs)
 
 
-def _taken(formula: Scale, values: dict[str, Any], layer: Layer, r: int) -> float:
-    """The scale of a layer by a server's formula."""
-    alpha = values.get("lora_alpha", 8)
-    if "alpha_pattern" in formula.reads:
-        alpha = pattern_value(values.get("alpha_pattern"), layer.module, alpha)
-    rank = layer.rank or 1
+def _taken(formula: Scale, row: _Row, root: bool) -> float:
+    """The scale of a layer by a server's formula; with `root`, use_rslora is set."""
+    alpha = row.own_alpha if "alpha_pattern" in formula.reads else row.alpha
+    rank = row.rank
     if formula.rank == "config":
-        rank = pattern_value(values.get("rank_pattern"), layer.module, r) if "rank_pattern" in formula.reads else r
-    root = "use_rslora" in formula.reads and values.get("use_rslora") is True
-    return float(alpha / (rank**0.5 if root else rank) or formula.of_zero)
+        rank = row.declared if "rank_pattern" in formula.reads else row.r
+    return float(alpha / (rank**0.5 if root and "use_rslora" in formula.reads else rank) or formula.of_zero)
 
 
 def largest_rank(adapter: Adapter, layers: Layers) -> int:

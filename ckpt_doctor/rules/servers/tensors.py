@@ -87,7 +87,8 @@ def factors(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
 
 def tensors(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
     """Tensors that are no factor: copies of the base are skipped; anything else is refused, ignored or dropped."""
-    saved = (adapter.config or {}).get("modules_to_save") or []
+    saved = (adapter.config or {}).get("modules_to_save")
+    saved = saved if isinstance(saved, list) else []
     for kinds, found in kinds_of_tensors(adapter, layers).items():
         is_saved = any(leaf(raw(key).rpartition(".")[0]) in saved for key in found)
 
