@@ -40,7 +40,6 @@ LLAMA_CPP = Server(
     modules={ANY: TAKES},
     fused={},
     partial_types=TAKES,
-    # "Can not map tensor 'K'"; "Unexpected name 'K': Not a lora_A or lora_B tensor"
     keys={"plain": TAKES, "wrapped": REJECTS, "other end": REJECTS},
     factors={
         "flat": REJECTS, "A alone": REJECTS, "B alone": REJECTS, "B alone in a fused group": REJECTS,
@@ -54,7 +53,12 @@ LLAMA_CPP = Server(
     },
     models={ANY: TAKES},
     places={"unknown module": REJECTS, "elsewhere": REJECTS, "all elsewhere": REJECTS},
-    sizes={ANY: REJECTS},  # "tensor 'T' has incorrect shape (hint: maybe wrong base model?)"
+    sizes={ANY: REJECTS},
+    says={
+        "keys": "Can not map tensor 'K'",
+        "tensors": "Unexpected name 'K': Not a lora_A or lora_B tensor",
+        "sizes": "tensor 'T' has incorrect shape (hint: maybe wrong base model?)",
+    },
     sources={
         "files": "ran; convert_lora_to_gguf.py",
         "no_tensors": "ran",

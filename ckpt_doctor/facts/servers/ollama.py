@@ -33,9 +33,13 @@ OLLAMA = Server(
     # lora_A of q_proj and k_proj is reordered by heads, as for adapters of MLX; what that computes was not run
     modules=dict.fromkeys(("v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), TAKES),
     keys={"plain": TAKES, "no prefix": TAKES},
-    dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, ANY: REJECTS},  # "unknown data type"
-    # "unsupported architecture": by the name in the GGUF, which is llama for some other models as well
+    dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, ANY: REJECTS},
+    # by the name in the GGUF, which is llama for some other models as well
     models={"llama": TAKES, "gemma2": TAKES, "mistral": UNKNOWN, "mixtral": UNKNOWN, ANY: REJECTS},
+    says={
+        "models": "unsupported architecture",
+        "dtypes": "unknown data type: D",
+    },
     sources={
         "files": "convert/reader.go: parseTensors",
         "shards": "convert/reader_safetensors.go: parseSafetensors",

@@ -51,6 +51,8 @@ class Server(NamedTuple):
     """As in `runtimes`: name==version."""
     sources: Mapping[str, str] = MappingProxyType({})
 
+    says: Mapping[str, str] = MappingProxyType({})
+    """Field → the server's own words where it rejects, for whoever looks for them."""
     peft: str | None = None
     """The release of PEFT that it loads with; None: it has a loader of its own."""
 
@@ -143,5 +145,5 @@ class Server(NamedTuple):
         return self.id in RAN.values()
 
 
-FIELDS = tuple(field for field in Server._fields if field not in ("id", "sources", "rank_flags"))
+FIELDS = tuple(field for field in Server._fields if field not in ("id", "sources", "says", "rank_flags"))
 """The fields that rules ask."""

@@ -21,9 +21,7 @@ SGLANG = Server(
     bias=TAKES,
     saved_modules={ANY: TAKES},
     odd_rank_pattern=TAKES,
-    # "Only 'all' or 'all-linear' can be used as the string for target module"
     target_forms={"list": TAKES, "all-linear": TAKES, ANY: REJECTS},
-    # "... is incompatible with the current LoRA memory pool configuration"
     target_names={**dict.fromkeys(KNOWN, TAKES), ANY: REJECTS},
     methods={"LORA": TAKES, ANY: REJECTS},
     no_factors=MISLOADS,
@@ -63,6 +61,11 @@ SGLANG = Server(
     models={ANY: TAKES},
     places={"unknown module": TAKES, "elsewhere": TAKES, "beyond": REJECTS},
     sizes={"larger out": REJECTS, "smaller out": REJECTS},
+    says={
+        "target_forms": "Only 'all' or 'all-linear' can be used as the string for target module",
+        "target_names": "... is incompatible with the current LoRA memory pool configuration",
+        "fused": "Cannot find target module name for ...",
+    },
     sources={
         "files": "ran",
         "no_tensors": "ran",

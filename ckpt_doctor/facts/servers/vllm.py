@@ -7,25 +7,23 @@ from .record import ANY, MISLOADS, REJECTS, TAKES, Scale, Server
 
 VLLM = Server(
     RAN["vllm"],
-    # "<folder> doesn't contain tensors"
     files={
         "adapter_model.safetensors": TAKES, "adapter_model.bin": TAKES, "adapter_model.pt": TAKES, ANY: REJECTS,
     },
     no_tensors=REJECTS,  # StopIteration
     newer_keys=TAKES,
-    # "Missing required configuration fields: {...}"
     missing={"r": REJECTS, "lora_alpha": REJECTS, "target_modules": REJECTS, "peft_type": TAKES},
-    r={"int": TAKES, "float": TAKES, ANY: REJECTS},  # "LoRA rank `r` must be a positive integer, got 0."
+    r={"int": TAKES, "float": TAKES, ANY: REJECTS},
     lora_alpha={"int": TAKES, "float": TAKES, "fraction": TAKES, ANY: REJECTS},
-    bias=REJECTS,  # "Adapter bias is not supported."
+    bias=REJECTS,
     saved_modules={"classifier": TAKES, "score": TAKES, ANY: REJECTS},
-    odd_rank_pattern=REJECTS,  # "LoRA rank for `K` in `rank_pattern` must be a positive integer, got V."
+    odd_rank_pattern=REJECTS,
     target_forms={ANY: TAKES},
     target_names={ANY: TAKES},
     methods={ANY: TAKES},
     no_factors=REJECTS,
     options={
-        "use_dora": REJECTS,  # "vLLM does not yet support DoRA."
+        "use_dora": REJECTS,
         "lora_magnitude_vector": REJECTS,
         "lora_bias": REJECTS,
         "alora_invocation_tokens": REJECTS,
@@ -42,12 +40,12 @@ VLLM = Server(
     scale=Scale("config", frozenset({"use_rslora", "alpha_pattern", "rank_pattern"})),
     ranks={ANY: TAKES},
     uneven_ranks=TAKES,
-    over_limit=REJECTS,  # "LoRA rank 17 is greater than max_lora_rank 16."
+    over_limit=REJECTS,
     rank_flags=(1, 8, 16, 32, 64, 128, 256, 320, 512),
     modules={ANY: TAKES},
     fused={},
     partial_types=TAKES,
-    keys={"plain": TAKES, "wrapped": MISLOADS, "other end": REJECTS},  # "<key> is unsupported LoRA weight"
+    keys={"plain": TAKES, "wrapped": MISLOADS, "other end": REJECTS},
     factors={"flat": REJECTS, "A alone": REJECTS, "B alone": REJECTS, "B alone in a fused group": MISLOADS},
     dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, "F64": TAKES},
     tensors={
@@ -59,6 +57,18 @@ VLLM = Server(
     # a name that is one of the model's, in another place, is dropped with a debug line only, as PEFT drops it
     places={"unknown module": REJECTS, "elsewhere": TAKES, "all elsewhere": MISLOADS, "beyond": TAKES},
     sizes={"larger out": REJECTS, "larger in": REJECTS},
+    says={
+        "files": "<folder> doesn't contain tensors",
+        "missing": "Missing required configuration fields: {...}",
+        "r": "LoRA rank `r` must be a positive integer, got 0.",
+        "bias": "Adapter bias is not supported.",
+        "saved_modules": 'vLLM only supports modules_to_save being either None or ["classifier", "score"]',
+        "odd_rank_pattern": "LoRA rank for `K` in `rank_pattern` must be a positive integer, got V.",
+        "options": "vLLM does not (yet) support ...",
+        "keys": "K is unsupported LoRA weight",
+        "tensors": "K is unsupported LoRA weight",
+        "places": "expected target modules in {...} but received [...]",
+    },
     sources={
         "files": "ran; lora/lora_model.py: LoRAModel.from_local_checkpoint",
         "no_tensors": "ran",

@@ -33,13 +33,16 @@ def findings(
 ) -> Iterator[Finding]:  # fmt: skip
     """The findings of one stage: one for each cause that not every server takes."""
     for cause in stage(adapter, layers):
+        words = ""
         made: dict[Outcome, set[str]] = {REJECTS: set(), MISLOADS: set(), UNKNOWN: set(), TAKES: set()}
         for server in servers:
-            made[cause.answer(server)].add(server.id)
+            made[told := cause.answer(server)].add(server.id)
+            if told == REJECTS:
+                words = words or cause.words(server)
         rejects, misloads, undecided = (frozenset(made[kind]) for kind in (REJECTS, MISLOADS, UNKNOWN))
         if rejects | misloads | undecided:
             yield cause.code(
-                cause.message, tensors=cause.tensors, keys=cause.keys, rejects=rejects, misloads=misloads,
+                cause.message + words, tensors=cause.tensors, keys=cause.keys, rejects=rejects, misloads=misloads,
                 undecided=undecided, needs=cause.needs if undecided else None,
             )  # fmt: skip
 

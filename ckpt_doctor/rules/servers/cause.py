@@ -14,10 +14,28 @@ Answer = Callable[[Server], Outcome]
 Layers = dict[str, Layer]
 
 
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """The gravest of several outcomes of one load."""
+    return min(outcomes, key=(REJECTS, MISLOADS, UNKNOWN, TAKES).index, default=TAKES)
+
+
+class Field:
+    """The answer that a field gives: what it says, or the gravest that its table says of several entries."""
+
+    def __init__(self, name: str, *entries: str) -> None:
+        self.name, self.entries = name, entries
+
+    def __call__(self, server: Server) -> Outcome:
+        value: Any = getattr(server, self.name)
+        found: Outcome = worst(outcome(value, entry) for entry in self.entries) if self.entries else value
+        return found
+
+
 class Cause(NamedTuple):
     """What an adapter has that a server has to take, and what a server makes of it.
 
-    `needs` is what would decide it where it is undecided.
+    `needs` is what would decide it where it is undecided; `about` is the field that has a server's own words for it,
+    where `answer` is no field.
     """
 
     code: Code
@@ -26,24 +44,16 @@ class Cause(NamedTuple):
     tensors: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     needs: str = "a load in that runtime"
+    about: str = ""
+
+    def words(self, server: Server) -> str:
+        """What a server says as it rejects this, or nothing."""
+        field = self.answer.name if isinstance(self.answer, Field) else self.about
+        said = server.says.get(field)
+        return f' ({server.id.partition("==")[0]} says "{said}")' if said else ""
 
 
 Stage = Callable[[Adapter, Layers], Iterable[Cause]]
-
-
-def worst(outcomes: Iterable[Outcome]) -> Outcome:
-    """The gravest of several outcomes of one load."""
-    return min(outcomes, key=(REJECTS, MISLOADS, UNKNOWN, TAKES).index, default=TAKES)
-
-
-def of(field: str, *entries: str) -> Answer:
-    """What a field says, or the gravest that its table says of several entries."""
-
-    def answer(server: Server) -> Outcome:
-        value: Any = getattr(server, field)
-        return worst(outcome(value, entry) for entry in entries) if entries else value
-
-    return answer
 
 
 def alike(field: str, entries: Iterable[str]) -> Iterator[list[str]]:

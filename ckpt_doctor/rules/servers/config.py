@@ -12,7 +12,7 @@ from ...runtimes import minor
 from .. import codes
 from ..keys import table
 from ..rank import keys_of, names
-from .cause import Cause, Layers, alike, of, worst
+from .cause import Cause, Field, Layers, alike, worst
 from .kinds import FACTOR, copies, leaf
 
 
@@ -33,13 +33,13 @@ def files(adapter: Adapter, layers: Layers) -> Iterator[Cause]:  # noqa: ARG001
 
     for fault in adapter.faults:
         if fault.name == "no-tensors":
-            yield Cause(codes.SERVER_FILES, "the file holds no tensor", of("no_tensors"))
+            yield Cause(codes.SERVER_FILES, "the file holds no tensor", Field("no_tensors"))
         elif fault.name == "no-weights":
             yield Cause(codes.SERVER_FILES, fault.message, of_others, needs="the file under a known name")
         else:
             yield Cause(codes.SERVER_FILES, fault.message, lambda server: REJECTS if server.files else UNKNOWN)
     if adapter.weights:
-        yield Cause(codes.SERVER_FILES, f"the weights are in {names(list(adapter.weights))}", of_weights)
+        yield Cause(codes.SERVER_FILES, f"the weights are in {names(list(adapter.weights))}", of_weights, about="files")
 
 
 def config(adapter: Adapter, layers: Layers) -> Iterator[Cause]:  # noqa: ARG001
@@ -52,23 +52,25 @@ def config(adapter: Adapter, layers: Layers) -> Iterator[Cause]:  # noqa: ARG001
     newer = [key for key in values if key not in known or minor(known[key][0]) > (0, 4)]
     if newer:
         needs = "the PEFT that it has inside"
-        yield Cause(code, f"PEFT 0.4 does not know {names(newer)}", of("newer_keys"), keys=tuple(newer), needs=needs)
+        yield Cause(code, f"PEFT 0.4 does not know {names(newer)}", Field("newer_keys"), keys=tuple(newer), needs=needs)
     for key in ("r", "lora_alpha", "target_modules", "peft_type"):
         if key not in values:
-            yield Cause(code, f"{key} is missing", of("missing", key), keys=(key,))
+            yield Cause(code, f"{key} is missing", Field("missing", key), keys=(key,))
     r, alpha = values.get("r", 8), values.get("lora_alpha", 8)
-    yield Cause(code, f"r is {r!r}", of("r", _kind_of_rank(r)), keys=("r",))
-    yield Cause(code, f"lora_alpha is {alpha!r}", of("lora_alpha", _kind_of_alpha(alpha)), keys=("lora_alpha",))
+    yield Cause(code, f"r is {r!r}", Field("r", _kind_of_rank(r)), keys=("r",))
+    yield Cause(code, f"lora_alpha is {alpha!r}", Field("lora_alpha", _kind_of_alpha(alpha)), keys=("lora_alpha",))
     bias, saved, pattern = (values.get(key) for key in ("bias", "modules_to_save", "rank_pattern"))
     if values.get("bias", "none") != "none":
-        yield Cause(codes.SERVER_BIAS, f"bias is {bias!r}", of("bias"), keys=("bias",))
+        yield Cause(codes.SERVER_BIAS, f"bias is {bias!r}", Field("bias"), keys=("bias",))
     if saved:
         for group in alike("saved_modules", map(str, saved if isinstance(saved, list) else [saved])):
             message = f"modules_to_save has {names(group)}"
-            yield Cause(codes.SERVER_MODULES_TO_SAVE, message, of("saved_modules", *group), keys=("modules_to_save",))
+            yield Cause(
+                codes.SERVER_MODULES_TO_SAVE, message, Field("saved_modules", *group), keys=("modules_to_save",)
+            )
     if isinstance(pattern, dict) and any(type(value) is not int or value <= 0 for value in pattern.values()):
         message = "a value of rank_pattern is no whole number above 0"
-        yield Cause(code, message, of("odd_rank_pattern"), keys=("rank_pattern",))
+        yield Cause(code, message, Field("odd_rank_pattern"), keys=("rank_pattern",))
 
 
 def _kind_of_rank(value: Any) -> str:
@@ -93,9 +95,9 @@ def method(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
         return
     lora = all("lora_E" not in layer.factors for layer in layers.values()) and bool(layers)
     if kind == "LORA":
-        yield Cause(codes.NOT_LORA, "peft_type is LORA", of("methods", kind), keys=("peft_type",))
+        yield Cause(codes.NOT_LORA, "peft_type is LORA", Field("methods", kind), keys=("peft_type",))
         if not lora:
-            yield Cause(codes.NOT_LORA, "there are no factors of LoRA", of("no_factors"))
+            yield Cause(codes.NOT_LORA, "there are no factors of LoRA", Field("no_factors"))
         return
     strange = any(not FACTOR.search(key) for key in adapter.tensors if not copies(key))
     pruned = any(layer.rank != values.get("init_r", 12) for layer in layers.values())
@@ -128,14 +130,14 @@ def options(adapter: Adapter, layers: Layers) -> Iterator[Cause]:  # noqa: ARG00
     if values.get("use_dora"):
         magnitudes = any("lora_magnitude_vector" in key for key in adapter.tensors)
         entry = "lora_magnitude_vector" if magnitudes else "use_dora"
-        yield Cause(codes.SERVER_OPTION, "use_dora is set", of("options", entry), keys=("use_dora",))
+        yield Cause(codes.SERVER_OPTION, "use_dora is set", Field("options", entry), keys=("use_dora",))
     for key in SWITCHES:
         if values.get(key):
-            yield Cause(codes.SERVER_OPTION, f"{key} is set", of("options", key), keys=(key,))
+            yield Cause(codes.SERVER_OPTION, f"{key} is set", Field("options", key), keys=(key,))
     init = str(values.get("init_lora_weights")).lower()
     for changed in CHANGED_BASES:
         if init.startswith(changed):
-            answer = of("options", f"init_lora_weights={changed}")
+            answer = Field("options", f"init_lora_weights={changed}")
             yield Cause(codes.SERVER_OPTION, f"init_lora_weights is {init}", answer, keys=("init_lora_weights",))
 
 
@@ -147,11 +149,13 @@ def targets(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
         form = "all-linear" if target in ("all", "all-linear") else "regex"
     else:
         form = "list" if isinstance(target, list) else "null" if target is None else "other"
-    yield Cause(code, f"target_modules is {target if form != 'list' else 'a list'}", of("target_forms", form), keys=key)
+    yield Cause(
+        code, f"target_modules is {target if form != 'list' else 'a list'}", Field("target_forms", form), keys=key
+    )
     if isinstance(target, list):
         for group in alike("target_names", (leaf(str(name)) for name in target)):
-            yield Cause(code, f"target_modules has {names(group)}", of("target_names", *group), keys=key)
+            yield Cause(code, f"target_modules has {names(group)}", Field("target_names", *group), keys=key)
     if adapter.peft_type == "LORA":
         for group in alike("modules", map(leaf, layers)):
             tensors = keys_of(layers, [module for module in layers if leaf(module) in group])
-            yield Cause(code, f"{names(group)} of the model are adapted", of("modules", *group), tensors)
+            yield Cause(code, f"{names(group)} of the model are adapted", Field("modules", *group), tensors)

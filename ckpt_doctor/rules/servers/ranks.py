@@ -10,7 +10,7 @@ from ...facts.servers import MISLOADS, SERVERS, TAKES, UNKNOWN, Outcome, Scale, 
 from ...layers import pattern_value
 from .. import codes
 from ..rank import keys_of, names
-from .cause import Cause, Layers, alike, of, worst
+from .cause import Cause, Field, Layers, alike, worst
 
 
 class _Row(NamedTuple):
@@ -57,7 +57,9 @@ def scale(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
         yield Cause(codes.SERVER_SCALE, message, of_scale, keys=said)
     for group in alike("ranks", (str(layer.rank) for layer in ranked.values())):
         message = f"the rank is {names(group)}"
-        yield Cause(codes.SERVER_SCALE, message, of("ranks", *group), keys=("r",), needs="a load, where it is padded")
+        yield Cause(
+            codes.SERVER_SCALE, message, Field("ranks", *group), keys=("r",), needs="a load, where it is padded"
+        )
     uneven = [module for module, layer in ranked.items() if layer.rank != r]
     undeclared = [module for module, layer in ranked.items() if layer.rank != declared[module]]
     if uneven or undeclared:
@@ -101,4 +103,4 @@ def limits(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
         flag = needed_flag(rank)
         message = f"LoRA rank {rank} is greater than max_lora_rank {adapter.max_rank}"
         message += f": serve with --max-lora-rank {flag}" if flag else ""
-        yield Cause(codes.SERVER_RANK_LIMIT, message, of("over_limit"), keys=("r",))
+        yield Cause(codes.SERVER_RANK_LIMIT, message, Field("over_limit"), keys=("r",))

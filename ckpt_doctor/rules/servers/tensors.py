@@ -8,7 +8,7 @@ from ...adapter import Adapter
 from ...facts.servers import REJECTS, SERVERS, TAKES, UNKNOWN, Outcome, Server, outcome
 from .. import codes
 from ..rank import keys_of, names
-from .cause import Cause, Layers, alike, of, worst
+from .cause import Cause, Field, Layers, alike, worst
 from .kinds import FACTOR, GROUPS, by_kind, faults, kinds_of_tensors, leaf, places, raw, sizes, wrapped
 
 
@@ -40,13 +40,13 @@ def grouping(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
                 return UNKNOWN
             return REJECTS if siblings(layers, server.fused) else TAKES
 
-        yield Cause(codes.SERVER_FUSED_GROUP, message, of_groups)
+        yield Cause(codes.SERVER_FUSED_GROUP, message, of_groups, about="fused")
     adapted, there = by_kind(layers), by_kind(adapter.base.weights if adapter.base else ())
     blocks = set[str]().union(*adapted.values())
     partial = [kind for kind, where in adapted.items() if not blocks | there.get(kind, set()) <= where]
     if partial:
         message = f"{names(partial)} of some layers are adapted, and not of others"
-        yield Cause(codes.SERVER_PARTIAL_TYPE, message, of("partial_types"))
+        yield Cause(codes.SERVER_PARTIAL_TYPE, message, Field("partial_types"))
 
 
 def keys(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
@@ -71,7 +71,7 @@ def keys(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
             "wrapped": "has a wrapper's prefix", "other end": "does not end as a factor does",
         }  # fmt: skip
         tensors = tuple(found) if kind != "plain" else ()
-        yield Cause(codes.SERVER_KEY, f"{found[0]} {said[kind]}", of("keys", kind), tensors)
+        yield Cause(codes.SERVER_KEY, f"{found[0]} {said[kind]}", Field("keys", kind), tensors)
 
 
 def factors(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
@@ -80,9 +80,9 @@ def factors(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
         return
     for kind, modules in faults(adapter, layers).items():
         message = f"{names(modules)}: {kind}"
-        yield Cause(codes.SERVER_FACTOR, message, of("factors", kind), keys_of(layers, modules))
+        yield Cause(codes.SERVER_FACTOR, message, Field("factors", kind), keys_of(layers, modules))
     for group in alike("dtypes", (adapter.tensors[key].dtype for key in keys_of(layers, list(layers)))):
-        yield Cause(codes.SERVER_FACTOR, f"factors are {names(group)}", of("dtypes", *group))
+        yield Cause(codes.SERVER_FACTOR, f"factors are {names(group)}", Field("dtypes", *group))
 
 
 def tensors(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
@@ -99,7 +99,7 @@ def tensors(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
 
         message = f"{found[0]} is no factor of LoRA ({kinds[0]})"
         needs = "the base model" if len(kinds) > 1 else "a load in that runtime"
-        yield Cause(codes.SERVER_TENSOR, message, of_tensors, tuple(found), needs=needs)
+        yield Cause(codes.SERVER_TENSOR, message, of_tensors, tuple(found), needs=needs, about="tensors")
 
 
 def base(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
@@ -111,13 +111,13 @@ def base(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
         return
     kind = model.config.get("model_type")
     if kind:
-        yield Cause(codes.SERVER_MODEL, f"the model is a {kind}", of("models", str(kind)))
+        yield Cause(codes.SERVER_MODEL, f"the model is a {kind}", Field("models", str(kind)))
     else:
-        message, any_kind = "the model's config does not say what it is", of("models", "")
+        message, any_kind = "the model's config does not say what it is", Field("models", "")
         yield Cause(codes.SERVER_MODEL, message, lambda server: TAKES if any_kind(server) == TAKES else UNKNOWN)
     for kinds, modules in places(model, layers).items():
         message = f"the model has no {modules[0]}: {kinds[0]}"
-        yield Cause(codes.SERVER_NOT_IN_BASE, message, of("places", *kinds), keys_of(layers, modules))
+        yield Cause(codes.SERVER_NOT_IN_BASE, message, Field("places", *kinds), keys_of(layers, modules))
     for (kinds, message), modules in sizes(adapter, model, layers).items():
         more = f", and so are {len(modules) - 1} more" if len(modules) > 1 else ""
-        yield Cause(codes.SERVER_SIZE, f"{message}{more}", of("sizes", *kinds), keys_of(layers, modules))
+        yield Cause(codes.SERVER_SIZE, f"{message}{more}", Field("sizes", *kinds), keys_of(layers, modules))
