@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import doctor
 from .adapter import Adapter, AdapterError
 from .base import load_base
-from .doctor import Step
 from .findings import Finding, Report
 from .hub import fetched
 from .loader import load as load_folder
 from .loader import locate
+from .planner import Step
 from .preloading import ready
 from .runtimes import ids
 from .settings import Settings
@@ -83,7 +83,7 @@ def fix(
     if doctor.same_place(source, target):
         raise AdapterError(f"{target} is {source}, or one lies within the other: name another folder")
     by = _settings(for_, base, adapter_name, max_rank)
-    report = doctor.examined(source, by._replace(asked=None))
+    report = doctor.examined(source, by._replace(asked=None), repairs=False)
     plan = doctor.plan(
         report, asked=by.asked, rank_zero=rank_zero, weights=weights, training=for_training, to_lora=to_lora, trim=trim,
         dtype=dtype,

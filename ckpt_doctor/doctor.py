@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__, rules  # noqa: F401 - importing the rules declares them
 from .adapter import Adapter, AdapterError, Base, NotExactError, unforeseen
-from .findings import ERROR, NOTE, RULES, THE_BASE, WARNING, Finding, Report, verdict
+from .findings import ERROR, NOTE, RULES, WARNING, Finding, Report, verdict
 from .layers import Layer, layers
 from .loader import BIN, SAFETENSORS, load
+from .planner import Step, harm, hits, repaired, silenced, state_of
 from .rules.keys import savers
-from .runtimes import PEFT, RAN, SERVERS, peft, ranges
+from .runtimes import PEFT, RAN, SERVERS, peft
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -20,23 +20,10 @@ if TYPE_CHECKING:
 
 RANK_ZERO = ("pad", "prune")
 LORAS = ("LORA", "ADALORA")
-PORTABLE = frozenset({"CD201", "CD203", "CD305"})
-"""What the form for servers is rid of in any case, so that old PEFT releases take it as well."""
 COMMON_TASKS = (None, "CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 """Tasks that every release takes, so that no rule has to be asked."""
 UNSEEN = "CD690"
 """A server and no base model: the doubt that is left to whoever gives none; a fix says so, and goes ahead."""
-_ORDER = {"accepts": 0, "unknown": 1, "rejects": 2, "misloads": 3}
-MAX_STEPS = 40
-"""More than any plan has; that each state is new ends it before."""
-
-
-class Step(NamedTuple):
-    """A repair that was made, or refused for a reason."""
-
-    title: str
-    codes: tuple[str, ...]
-    reason: str | None = None
 
 
 class Plan(NamedTuple):
@@ -113,22 +100,21 @@ def _as_transformers(finding: Finding) -> Finding:
 
 def scan(
     folder: str, *, asked: frozenset[str] | None = None, loaded_as: str = "default", base: Base | None = None,
-    max_rank: int | None = None,
+    max_rank: int | None = None, repairs: bool = True,
 ) -> Report:  # fmt: skip
     """Read and judge one adapter. Never raises for what a file holds: `error` says what could not be examined.
 
     `asked` are the runtimes that matter: a finding that stops one is an error, one that leaves it undecided a warning,
     any other a note. `loaded_as` is the name under which the adapter will be loaded, `base` the model,
-    `max_rank` the limit of the server.
+    `max_rank` the limit of the server. With `repairs` each finding says whether a repair heals it.
     """
     try:
         adapter = load(folder)
         adapter = adapter._replace(loaded_as=loaded_as, base=base, max_rank=max_rank, savers=savers(adapter))
         findings = judge(adapter, asked)
         report = Report(folder, None, adapter, layers(adapter), findings, asked)
-        if any(f.severity == ERROR or f.code == "CD201" or (asked and hits(f, asked)) for f in findings):
-            healed = {code for step in plan(report, asked=asked).done for code in step.codes}
-            findings = tuple(f._replace(fixable=f.code in healed) for f in findings)
+        if repairs:
+            findings = _with_repairs(report)
         if asked is not None:
             findings = tuple(f._replace(severity=_weight(f, asked)) for f in findings)
     except AdapterError as error:
@@ -142,22 +128,28 @@ def scan(
     return report._replace(findings=findings)
 
 
-def examine(folder: str, by: Settings) -> Report:
+def _with_repairs(report: Report) -> tuple[Finding, ...]:
+    """The findings, each with whether a repair heals it: by the catalogue where it is a note, by a plan elsewhere."""
+    from .repairs import all_of
+
+    asked = report.asked
+    weighty = [f for f in report.findings if (hits(f, asked) if asked is not None else f.severity == ERROR)]
+    healed = {code for step in plan(report, asked=asked).done for code in step.codes} if weighty else set[str]()
+    listed = frozenset[str]().union(*(repair.heals for repair in all_of("pad", asked=None)))
+    return tuple(f._replace(fixable=f.code in (healed if f in weighty else listed)) for f in report.findings)
+
+
+def examine(folder: str, by: Settings, *, repairs: bool = True) -> Report:
     """Read and judge one adapter, as `scan` does, by the settings that hold for it."""
-    return scan(folder, asked=by.asked, loaded_as=by.adapter_name, base=by.base, max_rank=by.max_rank)
+    return scan(folder, asked=by.asked, loaded_as=by.adapter_name, base=by.base, max_rank=by.max_rank, repairs=repairs)
 
 
-def examined(folder: str, by: Settings) -> Report:
+def examined(folder: str, by: Settings, *, repairs: bool = True) -> Report:
     """As `examine`; raises AdapterError where the adapter could not be examined."""
-    report = examine(folder, by)
+    report = examine(folder, by, repairs=repairs)
     if report.error:
         raise AdapterError(report.error)
     return report
-
-
-def hits(finding: Finding, asked: frozenset[str]) -> frozenset[str]:
-    """The runtimes asked for that a finding says anything of."""
-    return asked & (finding.rejected_by | finding.misloaded_by | finding.undecided_for)
 
 
 def _weight(finding: Finding, asked: frozenset[str]) -> str:
@@ -184,104 +176,31 @@ def plan(
     if weights is None:
         weights = "bin" if asked and asked & peft("0.2", "0.3") else "safetensors"
     adapter = written_as(report.adapter, weights)._replace(savers=savers(report.adapter))
-    findings = judge(adapter, asked)
     done: list[Step] = []
     if len(report.adapter.weights) > 1:
         done.append(Step("write the shards as one file", ("CD015",)))
     if report.adapter.beside:
         done.append(Step(f"leave the {BIN} behind that is not read", ("CD010", "CD022")))
+    original = state_of(adapter, lambda one: judge(one, asked), asked)
+    state, wanted = original, asked
     for title, whole in repairs.forms(adapter, training=training, to_lora=to_lora):
-        adapter, findings = whole, judge(whole, asked)
+        state = state_of(whole, lambda one: judge(one, asked), asked)
         done.append(Step(title, ()))
-    wanted = asked
+    if silenced(original, state):  # by a form that was asked for by name: what then misloads it has to be repaired, too
+        wanted = (asked or frozenset()) | silenced(original, state)
     serving = bool(asked and asked & SERVERS)
-    choice = repairs.all_of(rank_zero, asked=asked, training=training, serving=serving)
-    refused: dict[str, Step] = {}
-    seen = {_state(adapter)}
-    left = True
-    while left and len(done) < MAX_STEPS:
-        left = False
-        for repair in choice:
-            old_keys = serving and bool(PORTABLE & repair.heals)
-            found = [f for f in findings if f.code in repair.heals and (wanted is None or old_keys or hits(f, wanted))]
-            codes = tuple(dict.fromkeys(f.code for f in found))
-            if not codes:
-                continue
-            try:
-                candidate = repair.function(adapter, layers(adapter))
-            except repairs.Refused as error:
-                refused[repair.title] = Step(repair.title, codes, str(error))
-                continue
-            after = judge(candidate, asked)
-            worse, reason = _harm(candidate, findings, after, asked)
-            if worse:
-                refused[repair.title] = Step(repair.title, codes, reason)
-                if wanted is not None and worse - wanted:  # what stands in the way may be repaired first
-                    wanted |= worse
-                    left = True
-                    break
-            elif _state(candidate) not in seen and _helps(findings, after, codes, None if old_keys else wanted):
-                refused.pop(repair.title, None)
-                done.append(Step(repair.title, codes))
-                seen.add(_state(candidate))
-                adapter, findings, left = candidate, after, True
-                break
+    choice = repairs.all_of(rank_zero, asked=wanted, training=training, serving=serving)
+    state, steps, refused = repaired(state, choice, lambda one: judge(one, asked), wanted)
+    done += steps
+    if silenced(original, state):
+        raise NotExactError(f"{adapter.path}: {harm(state, silenced(original, state))}")
+    adapter, findings = state.adapter, state.findings
     for title, whole in repairs.sizes(adapter, trim=trim, dtype=dtype):
         adapter, findings = whole, judge(whole, asked)
         done.append(Step(title, ()))
     open_codes = {f.code for f in findings if asked is None or hits(f, asked)}
     still = tuple(step for step in refused.values() if open_codes & set(step.codes))
     return Plan(report, adapter, findings, tuple(done), still, asked, "for training" if training else "for inference")
-
-
-def _state(adapter: Adapter) -> tuple[object, ...]:
-    """What a repair can change of an adapter, to be told from other states."""
-    return (json.dumps(adapter.config, sort_keys=True), *adapter.tensors.items())
-
-
-def _harm(
-    candidate: Adapter, before: tuple[Finding, ...], after: tuple[Finding, ...], asked: frozenset[str] | None
-) -> tuple[frozenset[str], str]:
-    """The runtimes that a repair would harm, and how.
-
-    Those whose verdict gets worse; and those that were not asked for and rejected the adapter, if it is not known what
-    they would make of the result, unless nothing but the base model, which was not named, would tell.
-    """
-    asked = asked or frozenset()
-    worse, doubted = set[str](), set[str]()
-    for id_ in PEFT | asked:
-        was, becomes = verdict(id_, before), verdict(id_, after)
-        if _ORDER[becomes] > _ORDER[was]:
-            worse.add(id_)
-        elif (was, becomes) == ("rejects", "unknown") and id_ not in asked and not _only_unseen(candidate, id_, after):
-            doubted.add(id_)
-    gravest = max((verdict(id_, after) for id_ in worse), key=_ORDER.__getitem__, default="unknown")
-    hit = {id_ for id_ in worse if verdict(id_, after) == gravest} or doubted
-    said = {
-        "misloads": "would then load it and compute something else, in silence",
-        "rejects": "would then reject it",
-        "unknown": "would then load it, and might compute something else",
-    }[gravest]
-    why = next((f.message for f in after if (f.misloaded_by | f.rejected_by | f.undecided_for) & hit), "")
-    return frozenset(worse or doubted), f"{ranges(hit)} {said}: {why}"
-
-
-def _only_unseen(adapter: Adapter, id_: str, findings: tuple[Finding, ...]) -> bool:
-    """Whether a runtime is undecided only because the base model was not named."""
-    open_ = [finding for finding in findings if id_ in finding.undecided_for]
-    return adapter.base is None and adapter.peft_type in LORAS and all(f.needs == THE_BASE for f in open_)
-
-
-def _helps(
-    before: tuple[Finding, ...], after: tuple[Finding, ...], codes: tuple[str, ...], asked: frozenset[str] | None
-) -> bool:
-    """Whether less is wrong: fewer runtimes are hit by the findings to be healed, or those are gone."""
-
-    def weight(findings: tuple[Finding, ...]) -> int:
-        return sum(len(hits(f, PEFT if asked is None else asked)) for f in findings)
-
-    fewer = sum(f.code in codes for f in after) < sum(f.code in codes for f in before)
-    return weight(after) < weight(before) or (asked is None and fewer)
 
 
 def written_as(adapter: Adapter, weights: str) -> Adapter:

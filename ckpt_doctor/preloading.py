@@ -40,12 +40,12 @@ def ready(folder: str, by: Settings, *, strict: bool) -> Ready:
     """
     release = installed() if by.asked is None else None
     if release and release not in PEFT_RELEASES:
-        report = doctor.examined(folder, by)
+        report = doctor.examined(folder, by, repairs=False)
         doubt = f"what PEFT {release} makes of {folder} is not known; the newest that is known is {PEFT_RELEASES[-1]}"
         return _doubted(folder, doubt, report, (), strict)
     by = by._replace(asked=ids("installed") if by.asked is None else by.asked)
     asked = by.asked or frozenset()
-    report = doctor.examined(folder, by)
+    report = doctor.examined(folder, by, repairs=False)
     findings = report.findings
     path = folder
     if _against(findings, asked):
@@ -94,7 +94,7 @@ def _copy(plan: doctor.Plan, by: Settings) -> str:
     def good(folder: str) -> bool:
         if not os.path.isdir(folder):
             return False
-        report = doctor.examine(folder, by)
+        report = doctor.examine(folder, by, repairs=False)
         return not report.error and not _against(report.findings, by.asked or frozenset())
 
     return cache.once(cache.key(adapter.folder, names, said), good, lambda folder: doctor.fix(plan, folder, force=True))

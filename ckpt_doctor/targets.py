@@ -47,6 +47,8 @@ def targeted(config: dict[str, Any], module: str, release: Release) -> bool:
         return False
     if release >= (0, 16) and _saved_whole(config.get("modules_to_save"), module):
         return False
+    if release >= (0, 19) and config.get("ensure_weight_tying") and module.rpartition(".")[2] == "lm_head":
+        return True  # adapted with the embedding that it is tied to (tuners/tuners_utils.py: inject_adapter)
     if isinstance(target, str):
         if release >= (0, 8) and target.lower() == "all-linear":
             return True
@@ -124,6 +126,17 @@ def lora_reading(config: dict[str, Any], module: str, release: Release) -> Readi
         return Reading(rank, alpha, alpha / (rank**0.5 if rooted else rank))
     except OverflowError:  # JSON has whole numbers of any size
         return Reading(rank, alpha, None)
+
+
+def ambiguous(config: dict[str, Any], module: str) -> bool:
+    """Whether several keys of alpha_pattern name a module, as PEFT 0.14 and newer match them, with other values: which
+    came first in training is lost, as PEFT sorts the keys when it saves them (config.py: save_pretrained).
+    """
+    alphas = config.get("alpha_pattern")
+    if not isinstance(alphas, dict) or len(alphas) < 2:
+        return False
+    values = [value for key, value in alphas.items() if _matches(rf"(.*\.)?({key})$", module, False)]
+    return any(value != values[0] for value in values)
 
 
 def _first(keys: Iterable[str], module: str, release: Release) -> str:

@@ -15,9 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ckpt_doctor.findings import Code
+from ckpt_doctor.rules import codes
+
 RULES = Path(__file__).parent.parent / "ckpt_doctor/rules"
 CODE = re.compile(r'"(CD\d{3})"')
 NAME = re.compile(r'"(CD\d{3})",\s*"([a-z0-9-]+)"')
+CONSTANT = re.compile(r"\b([A-Z][A-Z_]{3,})\(")
 NAMED_BY_VARIABLE = {"CD310": "ignored-layer", "CD311": "other-scale"}
 """Names that do not stand beside their code in the source (rules/reading.py: _otherwise)."""
 
@@ -61,6 +65,8 @@ def rules(source: str, tree: ast.Module, *, every: bool) -> Iterator[Entry]:
             if name.startswith("_") and f"{name}(" in text:
                 text += ast.get_source_segment(source, helper) or ""
         names = dict(NAME.findall(text))
+        objects = (getattr(codes, constant, None) for constant in CONSTANT.findall(text))
+        names |= {code.number: code.name for code in objects if isinstance(code, Code)}
         names |= {code: NAMED_BY_VARIABLE[code] for code in CODE.findall(text) if code not in names}
         if node.name == "damaged_file":
             names = {code: name for name, code in table(tree).items()}

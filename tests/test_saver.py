@@ -172,3 +172,40 @@ def test_a_plan_for_another_method_ends(tmp_path: Path, method: str, spec: str) 
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     told = plan(scan(str(tmp_path), asked=ids(spec)), asked=ids(spec))
     assert len(told.done) < 6
+
+
+def test_a_form_that_was_asked_for_silences_no_rejection(run: Any, tmp_path: Path) -> None:
+    """0.20 adapts other layers than 0.19.1, and stops at the pattern of an AdaLoRA, which a LoRA has not got."""
+    modules = [f"m.layers.{layer}.parts.1.q" for layer in (0, 1)]
+    config = {
+        "peft_type": "ADALORA", "init_r": 4, "target_r": 2, "lora_alpha": 8, "lora_dropout": 0.0, "total_step": 10,
+        "tinit": 1, "tfinal": 2, "peft_version": "0.19.1", "target_modules": ["q"], "layers_to_transform": [1],
+        "rank_pattern": {f"{module}.lora_E": [True, True, False, False] for module in modules},
+    }  # fmt: skip
+    shapes = {"lora_A": (2, 16), "lora_B": (16, 2), "lora_E": (2, 1)}
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/adapter_config.json").write_text(json.dumps(config))
+    save_file(
+        {f"base_model.model.{m}.{name}": np.ones(shape, np.float32) for m in modules for name, shape in shapes.items()},
+        tmp_path / "in/adapter_model.safetensors",
+    )
+    assert verdict("peft==0.20.0", scan(str(tmp_path / "in")).findings) == "rejects"
+    assert run("fix", tmp_path / "in", tmp_path / "out", "--to", "lora").exit_code == 0
+    assert verdict("peft==0.20.0", scan(str(tmp_path / "out")).findings) == "accepts"
+    assert compare(read(str(tmp_path / "in")), read(str(tmp_path / "out"))).verdict == "same"
+
+
+def test_biases_that_were_lost_are_not_said_to_be_none(run: Any, tmp_path: Path) -> None:
+    source = edited("lora-plain-0.21.2", tmp_path / "in", bias="lora_only")
+    result = run("fix", source, tmp_path / "out", "--for", "vllm")
+    assert result.exit_code == 1
+    assert "refused say that there is no bias" in " ".join(result.output.split())
+
+
+def test_parameters_keep_their_rank_and_scale(run: Any, tmp_path: Path) -> None:
+    """The factors of a parameter with experts have a multiple of the rank."""
+    source = edited(
+        "lora-plain-0.21.2", tmp_path / "in", target_parameters=["blocks.0.q.weight"], rank_pattern={"q": 4}
+    )
+    assert run("fix", source, tmp_path / "out", "--to", "lora").exit_code == 1
+    assert not (tmp_path / "out").exists()

@@ -212,7 +212,7 @@ def _fix(
     dtype: str | None, **_: object,
 ) -> _Done:  # fmt: skip
     # in place only what stops a runtime that was asked for is touched
-    report = doctor.examine(folder, by if target is None else by._replace(asked=None))
+    report = doctor.examine(folder, by if target is None else by._replace(asked=None), repairs=False)
     if report.error:
         return _Done(2, failure=report.error, trace=report.trace)
     try:

@@ -12,6 +12,8 @@ from ..layers import Layer
 from ..rules.meaning import saved_meanings
 from ..runtimes import ranges
 
+DROP = "drop config keys without meaning"
+
 
 class Refused(Exception):  # noqa: N818 - an answer, not an error
     """The repair cannot be made without changing the function; the message says why."""
@@ -19,12 +21,14 @@ class Refused(Exception):  # noqa: N818 - an answer, not an error
 
 class Repair(NamedTuple):
     """`heals` are the codes of findings; `function` gives the repaired adapter, or the same one where it has nothing
-    to do, or raises Refused.
+    to do, or raises Refused. One that is made `always` is made also where it helps only runtimes that were not asked
+    for.
     """
 
     title: str
     heals: frozenset[str]
     function: Callable[[Adapter, dict[str, Layer]], Adapter]
+    always: bool = False
 
 
 def meant(adapter: Adapter, layers: dict[str, Layer]) -> dict[str, Layer]:
@@ -32,6 +36,10 @@ def meant(adapter: Adapter, layers: dict[str, Layer]) -> dict[str, Layer]:
 
     Raises Refused where more than one may have saved it, and these make different things of it.
     """
+    if (adapter.config or {}).get("target_parameters"):
+        raise Refused(
+            "target_parameters is set, and the tensors of a parameter do not tell rank and scale as a layer's"
+        )
     first, *others = saved_meanings(adapter, layers)
     if others:
         both = f"{ranges(first.ids)} and {ranges(others[0].ids)}"
@@ -119,17 +127,11 @@ def all_of(
         Repair("set total_step for inference", frozenset({"CD302"}), no_schedule if training else config.schedule),
         Repair("spell each bias key both ways", frozenset({"CD304"}), config.both_bias_spellings),
         Repair("import no module for Megatron", frozenset({"CD016", "CD017"}), config.without_megatron),
-        Repair("drop config keys without meaning", frozenset({"CD201"}), config.drop_neutral_keys),
+        Repair(DROP, frozenset({"CD201"}), config.drop_neutral_keys, serving),
     ]
     if asked is None:
         return found
-    found.append(
-        Repair(
-            "drop config keys without meaning",
-            frozenset({"CD201"}),
-            partial(config.drop_keys_in_the_way, asked),
-        )
-    )
+    found.append(Repair(DROP, frozenset({"CD201"}), partial(config.drop_keys_in_the_way, asked)))
     from . import keys, lora
 
     if serving:
@@ -150,11 +152,12 @@ def all_of(
     return [
         Repair("rebuild rank_pattern from the tensors", frozenset({"CD104", "CD101"}), keys.rebuilt_pattern),
         *found,
-        Repair("drop config keys without meaning", frozenset({"CD307"}), config.drop_neutral_keys),
+        Repair(DROP, frozenset({"CD307"}), config.drop_neutral_keys),
         Repair("name the tensors as PEFT does", frozenset({"CD401", "CD402"}), keys.peft_names),
         Repair("fill in what is null", frozenset({"CD306"}), config.without_nulls),
         Repair("set init_lora_weights to true", frozenset({"CD303", "CD305"}), config.plain_init),
-        Repair("drop config keys that no release has", frozenset({"CD203"}), config.drop_strange_keys),
+        Repair("set init_lora_weights to true", frozenset({"CD305"}), config.plain_init, serving),
+        Repair("drop config keys that no release has", frozenset({"CD203"}), config.drop_strange_keys, serving),
         Repair("set task_type to null", frozenset({"CD503"}), config.known_task),
         Repair("say the rsLoRA scale in lora_alpha", frozenset({"CD202", "CD311"}), config.rslora_as_alpha),
         Repair("name patterns in full", frozenset({"CD105", "CD202", "CD311"}), config.full_patterns),

@@ -7,7 +7,9 @@ import re
 from ..adapter import Adapter, TensorInfo, zeros
 from ..layers import Layer
 from ..layers import layers as infer
+from ..rules.keys import savers
 from ..rules.servers import siblings
+from ..runtimes import peft
 from ..targets import targeted
 from . import Refused, meant, with_config
 
@@ -87,10 +89,15 @@ def _with_pair(
     return adapter._replace(tensors=tensors), {**layers, module: new}
 
 
-def no_bias(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
-    """Bias "none" where the file has no bias: nothing was trained that it would say."""
+def no_bias(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+    """Bias "none" where the file has no bias and none was lost: nothing was trained that it would say."""
     if any(key.endswith(".bias") and ".lora_" not in key for key in adapter.tensors):
         raise Refused("the adapter has trained biases")
+    none = savers(adapter) <= peft("0.6", "0.9") or (adapter.base and adapter.base.biases.isdisjoint(layers))
+    if (adapter.config or {}).get("bias") == "lora_only" and not none:
+        raise Refused(
+            "the biases of these layers were trained and not saved, if they have any: name the model with --base"
+        )
     return with_config(adapter, bias="none")
 
 

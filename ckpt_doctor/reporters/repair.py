@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from click import style as styled
 
-from ..doctor import UNSEEN, Plan, hits
+from ..doctor import UNSEEN, Plan
 from ..findings import ERROR, accepted, verdict
+from ..planner import hits
 from ..runtimes import ranges
 from . import Style
 from .json import changes

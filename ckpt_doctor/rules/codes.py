@@ -533,6 +533,24 @@ PEFT 0.6 – 0.13 wrap the module and then look for the part in the wrapper (tun
 "ModulesToSaveWrapper has no attribute"; older ones adapt and then save it, newer ones leave it to the copy.
 """,
 )
+AMBIGUOUS_PATTERN = Code(
+    "CD327",
+    "ambiguous-pattern",
+    """
+Several keys of alpha_pattern name one layer, with other values. PEFT takes the first, and sorts the keys when it saves
+them (config.py: save_pretrained), so that it is lost which was the first in training. Loaded on Qwen2: PEFT 0.15 to
+0.20 did not compute what they had saved.
+""",
+)
+RENAMED_MODEL = Code(
+    "CD328",
+    "renamed-model",
+    """
+The layers lie in the language model of a vision-language model, which transformers 4.52 renamed
+(`language_model.model.` became `model.language_model.`). PEFT 0.16 and newer find the old names; which release of
+transformers an older one is used with shows nowhere. Loaded on LLaVA.
+""",
+)
 # tensors
 FOREIGN_PREFIX = Code(
     "CD401",

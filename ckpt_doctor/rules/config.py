@@ -12,6 +12,7 @@ from ..findings import ERROR, NOTE, THE_BASE, WARNING, Finding, rule
 from ..layers import Layer, groups_of, module_of
 from ..runtimes import PEFT, minor, peft
 from ..targets import OUT_PROJ, targeted
+from .heads import heads
 from .keys import knows, savers, table
 from .rank import keys_of
 
@@ -236,7 +237,9 @@ def bias_spelling(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findin
         return
     if bias not in ("all", "lora_only"):
         return
-    named = {module_of(key) for key in adapter.tensors if key.endswith(".bias") and ".lora_" not in key}
+    whole = tuple(f"{head}." for head, _ in heads(adapter))  # a head has its own bias, whatever is trained beside it
+    biases = [key for key in adapter.tensors if key.endswith(".bias") and not key.startswith(whole or "*")]
+    named = {module_of(key) for key in biases if ".lora_" not in key}
     new = {name.removesuffix(".base_layer.bias") for name in named if name.endswith(".base_layer.bias")}
     old = {name.removesuffix(".bias") for name in named} - {name + ".base_layer" for name in new}
     missing = frozenset[str]()
@@ -274,9 +277,11 @@ def layer_kind(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
         return
     rejected: dict[str, frozenset[str]] = {}
     misloaded = frozenset[str]()
+    dora = bool(config.get("use_dora"))
     if config.get("fan_in_fan_out") is True and layers:  # PEFT saves false for a Linear
         rejected["a Conv1D (fan_in_fan_out)"] = peft("0.2", "0.2")
-    dora = bool(config.get("use_dora"))
+        if dora:
+            rejected["DoRA on a Conv1D"] = peft("0.9", "0.10")
     for layer in layers.values():
         if "lora_embedding_A" in layer.factors or "lora_embedding_B" in layer.factors:
             rejected["an Embedding"] = peft("0.2", "0.2")

@@ -15,6 +15,11 @@ from .rank import names
 _IN_HEAD = re.compile(r"(?P<head>.+?)\.modules_to_save\.(?P<inner>.*?)\.?lora_")
 
 
+def heads(adapter: Adapter) -> set[tuple[str, str]]:
+    """The modules that are adapted and saved whole, each as the name of the whole and that of the part in it, or ""."""
+    return {(place["head"], place["inner"]) for place in map(_IN_HEAD.match, adapter.tensors) if place}
+
+
 @rule
 def head_among_targets(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
     """LoRA on a module that is saved whole, or on a part of it: a classifier's head under all-linear, or named so.
@@ -25,7 +30,7 @@ def head_among_targets(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[F
     (utils/save_and_load.py: set_peft_model_state_dict). Loaded in 18 releases on BERT, RoBERTa and Qwen2 with a
     classifier.
     """
-    places = {(m["head"], m["inner"]) for m in map(_IN_HEAD.match, adapter.tensors) if m}
+    places = heads(adapter)
     if not places or adapter.peft_type not in ("LORA", "ADALORA"):
         return
     config = adapter.config or {}
@@ -36,7 +41,7 @@ def head_among_targets(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[F
         rejected = peft("0.15", "0.15") if inner else peft("0.13", "0.15")
         rejected |= peft("0.16") if not inner and config.get("task_type") == "TOKEN_CLS" else frozenset()
     elif config.get("modules_to_save"):
-        taken, rejected = frozenset[str](), peft("0.6", "0.13") | peft("0.15")
+        taken, rejected = frozenset[str](), (peft("0.6", "0.13") if inner else frozenset()) | peft("0.15")
     else:
         taken = peft("0.7", "0.14" if inner else "0.12")
         rejected = peft("0.15" if inner else "0.13")

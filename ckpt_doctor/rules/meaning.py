@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..adapter import Adapter
 from ..layers import Layer
 from ..runtimes import PEFT, minor, peft
-from ..targets import OUT_PROJ, Reading, Release, lora_reading, targeted
+from ..targets import OUT_PROJ, Reading, Release, ambiguous, lora_reading, targeted
 from .keys import savers
 from .rank import has_zero_factor
 
@@ -54,6 +54,7 @@ def eras(adapter: Adapter, layers: dict[str, Layer]) -> list[Era]:
     starts += ["0.14"] if config.get("exclude_modules") else []
     starts += ["0.15"] if any(module.endswith(OUT_PROJ) for module in layers) else []
     starts += ["0.16"] if config.get("modules_to_save") else []
+    starts += ["0.19"] if config.get("ensure_weight_tying") else []
     ordered = sorted({minor(start) for start in starts})
     found = []
     for first, after in zip(ordered, [*ordered[1:], (99, 0)], strict=True):
@@ -82,7 +83,7 @@ def meanings(adapter: Adapter, layers: dict[str, Layer], ids: frozenset[str] = P
         if not hit or era.misfits or not era.ids & ids:
             continue
         read = {
-            module: _read(adapter, layer, lora_reading(config, module, era.release))
+            module: _read(adapter, layer, era.release)
             for module, layer in layers.items() if module in hit
         }  # fmt: skip
         alike = next((at for at, other in enumerate(found) if other.layers == read), None)
@@ -101,9 +102,13 @@ def saved_meanings(adapter: Adapter, layers: dict[str, Layer]) -> list[Meaning]:
     return found or [Meaning(NONE, dict(layers))]
 
 
-def _read(adapter: Adapter, layer: Layer, reading: Reading) -> Layer:
+def _read(adapter: Adapter, layer: Layer, release: Release) -> Layer:
     if adapter.peft_type != "LORA" or layer.rank is None:
         return layer
+    config = adapter.config or {}
+    if release >= (0, 14) and ambiguous(config, layer.module):
+        return layer._replace(alpha=None, scaling=None)
+    reading = lora_reading(config, layer.module, release)
     return layer._replace(alpha=reading.alpha, scaling=reading.scaling if layer.rank else None)
 
 

@@ -373,7 +373,7 @@ def shared_tensors(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
         yield Finding("CD508", "unknown-size", WARNING, message, undecided_for=PEFT, needs=needs)
     if method not in PROMPTS and method in FORMS and not layers and method != "UNILORA" and not adapter.faults:
         message = f"no tensor is one of {method}: nothing is adapted"
-        yield Finding("CD510", "no-layers", ERROR, message, misloaded_by=PEFT)
+        yield Finding("CD510", "method-without-layers", ERROR, message, misloaded_by=PEFT)
 
 
 def _tiny_vectors(config: Mapping[str, Any], count: int) -> list[str]:
@@ -477,7 +477,7 @@ def key_names(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
         taken = set(named.values()) == {"default"} and method not in other
         message = f"{len(named)} keys have an adapter's name in them ({next(iter(named))}): they are ignored"
         ids = peft("0.2", "0.20") if taken else PEFT
-        yield Finding("CD514", "adapter-name-in-key", ERROR, message, tuple(named), misloaded_by=ids)
+        yield Finding("CD514", "adapter-name-in-method-key", ERROR, message, tuple(named), misloaded_by=ids)
 
 
 @rule

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from ..adapter import Adapter
 from ..findings import ERROR, NOTE, THE_BASE, WARNING, Finding, rule
-from ..layers import Layer
-from ..runtimes import PEFT, peft
-from ..targets import OUT_PROJ, Reading, holes, targeted
+from ..layers import Layer, pattern_module
+from ..runtimes import PEFT, between, peft, upto
+from ..targets import OUT_PROJ, Reading, ambiguous, holes, targeted
+from .codes import AMBIGUOUS_PATTERN, RENAMED_MODEL
 from .keys import savers
 from .meaning import Era, eras
 from .rank import keys_of, names
@@ -72,6 +73,13 @@ def reading(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     saved = savers(adapter)
     meant = next((era for era in reversed(whole) if saved & era.ids), whole[-1])
     yield from _otherwise(adapter, layers, whole, meant)
+    unclear = [module for module in meant.hit if ambiguous(config, module)] if adapter.peft_type == "LORA" else []
+    if unclear and meant.release >= (0, 14):
+        message = (
+            f"several keys of alpha_pattern name {names(sorted(unclear))}, and which came first was lost in saving"
+        )
+        needs = "the order of alpha_pattern in training"
+        yield AMBIGUOUS_PATTERN(message, keys=("alpha_pattern",), undecided=PEFT, needs=needs)
     yield from _untargeted(layers, config, meant)
     yield from _missing(adapter, layers, meant)
 
@@ -90,13 +98,27 @@ def _otherwise(adapter: Adapter, layers: dict[str, Layer], whole: list[Era], mea
         severity = NOTE if whole[-1] is meant else WARNING
         if kind == "ignored-layer":
             message = f"not every release targets {names(where)}: one that does not ignores their tensors in silence"
-            factors = keys_of(layers, where)
-            yield Finding("CD310", kind, severity, message, factors, ("target_modules",), misloaded_by=ids)
+            factors, loud = keys_of(layers, where), frozenset[str]()
+            if adapter.peft_type == "ADALORA":
+                message = message.replace("ignores their tensors in silence", "ignores them, or stops at rank_pattern")
+                loud = _stopping_at_pattern(adapter, whole, modules)
+            yield Finding(
+                "CD310", kind, severity, message, factors, ("target_modules",), loud & ids, misloaded_by=ids - loud
+            )
         else:
             message = f"releases read another scale for {names(where)}"
             told_by = ("alpha_pattern", "rank_pattern", "use_rslora")
             keys = tuple(key for key in told_by if (adapter.config or {}).get(key))
             yield Finding("CD311", kind, severity, message, keys_of(layers, where), keys, misloaded_by=ids)
+
+
+def _stopping_at_pattern(adapter: Adapter, whole: list[Era], modules: set[str]) -> frozenset[str]:
+    """The releases that do not adapt a layer which AdaLoRA's rank_pattern names: "'Linear' object has no attribute
+    'lora_E'" (tuners/adalora/model.py: resize_modules_by_rank_pattern).
+    """
+    pattern = (adapter.config or {}).get("rank_pattern")
+    named = modules & {pattern_module(key) for key in pattern} if isinstance(pattern, dict) else set[str]()
+    return frozenset[str]().union(*(era.ids for era in whole if named - era.hit))
 
 
 def _untargeted(layers: dict[str, Layer], config: dict[str, object], meant: Era) -> Iterator[Finding]:
@@ -111,6 +133,22 @@ def _untargeted(layers: dict[str, Layer], config: dict[str, object], meant: Era)
             "CD324", "untargeted-layers", WARNING, message, keys_of(layers, ignored), ("target_modules",),
             undecided_for=PEFT, needs="whether these layers were meant",
         )  # fmt: skip
+
+
+@rule
+def renamed_model(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """Layers of a vision-language model, which transformers 4.52 renamed: PEFT up to 0.14 is mostly used with an older
+    one, 0.15 with either; from 0.16 on PEFT maps the old names (utils/save_and_load.py: set_peft_model_state_dict).
+    """
+    config = adapter.config or {}
+    if adapter.peft_type not in ("LORA", "ADALORA") or config.get("target_modules") is None:
+        return
+    new = any(module.startswith("model.language_model.") for module in layers)
+    old = any(module.startswith("language_model.model.") for module in layers)
+    if new or old:
+        message = "the layers are those of a language model in a larger one, which transformers 4.52 renamed"
+        unclear = upto("0.14") if new else between("0.15", "0.15")
+        yield RENAMED_MODEL(message, undecided=unclear, needs="the release of transformers")
 
 
 def _of_parameter(module: str, parameters: object) -> bool:
@@ -168,7 +206,8 @@ def _missing(adapter: Adapter, layers: dict[str, Layer], meant: Era) -> Iterator
     missing = [module for module in missing if module not in heads]
     if str(config.get("target_modules")).lower() == "all-linear":  # it takes what it finds
         heads = missing = []
-    if heads and not missing:
+    # a LoRA's layer without tensors computes nothing, so that a head which was not there, or not trained, is no doubt
+    if heads and not missing and (adapter.peft_type == "ADALORA" or config.get("init_lora_weights") is False):
         message = f"the config targets {names(heads)} of the base model, if the adapted class has such a head"
         needs = "the class that was adapted"
         yield Finding(

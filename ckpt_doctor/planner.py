@@ -1,0 +1,167 @@
+"""Which repairs lead from an adapter to one that is taken: one at a time, each state judged once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from .adapter import Adapter
+from .findings import THE_BASE, Finding, verdict
+from .layers import layers
+from .repairs import Refused, Repair
+from .runtimes import PEFT, ranges
+
+ORDER = {"accepts": 0, "unknown": 1, "rejects": 2, "misloads": 3}
+MAX_STEPS = 40
+"""More than any plan has; that each state is new ends it before."""
+
+Judge = Callable[[Adapter], tuple[Finding, ...]]
+
+
+class Step(NamedTuple):
+    """A repair that was made, or refused for a reason."""
+
+    title: str
+    codes: tuple[str, ...]
+    reason: str | None = None
+
+
+class State(NamedTuple):
+    """An adapter on the way, what is found of it, and the verdict of each runtime that counts."""
+
+    adapter: Adapter
+    findings: tuple[Finding, ...]
+    verdicts: dict[str, str]
+
+
+class Outcome(NamedTuple):
+    """Where the steps led, and the repairs that were refused, by title."""
+
+    state: State
+    done: tuple[Step, ...]
+    refused: dict[str, Step]
+
+
+def state_of(adapter: Adapter, judge: Judge, asked: frozenset[str] | None) -> State:
+    """Judge an adapter."""
+    findings = judge(adapter)
+    return State(adapter, findings, {id_: verdict(id_, findings) for id_ in PEFT | (asked or frozenset())})
+
+
+def repaired(start: State, repairs: Sequence[Repair], judge: Judge, asked: frozenset[str] | None) -> Outcome:
+    """Apply the first repair that heals something and harms nobody, until there is none.
+
+    One that would harm somebody is tried once more behind each other that heals what the harmed then meet. No state
+    comes twice, and each is better than the one before (`_weight`), which ends it.
+    """
+    state, done = start, list[Step]()
+    refused: dict[str, Step] = {}
+    seen = {_identity(start.adapter)}
+
+    def applied(repair: Repair, to: State, codes: tuple[str, ...]) -> State | None:
+        try:
+            candidate = repair.function(to.adapter, layers(to.adapter))
+        except Refused as error:
+            refused[repair.title] = Step(repair.title, codes, str(error))
+            return None
+        return None if _identity(candidate) in seen else state_of(candidate, judge, asked)
+
+    def attempt(repair: Repair) -> tuple[State, tuple[Step, ...]] | None:
+        codes = _healed(repair, state.findings, None if repair.always else asked)
+        after = applied(repair, state, codes) if codes else None
+        if after is None or not _helps(state, after, codes, None if repair.always else asked):
+            return None
+        step = Step(repair.title, codes)
+        harmed = _harmed(state, after, asked)
+        if not harmed:
+            return after, (step,)
+        for other in repairs:
+            before = _healed(other, after.findings, harmed) if other.title != repair.title else ()
+            first = applied(other, state, before) if before else None
+            both = applied(repair, first, codes) if first else None
+            if both and not _harmed(state, both, asked) and _helps(state, both, codes, asked):
+                return both, (Step(other.title, before), step)
+        refused[repair.title] = Step(repair.title, codes, harm(after, harmed))
+        return None
+
+    while len(done) < MAX_STEPS:
+        taken = next((found for repair in repairs if (found := attempt(repair)) is not None), None)
+        if taken is None:
+            break
+        state, steps = taken
+        done += steps
+        seen.add(_identity(state.adapter))
+        for step in steps:
+            refused.pop(step.title, None)
+    return Outcome(state, tuple(done), refused)
+
+
+def _helps(before: State, after: State, codes: tuple[str, ...], asked: frozenset[str] | None) -> bool:
+    """Whether fewer of the runtimes asked for are hit, or, where none was named, fewer findings are left."""
+    better = _weight(after, asked) < _weight(before, asked)
+    return better or (asked is None and _count(after, codes) < _count(before, codes))
+
+
+def _healed(repair: Repair, findings: tuple[Finding, ...], asked: frozenset[str] | None) -> tuple[str, ...]:
+    """The codes that a repair would heal, of findings that concern some runtimes; of all, where none was named."""
+    healed = (
+        finding.code for finding in findings if finding.code in repair.heals and (asked is None or hits(finding, asked))
+    )
+    return tuple(dict.fromkeys(healed))
+
+
+def hits(finding: Finding, asked: frozenset[str]) -> frozenset[str]:
+    """The runtimes asked for that a finding says anything of."""
+    return asked & (finding.rejected_by | finding.misloaded_by | finding.undecided_for)
+
+
+def _identity(adapter: Adapter) -> tuple[object, ...]:
+    """What a repair can change of an adapter, to be told from other states."""
+    return (json.dumps(adapter.config, sort_keys=True), *adapter.tensors.items())
+
+
+def _weight(state: State, asked: frozenset[str] | None) -> int:
+    """How many runtimes are hit, by how many findings."""
+    return sum(len(hits(finding, PEFT if asked is None else asked)) for finding in state.findings)
+
+
+def _count(state: State, codes: tuple[str, ...]) -> int:
+    return sum(finding.code in codes for finding in state.findings)
+
+
+def _harmed(before: State, after: State, asked: frozenset[str] | None) -> frozenset[str]:
+    """Whom a step would harm: those whose verdict gets worse; else those that were not asked for and rejected the
+    adapter, if it is not known what they would make of the result, unless nothing but the base model, which was not
+    named, would tell.
+    """
+    worse = {id_ for id_, word in after.verdicts.items() if ORDER[word] > ORDER[before.verdicts[id_]]}
+    loud = {id_ for id_, word in before.verdicts.items() if word == "rejects" and id_ not in (asked or ())}
+    doubted = {id_ for id_ in loud if after.verdicts[id_] == "unknown" and not only_unseen(after, id_)}
+    return frozenset(worse or doubted)
+
+
+def silenced(before: State, after: State) -> frozenset[str]:
+    """The runtimes that rejected or accepted an adapter, and would compute something else now, without a word."""
+    loud = {id_ for id_, word in before.verdicts.items() if word in ("accepts", "rejects")}
+    return frozenset(id_ for id_ in loud if after.verdicts[id_] == "misloads")
+
+
+def harm(after: State, harmed: frozenset[str]) -> str:
+    """What the gravest harm is, as a sentence."""
+    gravest = max((after.verdicts[id_] for id_ in harmed), key=ORDER.__getitem__)
+    most = frozenset(id_ for id_ in harmed if after.verdicts[id_] == gravest)
+    how = {
+        "misloads": "would then load it and compute something else, in silence",
+        "rejects": "would then reject it",
+        "unknown": "would then load it, and might compute something else",
+    }[gravest]
+    why = next((finding.message for finding in after.findings if hits(finding, most)), "")
+    return f"{ranges(most)} {how}: {why}"
+
+
+def only_unseen(state: State, id_: str) -> bool:
+    """Whether a runtime is undecided only because the base model was not named."""
+    doubts = [finding for finding in state.findings if id_ in finding.undecided_for]
+    named = state.adapter.base is not None or state.adapter.peft_type not in ("LORA", "ADALORA")
+    return not named and all(finding.needs == THE_BASE for finding in doubts)
