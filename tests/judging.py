@@ -127,16 +127,17 @@ def verdicts(runtimes: Iterable[str], findings: Iterable[Finding]) -> dict[str, 
 
 def rules() -> tuple[str, ...]:
     """The names of all rules, as `by_rule` has them."""
-    return (*(_name(rule) for rule in RULES), *(f"servers.{check}" for check in _server_checks()))
+    return tuple(_name(rule) for rule in (*RULES, *servers.STAGES))
 
 
 def _name(rule: Any) -> str:
-    return f"{rule.__module__.rpartition('.')[2]}.{rule.__name__}"
+    return f"{rule.__module__.removeprefix('ckpt_doctor.rules.')}.{rule.__name__}"
 
 
-def _server_checks() -> list[str]:
-    """The functions that `servers.judge` calls: they stand in it, and in no list."""
-    return [name for name in servers.judge.__code__.co_names if callable(getattr(servers, name, None))]
+def said_of(server: Any, adapter: Adapter) -> tuple[dict[str, Stopped], str]:
+    """What a server's record alone says of an adapter: code → whom it stops, and the verdict."""
+    found = tuple(servers.judge(adapter, layers.layers(adapter), (server,)))
+    return stopped(found), verdict(server.id, found)
 
 
 def by_rule(adapter: Adapter, asked: frozenset[str] = frozenset()) -> dict[str, tuple[Finding, ...]]:
@@ -146,7 +147,7 @@ def by_rule(adapter: Adapter, asked: frozenset[str] = frozenset()) -> dict[str, 
     made = {_name(rule): tuple(rule(seen, found)) for rule in RULES}
     if asked & runtimes.SERVERS:
         made = {name: tuple(map(doctor._as_transformers, findings)) for name, findings in made.items()}
-        made |= {f"servers.{check}": tuple(getattr(servers, check)(adapter, found)) for check in _server_checks()}
+        made |= {_name(stage): tuple(servers.findings(stage, adapter, found)) for stage in servers.STAGES}
         only = {name: [doctor._only(f, PEFT | asked) for f in findings] for name, findings in made.items()}
         made = {name: tuple(f for f in findings if f is not None) for name, findings in only.items()}
     return {name: findings for name, findings in made.items() if findings}

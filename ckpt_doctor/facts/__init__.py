@@ -1,0 +1,1 @@
+"""What runtimes do, as data."""

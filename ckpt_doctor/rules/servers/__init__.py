@@ -1,0 +1,50 @@
+"""Rules about what serving runtimes make of an adapter. Imported only where one is asked for.
+
+An adapter is followed through the stages of a load; each stage says what there is that a server has to take, and every
+server's record (`facts/servers/`) what it makes of that. Where a record has no answer, it is undecided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ...adapter import Adapter
+from ...facts.servers import MISLOADS, REJECTS, SERVERS, TAKES, UNKNOWN, Outcome, Server
+from ...findings import Finding
+from .cause import Layers, Stage
+from .config import config, files, method, options, targets
+from .ranks import largest_rank, limits, needed_flag, scale
+from .tensors import base, factors, grouping, keys, siblings, tensors
+
+STAGES: tuple[Stage, ...] = (
+    files, config, method, options, scale, targets, grouping, keys, factors, tensors, limits, base,
+)  # fmt: skip
+"""The stages of a load, in their order."""
+
+
+def judge(adapter: Adapter, layers: Layers, servers: Iterable[Server] = SERVERS) -> Iterator[Finding]:
+    """All findings about servers."""
+    for stage in STAGES:
+        yield from findings(stage, adapter, layers, servers)
+
+
+def findings(
+    stage: Stage, adapter: Adapter, layers: Layers, servers: Iterable[Server] = SERVERS
+) -> Iterator[Finding]:  # fmt: skip
+    """The findings of one stage: one for each cause that not every server takes."""
+    for cause in stage(adapter, layers):
+        words = ""
+        made: dict[Outcome, set[str]] = {REJECTS: set(), MISLOADS: set(), UNKNOWN: set(), TAKES: set()}
+        for server in servers:
+            made[told := cause.answer(server)].add(server.id)
+            if told == REJECTS:
+                words = words or cause.words(server)
+        rejects, misloads, undecided = (frozenset(made[kind]) for kind in (REJECTS, MISLOADS, UNKNOWN))
+        if rejects | misloads | undecided:
+            yield cause.code(
+                cause.message + words, tensors=cause.tensors, keys=cause.keys, rejects=rejects, misloads=misloads,
+                undecided=undecided, needs=cause.needs if undecided else None,
+            )  # fmt: skip
+
+
+__all__ = ["STAGES", "findings", "judge", "largest_rank", "needed_flag", "siblings"]

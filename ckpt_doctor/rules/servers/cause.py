@@ -1,0 +1,64 @@
+"""A cause: what an adapter has that a server has to take, and what its record makes of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from ...adapter import Adapter
+from ...facts.servers import MISLOADS, REJECTS, SERVERS, TAKES, UNKNOWN, Outcome, Server, outcome
+from ...findings import Code
+from ...layers import Layer
+
+Answer = Callable[[Server], Outcome]
+Layers = dict[str, Layer]
+
+
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """The gravest of several outcomes of one load."""
+    return min(outcomes, key=(REJECTS, MISLOADS, UNKNOWN, TAKES).index, default=TAKES)
+
+
+class Field:
+    """The answer that a field gives: what it says, or the gravest that its table says of several entries."""
+
+    def __init__(self, name: str, *entries: str) -> None:
+        self.name, self.entries = name, entries
+
+    def __call__(self, server: Server) -> Outcome:
+        value: Any = getattr(server, self.name)
+        found: Outcome = worst(outcome(value, entry) for entry in self.entries) if self.entries else value
+        return found
+
+
+class Cause(NamedTuple):
+    """What an adapter has that a server has to take, and what a server makes of it.
+
+    `needs` is what would decide it where it is undecided; `about` is the field that has a server's own words for it,
+    where `answer` is no field.
+    """
+
+    code: Code
+    message: str
+    answer: Answer
+    tensors: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    needs: str = "a load in that runtime"
+    about: str = ""
+
+    def words(self, server: Server) -> str:
+        """What a server says as it rejects this, or nothing."""
+        field = self.answer.name if isinstance(self.answer, Field) else self.about
+        said = server.says.get(field)
+        return f' ({server.id.partition("==")[0]} says "{said}")' if said else ""
+
+
+Stage = Callable[[Adapter, Layers], Iterable[Cause]]
+
+
+def alike(field: str, entries: Iterable[str]) -> Iterator[list[str]]:
+    """Entries of a table in groups of which every server makes the same."""
+    groups: dict[tuple[Outcome, ...], list[str]] = {}
+    for entry in dict.fromkeys(entries):
+        groups.setdefault(tuple(outcome(getattr(server, field), entry) for server in SERVERS), []).append(entry)
+    yield from groups.values()

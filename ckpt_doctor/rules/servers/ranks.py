@@ -1,0 +1,106 @@
+"""Stages of a load that go by ranks: the scale, and the limit that a server was started with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ...adapter import Adapter
+from ...facts.servers import MISLOADS, SERVERS, TAKES, UNKNOWN, Outcome, Scale, Server
+from ...layers import pattern_value
+from .. import codes
+from ..rank import keys_of, names
+from .cause import Cause, Field, Layers, alike, worst
+
+
+class _Row(NamedTuple):
+    """What the scale of a layer hangs on: the rank of its tensors, the config's for all and for it, alpha for all and
+    for it; and the scale that is meant.
+    """
+
+    rank: int
+    r: int
+    declared: int
+    alpha: float
+    own_alpha: float
+    scaling: float
+
+
+def scale(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
+    """The scale that a server takes against the true one, and the ranks, which should be the config's."""
+    values = adapter.config or {}
+    r, alpha = values.get("r", 8), values.get("lora_alpha", 8)
+    if adapter.peft_type != "LORA" or type(r) is not int or not isinstance(alpha, (int, float)):
+        return
+    if not 0 < r < 1e300 or not abs(alpha) < 1e300:  # CD102 and CD306 say so
+        return
+    declared = {module: pattern_value(values.get("rank_pattern"), module, r) for module in layers}
+    ranked = {module: layer for module, layer in layers.items() if layer.rank}
+    rows = {
+        _Row(rank, r, declared[module], alpha, pattern_value(values.get("alpha_pattern"), module, alpha), true)
+        for module, layer in layers.items()
+        if (rank := layer.rank) and rank == declared[module] and (true := layer.scaling) is not None
+    }  # fmt: skip
+    root = values.get("use_rslora") is True
+
+    def of_scale(server: Server) -> Outcome:
+        formula = server.scale
+        if formula is None:
+            return UNKNOWN
+        wrong = any(abs(_taken(formula, row, root) - row.scaling) > 1e-6 * abs(row.scaling) for row in rows)
+        return MISLOADS if wrong else TAKES
+
+    if rows:
+        said = tuple(key for key in ("use_rslora", "alpha_pattern", "rank_pattern") if values.get(key))
+        scales = names([f"{value:g}" for value in sorted({row.scaling for row in rows})])
+        message = f"the scale is {scales}" + (f", by {' and '.join(said)}" if said else "")
+        yield Cause(codes.SERVER_SCALE, message, of_scale, keys=said)
+    for group in alike("ranks", (str(layer.rank) for layer in ranked.values())):
+        message = f"the rank is {names(group)}"
+        yield Cause(
+            codes.SERVER_SCALE, message, Field("ranks", *group), keys=("r",), needs="a load, where it is padded"
+        )
+    uneven = [module for module, layer in ranked.items() if layer.rank != r]
+    undeclared = [module for module, layer in ranked.items() if layer.rank != declared[module]]
+    if uneven or undeclared:
+        message = f"the rank of {names(uneven or undeclared)} is not what the config says for all"
+
+        def of_ranks(server: Server) -> Outcome:
+            even: Outcome = UNKNOWN if undeclared else TAKES
+            return worst((even, server.uneven_ranks)) if uneven else even
+
+        tensors = keys_of(layers, uneven or undeclared)
+        needs = "what scale was meant" if undeclared else "a load in that runtime"
+        yield Cause(codes.SERVER_UNEVEN_RANK, message, of_ranks, tensors, ("r", "rank_pattern"), needs)
+
+
+def _taken(formula: Scale, row: _Row, root: bool) -> float:
+    """The scale of a layer by a server's formula; with `root`, use_rslora is set."""
+    alpha = row.own_alpha if "alpha_pattern" in formula.reads else row.alpha
+    rank = row.rank
+    if formula.rank == "config":
+        rank = row.declared if "rank_pattern" in formula.reads else row.r
+    return float(alpha / (rank**0.5 if root and "use_rslora" in formula.reads else rank) or formula.of_zero)
+
+
+def largest_rank(adapter: Adapter, layers: Layers) -> int:
+    """The rank that a server has to make room for: the tensors' and the config's."""
+    pattern = (adapter.config or {}).get("rank_pattern")
+    told = [(adapter.config or {}).get("r"), *(pattern.values() if isinstance(pattern, dict) else [])]
+    return max([0, *(layer.rank or 0 for layer in layers.values()), *(value for value in told if type(value) is int)])
+
+
+def needed_flag(rank: int) -> int | None:
+    """The smallest --max-lora-rank that takes a rank; None where none does."""
+    flags = next(server.rank_flags for server in SERVERS if server.rank_flags)
+    return next((value for value in flags if value >= rank), None)
+
+
+def limits(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
+    """LoRA rank 32 is greater than max_lora_rank 16; without a limit none is assumed."""
+    rank = largest_rank(adapter, layers)
+    if adapter.max_rank is not None and rank > adapter.max_rank:
+        flag = needed_flag(rank)
+        message = f"LoRA rank {rank} is greater than max_lora_rank {adapter.max_rank}"
+        message += f": serve with --max-lora-rank {flag}" if flag else ""
+        yield Cause(codes.SERVER_RANK_LIMIT, message, Field("over_limit"), keys=("r",))
