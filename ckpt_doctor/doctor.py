@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__, rules  # noqa: F401 - importing the rules declares them
 from .adapter import Adapter, AdapterError, Base, NotExactError, unforeseen
-from .findings import ERROR, NOTE, RULES, WARNING, Finding, Report, verdict
+from .findings import ERROR, RULES, Finding, Report, verdict, weighed
 from .layers import Layer, layers
 from .loader import BIN, SAFETENSORS, load
 from .planner import Step, harm, hits, repaired, silenced, state_of
 from .rules.keys import savers
-from .runtimes import PEFT, RAN, SERVERS, peft
+from .runtimes import PEFT, SERVERS, peft
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -64,8 +64,9 @@ def judge(adapter: Adapter, asked: frozenset[str] | None = None) -> tuple[Findin
         return findings
     from .rules import servers
 
-    both = (*map(_as_transformers, findings), *servers.judge(adapter, found))
-    return tuple(told for told in (_only(finding, PEFT | asked) for finding in both) if told is not None)
+    records = [server for server in servers.SERVERS if server.id in asked]
+    inside = {server.peft: server.id for server in records if server.peft}
+    return (*(also(finding, inside) for finding in findings), *servers.judge(adapter, found, records))
 
 
 def loaded(adapter: Adapter, found: dict[str, Layer]) -> Adapter:
@@ -78,19 +79,11 @@ def loaded(adapter: Adapter, found: dict[str, Layer]) -> Adapter:
     return adapter._replace(base=as_loaded(adapter.base, found, headless))
 
 
-def _only(finding: Finding, ids: frozenset[str]) -> Finding | None:
-    """A finding without the servers that nobody asked about; None where nothing else is left of it."""
-    sets = (finding.rejected_by & ids, finding.misloaded_by & ids, finding.undecided_for & ids)
-    if not any(sets) and (finding.rejected_by or finding.misloaded_by or finding.undecided_for):
-        return None
-    return finding._replace(rejected_by=sets[0], misloaded_by=sets[1], undecided_for=sets[2])
-
-
-def _as_transformers(finding: Finding) -> Finding:
-    """What stops PEFT 0.21.2 stops transformers' own loader, which has it inside."""
+def also(finding: Finding, inside: dict[str, str]) -> Finding:
+    """A finding that stops the servers, too, which have a PEFT inside that it stops."""
 
     def grown(ids: frozenset[str]) -> frozenset[str]:
-        return ids | {RAN["transformers"]} if "peft==0.21.2" in ids else ids
+        return ids | {server for peft, server in inside.items() if peft in ids}
 
     return finding._replace(
         rejected_by=grown(finding.rejected_by), misloaded_by=grown(finding.misloaded_by),
@@ -116,7 +109,7 @@ def scan(
         if repairs:
             findings = _with_repairs(report)
         if asked is not None:
-            findings = tuple(f._replace(severity=_weight(f, asked)) for f in findings)
+            findings = tuple(f._replace(severity=weighed(f, asked)) for f in findings)
     except AdapterError as error:
         return Report(folder, error=str(error))
     except OSError as error:
@@ -150,12 +143,6 @@ def examined(folder: str, by: Settings, *, repairs: bool = True) -> Report:
     if report.error:
         raise AdapterError(report.error)
     return report
-
-
-def _weight(finding: Finding, asked: frozenset[str]) -> str:
-    if asked & (finding.rejected_by | finding.misloaded_by):
-        return ERROR
-    return WARNING if asked & finding.undecided_for else NOTE
 
 
 def plan(

@@ -111,6 +111,11 @@ def numbers(*codes: Code) -> frozenset[str]:
     return frozenset(code.number for code in codes)
 
 
+def weighed(finding: Finding, asked: frozenset[str] | None) -> str:
+    """The severity of a finding for whoever asks."""
+    return severity(finding.code, finding.rejected_by, finding.misloaded_by, finding.undecided_for, asked)
+
+
 class Report(NamedTuple):
     """All that is known of one adapter; `error` is set, and nothing else, where it could not be examined.
 

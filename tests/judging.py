@@ -146,8 +146,8 @@ def by_rule(adapter: Adapter, asked: frozenset[str] = frozenset()) -> dict[str, 
     seen = doctor.loaded(adapter, found)
     made = {_name(rule): tuple(rule(seen, found)) for rule in RULES}
     if asked & runtimes.SERVERS:
-        made = {name: tuple(map(doctor._as_transformers, findings)) for name, findings in made.items()}
-        made |= {_name(stage): tuple(servers.findings(stage, adapter, found)) for stage in servers.STAGES}
-        only = {name: [doctor._only(f, PEFT | asked) for f in findings] for name, findings in made.items()}
-        made = {name: tuple(f for f in findings if f is not None) for name, findings in only.items()}
+        records = [server for server in servers.SERVERS if server.id in asked]
+        inside = {server.peft: server.id for server in records if server.peft}
+        made = {name: tuple(doctor.also(f, inside) for f in findings) for name, findings in made.items()}
+        made |= {_name(stage): tuple(servers.findings(stage, adapter, found, records)) for stage in servers.STAGES}
     return {name: findings for name, findings in made.items() if findings}

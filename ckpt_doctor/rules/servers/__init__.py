@@ -47,4 +47,4 @@ def findings(
             )  # fmt: skip
 
 
-__all__ = ["STAGES", "findings", "judge", "largest_rank", "needed_flag", "siblings"]
+__all__ = ["SERVERS", "STAGES", "findings", "judge", "largest_rank", "needed_flag", "siblings"]
