@@ -1,0 +1,1 @@
+"""What runtimes do, as data: the methods of PEFT, each in a file of its own."""
