@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ckpt_doctor import base as base_model
-from ckpt_doctor import doctor, layers, loader, runtimes
+from ckpt_doctor import doctor, facts, layers, loader, runtimes
 from ckpt_doctor.adapter import Adapter, Base, Fault, zeros
+from ckpt_doctor.facts import forms
 from ckpt_doctor.findings import RULES, Finding, verdict
-from ckpt_doctor.rules import methods, pages, servers  # noqa: F401 - importing methods declares its rules
+from ckpt_doctor.rules import keys, methods, pages, servers
 from ckpt_doctor.rules.keys import savers
 
 PEFT = runtimes.PEFT
@@ -140,3 +141,71 @@ def by_rule(adapter: Adapter, asked: frozenset[str] = frozenset()) -> dict[str, 
         only = {name: [doctor._only(f, PEFT | asked) for f in findings] for name, findings in made.items()}
         made = {name: tuple(f for f in findings if f is not None) for name, findings in only.items()}
     return {name: findings for name, findings in made.items() if findings}
+
+
+def methods_with_record() -> tuple[str, ...]:
+    """The methods of which there is a record."""
+    return tuple(sorted(facts.methods.names()))
+
+
+def config_keys(method: str, id_: str) -> dict[str, Any]:
+    """The config keys of a method in a release, each with its default."""
+    return {key: default for key, (_, _, default) in keys.table(method).items() if id_ in keys.knows(method, key)}
+
+
+def all_keys(method: str) -> set[str]:
+    """The config keys of a method in any release."""
+    return set(keys.table(method))
+
+
+def common_keys() -> frozenset[str]:
+    """The keys that rules about all methods follow, or that say where an adapter comes from."""
+    return methods.FOLLOWED | methods.HARMLESS
+
+
+def _record(method: str) -> Any:
+    found = facts.methods.record(method)
+    assert found is not None
+    return found
+
+
+def reasons(method: str) -> dict[str, str]:
+    """The keys whose value may be any, and why: where it differs by release, a row says so."""
+    by_release = {key: row.says for row in _record(method).rows if hasattr(row, "computes") for key in row.keys}
+    common = dict.fromkeys(methods.HARMLESS, "where the adapter comes from")
+    return {**common, **by_release, **_record(method).harmless, **_record(method).alike}
+
+
+def row_keys(method: str) -> set[str]:
+    """The keys that rows of a method name."""
+    return {key for row in _record(method).rows for key in row.keys}
+
+
+def words(method: str, key: str) -> tuple[Any, ...]:
+    """What a value may be beside its default."""
+    return tuple(_record(method).words.get(key, ()))
+
+
+def kinds(method: str, key: str) -> tuple[type, ...]:
+    """The types of a key whose default is null."""
+    return {**methods.KINDS, **_record(method).kinds}.get(key, ())
+
+
+def tensors_of(method: str, config: dict[str, Any], prefix: str) -> dict[str, str]:
+    """The tensors that the record of a method says that a config has, with one layer; free sizes are 16."""
+    known = _record(method)
+    sizes = forms.Sizes(config, {key: row[2] for key, row in keys.table(method).items()}, {})
+    made = {}
+    for lines, start in ((known.tensors, prefix), (known.shared, "")):
+        for group in filter(sizes.active, forms.parse(lines)):
+            for factor, (shape, _) in sizes.spread(group.ways[-1 if method == "OFT" else 0]).items():
+                numbers = [sizes.of(word, "") for word in shape if word != "..."]
+                whole = (16 if not isinstance(number, int) else number for number in numbers)
+                made[start + factor] = " ".join(("F32", *map(str, whole)))
+    return made
+
+
+def forget_review(patch: Any, method: str, id_: str) -> None:
+    """From here on a method was not reviewed in a release."""
+    less = _record(method)._replace(reviewed=_record(method).reviewed - {id_})
+    patch.setattr(facts.methods, "_record", lambda name: less if name == method else _record(name))

@@ -16,7 +16,7 @@ def old_config(config: Config, module: str) -> dict[str, Any]:
     tuners/loha/model.py: LoHaModel._create_and_replace: the first key of both patterns together that matches serves
     both, and no group is put around it.
     """
-    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
+    ranks, alphas = (_pattern(config, key) for key in ("rank_pattern", "alpha_pattern"))
     for key in [*ranks, *alphas]:
         try:
             if re.match(rf"(.*\.)?{key}$", module):
@@ -27,6 +27,11 @@ def old_config(config: Config, module: str) -> dict[str, Any]:
         key = module.rpartition(".")[2]
     said = {"r": ranks.get(key, config.get("r", 8)), "alpha": alphas.get(key, config.get("alpha", 8))}
     return {**config, **said, "rank_pattern": {}, "alpha_pattern": {}}
+
+
+def _pattern(config: Config, key: str) -> dict[str, Any]:
+    said = config.get(key)
+    return said if isinstance(said, dict) else {}
 
 
 def unscaled(seen: Seen) -> object:

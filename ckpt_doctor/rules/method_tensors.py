@@ -189,7 +189,9 @@ def _unclear(key: str, message: str, ids: frozenset[str] = PEFT) -> Finding:
 def target_modules(looked: Seen) -> Iterator[Finding]:
     """target_modules, or what narrows it, leaves out layers that have tensors, or says too little to tell."""
     method, target, layers = looked.method, looked.config.get("target_modules"), looked.layers
-    if not method.tensors or method.targets == COUNTED or (target is None and method.targets != NAMED):
+    if not method.tensors or (target is None and method.targets != NAMED):
+        return
+    if method.targets == COUNTED and isinstance(target, (str, list)):
         return
     if target is None or (isinstance(target, str) and target.lower() == "all-linear"):
         message = f"target_modules is {target}: which layers are adapted is up to the base model"
@@ -217,7 +219,8 @@ def target_modules(looked: Seen) -> Iterator[Finding]:
 def _chosen_layers(looked: Seen) -> Iterator[Finding]:
     chosen = looked.config.get("layers_to_transform")
     if chosen is not None:
-        numbers = {str(number) for number in (chosen if isinstance(chosen, list) else [chosen])}
+        listed = chosen if isinstance(chosen, list) else [chosen]
+        numbers = {str(number) for number in listed if type(number) is int}
         if not all(numbers & set(module.split(".")) for module in looked.layers):
             yield _unclear("layers_to_transform", "layers_to_transform leaves out layers that the file has tensors of")
         message = "layers_to_transform numbers the layers, which releases read in different ways"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...rules.codes import METHOD_BY_RELEASE
+from ...rules.codes import METHOD_BY_RELEASE, UNCLEAR_TARGET
 from ...runtimes import PEFT, upto
 from ..record import COUNTED, NONE, REVIEWED, Method, Row, Seen
 
@@ -15,6 +15,12 @@ def is_any(seen: Seen) -> bool:  # noqa: ARG001
 def counts_otherwise(seen: Seen) -> bool:
     """adapter_layers is not the number of layers in the file."""
     return bool(seen.config.get("adapter_layers") != len(seen.layers))
+
+
+def names_no_layer(seen: Seen) -> bool:
+    """target_modules is not the end of the names of the layers in the file."""
+    target = seen.config.get("target_modules")
+    return target is not None and not all(module.endswith(str(target)) for module in seen.layers)
 
 
 ADAPTION_PROMPT = Method(
@@ -32,6 +38,11 @@ ADAPTION_PROMPT = Method(
             METHOD_BY_RELEASE, counts_otherwise, "adapter_layers is not the number of layers in the file",
             "tuners/adaption_prompt/model.py: AdaptionPromptModel.add_adapter", undecided=PEFT,
             keys=("adapter_layers",),
+        ),
+        Row(
+            UNCLEAR_TARGET, names_no_layer, "target_modules is not the end of the names of the layers in the file",
+            "tuners/adaption_prompt/model.py: AdaptionPromptModel.add_adapter", undecided=PEFT,
+            keys=("target_modules",),
         ),
     ),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...rules.codes import MISSING_TENSOR, SHAPE_MISMATCH
+from ...rules.codes import METHOD_BY_RELEASE, MISSING_TENSOR, SHAPE_MISMATCH
 from ...runtimes import PEFT
 from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Names, Row, Seen
 
@@ -10,6 +10,11 @@ from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Names, Row, Seen
 def lacks_projections(seen: Seen) -> bool:
     """save_projection is set, or is absent, and no projection is in the file."""
     return seen.value("save_projection") is True and not any(key.startswith("base_model.frod_") for key in seen.tensors)
+
+
+def makes_projections(seen: Seen) -> bool:
+    """The projections are made anew of the weights of the base model."""
+    return seen.value("save_projection") is False
 
 
 def odd_projections(seen: Seen) -> Names:
@@ -38,6 +43,10 @@ FROD = Method(
             MISSING_TENSOR, lacks_projections, "the projections are missing",
             "tuners/frod/model.py: FrodModel._remap_adapter_state_dict_for_load", rejects=PEFT,
             keys=("save_projection",),
+        ),
+        Row(
+            METHOD_BY_RELEASE, makes_projections, "the projections are made anew of the base model's weights",
+            "tuners/frod/model.py: FrodModel", undecided=PEFT, keys=("save_projection",),
         ),
         Row(
             SHAPE_MISMATCH, odd_projections, "the shape of {names} is not what the config says",

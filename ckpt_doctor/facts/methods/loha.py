@@ -27,11 +27,14 @@ LOHA = Method(
     earlier=(upto("0.14"), old_config),
     nullable=("rank_dropout", "module_dropout"),
     harmless={"init_weights": INIT, "module_dropout": DROPOUT, "rank_dropout": DROPOUT},
+    alike={
+        "use_effective_conv2d": "of convolutions alone, whose kernels show it (layer.py: LoHaLayer.update_layer)",
+    },
     rows=(
         Differs(
             SCALE_BY_RELEASE, {between("0.6", "0.14"): joint, since("0.15"): apart}, has_scales,
             "releases scale the layers by different numbers", "tuners/loha/model.py: LoHaModel._create_and_replace",
-            ("alpha", "r", "alpha_pattern"),
+            ("alpha", "r", "alpha_pattern", "rank_pattern"),
         ),
         Row(
             CONVOLUTION, of_1d, "{names} is a Conv1d, which LoHa adapts from PEFT 0.18 on",

@@ -91,13 +91,17 @@ LOKR = Method(
     harmless={
         "init_weights": INIT, "module_dropout": DROPOUT, "rank_dropout": DROPOUT, "rank_dropout_scale": DROPOUT,
     },
+    alike={
+        "decompose_both": "decides on the first matrix, which is held against it (layer.py: LoKrLayer.update_layer)",
+        "use_effective_conv2d": "of convolutions alone, whose kernels show it (layer.py: LoKrLayer.update_layer)",
+    },
     ways_vary=True,
     rows=(
         Differs(
             SCALE_BY_RELEASE, {between("0.6", "0.13"): unscaled, between("0.14", "0.14"): joint, since("0.15"): apart},
             has_scales, "releases scale the layers by different numbers",
             "tuners/lokr/layer.py: LoKrLayer.get_delta_weight",
-            ("alpha", "r", "alpha_pattern"),
+            ("alpha", "r", "alpha_pattern", "rank_pattern"),
         ),
         Row(
             LOKR_DECOMPOSITION, decomposed_otherwise,

@@ -33,7 +33,10 @@ PVERA = Method(
         "d_initial": INIT, "fan_in_fan_out": LAYOUT, "init_weights": INIT, "pvera_dropout": DROPOUT,
         "generator_seed": "of what training draws, and of a row where inference does (layer.py: PveraLayer)",
     },
-    alike={"projection_prng_key": "seeds the projections alike since 0.19 (model.py: PveraModel)"},
+    alike={
+        "projection_prng_key": "seeds the projections alike since 0.19 (model.py: PveraModel)",
+        "save_projection": "the same projections are drawn where they are not in the file (model.py: PveraModel)",
+    },
     rows=(
         Row(
             SHAPE_MISMATCH, other_width, "the shape of {names} is not what the layers need",

@@ -38,6 +38,7 @@ TINYLORA = Method(
     harmless={
         "fan_in_fan_out": LAYOUT, "init_v_bound": INIT, "init_weights": INIT, "tinylora_dropout": DROPOUT,
     },
+    alike={"weight_tying": "how many layers share a vector since 0.19 (model.py: TinyLoraModel._create_and_replace)"},
     starts_random=True,
     takes_default=NONE,
     rows=(

@@ -37,7 +37,10 @@ VERA = Method(
     shared_sized=since("0.21"),
     words={"bias": ("all", "vera_only")},
     harmless={"d_initial": INIT, "fan_in_fan_out": LAYOUT, "init_weights": INIT, "vera_dropout": DROPOUT},
-    alike={"projection_prng_key": "seeds the projections alike since 0.11 (model.py: VeraModel._init_vera_A_vera_B)"},
+    alike={
+        "projection_prng_key": "seeds the projections alike since 0.11 (model.py: VeraModel._init_vera_A_vera_B)",
+        "save_projection": "the same projections are drawn where they are not in the file (model.py: VeraModel)",
+    },
     rows=(
         Row(
             SHAPE_MISMATCH, other_width, "the shape of {names} is not what the layers need",
