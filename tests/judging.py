@@ -143,6 +143,39 @@ def by_rule(adapter: Adapter, asked: frozenset[str] = frozenset()) -> dict[str, 
     return {name: findings for name, findings in made.items() if findings}
 
 
+def _row_names() -> dict[int, str]:
+    """The name of each row of a method: the method, what is asked, the code. What methods share is one row."""
+    return {
+        id(row): f"{method} {row.when.__name__} {row.code.name}"
+        for method in reversed(methods_with_record()) for row in _record(method).rows
+    }  # fmt: skip
+
+
+def method_rows() -> dict[str, bool]:
+    """The rows of all methods by name, and whether each is said to be read alone."""
+    names = _row_names()
+    assert len({*names.values()}) == len(names)
+    return {names[id(row)]: row.read for method in methods_with_record() for row in _record(method).rows}
+
+
+def by_row(adapter: Adapter) -> dict[str, tuple[Finding, ...]]:
+    """The findings that rows of methods make, by row."""
+    looked = methods.seen(adapter, layers.layers(adapter))
+    if looked is None:
+        return {}
+    names = _row_names()
+    made = {
+        names[id(row)]: tuple(methods.reviewed(f, looked.method) for f in row.findings(looked))
+        for row in looked.method.rows
+    }
+    return {name: findings for name, findings in made.items() if findings}
+
+
+def has_record(adapter: Adapter) -> bool:
+    """Whether the adapter is of a method of which there is a record."""
+    return facts.methods.record(adapter.peft_type) is not None
+
+
 def methods_with_record() -> tuple[str, ...]:
     """The methods of which there is a record."""
     return tuple(sorted(facts.methods.names()))

@@ -43,6 +43,7 @@ ADAPTION_PROMPT = Method(
             UNCLEAR_TARGET, names_no_layer, "target_modules is not the end of the names of the layers in the file",
             "tuners/adaption_prompt/model.py: AdaptionPromptModel.add_adapter", undecided=PEFT,
             keys=("target_modules",),
+            read=True,
         ),
     ),
 )  # fmt: skip

@@ -47,6 +47,7 @@ FROD = Method(
         Row(
             METHOD_BY_RELEASE, makes_projections, "the projections are made anew of the base model's weights",
             "tuners/frod/model.py: FrodModel", undecided=PEFT, keys=("save_projection",),
+            read=True,
         ),
         Row(
             SHAPE_MISMATCH, odd_projections, "the shape of {names} is not what the config says",

@@ -65,11 +65,11 @@ IA3 = Method(
         ),
         Row(
             CONVOLUTION, of_2d, "{names} is a Conv2d, which IA3 adapts from PEFT 0.6 on",
-            "tuners/ia3/layer.py: Conv2d", rejects=upto("0.5"),
+            "tuners/ia3/model.py: IA3Model._find_and_replace", rejects=upto("0.5"),
         ),
         Row(
             CONVOLUTION, of_3d, "{names} is a Conv3d, which IA3 adapts from PEFT 0.14 on",
-            "tuners/ia3/layer.py: Conv3d", rejects=upto("0.13"),
+            "tuners/ia3/model.py: IA3Model._create_new_module", rejects=upto("0.13"),
         ),
     ),
 )  # fmt: skip

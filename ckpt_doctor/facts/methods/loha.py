@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...rules.codes import CONVOLUTION, SCALE_BY_RELEASE
+from ...rules.codes import CONVOLUTION, SCALE_BY_RELEASE, SHAPE_MISMATCH
 from ...runtimes import PEFT, between, since, upto
 from ..lycoris import apart, decomposed_unasked, has_scales, joint, may_be_conv1d, old_config
 from ..record import DROPOUT, INIT, REVIEWED, Differs, Method, Names, Row, Seen
@@ -38,15 +38,15 @@ LOHA = Method(
         ),
         Row(
             CONVOLUTION, of_1d, "{names} is a Conv1d, which LoHa adapts from PEFT 0.18 on",
-            "tuners/loha/layer.py: Conv1d", rejects=upto("0.17"),
+            "tuners/lycoris_utils.py: LycorisTuner._create_new_module", rejects=upto("0.17"),
         ),
         Row(
             CONVOLUTION, may_be_conv1d, "{names} may be a Conv1d, which LoHa adapts from PEFT 0.18 on",
-            "tuners/loha/layer.py: Conv1d", undecided=upto("0.17"),
+            "tuners/lycoris_utils.py: LycorisTuner._create_new_module", undecided=upto("0.17"),
         ),
         Row(
-            CONVOLUTION, decomposed_unasked, "{names} has a kernel of its own, without use_effective_conv2d",
-            "tuners/loha/layer.py: LoHaLayer.update_layer", undecided=PEFT, keys=("use_effective_conv2d",),
+            SHAPE_MISMATCH, decomposed_unasked, "{names} has a kernel of its own, without use_effective_conv2d",
+            "tuners/loha/layer.py: LoHaLayer.update_layer", rejects=PEFT, keys=("use_effective_conv2d",),
         ),
     ),
 )  # fmt: skip

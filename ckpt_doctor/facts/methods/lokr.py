@@ -119,15 +119,15 @@ LOKR = Method(
         ),
         Row(
             CONVOLUTION, of_1d, "{names} is a Conv1d, which LoKr adapts from PEFT 0.18 on",
-            "tuners/lokr/layer.py: Conv1d", rejects=upto("0.17"),
+            "tuners/lycoris_utils.py: LycorisTuner._create_new_module", rejects=upto("0.17"),
         ),
         Row(
             CONVOLUTION, may_be_conv1d, "{names} may be a Conv1d, which LoKr adapts from PEFT 0.18 on",
-            "tuners/lokr/layer.py: Conv1d", undecided=upto("0.17"),
+            "tuners/lycoris_utils.py: LycorisTuner._create_new_module", undecided=upto("0.17"),
         ),
         Row(
-            CONVOLUTION, decomposed_unasked, "{names} has a kernel of its own, without use_effective_conv2d",
-            "tuners/lokr/layer.py: LoKrLayer.update_layer", undecided=PEFT, keys=("use_effective_conv2d",),
+            SHAPE_MISMATCH, decomposed_unasked, "{names} has a kernel of its own, without use_effective_conv2d",
+            "tuners/lokr/layer.py: LoKrLayer.update_layer", rejects=PEFT, keys=("use_effective_conv2d",),
         ),
     ),
 )  # fmt: skip

@@ -73,7 +73,7 @@ OFT = Method(
             rejects=since("0.14"), keys=("oft_block_size",), severity=NOTE,
         ),
         Row(
-            OFT_GENERATION, is_of_0_16, BY_RELEASE, "tuners/oft/layer.py: OFTRotationModule", misloads=upto("0.15"),
+            OFT_GENERATION, is_of_0_16, BY_RELEASE, "tuners/oft/layer.py: OFTLayer.update_layer", misloads=upto("0.15"),
         ),
         Row(
             OFT_GENERATION, is_older, BY_RELEASE, "tuners/oft/layer.py: OFTRotationModule",

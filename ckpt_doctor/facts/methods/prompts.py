@@ -18,7 +18,10 @@ KINDS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 BASE = "a size of the base model that the prompt is cut by, since 0.2 (peft_model.py: PeftModel.get_prompt)"
 SIZES = dict.fromkeys(("num_attention_heads", "num_layers", "num_transformer_submodules", "token_dim"), BASE)
-ENCODER = "of the encoder that only training has (model.py: where config.inference_mode is not set)"
+ENCODER = "of the encoder that only training has (model.py, where config.inference_mode is not set)"
+
+LOSS = "of the loss (tuners/cpt/model.py: CPTEmbedding.calculate_loss)"
+DELTA = "of a delta that is zero after a load (tuners/cpt/model.py: CPTEmbedding.get_projection)"
 
 
 def is_of_another_task(seen: Seen) -> bool:
@@ -67,6 +70,7 @@ TEXT = Row(
     "tuners/prompt_tuning/model.py: PromptEmbedding", undecided=upto("0.7"),
     keys=("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"),
     needs="the tokenizer",
+    read=True,
 )  # fmt: skip
 
 CARTRIDGE = Method(
@@ -94,14 +98,14 @@ CPT = Method(
     words={"opt_weighted_loss_type": ("decay",)},
     kinds={**KINDS, "cpt_mask": (list,), "cpt_token_ids": (list,), "cpt_tokens_type_mask": (list,)},
     harmless={
-        "opt_loss_decay_factor": "of the loss (model.py: CPTEmbedding.calculate_loss)",
-        "opt_weighted_loss_type": "of the loss (model.py: CPTEmbedding.calculate_loss)",
-        "opt_projection_epsilon": "of a delta that is zero after a load (model.py: CPTEmbedding.get_projection)",
-        "opt_projection_format_epsilon": "of a delta that is zero after a load (model.py: CPTEmbedding.get_projection)",
-        "cpt_mask": "of the loss (model.py: CPTEmbedding.calculate_loss)",
-        "cpt_tokens_type_mask": "of a delta that is zero after a load (model.py: CPTEmbedding.get_projection)",
-        "num_virtual_tokens": "the number of cpt_token_ids (config.py: CPTConfig.__post_init__)",
-        "tokenizer_name_or_path": "of the tokens, which cpt_token_ids has (config.py: CPTConfig)",
+        "opt_loss_decay_factor": LOSS,
+        "opt_weighted_loss_type": LOSS,
+        "opt_projection_epsilon": DELTA,
+        "opt_projection_format_epsilon": DELTA,
+        "cpt_mask": LOSS,
+        "cpt_tokens_type_mask": DELTA,
+        "num_virtual_tokens": "the number of cpt_token_ids (tuners/cpt/config.py: CPTConfig.__post_init__)",
+        "tokenizer_name_or_path": "of the tokens, which cpt_token_ids has (tuners/cpt/config.py: CPTConfig)",
     },
     alike=SIZES,
     tasks_checked=since("0.18"),
@@ -147,7 +151,7 @@ PROMPT_TUNING = Method(
     kinds=KINDS,
     harmless=dict.fromkeys(
         ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_kwargs", "tokenizer_name_or_path"),
-        "what the prompt starts from, in training (model.py: PromptEmbedding); of a text see the row",
+        "what training starts from (tuners/prompt_tuning/model.py: PromptEmbedding); of a text see the row",
     ),
     alike=SIZES,
     rows=(TASK, MODULES, TEXT),

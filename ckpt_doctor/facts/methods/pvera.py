@@ -41,6 +41,7 @@ PVERA = Method(
         Row(
             SHAPE_MISMATCH, other_width, "the shape of {names} is not what the layers need",
             "tuners/pvera/model.py: PveraModel", rejects=since("0.21"), keys=("save_projection",),
+            read=True,
         ),
         Row(
             METHOD_BY_RELEASE, samples, "sample_at_inference: each forward computes something else",
@@ -49,6 +50,7 @@ PVERA = Method(
         Row(
             METHOD_BY_RELEASE, may_sample, "sample_at_inference is neither true nor false",
             "tuners/pvera/layer.py: PveraLayer", undecided=PEFT, keys=("sample_at_inference",),
+            read=True,
         ),
     ),
 )  # fmt: skip

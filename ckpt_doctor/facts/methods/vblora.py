@@ -16,6 +16,6 @@ VBLORA = Method(
     harmless={
         "fan_in_fan_out": LAYOUT, "init_logits_std": INIT, "init_vector_bank_bound": INIT, "vblora_dropout": DROPOUT,
     },
-    alike={"topk": "how many vectors are mixed, since 0.13 (layer.py: VBLoRALayer._get_low_rank_matrix)"},
+    alike={"topk": "how many vectors are mixed, since 0.13 (layer.py: Linear._get_low_rank_matrix)"},
     starts_random=True,
 )  # fmt: skip

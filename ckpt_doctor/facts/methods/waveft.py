@@ -36,6 +36,7 @@ WAVEFT = Method(
         Row(
             METHOD_BY_RELEASE, has_a_least_share, "the share of {names} is one frequency, which may be rounded to none",
             "tuners/waveft/model.py: WaveFTModel", undecided=PEFT, keys=("proportional_parameters",),
+            read=True,
         ),
     ),
 )  # fmt: skip
