@@ -231,7 +231,7 @@ def tensors_of(method: str, config: dict[str, Any], prefix: str) -> dict[str, st
     made = {}
     for lines, start in ((known.tensors, prefix), (known.shared, "")):
         for group in filter(sizes.active, forms.parse(lines)):
-            for factor, (shape, _) in sizes.spread(group.ways[-1 if method == "OFT" else 0]).items():
+            for factor, (shape, _) in sizes.spread(group.ways[-1 if method == "OFT" else 0], 9).items():
                 numbers = [sizes.of(word, "") for word in shape if word != "..."]
                 whole = (16 if not isinstance(number, int) else number for number in numbers)
                 made[start + factor] = " ".join(("F32", *map(str, whole)))

@@ -157,3 +157,20 @@ def test_a_value_of_another_type(method: str) -> None:
 def test_no_list_names_a_key_that_the_method_does_not_have(method: str) -> None:
     named = {*judging.reasons(method), *judging.row_keys(method)} - judging.common_keys()
     assert named <= judging.all_keys(method)
+
+
+HOSTILE: tuple[Any, ...] = (
+    None, True, 0, -1, 10**9, 10**400, 1e308, float("nan"), float("inf"), -1e9, "", "x", [], [None], [{}], {},
+    {"a": None}, {"(": 1},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_value_makes_a_rule_fail(method: str) -> None:
+    config, tensors = healthy(method)
+    for key in config:
+        for value in HOSTILE:
+            verdict(method, {**config, key: value}, tensors)
+    for form in ("F32", "F32 0", "F32 1 1", "F32 3 3 3 3 3"):
+        for key in tensors:
+            verdict(method, config, {**tensors, key: form})

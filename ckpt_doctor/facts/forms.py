@@ -36,9 +36,9 @@ RANKS: dict[str, Callable[[int], int | None]] = {
 }
 """The sizes that tell the rank, and how: a triangle of `r` has r * (r - 1) / 2 elements."""
 
-_FACTOR = re.compile(r"(\S+?)\[([^\]]*)\](\??)")
-_TRIANGLE = re.compile(r"tri\((\w+)\)(~?)")
-_KEY = re.compile(r"[A-Za-z]\w*")
+
+
+_FACTOR = r"(\S+?)\[([^\]]*)\](\??)"
 
 
 @cache
@@ -49,7 +49,7 @@ def parse(lines: tuple[str, ...]) -> tuple[Group, ...]:
         condition, colon, rest = line.rpartition(": ")
         key, _, values = condition.partition("=")
         ways = tuple(
-            {name: (tuple(shape.split()), bool(optional)) for name, shape, optional in _FACTOR.findall(way)}
+            {name: (tuple(shape.split()), bool(optional)) for name, shape, optional in re.findall(_FACTOR, way)}
             for way in rest.split(" | ")
         )
         among = not key.endswith("!")
@@ -75,7 +75,7 @@ def words(lines: tuple[str, ...]) -> Iterator[str]:
             for factor, (sizes, _) in way.items():
                 yield from re.findall(r"#(\w+)", factor)
                 for size in sizes:
-                    yield from _KEY.findall(size)
+                    yield from re.findall(r"[A-Za-z]\w*", size)
 
 
 class UnknownSize(Exception):  # noqa: N818 - a rule makes a finding of it
@@ -119,7 +119,7 @@ class Sizes(NamedTuple):
             if not isinstance(listed, list):
                 raise UnknownSize(word)
             return len(listed)
-        triangle = _TRIANGLE.fullmatch(word)
+        triangle = re.fullmatch(r"tri\((\w+)\)(~?)", word)
         if triangle:
             side = self.of(triangle[1] + triangle[2], module)
             return side * (side - 1) // 2 if isinstance(side, int) else side
@@ -165,15 +165,17 @@ class Sizes(NamedTuple):
                 wrong.append(factor)
         return wrong
 
-    def spread(self, way: Form) -> Form:
-        """A way with a factor for each number that `#key` in its name stands for."""
+    def spread(self, way: Form, present: int) -> Form:
+        """A way with a factor for each number that `#key` in its name stands for, for no more than one beyond the
+        factors that are there: a config may say any number.
+        """
         if not any("#" in factor for factor in way):
             return way
         whole: Form = {}
         for factor, form in way.items():
             counted = re.search(r"#(\w+)", factor)
             count = self.value(counted[1]) if counted else 1
-            for number in range(count if type(count) is int else 0):
+            for number in range(min(count, present + 1) if type(count) is int else 0):
                 whole[re.sub(r"#\w+", str(number), factor)] = form
         return whole
 

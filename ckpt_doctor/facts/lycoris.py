@@ -61,7 +61,10 @@ def _ratios(read: Iterable[Config]) -> tuple[float | None, ...]:
 def _ratio(alpha: object, rank: object) -> float | None:
     if not isinstance(alpha, (int, float)) or not isinstance(rank, (int, float)) or not rank:
         return None
-    return alpha / rank
+    try:
+        return alpha / rank
+    except OverflowError:  # beyond 1.8e308
+        return None
 
 
 def has_scales(seen: Seen) -> bool:

@@ -1,7 +1,7 @@
 """Rules about PEFT's methods that are not LoRA's: which release has which, their config values, and their rows.
 
 What is known of a method is in its record in `facts/methods/`; here is what holds for every method. What is about
-tensors is in `method_tensors.py`.
+layers and tensors is in `method_layers.py` and `method_tensors.py`.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def is_of_its_kind(method: Method, key: str, said: object, default: object) -> b
         return said == default
     if type(default) in (int, float):
         kinds = (int, float) if isinstance(default, float) or key.endswith(("alpha", "lambda")) else (int,)
-        share = key.endswith(("dropout", "_rate")) or key == "sparsity"
+        share = key.endswith(("dropout", "_rate")) or key in ("sparsity", "weight_tying")
         return type(said) in kinds and not (share and isinstance(said, (int, float)) and not 0 <= said <= 1)
     return type(said) is type(default)
 
@@ -214,4 +214,4 @@ def contradicting_sizes(looked: Seen) -> Iterator[Finding]:
             yield CONTRADICTING_SIZES(message, keys=(first, second), rejects=PEFT)
 
 
-from . import method_tensors  # noqa: E402, F401 - importing the rules declares them
+from . import method_layers, method_tensors  # noqa: E402, F401 - importing the rules declares them

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from pkgutil import iter_modules
+from typing import TYPE_CHECKING
 
-from ..record import Method
+if TYPE_CHECKING:
+    from ..record import Method
+
+LORAS = ("LORA", "ADALORA")
+"""Those that have rules of their own."""
 
 PROMPTS = frozenset({
     "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING",
@@ -17,12 +21,14 @@ PROMPTS = frozenset({
 @cache
 def names() -> frozenset[str]:
     """The names of all methods that have a record."""
+    from pkgutil import iter_modules
+
     return frozenset(module.name.upper() for module in iter_modules(__path__)) - {"PROMPTS"} | PROMPTS
 
 
 def record(name: str | None) -> Method | None:
     """The record of a method, or None: LoRA and AdaLoRA have rules of their own, of others nothing is known."""
-    return _record(name) if name is not None and name in names() else None
+    return _record(name) if name is not None and name not in LORAS and name in names() else None
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import isqrt
 
 from ...rules.codes import CONVOLUTION, LOKR_DECOMPOSITION, SCALE_BY_RELEASE, SHAPE_MISMATCH
@@ -44,6 +45,10 @@ def first_decomposed_otherwise(seen: Seen) -> Names:
     return wrong
 
 
+LARGEST = 1 << 32
+"""Of a larger side, which no model has, the factors are not looked for."""
+
+
 def factored_otherwise(seen: Seen) -> Names:
     """Layers whose output side is not the product that decompose_factor makes of it."""
     factor, wrong = seen.value("decompose_factor"), []
@@ -55,11 +60,12 @@ def factored_otherwise(seen: Seen) -> Names:
         inner = shapes.get("lokr_w2") or shapes.get("lokr_w2_a")
         if outer and inner and len(outer) == 2 <= len(inner):
             size = outer[0] * inner[1 if "lokr_t2" in shapes else 0]
-            if size and outer[0] != split(size, factor):
+            if 0 < size <= LARGEST and outer[0] != split(size, factor):
                 wrong.append(module)
     return wrong
 
 
+@lru_cache
 def split(size: int, factor: int) -> int:
     """The first of the two factors of a size: the one asked for, else the largest up to its root and to that one."""
     if factor > 0 and size % factor == 0:

@@ -10,7 +10,8 @@ from ..record import ANEW, DROPOUT, INIT, LAYOUT, NONE, REVIEWED, Differs, Metho
 def vectors(seen: Seen) -> Names:
     """The trained vectors; weight_tying says how many layers share one."""
     tying = seen.value("weight_tying")
-    total = max(1, round(len(seen.layers) * (1.0 - tying))) if isinstance(tying, (int, float)) else 1
+    is_share = isinstance(tying, (int, float)) and 0 <= tying <= 1
+    total = max(1, round(len(seen.layers) * (1.0 - tying))) if is_share else 1
     return [f"base_model.tinylora_v.{number}" for number in range(total)]
 
 
