@@ -11,7 +11,7 @@ DEFT = Method(
     nullable=("init_scale",),
     words={"decomposition_method": ("qr",), "bias": ("all", "deft_only")},
     kinds={"alpha": (int, float)},
-    harmless={"deft_dropout": DROPOUT, "fan_in_fan_out": LAYOUT, "init_weights": INIT},
+    harmless={"deft_dropout": DROPOUT, "fan_in_fan_out": LAYOUT, "init_scale": INIT, "init_weights": INIT},
     alike={
         "alpha": "alpha / r (layer.py: DeftLayer.update_layer), the same code since 0.20",
         "decomposition_method": "the same code since 0.20 (layer.py)",

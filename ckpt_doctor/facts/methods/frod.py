@@ -29,6 +29,8 @@ def odd_projections(seen: Seen) -> Names:
     return wrong
 
 
+MADE = "what projections are made of that are not in the file, of which a row speaks (model.py: FrodModel)"
+
 FROD = Method(
     "FROD", REVIEWED,
     tensors=("frod_lambda_l[n] frod_lambda_s_values[*]",),
@@ -36,6 +38,7 @@ FROD = Method(
     words={"bias": ("all", "frod_only")},
     harmless={
         "fan_in_fan_out": LAYOUT, "frod_dropout": DROPOUT, "init_weights": INIT,
+        "projection_prng_key": MADE, "regularization_alpha": MADE, "sparse_rate": MADE,
         "progressbar": "what a load prints (model.py: FrodModel)",
     },
     rows=(

@@ -37,7 +37,8 @@ PSOFT = Method(
         Differs(
             METHOD_BY_RELEASE, {between("0.19", "0.19"): ANEW, since("0.20"): "by random_seed"}, is_low_rank,
             "PEFT 0.19 computes a low-rank decomposition that differs with each load",
-            "tuners/psoft/layer.py: PsoftLayer._compute_svd_factors", ("psoft_svd",),
+            "tuners/psoft/layer.py: PsoftLayer._compute_svd_factors",
+            ("psoft_svd", "psoft_svd_lowrank_niter", "random_seed"),
         ),
     ),
 )  # fmt: skip

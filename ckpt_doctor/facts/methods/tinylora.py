@@ -39,7 +39,10 @@ TINYLORA = Method(
     harmless={
         "fan_in_fan_out": LAYOUT, "init_v_bound": INIT, "init_weights": INIT, "tinylora_dropout": DROPOUT,
     },
-    alike={"weight_tying": "how many layers share a vector since 0.19 (model.py: TinyLoraModel._create_and_replace)"},
+    alike={
+        "projection_seed": "of projections that are not in the file, of which the row speaks (layer.py: TinyLoraLayer)",
+        "weight_tying": "how many layers share a vector since 0.19 (model.py: TinyLoraModel._create_and_replace)",
+    },
     starts_random=True,
     takes_default=NONE,
     rows=(

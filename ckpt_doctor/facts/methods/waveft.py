@@ -24,7 +24,7 @@ WAVEFT = Method(
     scale=("scaling", 25.0, ()),
     words={
         "bias": ("all", "waveft_only"),
-        "wavelet_family": ("db2", "db3", "db4", "haar", "sym2", "sym3", "sym4", "coif1"),
+        "wavelet_family": ("db2", "db3", "db4", "sym2", "sym3", "sym4", "coif1"),
     },
     harmless={"fan_in_fan_out": LAYOUT, "init_weights": INIT},
     alike={
