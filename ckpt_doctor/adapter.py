@@ -149,6 +149,20 @@ class Adapter(NamedTuple):
         return value if isinstance(value, str) else None
 
 
+class Layer(NamedTuple):
+    """An adapted module.
+
+    `factors` maps a factor's name to its key in the adapter; `rank` is None where the shapes do not tell it
+    (a flattened tensor, factors that disagree); `alpha` and `scaling` are None where the config does not tell them.
+    """
+
+    module: str
+    factors: dict[str, str]
+    rank: int | None
+    alpha: float | None
+    scaling: float | None
+
+
 def zeros(dtype: str, shape: tuple[int, ...]) -> TensorInfo:
     """A tensor of zeros."""
     info = TensorInfo(dtype, shape, Zeros(0))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from .adapter import Adapter
-from .layers import Layer
+from .adapter import Adapter, Layer
 from .runtimes import NEWEST, PEFT, SERVERS, order
 
 ERROR, WARNING, NOTE = "error", "warning", "note"

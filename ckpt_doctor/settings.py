@@ -183,7 +183,7 @@ def selectors(texts: Iterable[str]) -> tuple[str, ...]:
     wanted = [part.strip() for text in texts for part in text.split(",") if part.strip()]
     if not wanted:
         return ()
-    from .rules.codes import CODES, OLD_NAMES
+    from .codes import CODES, OLD_NAMES
 
     chosen: list[str] = []
     for part in wanted:

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ckpt_doctor import base as base_model
-from ckpt_doctor import doctor, layers, loader, runtimes
+from ckpt_doctor import codes as rule_codes
+from ckpt_doctor import doctor, facts, layers, loader, runtimes
 from ckpt_doctor.adapter import Adapter, Base, Fault, zeros
+from ckpt_doctor.facts import forms
 from ckpt_doctor.findings import RULES, SEVERITIES, Finding, severity, verdict
-from ckpt_doctor.rules import codes as rule_codes
-from ckpt_doctor.rules import methods, servers  # noqa: F401 - importing methods declares its rules
+from ckpt_doctor.rules import keys, methods, servers
 from ckpt_doctor.rules.keys import savers
 
 PEFT = runtimes.PEFT
@@ -151,3 +152,104 @@ def by_rule(adapter: Adapter, asked: frozenset[str] = frozenset()) -> dict[str, 
         made = {name: tuple(doctor.also(f, inside) for f in findings) for name, findings in made.items()}
         made |= {_name(stage): tuple(servers.findings(stage, adapter, found, records)) for stage in servers.STAGES}
     return {name: findings for name, findings in made.items() if findings}
+
+
+def _row_names() -> dict[int, str]:
+    """The name of each row of a method: the method, what is asked, the code. What methods share is one row."""
+    return {
+        id(row): f"{method} {row.when.__name__} {row.code.name}"
+        for method in reversed(methods_with_record()) for row in _record(method).rows
+    }  # fmt: skip
+
+
+def method_rows() -> dict[str, bool]:
+    """The rows of all methods by name, and whether each is said to be read alone."""
+    names = _row_names()
+    assert len({*names.values()}) == len(names)
+    return {names[id(row)]: row.read for method in methods_with_record() for row in _record(method).rows}
+
+
+def by_row(adapter: Adapter) -> dict[str, tuple[Finding, ...]]:
+    """The findings that rows of methods make, by row."""
+    looked = methods.seen(adapter, layers.layers(adapter))
+    if looked is None:
+        return {}
+    names = _row_names()
+    made = {
+        names[id(row)]: tuple(methods.reviewed(f, looked.method) for f in row.findings(looked))
+        for row in looked.method.rows
+    }
+    return {name: findings for name, findings in made.items() if findings}
+
+
+def has_record(adapter: Adapter) -> bool:
+    """Whether the adapter is of a method of which there is a record."""
+    return facts.methods.record(adapter.peft_type) is not None
+
+
+def methods_with_record() -> tuple[str, ...]:
+    """The methods of which there is a record."""
+    return tuple(sorted(facts.methods.names()))
+
+
+def config_keys(method: str, id_: str) -> dict[str, Any]:
+    """The config keys of a method in a release, each with its default."""
+    return {key: default for key, (_, _, default) in keys.table(method).items() if id_ in keys.knows(method, key)}
+
+
+def all_keys(method: str) -> set[str]:
+    """The config keys of a method in any release."""
+    return set(keys.table(method))
+
+
+def common_keys() -> frozenset[str]:
+    """The keys that rules about all methods follow, or that say where an adapter comes from."""
+    return methods.FOLLOWED | methods.HARMLESS
+
+
+def _record(method: str) -> Any:
+    found = facts.methods.record(method)
+    assert found is not None
+    return found
+
+
+def reasons(method: str) -> dict[str, str]:
+    """The keys whose value may be any, and why: where it differs by release, a row says so."""
+    by_release = {key: row.says for row in _record(method).rows if hasattr(row, "computes") for key in row.keys}
+    common = dict.fromkeys(methods.HARMLESS, "where the adapter comes from")
+    return {**common, **by_release, **_record(method).harmless, **_record(method).alike}
+
+
+def row_keys(method: str) -> set[str]:
+    """The keys that rows of a method name."""
+    return {key for row in _record(method).rows for key in row.keys}
+
+
+def words(method: str, key: str) -> tuple[Any, ...]:
+    """What a value may be beside its default."""
+    return tuple(_record(method).words.get(key, ()))
+
+
+def kinds(method: str, key: str) -> tuple[type, ...]:
+    """The types of a key whose default is null."""
+    return {**methods.KINDS, **_record(method).kinds}.get(key, ())
+
+
+def tensors_of(method: str, config: dict[str, Any], prefix: str) -> dict[str, str]:
+    """The tensors that the record of a method says that a config has, with one layer; free sizes are 16."""
+    known = _record(method)
+    sizes = forms.Sizes(config, {key: row[2] for key, row in keys.table(method).items()}, {})
+    made = {}
+    for lines, start in ((known.tensors, prefix), (known.shared, "")):
+        for group in filter(sizes.active, forms.parse(lines)):
+            for factor, (shape, _) in sizes.spread(group.ways[-1 if method == "OFT" else 0], 9).items():
+                numbers = [sizes.of(word, "") for word in shape if word != "..."]
+                whole = (16 if not isinstance(number, int) else number for number in numbers)
+                made[start + factor] = " ".join(("F32", *map(str, whole)))
+    return made
+
+
+def forget_review(patch: Any, method: str, id_: str) -> None:
+    """From here on a method was not reviewed in a release."""
+    less = _record(method)._replace(reviewed=_record(method).reviewed - {id_})
+    patch.setattr(facts.methods, "_record", lambda name: less if name == method else _record(name))

@@ -15,11 +15,12 @@ from markdown_it import MarkdownIt
 from wcwidth import wcswidth
 
 import ckpt_doctor
+from ckpt_doctor import codes
 from ckpt_doctor.cli import COMMANDS, main
+from ckpt_doctor.codes import CODES
 from ckpt_doctor.findings import EXCEPTIONS, Code
 from ckpt_doctor.reporters import FORMATS
-from ckpt_doctor.rules import codes, pages
-from ckpt_doctor.rules.codes import CODES
+from ckpt_doctor.rules import pages
 from ckpt_doctor.runtimes import PEFT_RELEASES, RAN, READ
 from ckpt_doctor.settings import read_config
 

@@ -53,6 +53,35 @@ def by_net() -> Held:
     return held
 
 
+def without_rows(adapter: Any, whole: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Each row of the adapter's method that found something, and all findings but its own."""
+    for muted, own in judging.by_row(adapter).items():
+        yield muted, list((Counter(whole) - Counter(own)).elements())
+
+
+@pytest.fixture(scope="module")
+def rows_held(tmp_path_factory: pytest.TempPathFactory) -> Held:
+    """What cases and the net hold of the rows of methods."""
+    held: Held = {}
+    folder = tmp_path_factory.mktemp("rows")
+    for path in casefile.PATHS:
+        case = casefile.read(path, folder)
+        for row, left in without_rows(case.adapter, list(judging.judge(case.adapter, case.asked))):
+            if case.faults(left):
+                held.setdefault(row, []).append(path.stem)
+    for question in net.questions(net.read()):
+        whole = list(judging.judge(question.adapter)) if judging.has_record(question.adapter) else []
+        for row, left in without_rows(question.adapter, whole):
+            if judging.verdicts(question.real, left) != judging.verdicts(question.real, whole):
+                held.setdefault(row, []).append(question.name)
+    return held
+
+
+@pytest.mark.parametrize("row", judging.method_rows())
+def test_a_row_is_held_or_said_to_be_read_alone(row: str, rows_held: Held) -> None:
+    assert bool(rows_held.get(row)) is not judging.method_rows()[row]
+
+
 @pytest.mark.parametrize("rule", judging.rules())
 def test_a_rule_is_held(rule: str, by_cases: Held, by_net: Held) -> None:
     assert by_cases.get(rule) or by_net.get(rule)

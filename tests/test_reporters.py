@@ -27,10 +27,10 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from ckpt_doctor.adapter import Adapter
+from ckpt_doctor.codes import CODES
 from ckpt_doctor.doctor import scan as examine
 from ckpt_doctor.findings import ERROR, NOTE, WARNING, Finding, Report
 from ckpt_doctor.reporters import github, places
-from ckpt_doctor.rules.codes import CODES
 from ckpt_doctor.runtimes import PEFT, SERVERS, peft
 
 ROOT = FIXTURES.parent

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
+from .. import codes
 from ..adapter import Adapter, Computed, NotExactError, TensorInfo
 from ..findings import numbers
 from ..layers import Layer
-from ..rules import codes
 from ..rules.meaning import saved_meanings
 from ..runtimes import ranges
 

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from .. import __version__
+from ..codes import CODES
 from ..findings import SEVERITIES, Finding, Report, fingerprints
-from ..rules.codes import CODES
 from ..rules.pages import markdown, paragraphs
 from .places import places, relative
 from .text import clean

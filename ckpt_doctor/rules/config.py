@@ -8,11 +8,7 @@ import re
 from collections.abc import Iterator
 
 from ..adapter import Adapter
-from ..findings import THE_BASE, Finding, rule
-from ..layers import Layer, groups_of, module_of
-from ..runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
-from ..targets import OUT_PROJ, targeted
-from .codes import (
+from ..codes import (
     ADALORA_CONVOLUTION,
     ADALORA_OPTION,
     ADALORA_SCHEDULE,
@@ -32,6 +28,10 @@ from .codes import (
     UNKNOWN_INIT,
     UNPROVEN_OPTION,
 )
+from ..findings import THE_BASE, Finding, rule
+from ..layers import Layer, groups_of, module_of
+from ..runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
+from ..targets import OUT_PROJ, targeted
 from .heads import heads
 from .keys import knows, savers, table
 from .rank import keys_of

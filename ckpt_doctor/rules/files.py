@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..adapter import Adapter
-from ..findings import Finding, rule
-from ..layers import Layer
-from ..runtimes import PEFT, upto
-from .codes import (
+from ..codes import (
     BOTH_FILES,
     BROKEN_CONFIG,
     BROKEN_INDEX,
@@ -27,6 +24,9 @@ from .codes import (
     TRUNCATED_FILE,
     WRONG_CONTAINER,
 )
+from ..findings import Finding, rule
+from ..layers import Layer
+from ..runtimes import PEFT, upto
 
 DAMAGE = {code.name: code for code in (
     NO_WEIGHTS, NO_CONFIG, BROKEN_CONFIG, EMPTY_FILE, TRUNCATED_FILE, LFS_POINTER, HTML_PAGE, WRONG_CONTAINER,

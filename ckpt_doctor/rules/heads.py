@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 
 from ..adapter import Adapter
+from ..codes import HEAD_AMONG_TARGETS, TARGET_WITHIN_SAVED
 from ..findings import Finding, rule
 from ..layers import Layer, module_of
 from ..runtimes import PEFT, between, since, upto
 from ..targets import targeted
-from .codes import HEAD_AMONG_TARGETS, TARGET_WITHIN_SAVED
 from .rank import names
 
 _IN_HEAD = re.compile(r"(?P<head>.+?)\.modules_to_save\.(?P<inner>.*?)\.?lora_")

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 
 from ..adapter import Adapter
+from ..codes import AUTO_MAPPING_IMPORT, CONFIG_IMPORTS_CODE, MEGATRON_CONFIG
 from ..findings import Finding, rule
 from ..layers import Layer
 from ..runtimes import between, since
-from .codes import AUTO_MAPPING_IMPORT, CONFIG_IMPORTS_CODE, MEGATRON_CONFIG
 
 MEGATRON = "megatron.core"
 """What PEFT imports where megatron_core is absent (LoraConfig)."""

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..adapter import Adapter
+from ..codes import FUNCTION_CONFIG_KEY, STRANGE_CONFIG_KEY, UNKNOWN_CONFIG_KEY
 from ..findings import Finding, rule
 from ..layers import Layer
 from ..runtimes import PEFT, between
-from .codes import FUNCTION_CONFIG_KEY, STRANGE_CONFIG_KEY, UNKNOWN_CONFIG_KEY
 
 RAISING = between("0.6", "0.13")
 """The releases that raise TypeError on a key they do not know; older ones ignore it, newer ones drop it."""

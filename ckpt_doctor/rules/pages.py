@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ..codes import CODES
 from ..findings import Code
-from .codes import CODES
 
 
 def paragraphs(code: Code) -> list[str]:
@@ -23,7 +23,7 @@ def markdown(code: Code) -> str:
 
 def document() -> Iterator[str]:
     """The lines of docs/rules.md: an index, and the page of each code."""
-    yield "# Rules\n\nWhat each finding means. Made from `ckpt_doctor/rules/codes.py`.\n"
+    yield "# Rules\n\nWhat each finding means. Made from `ckpt_doctor/codes.py`.\n"
     for code in CODES.values():
         yield f"- [{code.number} {code.name}](#{code.number.lower()}-{code.name})"
     for code in CODES.values():

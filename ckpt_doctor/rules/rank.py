@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..adapter import Adapter
+from ..codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, LORA_RANK_ZERO, UNGATHERED
 from ..findings import Finding, rule
 from ..layers import RANK_AXIS, Layer, pattern_module
 from ..runtimes import PEFT, between, upto
-from .codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, LORA_RANK_ZERO, UNGATHERED
 
 
 def names(modules: list[str]) -> str:

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..adapter import Adapter
-from ..findings import THE_BASE, Code, Finding, rule
-from ..layers import Layer, pattern_module
-from ..runtimes import PEFT, between, since, upto
-from ..targets import OUT_PROJ, Reading, ambiguous, holes, targeted
-from .codes import (
+from ..codes import (
     AMBIGUOUS_PATTERN,
     IGNORED_EXCLUSION,
     IGNORED_LAYER,
@@ -23,6 +19,10 @@ from .codes import (
     UNSUPPORTED_TARGET,
     UNTARGETED_LAYERS,
 )
+from ..findings import THE_BASE, Code, Finding, rule
+from ..layers import Layer, pattern_module
+from ..runtimes import PEFT, between, since, upto
+from ..targets import OUT_PROJ, Reading, ambiguous, holes, targeted
 from .keys import savers
 from .meaning import Era, eras
 from .rank import keys_of, names

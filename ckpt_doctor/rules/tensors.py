@@ -6,10 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ..adapter import Adapter
-from ..findings import Finding, rule
-from ..layers import WRAPPERS, Layer
-from ..runtimes import PEFT, between, since, upto
-from .codes import (
+from ..codes import (
     ADAPTER_NAME,
     ADAPTER_NAME_IN_KEY,
     FACTOR_DTYPE,
@@ -18,6 +15,9 @@ from .codes import (
     MISSING_FACTOR,
     WEIGHT_SUFFIX,
 )
+from ..findings import Finding, rule
+from ..layers import WRAPPERS, Layer
+from ..runtimes import PEFT, between, since, upto
 
 PREFIX = "base_model.model."
 _NAMED = re.compile(r"\.lora_(?:embedding_)?[ABE]\.(?!weight$)[^.]+(?:\.weight)?$")

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ... import codes
 from ...adapter import Adapter
 from ...facts.servers import ANY, REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
 from ...runtimes import minor
-from .. import codes
 from ..keys import table
 from ..rank import keys_of, names
 from .cause import Cause, Field, Layers, alike, worst

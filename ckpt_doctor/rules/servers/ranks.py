@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ... import codes
 from ...adapter import Adapter
 from ...facts.servers import MISLOADS, SERVERS, TAKES, UNKNOWN, Outcome, Scale, Server
 from ...layers import pattern_value
-from .. import codes
 from ..rank import keys_of, names
 from .cause import Cause, Field, Layers, alike, worst
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from ... import codes
 from ...adapter import Adapter
 from ...facts.servers import REJECTS, SERVERS, TAKES, UNKNOWN, Outcome, Server, outcome
-from .. import codes
 from ..rank import keys_of, names
 from .cause import Cause, Field, Layers, alike, worst
 from .kinds import FACTOR, GROUPS, by_kind, faults, kinds_of_tensors, leaf, places, raw, sizes, wrapped

@@ -5,7 +5,7 @@ A page says what is wrong, who stops, what to do, and what shows it: a file and 
 
 from __future__ import annotations
 
-from ..findings import Code
+from .findings import Code
 
 # fmt: off
 

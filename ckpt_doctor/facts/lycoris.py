@@ -1,0 +1,87 @@
+"""What LoHa and LoKr have in common: tuners/lycoris_utils.py, of which PEFT 0.15 and newer are rid."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from .forms import Config, pattern_value
+from .record import Names, Seen
+
+
+def old_config(config: Config, module: str) -> dict[str, Any]:
+    """The config with the rank and alpha that a layer gets up to PEFT 0.14.
+
+    tuners/loha/model.py: LoHaModel._create_and_replace: the first key of both patterns together that matches serves
+    both, and no group is put around it.
+    """
+    ranks, alphas = (_pattern(config, key) for key in ("rank_pattern", "alpha_pattern"))
+    for key in [*ranks, *alphas]:
+        try:
+            if re.match(rf"(.*\.)?{key}$", module):
+                break
+        except re.error:
+            continue
+    else:
+        key = module.rpartition(".")[2]
+    said = {"r": ranks.get(key, config.get("r", 8)), "alpha": alphas.get(key, config.get("alpha", 8))}
+    return {**config, **said, "rank_pattern": {}, "alpha_pattern": {}}
+
+
+def _pattern(config: Config, key: str) -> dict[str, Any]:
+    said = config.get(key)
+    return said if isinstance(said, dict) else {}
+
+
+def unscaled(seen: Seen) -> object:
+    """The delta as it is."""
+    return (1.0,) * len(seen.layers)
+
+
+def joint(seen: Seen) -> object:
+    """Alpha / r, where one key serves both patterns."""
+    return _ratios(old_config(seen.config, module) for module in seen.layers)
+
+
+def apart(seen: Seen) -> object:
+    """Alpha / r, each by its own pattern."""
+    config = seen.config
+    ranks, alphas = config.get("rank_pattern"), config.get("alpha_pattern")
+    r, alpha = config.get("r", 8), config.get("alpha", 8)
+    return _ratios(
+        {"r": pattern_value(ranks, module, r), "alpha": pattern_value(alphas, module, alpha)} for module in seen.layers
+    )
+
+
+def _ratios(read: Iterable[Config]) -> tuple[float | None, ...]:
+    return tuple(_ratio(config["alpha"], config["r"]) for config in read)
+
+
+def _ratio(alpha: object, rank: object) -> float | None:
+    if not isinstance(alpha, (int, float)) or not isinstance(rank, (int, float)) or not rank:
+        return None
+    try:
+        return alpha / rank
+    except OverflowError:  # beyond 1.8e308
+        return None
+
+
+def has_scales(seen: Seen) -> bool:
+    """All layers have numbers for their scale."""
+    return all(None not in scales for scales in (joint(seen), apart(seen)) if isinstance(scales, tuple))
+
+
+def may_be_conv1d(seen: Seen) -> Names:
+    """Layers whose tensors do not show a kernel, and whose name is that of a Conv1d."""
+    plain = seen.having(lambda _, shapes: not any(
+        name in shapes and len(shapes[name]) > 2 for name in ("hada_t1", "lokr_t2", "lokr_w2")
+    ))  # fmt: skip
+    return [module for module in plain if re.search(r"conv1d|conv_1d", module, re.IGNORECASE)]
+
+
+def decomposed_unasked(seen: Seen) -> Names:
+    """Layers with a kernel of their own, which the config does not ask for."""
+    if seen.value("use_effective_conv2d"):
+        return []
+    return seen.having(lambda _, shapes: bool({"hada_t1", "lokr_t2"} & shapes.keys()))

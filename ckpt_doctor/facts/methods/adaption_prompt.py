@@ -1,0 +1,49 @@
+"""Adaption prompt: tuners/adaption_prompt."""
+
+from __future__ import annotations
+
+from ...codes import METHOD_BY_RELEASE, UNCLEAR_TARGET
+from ...runtimes import PEFT, upto
+from ..record import COUNTED, NONE, REVIEWED, Method, Row, Seen
+
+
+def is_any(seen: Seen) -> bool:  # noqa: ARG001
+    """Whatever the adapter is."""
+    return True
+
+
+def counts_otherwise(seen: Seen) -> bool:
+    """adapter_layers is not the number of layers in the file."""
+    return bool(seen.config.get("adapter_layers") != len(seen.layers))
+
+
+def names_no_layer(seen: Seen) -> bool:
+    """target_modules is not the end of the names of the layers in the file."""
+    target = seen.config.get("target_modules")
+    return target is not None and not all(module.endswith(str(target)) for module in seen.layers)
+
+
+ADAPTION_PROMPT = Method(
+    "ADAPTION_PROMPT", REVIEWED,
+    tensors=("adaption_prompt[1 adapter_len *] adaption_gate[1]",),
+    kinds={"adapter_layers": (int,), "adapter_len": (int,)},
+    targets=COUNTED,
+    takes_default=NONE,
+    rows=(
+        Row(  # by the rotary embedding of transformers 4.34 and older
+            METHOD_BY_RELEASE, is_any, "AdaptionPrompt up to PEFT 0.8 runs with the transformers of its time only",
+            "tuners/adaption_prompt/utils.py: llama_compute_query_states", rejects=upto("0.8"),
+        ),
+        Row(
+            METHOD_BY_RELEASE, counts_otherwise, "adapter_layers is not the number of layers in the file",
+            "tuners/adaption_prompt/model.py: AdaptionPromptModel.add_adapter", undecided=PEFT,
+            keys=("adapter_layers",),
+        ),
+        Row(
+            UNCLEAR_TARGET, names_no_layer, "target_modules is not the end of the names of the layers in the file",
+            "tuners/adaption_prompt/model.py: AdaptionPromptModel.add_adapter", undecided=PEFT,
+            keys=("target_modules",),
+            read=True,
+        ),
+    ),
+)  # fmt: skip

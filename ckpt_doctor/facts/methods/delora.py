@@ -1,0 +1,13 @@
+"""DeLoRA: tuners/delora."""
+
+from __future__ import annotations
+
+from ..record import DROPOUT, INIT, REVIEWED, Method
+
+DELORA = Method(
+    "DELORA", REVIEWED,
+    tensors=("delora_A[r in] delora_B[out r] delora_lambda[1] delora_w_norm[in]?",),
+    nullable=("module_dropout",),
+    words={"bias": ("all", "delora_only")},
+    harmless={"delora_lambda": INIT, "init_weights": INIT, "lambda_pattern": INIT, "module_dropout": DROPOUT},
+)  # fmt: skip

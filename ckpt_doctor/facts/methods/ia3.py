@@ -1,0 +1,75 @@
+"""IA3: tuners/ia3."""
+
+from __future__ import annotations
+
+from ...codes import CONVOLUTION, FEEDFORWARD_UNTARGETED, SHAPE_MISMATCH, UNCLEAR_TARGET
+from ...runtimes import PEFT, since, upto
+from ..forms import targets
+from ..record import INIT, LAYOUT, REVIEWED, Method, Names, Row, Seen
+
+
+def is_contradicted(seen: Seen) -> Names:
+    """Layers whose vector is of the input where feedforward_modules says output, or the other way round."""
+    wrong = []
+    said = seen.config.get("feedforward_modules")
+    for module, layer in seen.layers.items():
+        shape = seen.shapes(layer).get("ia3_l", ())
+        is_input = bool(said) and targets(said, module)
+        if len(shape) < 2 or 0 in shape or (len(shape) == 2 and shape[0 if is_input else 1] != 1):
+            wrong.append(module)
+    return wrong
+
+
+def is_untargeted(seen: Seen) -> bool:
+    """feedforward_modules lists what target_modules does not."""
+    said, target = seen.config.get("feedforward_modules"), seen.config.get("target_modules")
+    return isinstance(said, list) and isinstance(target, list) and not {*map(str, said)} <= {*map(str, target)}
+
+
+def is_null(seen: Seen) -> bool:
+    """feedforward_modules is null, which PEFT then looks up by the type of the base model."""
+    return seen.config.get("feedforward_modules", "") is None
+
+
+def of_2d(seen: Seen) -> Names:
+    """Layers that are a Conv2d."""
+    return seen.having(lambda _, shapes: len(shapes.get("ia3_l", ())) == 4)
+
+
+def of_3d(seen: Seen) -> Names:
+    """Layers that are a Conv3d."""
+    return seen.having(lambda _, shapes: len(shapes.get("ia3_l", ())) == 5)
+
+
+IA3 = Method(
+    "IA3", REVIEWED,
+    tensors=("ia3_l[...]",),
+    kinds={"feedforward_modules": (list, str)},
+    harmless={
+        "fan_in_fan_out": LAYOUT, "init_ia3_weights": INIT,
+        "exclude_modules": "a vector that nothing was loaded into is ones (layer.py: IA3Layer.reset_ia3_parameters)",
+    },
+    rows=(
+        Row(
+            SHAPE_MISMATCH, is_contradicted,
+            "the shapes of the tensors are not what feedforward_modules says for {names}",
+            "tuners/ia3/layer.py: IA3Layer.update_layer", rejects=PEFT, keys=("feedforward_modules",),
+        ),
+        Row(
+            FEEDFORWARD_UNTARGETED, is_untargeted, "feedforward_modules is not a part of target_modules",
+            "tuners/ia3/config.py: IA3Config.__post_init__", rejects=since("0.6"), keys=("feedforward_modules",),
+        ),
+        Row(
+            UNCLEAR_TARGET, is_null, "feedforward_modules is null: it is up to the base model",
+            "tuners/ia3/model.py: IA3Model._prepare_adapter_config", undecided=PEFT, keys=("feedforward_modules",),
+        ),
+        Row(
+            CONVOLUTION, of_2d, "{names} is a Conv2d, which IA3 adapts from PEFT 0.6 on",
+            "tuners/ia3/model.py: IA3Model._find_and_replace", rejects=upto("0.5"),
+        ),
+        Row(
+            CONVOLUTION, of_3d, "{names} is a Conv3d, which IA3 adapts from PEFT 0.14 on",
+            "tuners/ia3/model.py: IA3Model._create_new_module", rejects=upto("0.13"),
+        ),
+    ),
+)  # fmt: skip

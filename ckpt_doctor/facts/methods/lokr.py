@@ -1,0 +1,139 @@
+"""LoKr: tuners/lokr."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import isqrt
+
+from ...codes import CONVOLUTION, LOKR_DECOMPOSITION, SCALE_BY_RELEASE, SHAPE_MISMATCH
+from ...runtimes import PEFT, between, since, upto
+from ..forms import pattern_value
+from ..lycoris import apart, decomposed_unasked, has_scales, joint, may_be_conv1d, old_config, unscaled
+from ..record import DROPOUT, INIT, REVIEWED, Differs, Method, Names, Row, Seen
+
+
+def rank(seen: Seen, module: str) -> int:
+    """The rank that the config gives a layer; 0 for what is none."""
+    said = pattern_value(seen.config.get("rank_pattern"), module, seen.config.get("r", 8))
+    return said if type(said) is int and said > 0 else 0
+
+
+def decomposed_otherwise(seen: Seen) -> Names:
+    """Layers whose second matrix is whole, or in two, where r says otherwise."""
+    wrong = []
+    for module, layer in seen.layers.items():
+        r, shapes = rank(seen, module), seen.shapes(layer)
+        whole, first, second = shapes.get("lokr_w2"), shapes.get("lokr_w2_a"), shapes.get("lokr_w2_b")
+        if r and whole and len(whole) >= 2 and r < max(whole[:2]) / 2:
+            wrong.append(module)
+        # of a convolution's flattened kernel only the output side shows
+        flat = first and second and "lokr_t2" not in shapes and len(first) == len(second) == 2
+        if r and not whole and flat and first and second and r >= max(first[0], second[1]) / 2:
+            wrong.append(module)
+    return wrong
+
+
+def first_decomposed_otherwise(seen: Seen) -> Names:
+    """Layers whose first matrix is whole, or in two, where decompose_both and r say otherwise."""
+    both, wrong = seen.value("decompose_both"), []
+    for module, layer in seen.layers.items():
+        r, shapes = rank(seen, module), seen.shapes(layer)
+        whole, first, second = shapes.get("lokr_w1", ()), shapes.get("lokr_w1_a", ()), shapes.get("lokr_w1_b", ())
+        divides = bool(both) and r < max(whole or (*first[:1], *second[1:]), default=0) / 2
+        if r and ((whole and divides) or (len(first) == len(second) == 2 and not divides)):
+            wrong.append(module)
+    return wrong
+
+
+LARGEST = 1 << 32
+"""Of a larger side, which no model has, the factors are not looked for."""
+
+
+def factored_otherwise(seen: Seen) -> Names:
+    """Layers whose output side is not the product that decompose_factor makes of it."""
+    factor, wrong = seen.value("decompose_factor"), []
+    if type(factor) is not int:
+        return []
+    for module, layer in seen.layers.items():
+        shapes = seen.shapes(layer)
+        outer = shapes.get("lokr_w1") or shapes.get("lokr_w1_a")
+        inner = shapes.get("lokr_w2") or shapes.get("lokr_w2_a")
+        if outer and inner and len(outer) == 2 <= len(inner):
+            size = outer[0] * inner[1 if "lokr_t2" in shapes else 0]
+            if 0 < size <= LARGEST and outer[0] != split(size, factor):
+                wrong.append(module)
+    return wrong
+
+
+@lru_cache
+def split(size: int, factor: int) -> int:
+    """The first of the two factors of a size: the one asked for, else the largest up to its root and to that one."""
+    if factor > 0 and size % factor == 0:
+        return factor
+    limit = isqrt(size) if factor == -1 else min(isqrt(size), factor)
+    return max((number for number in range(1, limit + 1) if size % number == 0), default=1)
+
+
+def of_1d(seen: Seen) -> Names:
+    """Layers whose kernel is that of a Conv1d."""
+
+    def flat(shapes: dict[str, tuple[int, ...]]) -> bool:
+        kernel = shapes.get("lokr_t2", ())
+        return (len(kernel) == 4 and kernel[3] == 1 < kernel[2]) or len(shapes.get("lokr_w2", ())) == 3
+
+    return seen.having(lambda _, shapes: flat(shapes))
+
+
+LOKR = Method(
+    "LOKR", REVIEWED,
+    tensors=(
+        "lokr_w1[a b] | lokr_w1_a[a r] lokr_w1_b[r b]",
+        "lokr_w2[c d ...] | lokr_w2_a[c r] lokr_w2_b[r d] | lokr_t2[r r k l] lokr_w2_a[r c] lokr_w2_b[r d]",
+    ),
+    scale=("alpha", 8, ("r",)),
+    earlier=(upto("0.14"), old_config),
+    nullable=("rank_dropout", "module_dropout"),
+    words={"init_weights": ("lycoris",)},
+    harmless={
+        "init_weights": INIT, "module_dropout": DROPOUT, "rank_dropout": DROPOUT, "rank_dropout_scale": DROPOUT,
+    },
+    alike={
+        "decompose_both": "decides on the first matrix, which is held against it (layer.py: LoKrLayer.update_layer)",
+        "use_effective_conv2d": "of convolutions alone, whose kernels show it (layer.py: LoKrLayer.update_layer)",
+    },
+    ways_vary=True,
+    rows=(
+        Differs(
+            SCALE_BY_RELEASE, {between("0.6", "0.13"): unscaled, between("0.14", "0.14"): joint, since("0.15"): apart},
+            has_scales, "releases scale the layers by different numbers",
+            "tuners/lokr/layer.py: LoKrLayer.get_delta_weight",
+            ("alpha", "r", "alpha_pattern", "rank_pattern"),
+        ),
+        Row(
+            LOKR_DECOMPOSITION, decomposed_otherwise,
+            "r is not the one that decides on the matrices of {names}: they are ignored",
+            "tuners/lokr/layer.py: LoKrLayer.update_layer", misloads=PEFT, keys=("r",),
+        ),
+        Row(
+            LOKR_DECOMPOSITION, first_decomposed_otherwise,
+            "decompose_both is not the one that decides on the matrices of {names}: they are ignored",
+            "tuners/lokr/layer.py: LoKrLayer.update_layer", misloads=PEFT, keys=("decompose_both", "r"),
+        ),
+        Row(
+            SHAPE_MISMATCH, factored_otherwise, "decompose_factor gives the matrices of {names} other sizes",
+            "tuners/lokr/layer.py: factorization", rejects=PEFT, keys=("decompose_factor",),
+        ),
+        Row(
+            CONVOLUTION, of_1d, "{names} is a Conv1d, which LoKr adapts from PEFT 0.18 on",
+            "tuners/lycoris_utils.py: LycorisTuner._create_new_module", rejects=upto("0.17"),
+        ),
+        Row(
+            CONVOLUTION, may_be_conv1d, "{names} may be a Conv1d, which LoKr adapts from PEFT 0.18 on",
+            "tuners/lycoris_utils.py: LycorisTuner._create_new_module", undecided=upto("0.17"),
+        ),
+        Row(
+            SHAPE_MISMATCH, decomposed_unasked, "{names} has a kernel of its own, without use_effective_conv2d",
+            "tuners/lokr/layer.py: LoKrLayer.update_layer", rejects=PEFT, keys=("use_effective_conv2d",),
+        ),
+    ),
+)  # fmt: skip

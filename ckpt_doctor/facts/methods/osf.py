@@ -1,0 +1,38 @@
+"""OSF: tuners/osf."""
+
+from __future__ import annotations
+
+from ...codes import SHAPE_MISMATCH
+from ...runtimes import PEFT
+from ..forms import pattern_value
+from ..record import INIT, NONE, OPTIONAL, REVIEWED, Method, Names, Row, Seen
+
+
+def keeps_otherwise(seen: Seen) -> Names:
+    """Layers whose low part does not have the singular vectors beyond effective_rank."""
+    wrong = []
+    for module, layer in seen.layers.items():
+        shapes = seen.shapes(layer)
+        kept = pattern_value(seen.config.get("rank_pattern"), module, seen.config.get("effective_rank"))
+        ends = [shapes.get("osf_svd_params.U_low", ())[:1], shapes.get("osf_svd_params.V_low", ())[1:]]
+        low = shapes.get("osf_svd_params.S_low", ())
+        if type(kept) is int and all(ends) and low and min(ends)[0] - kept != low[0]:
+            wrong.append(module)
+    return wrong
+
+
+OSF = Method(
+    "OSF", REVIEWED,
+    tensors=("osf_svd_params.U_low[out n] osf_svd_params.S_low[n] osf_svd_params.V_low[n in]",),
+    words={"init_weights": (None,)},
+    kinds={"effective_rank": (int,), "rank_pattern": (dict,)},
+    harmless={"init_weights": INIT},
+    targets=OPTIONAL,
+    takes_default=NONE,
+    rows=(
+        Row(
+            SHAPE_MISMATCH, keeps_otherwise, "the shapes of the tensors are not what the config says for {names}",
+            "tuners/osf/layer.py: OSFLayer.update_layer", rejects=PEFT, keys=("effective_rank", "rank_pattern"),
+        ),
+    ),
+)  # fmt: skip

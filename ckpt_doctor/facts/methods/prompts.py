@@ -1,0 +1,171 @@
+"""Prompt learning: virtual tokens before the input, in a tensor or two that belong to no layer."""
+
+from __future__ import annotations
+
+from math import prod
+
+from ...codes import METHOD_BY_RELEASE, MODULES_BESIDE_PROMPT, TASK_OF_PROMPT
+from ...runtimes import PEFT, since, upto
+from ..record import INIT, REVIEWED, Method, Row, Seen
+
+ROWS_OF_TOKENS = "prompt_embeddings[num_virtual_tokens*num_transformer_submodules token_dim]"
+DEMANDED = ("prompt_embeddings",)
+KINDS: dict[str, tuple[type, ...]] = {
+    "encoder_hidden_size": (int,), "num_attention_heads": (int,), "num_layers": (int,),
+    "num_transformer_submodules": (int,), "num_virtual_tokens": (int,), "prompt_tuning_init_text": (str,),
+    "token_dim": (int,), "tokenizer_kwargs": (dict,), "tokenizer_name_or_path": (str,),
+}  # fmt: skip
+BASE = "a size of the base model that the prompt is cut by, since 0.2 (peft_model.py: PeftModel.get_prompt)"
+SIZES = dict.fromkeys(("num_attention_heads", "num_layers", "num_transformer_submodules", "token_dim"), BASE)
+ENCODER = "of the encoder that only training has (model.py, where config.inference_mode is not set)"
+
+LOSS = "of the loss (tuners/cpt/model.py: CPTEmbedding.calculate_loss)"
+DELTA = "of a delta that is zero after a load (tuners/cpt/model.py: CPTEmbedding.get_projection)"
+
+
+def is_of_another_task(seen: Seen) -> bool:
+    """The task is none whose class puts a prompt before the input whatever the base model is."""
+    return seen.config.get("task_type") not in ("CAUSAL_LM", "FEATURE_EXTRACTION")
+
+
+def is_not_causal(seen: Seen) -> bool:
+    """The task is not CAUSAL_LM."""
+    return seen.config.get("task_type") != "CAUSAL_LM"
+
+
+def has_modules(seen: Seen) -> bool:
+    """modules_to_save is set."""
+    return bool(seen.config.get("modules_to_save"))
+
+
+def starts_as_text(seen: Seen) -> bool:
+    """The prompt was made of a text."""
+    return seen.config.get("prompt_tuning_init") == "TEXT"
+
+
+def of_another_model(seen: Seen) -> bool:
+    """num_layers and token_dim are not those of the cartridge."""
+    sizes = [seen.value(key) for key in ("num_layers", "token_dim")]
+    shape = seen.tensors.get("prompt_embeddings", ())
+    return all(type(size) is int for size in sizes) and shape[1:] != (2 * prod(sizes),)
+
+
+TASK = Row(
+    TASK_OF_PROMPT, is_of_another_task, "with this task_type it depends on the base model whether the prompt is used",
+    "peft_model.py: PeftModel", undecided=PEFT, keys=("task_type",),
+)  # fmt: skip
+"""PeftModel itself does not put a prompt before the input, only its classes for tasks do; what these need of the base
+model is not in the files."""
+
+MODULES = Row(
+    MODULES_BESIDE_PROMPT, has_modules, "modules_to_save goes with a prompt only from PEFT 0.17 on",
+    "peft_model.py: PeftModel.load_adapter", undecided=upto("0.16"), keys=("modules_to_save",),
+)  # fmt: skip
+"""Releases that do not know the key overwrite the base weight instead. That is the same, but where the base model ties
+the module to another."""
+
+TEXT = Row(
+    METHOD_BY_RELEASE, starts_as_text, "the prompt was made of a text, which PEFT 0.7 and older do at each load",
+    "tuners/prompt_tuning/model.py: PromptEmbedding", undecided=upto("0.7"),
+    keys=("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"),
+    needs="the tokenizer",
+    read=True,
+)  # fmt: skip
+
+CARTRIDGE = Method(
+    "CARTRIDGE", REVIEWED,
+    shared=("prompt_embeddings[num_virtual_tokens *]",),
+    demanded=DEMANDED,
+    kinds=KINDS,
+    alike=SIZES,
+    rows=(
+        TASK, MODULES,
+        Row(
+            METHOD_BY_RELEASE, of_another_model, "num_layers and token_dim are not those of the cartridge",
+            "tuners/cartridge/model.py: CartridgeEncoder", undecided=PEFT, keys=("num_layers", "token_dim"),
+        ),
+    ),
+)  # fmt: skip
+
+CPT = Method(
+    "CPT", REVIEWED,
+    shared=("prompt_embeddings[#cpt_token_ids *]",),
+    demanded=DEMANDED,
+    nullable=(
+        "opt_weighted_loss_type", "opt_loss_decay_factor", "opt_projection_epsilon", "opt_projection_format_epsilon",
+    ),
+    words={"opt_weighted_loss_type": ("decay",)},
+    kinds={**KINDS, "cpt_mask": (list,), "cpt_token_ids": (list,), "cpt_tokens_type_mask": (list,)},
+    harmless={
+        "opt_loss_decay_factor": LOSS,
+        "opt_weighted_loss_type": LOSS,
+        "opt_projection_epsilon": DELTA,
+        "opt_projection_format_epsilon": DELTA,
+        "cpt_mask": LOSS,
+        "cpt_tokens_type_mask": DELTA,
+        "num_virtual_tokens": "the number of cpt_token_ids (tuners/cpt/config.py: CPTConfig.__post_init__)",
+        "tokenizer_name_or_path": "of the tokens, which cpt_token_ids has (tuners/cpt/config.py: CPTConfig)",
+    },
+    alike=SIZES,
+    tasks_checked=since("0.18"),
+    rows=(
+        Row(
+            TASK_OF_PROMPT, is_not_causal, "CPT is for CAUSAL_LM only", "tuners/cpt/config.py: CPTConfig.__post_init__",
+            rejects=since("0.18"), keys=("task_type",),
+        ),
+        MODULES,
+    ),
+)  # fmt: skip
+
+MULTITASK_PROMPT_TUNING = Method(
+    "MULTITASK_PROMPT_TUNING", REVIEWED,
+    shared=(
+        ROWS_OF_TOKENS + " prefix_task_cols[num_tasks num_virtual_tokens num_ranks]"
+        " prefix_task_rows[num_tasks num_ranks token_dim]",
+    ),
+    demanded=DEMANDED,
+    nullable=("prompt_tuning_init", "prompt_tuning_init_task"),
+    words={"prompt_tuning_init": ("TEXT", "AVERAGE_SOURCE_TASKS", "EXACT_SOURCE_TASK", "ONLY_SOURCE_SHARED")},
+    kinds=KINDS,
+    alike=SIZES,
+    rows=(TASK, MODULES),
+)  # fmt: skip
+
+PREFIX_TUNING = Method(
+    "PREFIX_TUNING", REVIEWED,
+    shared=("prompt_embeddings[num_virtual_tokens num_layers*2*token_dim]",),
+    demanded=DEMANDED,
+    kinds={**KINDS, "init_weights": (bool, str)},
+    harmless={"encoder_hidden_size": ENCODER, "init_weights": INIT, "prefix_projection": ENCODER},
+    alike=SIZES,
+    rows=(TASK, MODULES),
+)  # fmt: skip
+
+PROMPT_TUNING = Method(
+    "PROMPT_TUNING", REVIEWED,
+    shared=(ROWS_OF_TOKENS,),
+    demanded=DEMANDED,
+    nullable=("prompt_tuning_init",),
+    words={"prompt_tuning_init": ("TEXT", "SAMPLE_VOCAB")},
+    kinds=KINDS,
+    harmless=dict.fromkeys(
+        ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_kwargs", "tokenizer_name_or_path"),
+        "what training starts from (tuners/prompt_tuning/model.py: PromptEmbedding); of a text see the row",
+    ),
+    alike=SIZES,
+    rows=(TASK, MODULES, TEXT),
+)  # fmt: skip
+
+P_TUNING = Method(
+    "P_TUNING", REVIEWED,
+    shared=(ROWS_OF_TOKENS,),
+    demanded=DEMANDED,
+    nullable=("encoder_dropout", "encoder_num_layers", "encoder_reparameterization_type"),
+    words={"encoder_reparameterization_type": ("LSTM",)},
+    kinds=KINDS,
+    harmless=dict.fromkeys(
+        ("encoder_dropout", "encoder_hidden_size", "encoder_num_layers", "encoder_reparameterization_type"), ENCODER
+    ),
+    alike=SIZES,
+    rows=(TASK, MODULES),
+)  # fmt: skip

@@ -1,0 +1,44 @@
+"""SHiRA: tuners/shira."""
+
+from __future__ import annotations
+
+from math import prod
+
+from ...codes import METHOD_BY_RELEASE, SHAPE_MISMATCH
+from ...runtimes import PEFT
+from ..record import INIT, LAYOUT, REVIEWED, Method, Names, Row, Seen
+
+
+def counted_otherwise(seen: Seen) -> Names:
+    """Layers whose number of weights is no multiple of r."""
+    r = seen.value("r")
+    if type(r) is not int or r < 1:
+        return []
+    return seen.having(lambda _, shapes: prod(shapes.get("shira_weight", (0,))) % r != 0)
+
+
+def lacks_positions(seen: Seen) -> Names:
+    """Layers whose weights' positions are not in the file."""
+    return seen.having(lambda layer, _: "shira_indices" not in layer.factors)
+
+
+SHIRA = Method(
+    "SHIRA", REVIEWED,
+    tensors=("shira_weight[n] shira_indices[2 n]?",),
+    nullable=("mask_type",),
+    kinds={"random_seed": (int,)},
+    harmless={
+        "fan_in_fan_out": LAYOUT, "init_weights": INIT,
+        "random_seed": "of the positions of the weights, which are in the file (model.py: ShiraModel)",
+    },
+    rows=(
+        Row(
+            SHAPE_MISMATCH, counted_otherwise, "the shapes of the tensors are not what the config says for {names}",
+            "tuners/shira/layer.py: ShiraLayer.update_layer", rejects=PEFT, keys=("r",),
+        ),
+        Row(
+            METHOD_BY_RELEASE, lacks_positions, "the positions of the weights of {names} are not in the file",
+            "tuners/shira/layer.py: ShiraLayer.update_layer", undecided=PEFT,
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,63 @@
+"""TinyLoRA: tuners/tinylora."""
+
+from __future__ import annotations
+
+from ...codes import METHOD_BY_RELEASE, MISSING_TENSOR, SHAPE_MISMATCH
+from ...runtimes import PEFT, between, since
+from ..record import ANEW, DROPOUT, INIT, LAYOUT, NONE, REVIEWED, Differs, Method, Names, Row, Seen
+
+
+def vectors(seen: Seen) -> Names:
+    """The trained vectors; weight_tying says how many layers share one."""
+    tying = seen.value("weight_tying")
+    is_share = isinstance(tying, (int, float)) and 0 <= tying <= 1
+    total = max(1, round(len(seen.layers) * (1.0 - tying))) if is_share else 1
+    return [f"base_model.tinylora_v.{number}" for number in range(total)]
+
+
+def lacks_vectors(seen: Seen) -> Names:
+    """Trained vectors that are missing."""
+    return [key for key in vectors(seen) if key not in seen.tensors]
+
+
+def other_length(seen: Seen) -> Names:
+    """Trained vectors that are not of length u."""
+    return [key for key in vectors(seen) if seen.tensors.get(key, (seen.value("u"),)) != (seen.value("u"),)]
+
+
+def lacks_projections(seen: Seen) -> Names:
+    """Layers whose projection is not in the file."""
+    return seen.having(lambda layer, _: "tinylora_P" not in layer.factors)
+
+
+TINYLORA = Method(
+    "TINYLORA", REVIEWED,
+    tensors=("tinylora_A[r in]? tinylora_B[out r]? tinylora_P[u r r]?",),
+    buffers=r"base_model\.tinylora_v(?:\.|$)",
+    nullable=("init_v_bound",),
+    words={"bias": ("all", "tinylora_only"), "init_weights": ("uniform",)},
+    harmless={
+        "fan_in_fan_out": LAYOUT, "init_v_bound": INIT, "init_weights": INIT, "tinylora_dropout": DROPOUT,
+    },
+    alike={
+        "projection_seed": "of projections that are not in the file, of which the row speaks (layer.py: TinyLoraLayer)",
+        "weight_tying": "how many layers share a vector since 0.19 (model.py: TinyLoraModel._create_and_replace)",
+    },
+    starts_random=True,
+    takes_default=NONE,
+    rows=(
+        Row(
+            MISSING_TENSOR, lacks_vectors, "{names} is missing", "tuners/tinylora/model.py: TinyLoraModel",
+            misloads=PEFT, keys=("weight_tying",),
+        ),
+        Row(
+            SHAPE_MISMATCH, other_length, "the shape of {names} is not what the config says",
+            "tuners/tinylora/model.py: TinyLoraModel", rejects=PEFT, keys=("u",),
+        ),
+        Differs(
+            METHOD_BY_RELEASE, {between("0.19", "0.19"): ANEW, since("0.20"): "by projection_seed"}, lacks_projections,
+            "PEFT 0.19 draws projections that are not saved from another seed, by Python's hash of a layer's name",
+            "tuners/tinylora/layer.py: TinyLoraLayer._init_projection", ("save_projection",),
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,15 @@
+"""Trainable tokens: tuners/trainable_tokens."""
+
+from __future__ import annotations
+
+from ...runtimes import since
+from ..record import INIT, OPTIONAL, REVIEWED, Method
+
+TRAINABLE_TOKENS = Method(
+    "TRAINABLE_TOKENS", REVIEWED,
+    tensors=("trainable_tokens_delta[#token_indices *]",),
+    harmless={"init_weights": INIT},
+    starts_random=True,
+    targets=OPTIONAL,
+    tasks_checked=since("0.18"),
+)  # fmt: skip

@@ -1,0 +1,58 @@
+"""VeRA: tuners/vera."""
+
+from __future__ import annotations
+
+from ...codes import METHOD_BY_RELEASE, SHAPE_MISMATCH
+from ...runtimes import between, since
+from ..projections import other_width
+from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Row, Seen
+
+SQUARE = {"q_proj", "k_proj", "v_proj", "query", "key", "value", "q", "k", "v"}
+"""Names of layers that have one shape in a model without grouped attention."""
+
+
+def outs(seen: Seen) -> set[tuple[int, ...]]:
+    """The sizes of the outputs of the layers."""
+    return {shapes["vera_lambda_b"] for shapes in map(seen.shapes, seen.layers.values()) if "vera_lambda_b" in shapes}
+
+
+def of_several_shapes(seen: Seen) -> bool:
+    """Layers have outputs of several sizes."""
+    return len(outs(seen)) > 1
+
+
+def of_several_names(seen: Seen) -> bool:
+    """Layers have several names, which may well differ in their inputs."""
+    leaves = {module.rpartition(".")[2] for module in seen.layers}
+    return not of_several_shapes(seen) and len(leaves) > 1 and not leaves <= SQUARE
+
+
+ONE_SHAPE = "PEFT 0.11 wants the layers of VeRA to have one shape"
+
+VERA = Method(
+    "VERA", REVIEWED,
+    tensors=("vera_lambda_b[out] vera_lambda_d[r]",),
+    shared=("save_projection=true: base_model.vera_A[r *] base_model.vera_B[* r]?",),
+    demanded=("base_model.vera_A",),
+    shared_sized=since("0.21"),
+    words={"bias": ("all", "vera_only")},
+    harmless={"d_initial": INIT, "fan_in_fan_out": LAYOUT, "init_weights": INIT, "vera_dropout": DROPOUT},
+    alike={
+        "projection_prng_key": "seeds the projections alike since 0.11 (model.py: VeraModel._init_vera_A_vera_B)",
+        "save_projection": "the same projections are drawn where they are not in the file (model.py: VeraModel)",
+    },
+    rows=(
+        Row(
+            SHAPE_MISMATCH, other_width, "the shape of {names} is not what the layers need",
+            "tuners/vera/model.py: VeraModel", rejects=since("0.21"), keys=("save_projection",),
+        ),
+        Row(
+            METHOD_BY_RELEASE, of_several_shapes, ONE_SHAPE, "tuners/vera/model.py: VeraModel._find_first_dim",
+            rejects=between("0.11", "0.11"),
+        ),
+        Row(
+            METHOD_BY_RELEASE, of_several_names, ONE_SHAPE, "tuners/vera/model.py: VeraModel._find_first_dim",
+            undecided=between("0.11", "0.11"),
+        ),
+    ),
+)  # fmt: skip

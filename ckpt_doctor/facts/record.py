@@ -1,0 +1,204 @@
+"""What is known of a method of PEFT: a record, and its rows: whom something stops, when, and by which source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ..adapter import Adapter, Layer
+from ..findings import Code, Finding
+from ..runtimes import PEFT, since
+from .forms import Config, Sizes, named
+
+NONE = frozenset[str]()
+Ids = frozenset[str]
+
+REVIEWED = frozenset(
+    f"peft=={release}" for release in (
+        "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.6.1", "0.6.2", "0.7.0", "0.7.1", "0.8.0", "0.8.1", "0.8.2",
+        "0.9.0", "0.10.0", "0.11.0", "0.11.1", "0.12.0", "0.13.0", "0.13.1", "0.13.2", "0.14.0", "0.15.0", "0.15.1",
+        "0.15.2", "0.16.0", "0.17.0", "0.17.1", "0.18.0", "0.18.1", "0.19.0", "0.19.1", "0.20.0", "0.21.0", "0.21.1",
+        "0.21.2",
+    )
+)  # fmt: skip
+"""The releases in which a method was looked at whose record says so. A newer release is added where it was looked at
+as well, by name: `since("0.14")` in a row says nothing of it before."""
+
+Names = list[str]
+When = Callable[["Seen"], "bool | Names"]
+"""Whether a row is of an adapter, or the modules or tensors of which it is: none of them is "no"."""
+
+
+class Seen(NamedTuple):
+    """An adapter of a method, as its rows look at it: `keys` are the method's config keys, each with its default."""
+
+    adapter: Adapter
+    layers: Mapping[str, Layer]
+    method: Method
+    keys: Config
+    saved_by: Ids
+
+    @property
+    def config(self) -> Config:
+        """The config."""
+        return self.adapter.config or {}
+
+    @property
+    def sizes(self) -> Sizes:
+        """The config as the grammar of tensors reads it."""
+        patterns = self.method.patterns if self.method.patterned(self.config) else {}
+        return Sizes(self.config, self.keys, patterns)
+
+    @property
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor."""
+        return {key: info.shape for key, info in self.adapter.tensors.items()}
+
+    def value(self, key: str) -> Any:
+        """A config value as the newest release that knows the key reads it."""
+        return self.config[key] if key in self.config else self.keys.get(key)
+
+    def shapes(self, layer: Layer) -> dict[str, tuple[int, ...]]:
+        """The shape of each factor of a layer."""
+        return {factor: self.adapter.tensors[key].shape for factor, key in layer.factors.items()}
+
+    def having(self, is_so: Callable[[Layer, dict[str, tuple[int, ...]]], bool]) -> Names:
+        """The layers of which something is so, of their shapes by factor."""
+        return [module for module, layer in self.layers.items() if is_so(layer, self.shapes(layer))]
+
+    def keys_of(self, names: Names) -> tuple[str, ...]:
+        """The tensors that are named, or are of the layers named."""
+        found = [self.layers[name].factors.values() if name in self.layers else (name,) for name in names]
+        return tuple(key for keys in found for key in keys if key in self.adapter.tensors)
+
+
+class Row(NamedTuple):
+    """Whom something about an adapter stops.
+
+    `when` is whether it is so, or of which layers or tensors, which `{names}` in the sentence stands for. `source` is
+    where in PEFT it stands, `file: symbol`. `read` marks a row that follows from the source and was not seen to decide
+    what a real release did.
+    """
+
+    code: Code
+    when: When
+    says: str
+    source: str
+    rejects: Ids = NONE
+    misloads: Ids = NONE
+    undecided: Ids = NONE
+    keys: tuple[str, ...] = ()
+    needs: str | None = None
+    read: bool = False
+
+    def findings(self, seen: Seen) -> Iterator[Finding]:
+        """What the row says of an adapter."""
+        found = self.when(seen)
+        if found:
+            names = found if isinstance(found, list) else []
+            needs = self.needs or ("the base model" if self.undecided else None)
+            yield self.code(
+                self.says.format(names=named(names)), tensors=seen.keys_of(names), keys=self.keys,
+                rejects=self.rejects, misloads=self.misloads, undecided=self.undecided, needs=needs,
+            )  # fmt: skip
+
+
+ANEW = "something else at each load"
+"""What a release computes that draws numbers at each load which are in no file."""
+
+Computes = Callable[[Seen], object]
+
+
+class Differs(NamedTuple):
+    """Releases compute in different ways from one file.
+
+    Those that compute otherwise than the one that saved the adapter misload it; if it is not known who saved it,
+    all of them are undecided. What releases compute is a word, or a function that tells it of an adapter.
+    """
+
+    code: Code
+    computes: Mapping[Ids, str | Computes]
+    when: When
+    says: str
+    source: str
+    keys: tuple[str, ...] = ()
+    read: bool = False
+
+    def findings(self, seen: Seen) -> Iterator[Finding]:
+        """Who misloads an adapter, or may."""
+        if not self.when(seen):
+            return
+        values = {ids: made(seen) if callable(made) else made for ids, made in self.computes.items()}
+        meant = [made for ids, made in values.items() if ids & seen.saved_by] or list(values.values())
+        everyone = NONE.union(*values)
+        misloads = NONE.union(*(ids for ids, made in values.items() if made in (ANEW,) or made != meant[0]))
+        undecided = NONE
+        if any(made != meant[0] for made in meant):
+            misloads = NONE.union(*(ids for ids, made in values.items() if made in (ANEW,)))
+            undecided = everyone - misloads
+        elif meant[0] == ANEW:
+            misloads = everyone
+        if misloads or undecided:
+            needs = "the release that saved it" if undecided else None
+            yield self.code(self.says, keys=self.keys, misloads=misloads, undecided=undecided, needs=needs)
+
+
+def every_layer(config: Config) -> bool:  # noqa: ARG001
+    """Patterns hold for every config of a method."""
+    return True
+
+
+PATTERNS = {"r": "rank_pattern", "n_frequency": "n_frequency_pattern", "block_size": "block_size_pattern"}
+"""Config keys that another one gives single layers other values of."""
+
+NAMED, OPTIONAL, COUNTED = "named", "optional", "counted"
+"""How target_modules says which layers are adapted: it has to; it may; it does not, they are counted."""
+
+
+class Method(NamedTuple):
+    """A method of PEFT.
+
+    Of a layer and shared by layers are the tensors as `forms.py` reads them. A load raises without those `demanded`;
+    without others it goes on with what they are initialised to. `shared_sized` are the releases that hold the sizes of
+    the shared ones against the model, `buffers` matches what is saved beside, or was by older releases.
+
+    `scale` is a config key, its default, and the keys by whose sum it is divided; None for a method without a scale,
+    or that learns it. `patterns` are config keys that another one gives single layers other values of, if `patterned`.
+    `earlier` is how older releases read the config of a layer.
+
+    `nullable` are keys with a default of which null need not stop a load, `words` what a word or flag may be beside
+    its default, `kinds` the types of keys whose default is null. `harmless` are keys that no loaded layer's forward
+    reads, `alike` those that all releases with the method read in the same way; each with the reason. Any other key
+    that neither the tensors nor a row names is unknown where it is not its default.
+    """
+
+    name: str
+    reviewed: Ids = NONE
+    tensors: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    demanded: tuple[str, ...] = ()
+    shared_sized: Ids = PEFT
+    buffers: str = "(?!)"
+    scale: tuple[str, float | None, tuple[str, ...]] | None = None
+    patterns: Mapping[str, str] = PATTERNS
+    patterned: Callable[[Config], bool] = every_layer
+    earlier: tuple[Ids, Callable[[Config, str], Config]] | None = None
+    nullable: tuple[str, ...] = ()
+    words: Mapping[str, tuple[object, ...]] = {}
+    kinds: Mapping[str, tuple[type, ...]] = {}
+    harmless: Mapping[str, str] = {}
+    alike: Mapping[str, str] = {}
+    one_of: tuple[tuple[str, str], ...] = ()
+    rows: tuple[Row | Differs, ...] = ()
+    starts_random: bool = False
+    layers_optional: bool = False
+    ways_vary: bool = False
+    targets: str = NAMED
+    takes_default: Ids = since("0.21")
+    tasks_checked: Ids = since("0.14")
+
+
+DROPOUT = "dropout, which evaluation leaves out"
+INIT = "what a layer starts from, before the file is loaded into it"
+LAYOUT = "set anew to what the adapted layer is (model.py: _create_new_module)"
+SIZE = "a size, or what is read to check one"

@@ -1,0 +1,115 @@
+"""Rules about the layers of PEFT's methods that are not LoRA's: which the config names, and which are missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from ..codes import NO_TARGET, UNCLEAR_TARGET, UNEVEN_LAYERS
+from ..facts.forms import named, targets
+from ..facts.record import COUNTED, NAMED, Names, Seen
+from ..findings import Finding
+from ..runtimes import PEFT
+from .methods import of_methods
+
+
+def _unclear(key: str, message: str, ids: frozenset[str] = PEFT) -> Finding:
+    return UNCLEAR_TARGET(message, keys=(key,), undecided=ids, needs="the base model")
+
+
+@of_methods
+def target_modules(looked: Seen) -> Iterator[Finding]:
+    """target_modules, or what narrows it, leaves out layers that have tensors, or says too little to tell."""
+    method, target, layers = looked.method, looked.config.get("target_modules"), looked.layers
+    if not method.tensors or (target is None and method.targets != NAMED):
+        return
+    if method.targets == COUNTED and isinstance(target, (str, list)):
+        return
+    if target is None or (isinstance(target, str) and target.lower() == "all-linear"):
+        message = f"target_modules is {target}: which layers are adapted is up to the base model"
+        yield _unclear("target_modules", message)
+    elif not isinstance(target, (str, list)):
+        yield _unclear("target_modules", "target_modules is neither a list nor a pattern")
+    elif not target:
+        yield NO_TARGET("target_modules is empty", keys=("target_modules",), rejects=PEFT)
+    else:
+        left = [module for module in layers if not targets(target, module)]
+        if left and len(left) < len(layers):
+            message = f"target_modules does not name {named(left)}, though the file has tensors of them"
+            yield _unclear("target_modules", message)
+        excluded = looked.config.get("exclude_modules")
+        if excluded and any(targets(excluded, module) for module in layers):
+            yield _unclear("exclude_modules", "exclude_modules leaves out layers that the file has tensors of")
+        if isinstance(target, list) and method.starts_random and not left:
+            fresh = [name for name in target if not any(targets([name], module) for module in layers)]
+            if fresh:
+                message = f"no tensor is of {named(fresh)}, and a layer of it would be adapted at random"
+                yield _unclear("target_modules", message)
+    yield from _chosen_layers(looked)
+
+
+def _chosen_layers(looked: Seen) -> Iterator[Finding]:
+    chosen = looked.config.get("layers_to_transform")
+    if chosen is not None:
+        listed = chosen if isinstance(chosen, list) else [chosen]
+        numbers = {str(number) for number in listed if type(number) is int}
+        if not all(numbers & set(module.split(".")) for module in looked.layers):
+            yield _unclear("layers_to_transform", "layers_to_transform leaves out layers that the file has tensors of")
+        message = "layers_to_transform numbers the layers, which releases read in different ways"
+        yield _unclear("layers_to_transform", message, PEFT - looked.saved_by)
+    elif looked.config.get("layers_pattern"):
+        yield _unclear("layers_pattern", "layers_pattern is set without layers_to_transform")
+
+
+@of_methods
+def siblings(looked: Seen) -> Iterator[Finding]:
+    """A layer is missing, or a tensor of one, that others of its name have: it would stay as it was initialised.
+
+    A base model may well be so (a hybrid of two kinds of blocks), so this is a doubt, not a fault.
+    """
+    config = looked.config
+    if not looked.method.tensors or len(looked.layers) < 2:
+        return
+    target = config.get("target_modules")
+    chosen = isinstance(target, str) or any(config.get(key) is not None for key in NARROWING)
+    full_names = isinstance(target, list) and any("." in str(name) for name in target)
+    uneven = [] if chosen or full_names else uneven_stacks(looked.layers)
+    patterned = any(config.get(pattern) for pattern in (*looked.method.patterns.values(), "rank_pattern"))
+    if uneven or _partial(looked) or (not patterned and _odd_one_out(looked)):
+        where = f"in {uneven[0].lstrip('.')}" if uneven else "of one name"
+        message = f"layers {where} do not all have the same tensors: some may be missing"
+        yield UNEVEN_LAYERS(message, undecided=PEFT, needs="the base model")
+
+
+NARROWING = ("layers_to_transform", "exclude_modules")
+
+
+def uneven_stacks(modules: Iterable[str]) -> Names:
+    """The numbered blocks that do not all have the same layers, or of which the first ones or some between miss."""
+    stacks: dict[str, dict[str, set[int]]] = {}
+    for module in modules:
+        numbered = re.fullmatch(r"(.*?)\.(\d+)\.(.*)", f".{module}")
+        if numbered:
+            stacks.setdefault(numbered[1], {}).setdefault(numbered[3], set()).add(int(numbered[2]))
+    numbers = {stack: set().union(*rows.values()) for stack, rows in stacks.items()}
+    return [
+        stack for stack, rows in stacks.items()
+        if any(row != numbers[stack] for row in rows.values()) or numbers[stack] != set(range(len(numbers[stack])))
+    ]  # fmt: skip
+
+
+def _partial(looked: Seen) -> bool:
+    """Whether layers of one name do not have the same factors."""
+    kinds: dict[str, set[frozenset[str]]] = {}
+    for module, layer in looked.layers.items():
+        kinds.setdefault(module.rpartition(".")[2], set()).add(frozenset(layer.factors))
+    return not looked.method.ways_vary and any(len(kind) > 1 for kind in kinds.values())
+
+
+def _odd_one_out(looked: Seen) -> bool:
+    """Whether just one of three or more layers of a name has other shapes than the rest, which are all alike."""
+    kinds: dict[str, list[tuple[tuple[str, tuple[int, ...]], ...]]] = {}
+    for module, layer in looked.layers.items():
+        kinds.setdefault(module.rpartition(".")[2], []).append(tuple(sorted(looked.shapes(layer).items())))
+    return any(len(kind) > 2 and len(set(kind)) == 2 and min(kind.count(s) for s in set(kind)) == 1
+               for kind in kinds.values())  # fmt: skip
