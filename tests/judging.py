@@ -14,7 +14,7 @@ from ckpt_doctor import doctor, facts, layers, loader, runtimes
 from ckpt_doctor.adapter import Adapter, Base, Fault, zeros
 from ckpt_doctor.facts import forms
 from ckpt_doctor.findings import RULES, SEVERITIES, Finding, severity, verdict
-from ckpt_doctor.rules import keys, methods, servers
+from ckpt_doctor.rules import keys, methods, servers, values
 from ckpt_doctor.rules.keys import savers
 
 PEFT = runtimes.PEFT
@@ -253,3 +253,8 @@ def forget_review(patch: Any, method: str, id_: str) -> None:
     """From here on a method was not reviewed in a release."""
     less = _record(method)._replace(reviewed=_record(method).reviewed - {id_})
     patch.setattr(facts.methods, "_record", lambda name: less if name == method else _record(name))
+
+
+def forget_lora_review(patch: Any, id_: str) -> None:
+    """From here on LoRA and AdaLoRA were not reviewed in a release."""
+    patch.setattr(values, "REVIEWED", values.REVIEWED - {id_})

@@ -174,3 +174,87 @@ def test_no_value_makes_a_rule_fail(method: str) -> None:
     for form in ("F32", "F32 0", "F32 1 1", "F32 3 3 3 3 3"):
         for key in tensors:
             verdict(method, config, {**tensors, key: form})
+
+
+LORAS = ("LORA", "ADALORA")
+
+
+def lora(method: str, **values: Any) -> dict[str, str]:
+    """What all releases make of a healthy adapter with other config values."""
+    keys = {**judging.config_keys(method, "peft==0.21.2"), "peft_version": "0.21.2", "lora_alpha": 8}
+    config: dict[str, Any] = {**keys, "peft_type": method, "target_modules": ["proj"], "r": 4, "lora_dropout": 0.1}
+    shapes = {"lora_A.weight": "4 16", "lora_B.weight": "16 4"}
+    if method == "ADALORA":
+        config |= {"init_r": 4, "target_r": 2, "total_step": 9, "rank_pattern": None, "orth_reg_weight": 0.5}
+        shapes = {"lora_A": "4 16", "lora_B": "16 4", "lora_E": "4 1"}
+    del config["runtime_config"]
+    tensors = {f"base_model.model.{LAYER}.{name}": f"F32 {shape}" for name, shape in shapes.items()}
+    extra = values.pop("tensor", None)
+    tensors |= {f"base_model.model.{extra}": "F32 4"} if extra else {}
+    findings = judging.judge(judging.adapter({**config, **values}, tensors))
+    return judging.verdicts(judging.PEFT, findings)
+
+
+@pytest.mark.parametrize("method", LORAS)
+def test_a_healthy_lora_is_accepted(method: str) -> None:
+    assert lora(method)["peft==0.21.2"] == "accepts"
+
+
+INVENTED = [
+    "a_new_option", "use_magic", "lora_beta", "rank", "scaling", "use_rslora2", "dora", "lora_magnitude", "init",
+    "target", "r_max", "gamma", "quantize", "experts_to_adapt", "merge", "adapter_scale", "lora_gamma", "x", "fused",
+    "target_layers",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", INVENTED)
+@pytest.mark.parametrize("method", LORAS)
+def test_an_invented_key_of_a_lora(method: str, key: str) -> None:
+    for value in (1, True, "word", {"q": 1}):
+        assert "accepts" not in lora(method, **{key: value}).values()
+
+
+NONSENSE: list[Any] = ["nonsense", 10**40, [[]], {"nonsense": {}}, [None], -0.5]
+
+
+@pytest.mark.parametrize("method", LORAS)
+def test_a_nonsense_value_of_each_key_of_a_lora(method: str) -> None:
+    """But of keys that no forward of a loaded adapter reads, where its type is right, and numbers that are numbers."""
+    numbers = {"lora_alpha", "lora_dropout", "beta1", "beta2", "orth_reg_weight"}
+    texts = {"base_model_name_or_path", "revision", "megatron_core", "peft_version", "target_modules"}
+    objects = {"auto_mapping", "eva_config", "corda_config", "lora_ga_config", "loftq_config", "rank_pattern"}
+    objects |= {"alpha_pattern", "exclude_modules", "layers_pattern", "modules_to_save"}
+    whole = {"deltaT", "target_r", "tinit", "tfinal", "total_step", "r", "init_r", "qalora_group_size"}
+    unread = (
+        {"r", "alpha_pattern", "use_rslora", "init_lora_weights", "megatron_config"} if method == "ADALORA" else set()
+    )
+    for key in sorted(judging.config_keys(method, "peft==0.21.2")):
+        for value in NONSENSE:
+            fits = (
+                (key in numbers and isinstance(value, (int, float))) or (key in texts and isinstance(value, str))
+                or (key in objects and isinstance(value, (dict, str))) or (key in whole and type(value) is int)
+                or key in unread
+            )  # fmt: skip
+            if not fits:
+                assert lora(method, **{key: value})["peft==0.21.2"] != "accepts", (key, value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("use_bdlora", True), ("use_bdlora", {"nblocks": 2, "other": 1}), ("monteclora_config", {"num_samples": 2}),
+     ("megatron_config", {"hidden_size": 8}), ("kasa_config", {"beta": 1}), ("velora_config", {"scale": 2})],
+)  # fmt: skip
+def test_a_rare_value_of_a_lora_is_accepted_by_nothing_that_reads_it(key: str, value: Any) -> None:
+    assert lora("LORA", **{key: value})["peft==0.21.2"] != "accepts"
+
+
+@pytest.mark.parametrize("name", ["blocks.0.attn.lora_gate_A", "blocks.0.lora_a.weight", "an_invented_tensor"])
+@pytest.mark.parametrize("method", LORAS)
+def test_a_tensor_that_no_lora_has(method: str, name: str) -> None:
+    assert "accepts" not in lora(method, tensor=name).values()
+
+
+@pytest.mark.parametrize("method", LORAS)
+def test_a_release_in_which_nobody_looked_at_lora(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    judging.forget_lora_review(monkeypatch, "peft==0.21.2")
+    assert (lora(method)["peft==0.21.2"], lora(method)["peft==0.20.0"]) == ("unknown", "accepts")

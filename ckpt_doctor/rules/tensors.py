@@ -13,6 +13,7 @@ from ..codes import (
     FOREIGN_PREFIX,
     MANGLED_KEY,
     MISSING_FACTOR,
+    STRANGE_TENSOR,
     WEIGHT_SUFFIX,
 )
 from ..findings import Finding, rule
@@ -137,3 +138,32 @@ def adapter_name(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding
 
 def _module_end(key: str) -> list[str]:
     return key.partition(".lora_E")[0].split(".")[-1:]
+
+
+_PART = re.compile(
+    r"(?:.+\.)?(?:weight|bias|base_layer\..+|lora_magnitude_vector(?:\.weight)?|lora_B\.bias|ranknum(?:\.[^.]+)?"
+    r"|(?:token_adapter\.)?trainable_tokens_(?:delta|original)(?:\.[^.]+)?)"
+)
+"""What an adapter may hold beside factors: parameters by their own names, and parts that options add."""
+
+
+@rule
+def strange_tensor(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """Every tensor is a factor, a part that an option adds, or a parameter of the model by its own name; what releases
+    make of any other nobody looked at: most ignore it in silence.
+    """
+    if adapter.peft_type not in ("LORA", "ADALORA") or not layers:
+        return
+    factors = set(_factors(layers))
+    parts = [key for key in adapter.tensors if key not in factors]
+    strange = [key for key in parts if not _PART.fullmatch(key) or _is_foreign(key)]
+    if strange:
+        message = f"{len(strange)} tensors are none that PEFT gives a LoRA ({strange[0][:120]})"
+        yield STRANGE_TENSOR(message, tensors=strange, undecided=PEFT, needs="the tool that wrote them")
+
+
+def _is_foreign(key: str) -> bool:
+    """Whether a name speaks of LoRA in another way than PEFT does."""
+    tail = key.rpartition(".lora_")[2] if ".lora_" in key else ""
+    known = ("magnitude_vector", "B.bias", "A.", "B.", "E", "embedding_")
+    return bool(tail) and not tail.startswith(known)

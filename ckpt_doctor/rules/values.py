@@ -1,0 +1,58 @@
+"""Rules about values of LoRA's and AdaLoRA's config that nobody looked at: they are unknown, by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..adapter import Adapter
+from ..codes import NOT_JUDGED, ODD_VALUE
+from ..facts.lora_keys import FIELDS, FOLLOWED, HARMLESS, ITEMS, KINDS, NULLABLE
+from ..facts.record import REVIEWED
+from ..findings import Finding, rule
+from ..layers import Layer
+from ..runtimes import PEFT
+from .keys import knows, table, written_by
+
+LORAS = ("LORA", "ADALORA")
+NOBODY = "and nobody looked at what releases make of that"
+
+
+@rule
+def not_looked_at(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """A release in which nobody looked at LoRA yet; a value that is not its key's default, and is of a type nobody
+    expected, or of a key that nothing follows; a key that no release has.
+    """
+    method, config = adapter.peft_type, adapter.config or {}
+    if method not in LORAS:
+        return
+    left = PEFT - REVIEWED
+    if left:
+        yield NOT_JUDGED(f"{method} was not looked at in these releases", undecided=left, needs="a newer ckpt-doctor")
+    for key, value in config.items():
+        row = table(method).get(key)
+        if row is None:
+            continue
+        default = row[2]
+        if value == default and type(value) is type(default):
+            continue
+        if not _is_of_its_kind(key, value, default) or (value and key not in FOLLOWED and key not in HARMLESS):
+            message = f"{key} is {str(value)[:60]!r}, {NOBODY}"
+            yield ODD_VALUE(message, keys=(key,), undecided=knows(method, key), needs="a load")
+    strange = [key for key, value in config.items() if key not in table(method) and value is not None]
+    if strange and written_by(adapter) and all(key not in KINDS for key in strange):  # where it is not, CD203 says so
+        message = f"no release has the key {', '.join(strange)[:80]}, {NOBODY}"
+        yield ODD_VALUE(message, keys=strange, undecided=PEFT, needs="the meaning of the key")
+
+
+def _is_of_its_kind(key: str, value: object, default: object) -> bool:
+    """Whether a value is of a type that its key may have."""
+    if value is None:
+        return default is None or key in NULLABLE
+    if type(default) is bool and key not in KINDS:
+        return type(value) is bool
+    if type(value) not in KINDS.get(key, ()):
+        return False
+    if isinstance(value, dict) and not value.keys() <= FIELDS.get(key, value.keys()):
+        return False
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return key not in ITEMS or all(type(item) in ITEMS[key] for item in items)
