@@ -10,17 +10,17 @@ import numpy as np
 
 from .adapter import Adapter, AdapterError, TensorInfo
 from .layers import Layer, layers, module_of
-from .rules.config import CHANGES_BASE
-from .rules.keys import neutral, savers
+from .rules.keys import changes_base, neutral, savers
 from .rules.meaning import NONE, Meaning, meanings, saved_meanings
-from .runtimes import ranges, upto
+from .runtimes import ranges
 from .streams import Files, chunks, content
 from .values import Array, read
 
 FACTORED = ("LORA", "ADALORA")
 OPTIONS = (
     "use_dora", "lora_bias", "layer_replication", "target_parameters", "alora_invocation_tokens", "arrow_config",
-    "use_qalora", "use_bdlora", "trainable_token_indices", "kasa_config", "monteclora_config", "velora_config",
+    "use_qalora", "use_bdlora", "ensure_weight_tying", "trainable_token_indices", "kasa_config", "monteclora_config",
+    "velora_config",
 )  # fmt: skip
 """Options that change what LoRA's factors mean: with different ones, equal deltas are not the same function."""
 
@@ -166,6 +166,10 @@ def _doubts(a: Adapter, b: Adapter) -> Iterator[str]:
                 yield f"{key} differs"
         if _base_change(a) != _base_change(b):
             yield "init_lora_weights differs, and one of them changes the base weights at load"
+        if any((c.config or {}).get("target_parameters") for c in (a, b)):
+            for key in ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora"):
+                if ((a.config or {}).get(key) or None) != ((b.config or {}).get(key) or None):
+                    yield f"{key} differs, which parameters take by their own names"
     elif a.peft_type != b.peft_type:
         yield f"{a.peft_type} and {b.peft_type} have no common form"
     else:
@@ -173,19 +177,36 @@ def _doubts(a: Adapter, b: Adapter) -> Iterator[str]:
         differing = sorted(key for key in mine.keys() | yours.keys() if mine.get(key) != yours.get(key))
         if differing:
             yield f"the config differs in {', '.join(differing)}"
+        yield from _differing_releases(a, b)
+
+
+def _differing_releases(a: Adapter, b: Adapter) -> Iterator[str]:
+    """What the releases that saved two adapters of one method compute in different ways from the same file."""
+    from .facts.record import Differs
+    from .rules.methods import seen
+
+    if savers(a) == savers(b):
+        return
+    looked = seen(a, layers(a))
+    if looked is None:
+        return
+    for row in looked.method.rows:
+        if isinstance(row, Differs) and any(f.misloaded_by | f.undecided_for for f in row.findings(looked)):
+            yield f"{row.says}, and other releases saved them"
 
 
 def _meaning(adapter: Adapter) -> dict[str, Any]:
     method, config = adapter.peft_type or "", adapter.config or {}
-    named = {"base_model_name_or_path", "task_type", "target_modules"}
-    return {key: value for key, value in config.items() if key not in named and not neutral(method, key, value)}
+    named = {"base_model_name_or_path", "task_type"}
+    found = {key: value for key, value in config.items() if key not in named and not neutral(method, key, value)}
+    if isinstance(found.get("target_modules"), list):
+        found["target_modules"] = sorted(found["target_modules"], key=str)
+    return found
 
 
 def _base_change(adapter: Adapter) -> str | None:
     """The initialisation that changes the base weights, unless the release that saved it took the word for true."""
-    init = str((adapter.config or {}).get("init_lora_weights")).lower()
-    saved = savers(adapter)
-    return init if init.startswith(CHANGES_BASE) and not (saved and saved <= upto("0.6")) else None
+    return str((adapter.config or {})["init_lora_weights"]).lower() if changes_base(adapter) else None
 
 
 def _compare_layers(
@@ -194,6 +215,7 @@ def _compare_layers(
     mine, yours = as_a.layers, as_b.layers
     rows, wrong = [], []
     biased = any((c.config or {}).get("lora_bias") for c in (a, b))
+    changing = changes_base(a) or changes_base(b)
     for module in dict.fromkeys((*mine, *yours)):
         one, other = mine.get(module), yours.get(module)
         if one and other and _known_same(one, other, unchanged):
@@ -201,6 +223,8 @@ def _compare_layers(
         told = [layer for layer in (one, other) if layer and layer.rank != 0]
         if any(layer.scaling is None for layer in told):
             wrong.append(f"the scale of {module} is not known")
+        elif changing and one and other and (one.rank, one.scaling) != (other.rank, other.scaling):
+            wrong.append(f"another rank or scale of {module} changes what its initialisation takes off the base")
         elif biased and one and other and one.scaling != other.scaling:
             wrong.append(f"lora_bias of {module} has another scale")
         elif one and other and one.scaling == other.scaling and _same_bytes(a, one, b, other, files):

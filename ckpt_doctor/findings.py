@@ -26,7 +26,7 @@ _CLEAR_DOUBT = {DOUBT: WARNING}
 
 EXCEPTIONS = {
     # some program runs the code; the user who asks has a release that rejects it
-    "CD010": {BEFORE: ERROR}, "CD101": {BEFORE: ERROR},
+    "CD010": {BEFORE: ERROR}, "CD016": {BEFORE: ERROR, DOUBT: ERROR}, "CD101": {BEFORE: ERROR},
     # the release that saved it takes it, so the adapter is healthy; an error where none takes it
     "CD202": _BY_RELEASE, "CD309": _BY_RELEASE, "CD310": _BY_RELEASE, "CD311": _BY_RELEASE, "CD322": _BY_RELEASE,
     "CD325": _BY_RELEASE, "CD327": _BY_RELEASE, "CD502": _BY_RELEASE, "CD521": _BY_RELEASE, "CD522": _BY_RELEASE,

@@ -95,12 +95,12 @@ def load(folder: str) -> Adapter:
         if SAFETENSORS in names:
             kind, weights = "safetensors", (SAFETENSORS,)
             tensors = read_weights(os.path.join(folder, SAFETENSORS))
+        elif BIN in names:  # also beside shards, which no release looks for (save_and_load.py: load_peft_weights)
+            kind, weights = "bin", (BIN,)
+            tensors = read_weights(os.path.join(folder, BIN))
         elif INDEX in names:
             kind = "safetensors"
             weights, tensors = _shards(folder)
-        elif BIN in names:
-            kind, weights = "bin", (BIN,)
-            tensors = read_weights(os.path.join(folder, BIN))
         else:
             other = sorted(name for name in names if name.startswith("adapter_model."))
             hint = f"; {other[0]} is none that PEFT reads" if other else ""

@@ -43,6 +43,8 @@ def meant(adapter: Adapter, layers: dict[str, Layer]) -> dict[str, Layer]:
             "target_parameters is set, and the tensors of a parameter do not tell rank and scale as a layer's"
         )
     first, *others = saved_meanings(adapter, layers)
+    if not first.ids:
+        raise Refused("the release that saved it does not take the tensors, so nothing tells the scale that was meant")
     if others:
         both = f"{ranges(first.ids)} and {ranges(others[0].ids)}"
         raise Refused(f"{both} adapt other layers, or scale them otherwise, and any of them may have saved it")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ..adapter import Adapter
 from ..layers import Layer, module_of
-from ..rules.config import CHANGES_BASE
-from ..rules.keys import RAISING, knows, neutral, savers, table, written_by
+from ..rules.keys import CHANGES_BASE, RAISING, knows, neutral, savers, table, written_by
 from ..rules.meaning import meanings
 from ..runtimes import upto
 from . import Refused, meant, only, with_config
@@ -117,7 +116,8 @@ def known_task(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: 
 def drop_neutral_keys(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
     """Config keys that some release refuses, and that mean nothing here, go."""
     method, config = adapter.peft_type or "", adapter.config or {}
-    kept = {k: v for k, v in config.items() if knows(method, k) >= RAISING or not neutral(method, k, v)}
+    raising = knows(method, "peft_type") & RAISING
+    kept = {k: v for k, v in config.items() if knows(method, k) >= raising or not neutral(method, k, v)}
     return adapter._replace(config=kept)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..adapter import DTYPE_BITS, Adapter, Computed, TensorInfo
 from ..layers import RANK_AXIS, Layer
+from ..rules.keys import changes_base
 from ..rules.meaning import meanings
 from . import Refused, meant, resized, with_config
 
@@ -76,6 +77,8 @@ def flatten(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
         raise Refused("no release takes the tensors under this config, so nothing tells the scale that was meant")
     if config.get("use_dora"):
         raise Refused("DoRA's norm would see other factors")
+    if changes_base(adapter):
+        raise Refused("what its init_lora_weights takes off the base weights at load hangs on rank and scale")
     ignored = layers.keys() - meant(adapter, layers).keys()
     if ignored:
         raise Refused(f"{min(ignored)} has tensors that the release which saved them ignores")
@@ -123,6 +126,8 @@ def trimmed(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     if type(alpha) not in (int, float) or abs(alpha) > 1e300:
         return adapter
     patterns = config.get("rank_pattern") or config.get("alpha_pattern")  # which hold single ranks and alphas
+    if changes_base(adapter):
+        return adapter
     if adapter.peft_type != "LORA" or patterns or type(r) is not int or any(x.rank != r for x in layers.values()):
         return adapter
     needed = 1

@@ -32,12 +32,9 @@ from ..findings import THE_BASE, Finding, rule
 from ..layers import Layer, groups_of, module_of
 from ..runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
 from ..targets import OUT_PROJ, targeted
-from .heads import heads
-from .keys import knows, savers, table
+from .heads import HEADS, heads
+from .keys import CHANGES_BASE, knows, savers, table
 from .rank import keys_of
-
-CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initialisations that write the base weights when an adapter is loaded (LoraLayer.reset_lora_parameters)."""
 
 
 @rule
@@ -162,7 +159,7 @@ def layers_options(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
     config = adapter.config or {}
     if adapter.peft_type not in ("LORA", "ADALORA"):
         return
-    to, pattern = config.get("layers_to_transform"), config.get("layers_pattern")
+    to, pattern = config.get("layers_to_transform"), config.get("layers_pattern")  # 0 is no layer to PEFT either
     rejected = frozenset[str]()
     if isinstance(config.get("target_modules"), str):
         first = "0.7" if adapter.peft_type == "LORA" else "0.11"
@@ -171,7 +168,7 @@ def layers_options(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
         if pattern is not None:
             rejected |= since(first) if adapter.peft_type == "LORA" else between(first, "0.13")
     if pattern and not to:
-        rejected |= since("0.14") if to is None else between("0.14", "0.17")
+        rejected |= since("0.14") if to is None else between("0.14", "0.20")
     if rejected:
         message = "layers_to_transform and layers_pattern do not go with each other, or with a regex in target_modules"
         keys = ("layers_to_transform", "layers_pattern")
@@ -402,9 +399,6 @@ def without_layers(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
         message = "target_modules is null: each release then looks the base model up in a table of its own"
         none = PEFT if _of_transformers(adapter) is False else frozenset[str]()  # "Please specify `target_modules`"
         yield DEFAULT_TARGETS(message, keys=("target_modules",), rejects=none, undecided=PEFT - none, needs=THE_BASE)
-
-
-HEADS = ("classifier", "score")
 
 
 @rule

@@ -13,6 +13,9 @@ from ..runtimes import PEFT, between, since, upto
 from ..targets import targeted
 from .rank import names
 
+HEADS = ("classifier", "score")
+"""What the head of a classifier may be called; PEFT 0.12 and newer write both, and a model has one."""
+
 _IN_HEAD = re.compile(r"(?P<head>.+?)\.modules_to_save\.(?P<inner>.*?)\.?lora_")
 
 

@@ -53,6 +53,32 @@ def megatron(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  
 
 
 @rule
+def prompt_from_elsewhere(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """A prompt that starts from a text asks for a tokenizer at load, and PEFT 0.7 passes it tokenizer_kwargs
+    (tuners/prompt_tuning/model.py: PromptEmbedding), so that trust_remote_code runs what tokenizer_name_or_path holds:
+    it ran in 0.7.1, not in 0.8.2, 0.9.0 and 0.13.2, which leave the text alone in inference mode. A multitask prompt
+    starts from a file of the config's choice, which 0.6 to 0.12 unpickle; that was read, not run
+    (tuners/multitask_prompt_tuning/model.py: MultitaskPromptEmbedding).
+    """
+    config = adapter.config or {}
+    kwargs = config.get("tokenizer_kwargs")
+    if isinstance(kwargs, dict) and kwargs.get("trust_remote_code") and config.get("tokenizer_name_or_path"):
+        message = "tokenizer_kwargs has trust_remote_code, with which PEFT 0.7 runs code of tokenizer_name_or_path"
+        keys = ("tokenizer_kwargs", "tokenizer_name_or_path")
+        others = frozenset[str]() if config.get("inference_mode") is True else since("0.8")
+        yield CONFIG_IMPORTS_CODE(
+            message, keys=keys, misloads=between("0.7", "0.7"), undecided=others,
+            needs="whether inference_mode is set" if others else None,
+        )  # fmt: skip
+    if config.get("prompt_tuning_init_state_dict_path"):
+        message = "prompt_tuning_init_state_dict_path names a file that PEFT 0.6 to 0.12 unpickle"
+        yield CONFIG_IMPORTS_CODE(
+            message, keys=("prompt_tuning_init_state_dict_path",), undecided=between("0.6", "0.12"),
+            needs="what that file holds",
+        )  # fmt: skip
+
+
+@rule
 def auto_mapping(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
     """PEFT writes the module of the base model's class there (peft_model.py: save_pretrained). AutoPeftModel imports it
     (auto.py: _BaseAutoPeftModel.from_pretrained); PeftModel, which the verdicts are about, never does.

@@ -11,7 +11,7 @@ from ..adapter import Adapter
 from ..codes import FUNCTION_CONFIG_KEY, STRANGE_CONFIG_KEY, UNKNOWN_CONFIG_KEY
 from ..findings import Finding, rule
 from ..layers import Layer
-from ..runtimes import PEFT, between
+from ..runtimes import PEFT, between, upto
 
 RAISING = between("0.6", "0.13")
 """The releases that raise TypeError on a key they do not know; older ones ignore it, newer ones drop it."""
@@ -19,7 +19,7 @@ RAISING = between("0.6", "0.13")
 WITHOUT_MEANING = {
     "peft_version", "runtime_config", "eva_config", "corda_config", "lora_ga_config", "loftq_config",
     "megatron_config", "megatron_core", "qalora_group_size", "auto_mapping", "inference_mode", "revision",
-    "init_lora_weights", "tokenizer_kwargs", "rank_dropout_scale", "generator_seed",
+    "init_lora_weights", "rank_dropout_scale", "generator_seed",
     "random_seed",
 }  # fmt: skip
 """Keys that say how an adapter was made or is run, never what a loaded one computes (init methods that change the
@@ -42,11 +42,20 @@ def knows(method: str, key: str) -> frozenset[str]:
     return between(row[0], row[1] or "99.0") if row else frozenset()
 
 
+CHANGED_DEFAULTS = {
+    ("LORA", "lora_alpha"), ("LORA", "lora_dropout"), ("ADALORA", "lora_alpha"), ("ADALORA", "lora_dropout"),
+    ("OFT", "r"), ("OFT", "oft_block_size"), ("OSF", "init_weights"),
+}  # fmt: skip
+"""Keys whose default is not the same in every release that has them, so that none of them can be left out."""
+
+
 def neutral(method: str, key: str, value: Any) -> bool:
     """Whether a key can go without changing what the adapter computes: no value, the default, or no meaning."""
     row = table(method).get(key)
     if row is None:  # no release reads it for this method; one that is another method's was carried over
         return value is None or any(key in rows for rows in _table.values())
+    if (method, key) in CHANGED_DEFAULTS:
+        return False
     if value is None or value == row[2] or key in WITHOUT_MEANING:
         return True
     if key in ("enable_lora", "merge_weights", "alpha_pattern", "rank_pattern"):
@@ -55,8 +64,6 @@ def neutral(method: str, key: str, value: Any) -> bool:
         return method == "ADALORA"  # AdaLoRA's forward reads none of them (tuners/adalora/layer.py)
     if key == "init_weights":
         return method == "PREFIX_TUNING"
-    if key == "exclude_modules":
-        return method == "IA3"  # an IA3 vector that nothing was loaded into is ones
     return False
 
 
@@ -94,6 +101,19 @@ def savers(adapter: Adapter) -> frozenset[str]:
     return (may if adapter.record else written_by(adapter)) or may  # a fix may have dropped keys
 
 
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Initialisations that write the base weights when an adapter is loaded (LoraLayer.reset_lora_parameters)."""
+
+
+def changes_base(adapter: Adapter) -> bool:
+    """Whether a load changes the base weights by the initialisation; a release that saved it may have taken the word
+    for true (PEFT 0.6 and older).
+    """
+    init, saved = (adapter.config or {}).get("init_lora_weights"), savers(adapter)
+    changing = isinstance(init, str) and init.lower().startswith(CHANGES_BASE)
+    return adapter.peft_type == "LORA" and changing and not (saved and saved <= upto("0.6"))
+
+
 def written_by(adapter: Adapter) -> frozenset[str]:
     """The releases that write just the config keys that are there, leaving out those that no release has."""
     savers = PEFT
@@ -103,16 +123,24 @@ def written_by(adapter: Adapter) -> frozenset[str]:
     return savers
 
 
+def _hits(adapter: Adapter, layers: dict[str, Layer]) -> bool:
+    """Whether exclude_modules names a layer of the file, or may."""
+    names = (adapter.config or {}).get("exclude_modules")
+    listed = names if isinstance(names, list) else [None]
+    return any(name is None or f".{module}".endswith(f".{name}") for name in listed for module in layers)
+
+
 @rule
-def unknown_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def unknown_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     """PEFT 0.6 – 0.13 raise `TypeError: … got an unexpected keyword argument`; 0.5 and older ignore unknown keys and
     0.14 and newer drop them, also where the key changes the function (huggingface/peft#2340).
     """
     method = adapter.peft_type
     if method is None or adapter.config is None or not table(method):
         return
+    idle = {"exclude_modules"} if method == "IA3" and not _hits(adapter, layers) else set()  # a vector of ones
     for is_neutral in (True, False):
-        keys = [key for key in adapter.config if neutral(method, key, adapter.config[key]) is is_neutral]
+        keys = [k for k, v in adapter.config.items() if (k in idle or neutral(method, k, v)) is is_neutral]
         unknown = {key: knows(method, "peft_type") - knows(method, key) for key in keys}
         rejected = frozenset().union(*(ids & RAISING for ids in unknown.values())) if keys else frozenset()
         silent = READ_ELSEWHERE if method in ("LORA", "ADALORA") else {"modules_to_save"}  # CD527

@@ -95,10 +95,10 @@ def meanings(adapter: Adapter, layers: dict[str, Layer], ids: frozenset[str] = P
 
 
 def saved_meanings(adapter: Adapter, layers: dict[str, Layer]) -> list[Meaning]:
-    """What the releases make of an adapter that may have saved it; where none of these takes its tensors, what the
-    others make of it; where none does, the factors as they stand.
+    """What the releases make of an adapter that may have saved it; where none of these takes its tensors, the factors
+    as they stand, by no release.
     """
-    return meanings(adapter, layers, savers(adapter)) or meanings(adapter, layers) or [Meaning(NONE, dict(layers))]
+    return meanings(adapter, layers, savers(adapter)) or [Meaning(NONE, dict(layers))]
 
 
 def _read(adapter: Adapter, layer: Layer, release: Release) -> Layer:

@@ -21,6 +21,7 @@ from ..facts.record import COUNTED, NONE, Names, Seen
 from ..findings import Finding
 from ..layers import Layer, divide, groups, module_of
 from ..runtimes import PEFT, since
+from .heads import HEADS
 from .keys import knows
 from .methods import of_methods
 
@@ -196,6 +197,8 @@ def saved_beside(looked: Seen) -> Iterator[Finding]:
         known = knows(name, "modules_to_save")
         paths = [f".{module_of(key)}" for key in tensors]
         lost = [name for name in modules if not any(f".{name}." in path for path in paths)]
+        if looked.config.get("task_type") in ("SEQ_CLS", "TOKEN_CLS") and len({*HEADS} & {*modules} - {*lost}) == 1:
+            lost = [name for name in lost if name not in HEADS]  # a model has one of both
         lost += [path[1:] for path in (path[: -len(".bias")] for path in paths if path.endswith(".bias"))
                  if f"{path}.weight" not in paths and path.endswith(tuple(f".{name}" for name in modules))]  # fmt: skip
         if lost:
