@@ -209,3 +209,60 @@ def test_parameters_keep_their_rank_and_scale(run: Any, tmp_path: Path) -> None:
     )
     assert run("fix", source, tmp_path / "out", "--to", "lora").exit_code == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_an_initialisation_that_changes_the_base_keeps_its_rank_and_scale(run: Any, tmp_path: Path, init: str) -> None:
+    """Both decide what a load takes off the base weights."""
+    source = edited("lora-plain-0.21.2", tmp_path / "in", init_lora_weights=init, alpha_pattern={"v": 16})
+    assert run("fix", source, tmp_path / "out", "--to", "lora").exit_code == 1
+    assert not (tmp_path / "out").exists()
+    other = edited("lora-plain-0.21.2", tmp_path / "other", init_lora_weights=init, alpha_pattern={"v": 8})
+    assert compare(read(str(source)), read(str(other))).verdict != "same"
+
+
+def test_the_meaning_is_not_taken_from_releases_that_did_not_save_it(run: Any, tmp_path: Path) -> None:
+    """The one that did rejects it; 0.5 and older read no patterns and would take it."""
+    source = edited("lora-plain-0.21.2", tmp_path / "in", rank_pattern={"q": 2}, alpha_pattern={"q": 32})
+    assert run("fix", source, tmp_path / "out", "--for", "peft").exit_code == 1
+    assert not (tmp_path / "out").exists()
+
+
+def other_method(folder: Path, method: str, shapes: dict[str, tuple[int, ...]], **config: Any) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": method, "target_modules": ["q"], **config}))
+    tensors = {f"base_model.model.b.q.{name}": np.ones(shape, np.float32) for name, shape in shapes.items()}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_a_default_that_changed_is_not_left_out(run: Any, tmp_path: Path) -> None:
+    """PEFT 0.14 and 0.15 take r 8 where a config has none, and then refuse oft_block_size beside it."""
+    import peft as real
+
+    config = {key: value for key, value in real.OFTConfig().to_dict().items() if not isinstance(value, set)}
+    config |= {"r": 0, "oft_block_size": 4, "peft_type": "OFT", "target_modules": ["q"]}
+    source = other_method(tmp_path / "in", "OFT", {"oft_R.weight": (2, 6)}, **config)
+    run("fix", source, tmp_path / "out", "--for", "peft==0.15.2", "--best-effort")
+    run("fix", source, tmp_path / "plain")
+    for out in (tmp_path / "out", tmp_path / "plain"):
+        assert not out.exists() or json.loads((out / "adapter_config.json").read_text())["r"] == 0
+
+
+def test_other_targets_are_not_the_same(tmp_path: Path) -> None:
+    one = other_method(tmp_path / "a", "IA3", {"ia3_l": (8, 1)}, feedforward_modules=[])
+    other = other_method(tmp_path / "b", "IA3", {"ia3_l": (8, 1)}, feedforward_modules=[], target_modules=["v"])
+    excluded = other_method(tmp_path / "c", "IA3", {"ia3_l": (8, 1)}, feedforward_modules=[], exclude_modules=["q"])
+    assert compare(read(str(one)), read(str(other))).verdict == "cannot tell"
+    assert compare(read(str(one)), read(str(excluded))).verdict == "cannot tell"
+
+
+def test_a_bin_beside_shards_is_what_peft_reads(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    shutil.copytree(FIXTURES / "lora-bin-sliced-0.12.0", source)
+    save_file({"base_model.model.x.lora_A.weight": np.ones((4, 8), np.float32)}, source / "adapter_model-1.safetensors")
+    index = {"weight_map": {"base_model.model.x.lora_A.weight": "adapter_model-1.safetensors"}}
+    (source / "adapter_model.safetensors.index.json").write_text(json.dumps(index))
+    assert read(str(source)).weights == ("adapter_model.bin",)
+    assert [row["verdict"] for row in load(sys.executable, [source])] == ["accepts"]
+    assert verdict("peft==0.21.2", scan(str(source)).findings) == "accepts"
