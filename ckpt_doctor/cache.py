@@ -10,7 +10,8 @@ from contextlib import suppress
 from glob import escape, glob
 
 from .adapter import AdapterError
-from .writer import REPLACED, sha256
+from .replacing import REPLACED
+from .writer import sha256
 
 VARIABLE = "CKPT_DOCTOR_CACHE"
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .adapter import Adapter, AdapterError, TensorInfo
 from .layers import Layer, layers, module_of
+from .norms import largest, norm, ordinary, product_norm, scaled, times_power
 from .rules.keys import changes_base, neutral, savers
 from .rules.meaning import NONE, Meaning, meanings, saved_meanings
 from .runtimes import ranges
@@ -41,7 +42,7 @@ class Row(NamedTuple):
 def _row(name: str, norm: float, difference: float, exponent: int = 0) -> Row:
     """A row from norms in units of 2 ** exponent."""
     relative = difference / norm if norm else float(difference != 0)
-    return Row(name, _times_power(norm, exponent), _times_power(difference, exponent), relative)
+    return Row(name, times_power(norm, exponent), times_power(difference, exponent), relative)
 
 
 def _dwarfed(row: Row) -> bool:
@@ -52,13 +53,6 @@ def _dwarfed(row: Row) -> bool:
 def _unlike(name: str) -> Row:
     """The row of what has no difference that is a number: other shapes, or NaN or infinity in other bytes."""
     return Row(name, 1.0, math.inf, math.inf)
-
-
-def _times_power(number: float, exponent: int) -> float:
-    try:
-        return math.ldexp(number, exponent)
-    except OverflowError:
-        return math.inf
 
 
 class Comparison(NamedTuple):
@@ -279,16 +273,16 @@ def _delta_row(module: str, sides: list[tuple[Adapter, Layer | None]], tolerance
         return _unlike(module)
     deltas, exponent = _comparable(deltas)
     if len(deltas) < 2:
-        norm = _product_norm([(deltas[0].b, deltas[0].a)], 0.0) if deltas else 0.0
+        norm = product_norm([(deltas[0].b, deltas[0].a)], 0.0) if deltas else 0.0
         return _row(module, norm, norm, exponent)
     (b1, a1, _), (b2, a2, _) = deltas
     if b1.shape[0] != b2.shape[0] or a1.shape[1] != a2.shape[1]:
         return _unlike(module)
-    norm = _product_norm([(b1, a1)], 0.0) or _product_norm([(b2, a2)], 0.0)
+    norm = product_norm([(b1, a1)], 0.0) or product_norm([(b2, a2)], 0.0)
     rank = max(b1.shape[1], b2.shape[1])
     b1, b2 = (np.pad(b, ((0, 0), (0, rank - b.shape[1]))) if b.shape[1] < rank else b for b in (b1, b2))
     a1, a2 = (np.pad(a, ((0, rank - a.shape[0]), (0, 0))) if a.shape[0] < rank else a for a in (a1, a2))
-    difference = _product_norm([(b1, a1 - a2), (b1 - b2, a2)], tolerance * norm)
+    difference = product_norm([(b1, a1 - a2), (b1 - b2, a2)], tolerance * norm)
     return _row(module, norm, difference, exponent)
 
 
@@ -310,13 +304,13 @@ def _delta(adapter: Adapter, layer: Layer, files: Files) -> _Delta | None:
     if b.size != b.shape[0] * rank:
         raise AdapterError(f"lora_B of {layer.module} has the shape {list(b.shape)}, which no PEFT computes with")
     factors, scaling, exponent = [b, a, *([] if e is None else [e])], layer.scaling, 0
-    sizes = [*map(_largest, factors), abs(scaling)]
+    sizes = [*map(largest, factors), abs(scaling)]
     if not all(map(math.isfinite, sizes)):
         return None
-    if not all(map(_ordinary, sizes)):
+    if not all(map(ordinary, sizes)):
         scaling, exponent = math.frexp(scaling)
-        scaled = [_scaled(factor) for factor in factors]
-        factors, exponent = [factor for factor, _ in scaled], exponent + sum(by for _, by in scaled)
+        reduced = [scaled(factor) for factor in factors]
+        factors, exponent = [factor for factor, _ in reduced], exponent + sum(by for _, by in reduced)
     b, a, *rest = factors
     if rest:
         a = a * rest[0].reshape(-1, 1)
@@ -327,86 +321,12 @@ def _comparable(deltas: list[_Delta]) -> tuple[list[_Delta], int]:
     """The deltas in one unit, and its exponent. Factors that are not all ordinary are scaled first, each for itself."""
     if not any(delta.exponent for delta in deltas):
         return deltas, 0
-    scaled = []
+    single: list[_Delta] = []
     for b, a, exponent in deltas:
-        (b, by), (a, too) = _scaled(b), _scaled(a)
-        scaled.append(_Delta(b, a, exponent + by + too))
-    unit = max((delta.exponent for delta in scaled if delta.b.any() and delta.a.any()), default=0)
-    return [_Delta(np.ldexp(b, min(exponent - unit, 0)), a) for b, a, exponent in scaled], unit
-
-
-_DOUBT = 2e-8
-"""The relative error of a norm from Gram matrices: the root of the rounding error of float64."""
-
-
-def _largest(array: Array) -> float:
-    """The largest magnitude: NaN or infinity where there is any."""
-    return max(float(array.max()), -float(array.min())) if array.size else 0.0
-
-
-def _ordinary(number: float) -> bool:
-    """Whether products of four such numbers, in any sum that fits into memory, are far from the limits of float64."""
-    return number == 0 or 1e-30 < number < 1e30
-
-
-def _scaled(array: Array) -> tuple[Array, int]:
-    """An array over the power of two next to its largest magnitude, which is exact, and the exponent of that power."""
-    exponent = math.frexp(_largest(array))[1]
-    return np.ldexp(array, -exponent), exponent
-
-
-def _norm(array: Array) -> float:
-    """The Frobenius norm, also where its square is none that float64 has."""
-    with np.errstate(over="ignore"):
-        found = float(np.linalg.norm(array))
-    if 1e-140 < found < math.inf:
-        return found
-    array, exponent = _scaled(array)
-    return _times_power(float(np.linalg.norm(array)), exponent)
-
-
-def _product_norm(parts: list[tuple[Array, Array]], limit: float) -> float:
-    """‖Σ B A‖, the sum over all parts: by Gram matrices, and by QR where those do not tell on which side of `limit`.
-
-    A limit of 0 asks for three digits.
-    """
-    sizes = [(_norm(b), _norm(a)) for b, a in parts]
-    parts = [part for part, size in zip(parts, sizes, strict=True) if all(size)]
-    sizes = [size for size in sizes if all(size)]
-    if not parts:
-        return 0.0
-    exponent = 0
-    if not all(_ordinary(number) for size in sizes for number in size):
-        parts, exponent = _balanced(parts)
-        sizes = [(_norm(b), _norm(a)) for b, a in parts]
-        limit = _times_power(limit, -exponent)
-    left, right = parts[0]
-    if len(parts) > 1:
-        left, right = np.hstack([b for b, _ in parts]), np.vstack([a for _, a in parts])
-    found, doubt = _gram_norm(left, right), _DOUBT * sum(b * a for b, a in sizes)
-    if abs(found - limit) <= doubt * (1 if limit else 1e3):
-        found = _qr_norm(left, right)
-    return _times_power(found, exponent)
-
-
-def _balanced(parts: list[tuple[Array, Array]]) -> tuple[list[tuple[Array, Array]], int]:
-    """The same products in units of a power of two, and its exponent: no factor is large, and small only those of a
-    product that is small beside another.
-    """
-    scaled = [(*_scaled(b), *_scaled(a)) for b, a in parts]
-    unit = max(by + too for _, by, _, too in scaled)
-    return [(b, np.ldexp(a, by + too - unit)) for b, by, a, too in scaled], unit
-
-
-def _gram_norm(b: Array, a: Array) -> float:
-    """‖B A‖ as the root of the sum over (BᵀB) · (A Aᵀ), elementwise."""
-    return math.sqrt(max(float(((b.T @ b) * (a @ a.T)).sum()), 0.0))
-
-
-def _qr_norm(b: Array, a: Array) -> float:
-    """‖B A‖ as ‖R_B R_Aᵀ‖ of the QR decompositions of B and Aᵀ."""
-    left, right = (np.asarray(np.linalg.qr(matrix, mode="r")) for matrix in (b, a.T))
-    return _norm(left @ right.T)
+        (b, by), (a, too) = scaled(b), scaled(a)
+        single.append(_Delta(b, a, exponent + by + too))
+    unit = max((delta.exponent for delta in single if delta.b.any() and delta.a.any()), default=0)
+    return [_Delta(np.ldexp(b, min(exponent - unit, 0)), a) for b, a, exponent in single], unit
 
 
 def _compare_others(a: Adapter, b: Adapter, unchanged: frozenset[str], files: Files) -> tuple[list[Row], list[str]]:
@@ -442,13 +362,13 @@ def _value_row(name: str, one: TensorInfo, other: TensorInfo, files: Files) -> R
     if one.shape != other.shape:
         return _unlike(name)
     x, y = read(one, content(one, files)), read(other, content(other, files))
-    sizes = [_largest(x), _largest(y)]
+    sizes = [largest(x), largest(y)]
     if not all(map(math.isfinite, sizes)):
         return _unlike(name)
-    exponent = 0 if all(map(_ordinary, sizes)) else math.frexp(max(sizes))[1]
+    exponent = 0 if all(map(ordinary, sizes)) else math.frexp(max(sizes))[1]
     if exponent:
         x, y = np.ldexp(x, -exponent), np.ldexp(y, -exponent)
-    return _row(name, _norm(x) or _norm(y), _norm(x - y), exponent)
+    return _row(name, norm(x) or norm(y), norm(x - y), exponent)
 
 
 def proof(comparison: Comparison) -> dict[str, Any]:

@@ -8,19 +8,17 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from .adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo
 from .formats import safetensors
 from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, find, read_weights, stamped
-from .renaming import exchanged, to_free_name
+from .replacing import remove, sync, take_place, taken
 from .streams import CHUNK, Files, chunks, content
 
 MAX_OTHER = 10_000_000  # bytes of a file that is carried along
-REPLACED = ".replaced-by-ckpt-doctor."
-"""In the name of a folder beside OUT, where what was in its place waits until the new one is there."""
 
 _LEFT_OUT = re.compile(
     r"optimizer.*|scheduler.*|rng_state.*|scaler\..*|trainer_state.*|training_args.*|global_step.*|.*\.distcp"
@@ -67,15 +65,10 @@ def write(
             os.mkdir(stage)
             with _steady(source):
                 left_out, proof = _fill(stage, adapter, source, record, prove, lambda: _carry(stage, source, copy_all))
-            _exchange(stage, out, force=force)
+            take_place(stage, out, force=force)
     except OSError as error:
         raise AdapterError(f"{out} cannot be written: {error.strerror or error}") from None
     return Written(out, tuple(left_out), proof)
-
-
-def taken(out: str) -> AdapterError:
-    """What is said of an `out` that is there, and is not to be replaced."""
-    return AdapterError(f"{out} exists; name another folder, or use --force to replace it")
 
 
 def write_in_place(adapter: Adapter, source: Adapter, record: dict[str, Any], prove: Prove) -> Written:
@@ -110,16 +103,7 @@ def _staging(parent: str, prefix: str) -> Iterator[str]:
             raise AdapterError(f"{parent} cannot be written to: {error.strerror}") from None
         yield staging
     finally:
-        _remove(staging)
-
-
-def _remove(folder: str) -> None:
-    """Remove a folder as far as the system lets us; one interruption does not leave half of it."""
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        remove(staging)
 
 
 @contextmanager
@@ -311,95 +295,3 @@ def _write_bytes(path: str, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def sync(path: str) -> None:
-    """Have the names in a folder, or what a file holds, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _exchange(stage: str, out: str, *, force: bool) -> None:
-    """Put `stage` in the place of `out`; with `force` also if something is there, which is then at `stage`, or gone.
-
-    Raises AdapterError where something is there and is to stay, and OSError.
-    """
-    try:
-        to_free_name(stage, out)
-    except FileExistsError:
-        if not force:
-            raise taken(out) from None
-        _keep_below(out, stage)
-        if not exchanged(stage, out):
-            _replace(stage, out)
-    sync(os.path.dirname(out))
-
-
-def _keep_below(out: str, stage: str) -> None:
-    """Give `stage` the folders of an old `out` that hold adapters, as links to the same files where that can be.
-
-    So they are in `out` at any moment. Where `out` is itself a link, what it points to stays anyhow.
-    """
-    if not os.path.isdir(out) or os.path.islink(out):
-        return
-    for name in os.listdir(out):
-        below, kept = os.path.join(out, name), os.path.join(stage, name)
-        if not os.path.isdir(below) or not find(below):
-            continue
-        if os.path.islink(below):
-            os.symlink(os.readlink(below), kept)
-            continue
-        shutil.copytree(below, kept, symlinks=True, copy_function=_link)
-        for folder, *_ in os.walk(kept):
-            sync(folder)
-    sync(stage)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a filesystem without links, or another one that is mounted there
-        shutil.copy2(source, target)
-        sync(target)
-
-
-def _replace(stage: str, out: str) -> None:
-    """Put `stage` in the place of `out` in two steps, where the system cannot exchange two names in one.
-
-    In between, what was in the place of `out` lies beside it, under a name that `left_behind` finds if the process is
-    killed there. It is removed only when the new one is in place. Raises OSError, and AdapterError where the old one
-    can neither be replaced nor go back.
-    """
-    aside = out + REPLACED + os.urandom(4).hex()
-    old = os.path.join(aside, os.path.basename(out))
-    try:
-        os.mkdir(aside, 0o700)
-        os.rename(out, old)
-        os.rename(stage, out)
-    finally:
-        if not os.path.lexists(stage):  # it is in place
-            _remove(aside)
-        elif os.path.lexists(old):
-            try:
-                to_free_name(old, out)
-            except OSError:
-                raise AdapterError(f"{out} cannot be written; what was in its place is now {old}") from None
-        with suppress(OSError):
-            os.rmdir(aside)
-
-
-def left_behind(outs: Iterable[str]) -> Iterator[str]:
-    """What was in the place of each of `outs` when a fix was killed, and still lies beside it (see `_replace`)."""
-    beside: dict[str, set[str]] = {}
-    for out in outs:
-        parent, name = os.path.split(os.path.abspath(out))
-        beside.setdefault(parent, set()).add(name)
-    for parent, names in beside.items():
-        for entry in sorted(os.listdir(parent)) if os.path.isdir(parent) else ():
-            name, mark, _ = entry.rpartition(REPLACED)
-            old = os.path.join(parent, entry, name)
-            if mark and name in names and os.path.lexists(old):
-                yield old

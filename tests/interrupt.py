@@ -22,7 +22,7 @@ from typing import Any
 
 from ckpt_doctor import comparison, exchange, renaming, values, writer  # noqa: F401 - imported once, before the forks
 from ckpt_doctor.cli import fix, main  # noqa: F401
-from ckpt_doctor.writer import REPLACED
+from ckpt_doctor.replacing import REPLACED
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SCENARIOS = {

@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ckpt_doctor"
 ROOMS = [
     "adapter", "values", "streams", "formats", "loader", "base", "runtimes", "findings", "codes", "facts", "layers",
-    "targets", "rules", "settings", "baseline", "comparison", "repairs", "renaming", "exchange", "writer", "planner",
-    "doctor", "cache", "hub", "preloading", "api", "reporters", "cli", "__main__",
+    "targets", "rules", "settings", "baseline", "norms", "comparison", "repairs", "renaming", "exchange", "replacing",
+    "writer", "planner", "doctor", "cache", "hub", "preloading", "api", "reporters", "cli", "__main__",
 ]  # fmt: skip
 
 

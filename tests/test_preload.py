@@ -156,7 +156,7 @@ preload(sys.argv[1], "peft==0.9.0")
 """
 
 
-@pytest.mark.parametrize("step", ["_read_back", "_carry", "_exchange"])
+@pytest.mark.parametrize("step", ["_read_back", "_carry", "take_place"])
 def test_a_crash_leaves_no_half_copy(cache: Path, step: str) -> None:
     """Killed while it holds the lock, with a half copy staged: the next one makes the copy and removes the rest."""
     killed = subprocess.run([sys.executable, "-c", KILLED, ZERO, step], check=False)

@@ -82,7 +82,7 @@ def command(
     except AdapterError as error:
         complain(str(error))
         sys.exit(2)
-    from ..writer import left_behind
+    from ..replacing import left_behind
 
     for old in left_behind(target for target in jobs.values() if target):
         complain(f"{old} was in the place of {os.path.basename(old)} when a fix was killed")
@@ -144,7 +144,7 @@ class _Out:
         """Make OUT, if an adapter is to be written below it. Raises AdapterError where others made it meanwhile."""
         if self.ours or not self.path or target == self.path:
             return
-        from ..writer import taken
+        from ..replacing import taken
 
         try:
             os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
@@ -166,7 +166,7 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
     if doctor.same_place(root, out):
         raise AdapterError(f"{out} is {source}, or one lies within the other: name another folder")
     if os.path.lexists(out) and not force:
-        from ..writer import taken
+        from ..replacing import taken
 
         raise taken(out)
     return {folder: os.path.normpath(os.path.join(out, os.path.relpath(folder, root))) for folder in folders}

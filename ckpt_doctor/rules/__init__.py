@@ -3,6 +3,6 @@
 `methods.py` and `servers.py` are imported where an adapter or a user asks for them (`doctor.judge`).
 """
 
-from . import config, files, heads, imports, keys, rank, reading, tensors, values
+from . import adalora, config, files, heads, imports, keys, kinds, rank, reading, tensors, values
 
-__all__ = ["config", "files", "heads", "imports", "keys", "rank", "reading", "tensors", "values"]
+__all__ = ["adalora", "config", "files", "heads", "imports", "keys", "kinds", "rank", "reading", "tensors", "values"]

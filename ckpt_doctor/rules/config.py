@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator
 
 from ..adapter import Adapter
 from ..codes import (
-    ADALORA_CONVOLUTION,
-    ADALORA_OPTION,
-    ADALORA_SCHEDULE,
-    ADALORA_UNSUPPORTED,
     ALL_LINEAR,
     BASE_CHANGING_INIT,
     BIAS_SPELLING,
     DEFAULT_TARGETS,
-    GROUPED_CONVOLUTION,
     IMPOSSIBLE_VALUE,
-    LAYER_KIND,
     LAYERS_OPTIONS,
-    MISSING_PART,
     MISSING_SAVED,
     NO_LAYERS,
     NO_TARGET,
@@ -29,42 +21,11 @@ from ..codes import (
     UNPROVEN_OPTION,
 )
 from ..findings import THE_BASE, Finding, rule
-from ..layers import Layer, groups_of, module_of
+from ..layers import Layer, module_of
 from ..runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
-from ..targets import OUT_PROJ, targeted
+from ..targets import targeted
 from .heads import HEADS, heads
-from .keys import CHANGES_BASE, knows, savers, table
-from .rank import keys_of
-
-
-@rule
-def adalora_unsupported(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """0.3 and 0.4: lora_dropout_layer is no Module where lora_dropout is 0; AdaLoraModel.forward, which a class for a
-    task calls, reads trainable_adapter_name, which a load never sets.
-    """
-    if adapter.peft_type == "ADALORA" and adapter.config:
-        dropout, task = adapter.config.get("lora_dropout", 0), adapter.config.get("task_type")
-        old = upto("0.2") if dropout else upto("0.4")
-        message = "PEFT 0.2 has no AdaLoRA" + ("" if dropout else ", and 0.3 and 0.4 need a lora_dropout above 0")
-        if task is not None:
-            message += ("" if dropout else ",") + " and 0.3 and 0.4 cannot run it with a task_type"
-            # 0.3 has no class for the others, and takes the one without a task
-            old |= between("0.4" if task in ("QUESTION_ANS", "FEATURE_EXTRACTION") else "0.3", "0.4")
-        yield ADALORA_UNSUPPORTED(message, keys=("peft_type",), rejects=old)
-
-
-@rule
-def schedule(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """tuners/adalora/config.py: __post_init__."""
-    config = adapter.config or {}
-    if adapter.peft_type != "ADALORA":
-        return
-    total, first, last = (config.get(key, 0) for key in ("total_step", "tinit", "tfinal"))
-    numbers = all(isinstance(value, (int, float)) for value in (total, first, last))
-    if total is None or not numbers or total <= 0 or first >= total - last:
-        message = f"the schedule (total_step {total}, tinit {first}, tfinal {last}) is none that a newer PEFT accepts"
-        keys = ("total_step", "tinit", "tfinal")
-        yield ADALORA_SCHEDULE(message, keys=keys, rejects=since("0.15"))
+from .keys import CHANGES_BASE, knows, savers
 
 
 @rule
@@ -176,19 +137,6 @@ def layers_options(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
 
 
 @rule
-def adalora_and_lora_options(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """AdaLoraConfig.__post_init__, from 0.11 on."""
-    config = adapter.config or {}
-    if adapter.peft_type == "ADALORA":
-        if config.get("use_dora"):
-            message = "use_dora is set, which AdaLoRA does not have"
-            yield ADALORA_OPTION(message, keys=("use_dora",), rejects=since("0.11"))
-        if config.get("loftq_config"):
-            message = "loftq_config is set, which AdaLoRA does not have"
-            yield ADALORA_OPTION(message, keys=("loftq_config",), rejects=between("0.11", "0.13"))
-
-
-@rule
 def all_linear(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     """Known from 0.8 on, and before 0.15 for transformers models only
     (tuners_utils.py: _maybe_include_all_linear_layers).
@@ -265,116 +213,6 @@ def bias_spelling(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findin
         keys = tuple(key for key in adapter.tensors if key.endswith(".bias"))
         lost = "no bias is in the file" if missing == PEFT else "the biases are named for one side of PEFT 0.7 only"
         yield BIAS_SPELLING(f"bias is {bias!r} and {lost}", tensors=keys, keys=("bias",), misloads=missing)
-
-
-DORA_SINCE = {"Embedding": "0.13", 3: "0.16", 4: "0.12", 5: "0.14"}
-CONV_SINCE = {3: "0.15", 4: "0.4", 5: "0.14"}
-"""First releases of a convolution by the dimensions of its factors (tuners/lora/layer.py: dispatch_default), and of
-DoRA on what is not Linear (tuners/lora/dora.py)."""
-
-
-@rule
-def layer_kind(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
-    """tuners/lora/layer.py: dispatch_default, "Target module … is not supported"."""
-    config = adapter.config or {}
-    if adapter.peft_type != "LORA":
-        return
-    rejected: dict[str, frozenset[str]] = {}
-    dora = bool(config.get("use_dora"))
-    if config.get("fan_in_fan_out") is True and layers:  # PEFT saves false for a Linear
-        rejected["a Conv1D (fan_in_fan_out)"] = upto("0.2")
-        if dora:
-            rejected["DoRA on a Conv1D"] = between("0.9", "0.10")
-    for layer in layers.values():
-        if "lora_embedding_A" in layer.factors or "lora_embedding_B" in layer.factors:
-            rejected["an Embedding"] = upto("0.2")
-            if dora:
-                rejected["DoRA on an Embedding"] = since("0.9") - since(DORA_SINCE["Embedding"])
-            if config.get("lora_bias"):
-                rejected["lora_bias on an Embedding"] = since("0.14")
-            continue
-        if layer.module.endswith(OUT_PROJ):
-            rejected["a MultiheadAttention"] = upto("0.14")
-        for key in layer.factors.values():
-            dimensions = len(adapter.tensors[key].shape)
-            if dimensions > 2:
-                name = f"Conv{dimensions - 2}d"
-                rejected[f"a {name}"] = PEFT - since(CONV_SINCE.get(dimensions, "99.0"))
-                if dora:
-                    rejected[f"DoRA on a {name}"] = since("0.9") - since(DORA_SINCE.get(dimensions, "99.0"))
-    yield from _grouped(adapter, layers)
-    for what, ids in rejected.items():
-        if ids:
-            yield LAYER_KIND(f"{what} is among the layers", rejects=ids)
-    if dora or config.get("lora_bias"):
-        factor = "lora_magnitude_vector" if dora else "lora_B.bias"
-        without = [m for m, layer in layers.items() if not _beside(adapter, layer, factor)]
-        if without:
-            message = f"{factor} is missing for {without[0]}: it stays as it was initialised"
-            yield MISSING_PART(message, misloads=since("0.9" if dora else "0.14"))
-        elif dora and any(key.endswith("lora_magnitude_vector.weight") for key in adapter.tensors):
-            message = "magnitudes are named as PEFT 0.12 and newer do in memory: older ones ignore them"
-            yield MISSING_PART(message, misloads=between("0.9", "0.11"))
-
-
-def _grouped(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
-    """A convolution in groups: its B has other sizes from 0.16 on, and up to 0.6 none that fit."""
-    wide = [module for module, layer in layers.items() if groups_of(adapter, layer.factors) > 1]
-    if wide:
-        message = f"{wide[0]} is a convolution in groups, with a lora_B as PEFT 0.16 and newer have it"
-        yield GROUPED_CONVOLUTION(message, tensors=keys_of(layers, wide[:1]), rejects=upto("0.15"))
-    saved = savers(adapter)
-    if saved and saved <= since("0.16"):
-        return
-    for module, layer in layers.items():
-        shapes = [adapter.tensors[key].shape for key in layer.factors.values()]
-        if module in wide or len(shapes) != 2 or any(len(shape) < 3 for shape in shapes):
-            continue
-        a, b = (adapter.tensors[layer.factors[name]].shape for name in sorted(layer.factors))
-        weight = adapter.base.weights.get(module) if adapter.base else None
-        if math.gcd(a[1], b[0]) == 1 or (weight and weight[1:2] == a[1:2]):
-            continue
-        other = upto("0.6") | since("0.16")
-        what = "is" if weight else "may be"
-        message = f"{module} {what} a convolution in groups, whose lora_B is another from 0.16 on"
-        tensors = keys_of(layers, [module])
-        if weight:
-            yield GROUPED_CONVOLUTION(message, tensors=tensors, rejects=other)
-        else:
-            yield GROUPED_CONVOLUTION(message, tensors=tensors, undecided=other, needs=THE_BASE)
-        return
-
-
-def _beside(adapter: Adapter, layer: Layer, factor: str) -> bool:
-    """Whether a layer has a part beside its factors A and B."""
-    stems = {key.rsplit(".lora_", 1)[0] for key in layer.factors.values()}
-    return any(f"{stem}.{factor}{end}" in adapter.tensors for stem in stems for end in ("", ".weight"))
-
-
-@rule
-def adalora_convolution(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
-    """A Conv2d has tensors like a Linear's (tuners/adalora/layer.py): the shapes do not tell which."""
-    if adapter.peft_type != "ADALORA":
-        return
-    if adapter.base is not None:
-        convolutions = [module for module in layers if len(adapter.base.weights.get(module, ())) > 2]
-        if convolutions:
-            message = f"{convolutions[0]} is a Conv2d, which AdaLoRA adapts from PEFT 0.20 on"
-            yield ADALORA_CONVOLUTION(message, rejects=upto("0.19"))
-        return
-    saved = savers(adapter)
-    if saved and not saved & since("0.20"):
-        return
-    if not saved and not set(adapter.config or {}) - _keys_of_017():
-        return
-    like = [module for module in layers if "conv" in module.rpartition(".")[2].lower()]
-    if like:
-        message = f"{like[0]} may be a Conv2d, which AdaLoRA adapts from PEFT 0.20 on"
-        yield ADALORA_CONVOLUTION(message, undecided=upto("0.19"), needs=THE_BASE)
-
-
-def _keys_of_017() -> set[str]:
-    return {key for key, row in table("ADALORA").items() if since(row[0]) & upto("0.17")}
 
 
 @rule

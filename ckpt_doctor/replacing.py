@@ -1,0 +1,121 @@
+"""Put a folder that was staged in the place of OUT; nothing is lost, whenever it is stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+from .adapter import AdapterError
+from .loader import find
+from .renaming import exchanged, to_free_name
+
+REPLACED = ".replaced-by-ckpt-doctor."
+"""In the name of a folder beside OUT, where what was in its place waits until the new one is there."""
+
+
+def take_place(stage: str, out: str, *, force: bool) -> None:
+    """Put `stage` in the place of `out`; with `force` also if something is there, which is then at `stage`, or gone.
+
+    Raises AdapterError where something is there and is to stay, and OSError.
+    """
+    try:
+        to_free_name(stage, out)
+    except FileExistsError:
+        if not force:
+            raise taken(out) from None
+        _keep_below(out, stage)
+        if not exchanged(stage, out):
+            _replace(stage, out)
+    sync(os.path.dirname(out))
+
+
+def _keep_below(out: str, stage: str) -> None:
+    """Give `stage` the folders of an old `out` that hold adapters, as links to the same files where that can be.
+
+    So they are in `out` at any moment. Where `out` is itself a link, what it points to stays anyhow.
+    """
+    if not os.path.isdir(out) or os.path.islink(out):
+        return
+    for name in os.listdir(out):
+        below, kept = os.path.join(out, name), os.path.join(stage, name)
+        if not os.path.isdir(below) or not find(below):
+            continue
+        if os.path.islink(below):
+            os.symlink(os.readlink(below), kept)
+            continue
+        shutil.copytree(below, kept, symlinks=True, copy_function=_link)
+        for folder, *_ in os.walk(kept):
+            sync(folder)
+    sync(stage)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a filesystem without links, or another one that is mounted there
+        shutil.copy2(source, target)
+        sync(target)
+
+
+def _replace(stage: str, out: str) -> None:
+    """Put `stage` in the place of `out` in two steps, where the system cannot exchange two names in one.
+
+    In between, what was in the place of `out` lies beside it, under a name that `left_behind` finds if the process is
+    killed there. It is removed only when the new one is in place. Raises OSError, and AdapterError where the old one
+    can neither be replaced nor go back.
+    """
+    aside = out + REPLACED + os.urandom(4).hex()
+    old = os.path.join(aside, os.path.basename(out))
+    try:
+        os.mkdir(aside, 0o700)
+        os.rename(out, old)
+        os.rename(stage, out)
+    finally:
+        if not os.path.lexists(stage):  # it is in place
+            remove(aside)
+        elif os.path.lexists(old):
+            try:
+                to_free_name(old, out)
+            except OSError:
+                raise AdapterError(f"{out} cannot be written; what was in its place is now {old}") from None
+        with suppress(OSError):
+            os.rmdir(aside)
+
+
+def left_behind(outs: Iterable[str]) -> Iterator[str]:
+    """What was in the place of each of `outs` when a fix was killed, and still lies beside it (see `_replace`)."""
+    beside: dict[str, set[str]] = {}
+    for out in outs:
+        parent, name = os.path.split(os.path.abspath(out))
+        beside.setdefault(parent, set()).add(name)
+    for parent, names in beside.items():
+        for entry in sorted(os.listdir(parent)) if os.path.isdir(parent) else ():
+            name, mark, _ = entry.rpartition(REPLACED)
+            old = os.path.join(parent, entry, name)
+            if mark and name in names and os.path.lexists(old):
+                yield old
+
+
+def taken(out: str) -> AdapterError:
+    """What is said of an `out` that is there, and is not to be replaced."""
+    return AdapterError(f"{out} exists; name another folder, or use --force to replace it")
+
+
+def remove(folder: str) -> None:
+    """Remove a folder as far as the system lets us; one interruption does not leave half of it."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def sync(path: str) -> None:
+    """Have the names in a folder, or what a file holds, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,58 @@
+"""Rules about AdaLoRA's own options and schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..adapter import Adapter
+from ..codes import (
+    ADALORA_OPTION,
+    ADALORA_SCHEDULE,
+    ADALORA_UNSUPPORTED,
+)
+from ..findings import Finding, rule
+from ..layers import Layer
+from ..runtimes import between, since, upto
+
+
+@rule
+def adalora_unsupported(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """0.3 and 0.4: lora_dropout_layer is no Module where lora_dropout is 0; AdaLoraModel.forward, which a class for a
+    task calls, reads trainable_adapter_name, which a load never sets.
+    """
+    if adapter.peft_type == "ADALORA" and adapter.config:
+        dropout, task = adapter.config.get("lora_dropout", 0), adapter.config.get("task_type")
+        old = upto("0.2") if dropout else upto("0.4")
+        message = "PEFT 0.2 has no AdaLoRA" + ("" if dropout else ", and 0.3 and 0.4 need a lora_dropout above 0")
+        if task is not None:
+            message += ("" if dropout else ",") + " and 0.3 and 0.4 cannot run it with a task_type"
+            # 0.3 has no class for the others, and takes the one without a task
+            old |= between("0.4" if task in ("QUESTION_ANS", "FEATURE_EXTRACTION") else "0.3", "0.4")
+        yield ADALORA_UNSUPPORTED(message, keys=("peft_type",), rejects=old)
+
+
+@rule
+def schedule(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """tuners/adalora/config.py: __post_init__."""
+    config = adapter.config or {}
+    if adapter.peft_type != "ADALORA":
+        return
+    total, first, last = (config.get(key, 0) for key in ("total_step", "tinit", "tfinal"))
+    numbers = all(isinstance(value, (int, float)) for value in (total, first, last))
+    if total is None or not numbers or total <= 0 or first >= total - last:
+        message = f"the schedule (total_step {total}, tinit {first}, tfinal {last}) is none that a newer PEFT accepts"
+        keys = ("total_step", "tinit", "tfinal")
+        yield ADALORA_SCHEDULE(message, keys=keys, rejects=since("0.15"))
+
+
+@rule
+def adalora_and_lora_options(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+    """AdaLoraConfig.__post_init__, from 0.11 on."""
+    config = adapter.config or {}
+    if adapter.peft_type == "ADALORA":
+        if config.get("use_dora"):
+            message = "use_dora is set, which AdaLoRA does not have"
+            yield ADALORA_OPTION(message, keys=("use_dora",), rejects=since("0.11"))
+        if config.get("loftq_config"):
+            message = "loftq_config is set, which AdaLoRA does not have"
+            yield ADALORA_OPTION(message, keys=("loftq_config",), rejects=between("0.11", "0.13"))
