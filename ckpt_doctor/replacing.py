@@ -23,8 +23,7 @@ def take_place(stage: str, out: str, *, force: bool) -> None:
     try:
         to_free_name(stage, out)
     except FileExistsError:
-        if not force:
-            raise taken(out) from None
+        check_replaceable(out, force=force)
         _keep_below(out, stage)
         if not exchanged(stage, out):
             _replace(stage, out)
@@ -101,6 +100,16 @@ def left_behind(outs: Iterable[str]) -> Iterator[str]:
 def taken(out: str) -> AdapterError:
     """What is said of an `out` that is there, and is not to be replaced."""
     return AdapterError(f"{out} exists; name another folder, or use --force to replace it")
+
+
+def check_replaceable(out: str, *, force: bool) -> None:
+    """Raises AdapterError where `out`, which is there, is to stay: whatever it is without `force`, and with it what is no
+    folder, file or link. A device that was replaced (/dev/null) would be lost to every program.
+    """
+    if not force:
+        raise taken(out)
+    if not (os.path.isdir(out) or os.path.isfile(out) or os.path.islink(out)):
+        raise AdapterError(f"{out} is a device, a pipe or a socket, and is not replaced: name a folder")
 
 
 def remove(folder: str) -> None:

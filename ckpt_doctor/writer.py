@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from .adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo
 from .formats import safetensors
 from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, find, read_weights, stamped
-from .replacing import remove, sync, take_place, taken
+from .replacing import check_replaceable, remove, sync, take_place
 from .streams import CHUNK, Files, chunks, content
 
 MAX_OTHER = 10_000_000  # bytes of a file that is carried along
@@ -57,8 +57,8 @@ def write(
     """
     out = os.path.abspath(out)
     parent, name = os.path.split(out)
-    if os.path.lexists(out) and not force:
-        raise taken(out)
+    if os.path.lexists(out):
+        check_replaceable(out, force=force)
     try:
         with _staging(parent, f".{name}.") as staging:
             stage = os.path.join(staging, name)

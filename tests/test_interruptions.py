@@ -16,7 +16,8 @@ import pytest
 from conftest import FIXTURES
 from test_fix import tree
 
-from ckpt_doctor import renaming, writer
+from ckpt_doctor import fix, renaming, writer
+from ckpt_doctor.adapter import AdapterError
 
 ZERO, HEALTHY, OTHER = (FIXTURES / n for n in ("adalora-rank0-0.21.2", "lora-plain-0.21.2", "lora-plain-0.6.2"))
 
@@ -181,6 +182,21 @@ def test_force_replaces_what_is_no_folder_and_leaves_nothing(run: Any, tmp_path:
     assert not (out / "sub").exists()
     assert tree(tmp_path / "target") == before
     assert {path.name for path in tmp_path.iterdir()} == {"out", "target"}
+
+
+@pytest.mark.usefixtures("renames")
+@pytest.mark.parametrize("shape", ["one", "tree"])
+def test_force_replaces_no_device_and_no_pipe(run: Any, tmp_path: Path, shape: str) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(ZERO, source / "a" if shape == "tree" else source)
+    os.mkfifo(out)
+    result = run("fix", source, out, "--force")
+    assert result.exit_code == 2
+    assert "is a device, a pipe or a socket" in result.stderr
+    assert out.is_fifo()
+    with pytest.raises(AdapterError, match="a pipe"):
+        fix(source / "a" if shape == "tree" else source, out, force=True)
+    assert out.is_fifo()
 
 
 def test_what_can_neither_be_replaced_nor_go_back_has_a_name_that_is_said(

@@ -165,10 +165,10 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
     root = source if os.path.isdir(source) else folders[0]
     if doctor.same_place(root, out):
         raise AdapterError(f"{out} is {source}, or one lies within the other: name another folder")
-    if os.path.lexists(out) and not force:
-        from ..replacing import taken
+    if os.path.lexists(out):
+        from ..replacing import check_replaceable
 
-        raise taken(out)
+        check_replaceable(out, force=force)
     return {folder: os.path.normpath(os.path.join(out, os.path.relpath(folder, root))) for folder in folders}
 
 
