@@ -103,8 +103,8 @@ def taken(out: str) -> AdapterError:
 
 
 def check_replaceable(out: str, *, force: bool) -> None:
-    """Raises AdapterError where `out`, which is there, is to stay: whatever it is without `force`, and with it what is no
-    folder, file or link. A device that was replaced (/dev/null) would be lost to every program.
+    """Raises AdapterError where `out`, which is there, is to stay: whatever it is without `force`, and with it what is
+    no folder, file or link. A device that was replaced (/dev/null) would be lost to every program.
     """
     if not force:
         raise taken(out)
