@@ -727,10 +727,12 @@ What to do: start the server with a higher limit, or trim zeros off the rank wit
 Shown by: loads in vLLM and SGLang.
 """)
 SERVER_MODEL = Code("CD616", "server-model", """
-The base model is of a family that a server has no adapters for.
-Who stops: Ollama takes adapters of llama and gemma2 only.
-What to do: use another server, or merge the adapter into the model.
-Shown by: Ollama's source.
+The base model is of a family that a server has no adapters for, or on which it was not run.
+Who stops: vLLM, "LoRA is not supported for", on bloom, falcon, gpt2 and stablelm; llama.cpp, "is not supported",
+on opt; Ollama takes adapters of llama and gemma2 only. Undecided on families that it was not run on.
+What to do: use another server, or merge the adapter into the model. Where it is undecided, `fix` writes all the same:
+load the result once, and compare.
+Shown by: loads in vLLM, SGLang, llama.cpp and transformers; Ollama's source.
 """)
 SERVER_NOT_IN_BASE = Code("CD617", "server-not-in-base", """
 The base model has no module of that name, or none at that place.

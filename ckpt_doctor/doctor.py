@@ -24,6 +24,8 @@ COMMON_TASKS = (None, "CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUES
 """Tasks that every release takes, so that no rule has to be asked."""
 UNSEEN = "CD690"
 """A server and no base model: the doubt that is left to whoever gives none; a fix says so, and goes ahead."""
+UNTRIED = "CD616"
+"""A model of a family that a server was not run on: the same."""
 
 
 class Plan(NamedTuple):
@@ -48,8 +50,13 @@ class Plan(NamedTuple):
         """Whether every runtime asked for accepts the result; without any, whether no error remains."""
         if self.asked is None:
             return not any(finding.severity == ERROR for finding in self.findings)
-        told = [finding for finding in self.findings if finding.code != UNSEEN]
-        return all(verdict(id_, told) == "accepts" for id_ in self.asked)
+        left = [f._replace(undecided_for=frozenset()) if f.code in (UNSEEN, UNTRIED) else f for f in self.findings]
+        return all(verdict(id_, left) == "accepts" for id_ in self.asked)
+
+    @property
+    def untried(self) -> frozenset[str]:
+        """The runtimes asked for that were not run on a model of that family."""
+        return frozenset[str]().union(*(f.undecided_for for f in self.findings if f.code == UNTRIED))
 
 
 def judge(adapter: Adapter, asked: frozenset[str] | None = None) -> tuple[Finding, ...]:

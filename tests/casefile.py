@@ -2,15 +2,14 @@
 
 `like` names a healthy adapter in cases/like/, which the case changes: `[config]` sets keys, `null` and `absent` list
 those that are null or not there; `[layers]` ("module" = "factor shape, factor shape") and `[tensors]` ("name" = "dtype
-shape") set tensors, and "" takes them away. `{a,b}` in a name stands for several. `base` names a model in cases/like/.
-`format`, `weights`, `files`, `bin_agrees` say what the loader found; with `[bytes]` the loader itself reads a folder
-with the config and these files alone, each character of whose text is a byte. `for`, `adapter_name` and `max_rank` are
-what is asked.
+shape") set tensors, and "" takes them away. `{a,b}` in a name stands for several. `base` names a model in cases/like/,
+and `model_type` what it is instead. `format`, `weights`, `files`, `bin_agrees` say what the loader found; with
+`[bytes]` the loader itself reads a folder with the config and these files alone, each character of whose text is a
+byte. `for`, `adapter_name` and `max_rank` are what is asked.
 
 `[[fires]]` is a code that is found, with the runtimes that all its findings stop together, and the gravest `severity`
-that a scan shows of it; `quiet` are codes that are
-not found, and `accepts` are all runtimes that take the adapter, of PEFT and of those asked for. `# known wrong:` in a
-case says where real runtimes do otherwise.
+that a scan shows of it; `quiet` are codes that are not found, and `accepts` are all runtimes that take the adapter, of
+PEFT and of those asked for. `# known wrong:` in a case says where real runtimes do otherwise.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ PATHS = sorted(FOLDER.glob("*.toml"))
 PREFIX = "base_model.model."
 KEYS = {
     "like", "config", "null", "absent", "layers", "tensors", "base", "format", "weights", "files", "bin_agrees",
-    "bytes", "for", "adapter_name", "max_rank", "fires", "quiet", "accepts",
+    "bytes", "for", "model_type", "adapter_name", "max_rank", "fires", "quiet", "accepts",
 }  # fmt: skip
 KINDS = ("rejects", "misloads", "undecided")
 
@@ -120,7 +119,7 @@ def _adapter(said: dict[str, Any], folder: Path) -> Any:
     shaped = {name: shape for name, shape in {**tensors(like), **tensors(said)}.items() if shape}
     options: dict[str, Any] = {key: said[key] for key in ("adapter_name", "max_rank") if key in said}
     if "base" in said:
-        options["base"] = _base(_like(said["base"]))
+        options["base"] = _base(_like(said["base"]), said.get("model_type"))
     if "bytes" in said:
         _write(folder, config, said["bytes"])
         return judging.read(str(folder), **options)
@@ -156,10 +155,11 @@ def expanded(name: str) -> Iterator[str]:
     return map("".join, itertools.product(*choices))
 
 
-def _base(said: dict[str, Any]) -> Any:
+def _base(said: dict[str, Any], model_type: str | None) -> Any:
     shapes = {name: shape.split() for names, shape in said["weights"].items() for name in expanded(names)}
     biases = [name for names in said["biases"] for name in expanded(names)]
-    return judging.base({name: map(int, shape) for name, shape in shapes.items()}, said["config"], biases)
+    config = {**said["config"], **({"model_type": model_type} if model_type else {})}
+    return judging.base({name: map(int, shape) for name, shape in shapes.items()}, config, biases)
 
 
 def _write(folder: Path, config: dict[str, Any] | None, files: dict[str, str]) -> None:

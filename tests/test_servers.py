@@ -149,6 +149,20 @@ def test_the_portable_form_computes_the_same(run: Any, tmp_path: Path, base: Pat
     assert run("compare", source, tmp_path / "out").exit_code == 0
 
 
+def test_a_family_that_a_server_was_not_run_on_stops_no_fix(run: Any, tmp_path: Path, base: Path) -> None:
+    config = json.loads((base / "config.json").read_text()) | {"model_type": "qwen2"}
+    (base / "config.json").write_text(json.dumps(config))
+    source = lora(tmp_path / "a", dict.fromkeys(ALL, 8), r=8)
+    result = run("fix", source, tmp_path / "out", "--for", "tgi", "--base", base)
+    assert result.exit_code == 0, result.output
+    assert "was not run on a model of that family: load it once and compare" in result.output
+    assert run("compare", source, tmp_path / "out").exit_code == 0
+    config["model_type"] = "falcon"
+    (base / "config.json").write_text(json.dumps(config))
+    assert run("fix", source, tmp_path / "vllm", "--for", "vllm", "--base", base).exit_code == 1
+    assert not (tmp_path / "vllm").exists()
+
+
 def test_to_lora_names_no_runtime(run: Any, tmp_path: Path) -> None:
     for name in ("adalora-rank0-0.21.2", "adalora-rank0-gpt2-0.12.0"):
         source = FIXTURES / name

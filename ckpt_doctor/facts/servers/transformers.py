@@ -5,6 +5,11 @@ from __future__ import annotations
 from ...runtimes import RAN
 from .record import ANY, MISLOADS, REJECTS, TAKES, Scale, Server
 
+RAN_ON = (
+    "cohere2", "deepseek_v3", "falcon", "gemma2", "gemma3_text", "gpt_neox", "gpt_oss", "llama", "llama4_text",
+    "mistral", "mixtral", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_moe", "stablelm",
+)  # fmt: skip
+
 TRANSFORMERS = Server(
     RAN["transformers"],
     peft="peft==0.21.2",
@@ -52,7 +57,7 @@ TRANSFORMERS = Server(
     dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, "F64": TAKES},
     tensors={"trainable tokens": MISLOADS, "factor of another tool": MISLOADS, ANY: TAKES},
     saved_tensors=MISLOADS,
-    models={ANY: TAKES},
+    models=dict.fromkeys(RAN_ON, TAKES),
     places={"unknown module": TAKES, "elsewhere": TAKES, "beyond": TAKES},
     sizes={ANY: REJECTS},
     sources={
@@ -84,7 +89,7 @@ TRANSFORMERS = Server(
         "dtypes": "ran",
         "tensors": "ran; what it finds no place for, PEFT ignores as well",
         "saved_tensors": "ran: never applied",
-        "models": "ran; PEFT's rules say more",
+        "models": "ran, on attention and MLP; of GPT-2 some are silently wrong",
         "places": "ran; PEFT's rules say more",
         "sizes": "ran",
     },

@@ -111,10 +111,15 @@ def base(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
         return
     kind = model.config.get("model_type")
     if kind:
-        yield Cause(codes.SERVER_MODEL, f"the model is a {kind}", Field("models", str(kind)))
+        yield Cause(
+            codes.SERVER_MODEL,
+            f"the model is a {kind}",
+            Field("models", str(kind)),
+            needs="a load on a model of that family",
+        )
     else:
-        message, any_kind = "the model's config does not say what it is", Field("models", "")
-        yield Cause(codes.SERVER_MODEL, message, lambda server: TAKES if any_kind(server) == TAKES else UNKNOWN)
+        message, needs = "the model's config does not say what it is", "a model_type in the model's config"
+        yield Cause(codes.SERVER_MODEL, message, lambda _: UNKNOWN, needs=needs)
     for kinds, modules in places(model, layers).items():
         message = f"the model has no {modules[0]}: {kinds[0]}"
         yield Cause(codes.SERVER_NOT_IN_BASE, message, Field("places", *kinds), keys_of(layers, modules))
