@@ -214,6 +214,10 @@ def test_an_invented_key_of_a_lora(method: str, key: str) -> None:
         assert "accepts" not in lora(method, **{key: value}).values()
 
 
+def test_an_invented_key_beside_one_of_another_method() -> None:
+    assert "accepts" not in lora("LORA", target_r=8, invented=1).values()
+
+
 NONSENSE: list[Any] = ["nonsense", 10**40, [[]], {"nonsense": {}}, [None], -0.5]
 
 

@@ -38,8 +38,9 @@ def not_looked_at(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findin
         if not _is_of_its_kind(key, value, default) or (value and key not in FOLLOWED and key not in HARMLESS):
             message = f"{key} is {str(value)[:60]!r}, {NOBODY}"
             yield ODD_VALUE(message, keys=(key,), undecided=knows(method, key), needs="a load")
-    strange = [key for key, value in config.items() if key not in table(method) and value is not None]
-    if strange and written_by(adapter) and all(key not in KINDS for key in strange):  # where it is not, CD203 says so
+    known = table(method).keys() | KINDS.keys()
+    strange = [key for key, value in config.items() if key not in known and value is not None]
+    if strange and written_by(adapter):  # where it is not, CD203 says so
         message = f"no release has the key {', '.join(strange)[:80]}, {NOBODY}"
         yield ODD_VALUE(message, keys=strange, undecided=PEFT, needs="the meaning of the key")
 
