@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from .adapter import Adapter, AdapterError, NotExactError
     from .api import FixResult, compare, fix, load, preload, scan
     from .comparison import Comparison
-    from .findings import Finding, Report
+    from .doctor import Report
+    from .findings import Finding
     from .preloading import AdapterRejected
     from .runtimes import UnknownRuntimeError
 
@@ -17,7 +18,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Adapter": "adapter", "AdapterError": "adapter", "AdapterRejected": "preloading", "Comparison": "comparison",
-    "Finding": "findings", "FixResult": "api", "NotExactError": "adapter", "Report": "findings",
+    "Finding": "findings", "FixResult": "api", "NotExactError": "adapter", "Report": "doctor",
     "UnknownRuntimeError": "runtimes", "compare": "api", "fix": "api", "load": "api", "preload": "api", "scan": "api",
 }  # fmt: skip
 

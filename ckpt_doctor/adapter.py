@@ -118,11 +118,8 @@ class Adapter(NamedTuple):
     `weights` names the files that the tensors were read from, `format` is "safetensors", "bin" or None.
     `files` are the names of all files of the folder, `record` an earlier `ckpt-doctor.json`. `bin_agrees` says, where
     both weight files are there, whether they hold the same (None: not compared), `beside` what is wrong with the `.bin`
-    that is not read. `loaded_as` is the adapter's name,
-    `savers` the ids of the releases that may have saved it, where that was found before the config was changed,
-    `base` the model that it is for, where that was named,
-    `max_rank` the limit of the server. `stamps` tell whether a file is still the one that was read: its name, and its
-    number, size and time.
+    that is not read. `stamps` tell whether a file is still the one that was read: its name, and its number, size and
+    time.
     """
 
     path: str
@@ -136,10 +133,6 @@ class Adapter(NamedTuple):
     record: dict[str, Any] | None = None
     bin_agrees: bool | None = None
     beside: Fault | None = None
-    loaded_as: str = "default"
-    savers: frozenset[str] | None = None
-    base: Base | None = None
-    max_rank: int | None = None
     stamps: tuple[tuple[str, int, int, int], ...] = ()
 
     @property
@@ -147,6 +140,22 @@ class Adapter(NamedTuple):
         """The method, in upper case, or None."""
         value = (self.config or {}).get("peft_type")
         return value if isinstance(value, str) else None
+
+
+class Question(NamedTuple):
+    """What is asked of an adapter.
+
+    `runtimes` are the ids of those that matter, None where none was named. `adapter_name` is the name under which it
+    will be loaded, `base` the model, `max_rank` the limit of the server.
+    """
+
+    runtimes: frozenset[str] | None = None
+    adapter_name: str = "default"
+    base: Base | None = None
+    max_rank: int | None = None
+
+
+NOTHING_ASKED = Question()
 
 
 class Layer(NamedTuple):

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import doctor
-from .adapter import Adapter, AdapterError
+from .adapter import Adapter, AdapterError, Question
 from .base import load_base
-from .findings import Finding, Report
+from .doctor import Report
+from .facts.subject import Subject
+from .findings import Finding
 from .hub import fetched
 from .loader import load as load_folder
 from .loader import locate
 from .planner import Step
 from .preloading import ready
 from .runtimes import ids
-from .settings import Settings
 
 if TYPE_CHECKING:
     from .comparison import Comparison
@@ -62,7 +63,7 @@ def scan(
     of them is an error. `base` is the model, `adapter_name` what it will be loaded under, `max_rank` the limit of the
     server. Raises AdapterError where it cannot be examined, UnknownRuntimeError for what `for_` does not name.
     """
-    return doctor.examined(locate(os.fspath(path)), _settings(for_, base, adapter_name, max_rank))
+    return doctor.examined(locate(os.fspath(path)), _question(for_, base, adapter_name, max_rank))
 
 
 def fix(
@@ -82,11 +83,11 @@ def fix(
     source, target = locate(os.fspath(src)), os.fspath(out)
     if doctor.same_place(source, target):
         raise AdapterError(f"{target} is {source}, or one lies within the other: name another folder")
-    by = _settings(for_, base, adapter_name, max_rank)
-    report = doctor.examined(source, by._replace(asked=None), repairs=False)
+    question = _question(for_, base, adapter_name, max_rank)
+    report = doctor.examined(source, question._replace(runtimes=None), repairs=False)
     plan = doctor.plan(
-        report, asked=by.asked, rank_zero=rank_zero, weights=weights, training=for_training, to_lora=to_lora, trim=trim,
-        dtype=dtype,
+        report, asked=question.runtimes, rank_zero=rank_zero, weights=weights, training=for_training,
+        to_lora=to_lora, trim=trim, dtype=dtype,
     )  # fmt: skip
     written = None
     if not dry_run and (plan.fixed or (best_effort and plan.done)):
@@ -105,7 +106,7 @@ def compare(a: AnyPath, b: AnyPath, tolerance: float = 1e-6) -> Comparison:
     """
     from .comparison import compare as compared
 
-    return compared(load(a), load(b), tolerance)
+    return compared(Subject(load(a)), Subject(load(b)), tolerance)
 
 
 def preload(
@@ -125,15 +126,15 @@ def preload(
     """
     folder = locate(fetched(os.fspath(path), subfolder, revision), subfolder)
     found, doubt = ready(
-        folder, _settings(None if for_ == "installed" else for_, base, adapter_name, max_rank), strict=strict
+        folder, _question(None if for_ == "installed" else for_, base, adapter_name, max_rank), strict=strict
     )
     if doubt:
         warnings.warn(doubt, UserWarning, stacklevel=2)
     return Path(found)
 
 
-def _settings(
+def _question(
     for_: str | Iterable[str] | None, base: AnyPath | None, adapter_name: str, max_rank: int | None
-) -> Settings:
+) -> Question:
     model = load_base(os.fspath(base)) if base is not None else None
-    return Settings(ids(for_) if for_ is not None else None, adapter_name, model, max_rank)
+    return Question(ids(for_) if for_ is not None else None, adapter_name, model, max_rank)

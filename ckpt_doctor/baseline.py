@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from .adapter import AdapterError
-from .findings import SEVERITIES, Finding, Report, fingerprints
+from .doctor import Report
+from .findings import SEVERITIES, Finding, fingerprints
 
 SCHEMA_VERSION = 1
 
@@ -77,7 +78,7 @@ def document(path: str, reports: Iterable[Report], earlier: Iterable[Known]) -> 
     for report in reports:
         place = _place(report, folder)
         named = fingerprints(place, report.findings)
-        found[place] = [Known(place, f.code, f.name, f.severity, named[f]) for f in report.told]
+        found[place] = [Known(place, f.code, f.name, f.severity, named[f]) for f in report.shown]
     entries = [entry for entry in earlier if entry.path not in found and _exists(entry, folder)]
     entries += [entry for of_one in found.values() for entry in of_one]
     return json.dumps(

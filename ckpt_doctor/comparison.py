@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .adapter import Adapter, AdapterError, TensorInfo
-from .layers import Layer, layers, module_of
+from .adapter import AdapterError, Layer, TensorInfo
+from .facts.config_keys import neutral
+from .facts.layers import module_of
+from .facts.meaning import Meaning, meanings, saved_meanings
+from .facts.methods import LORAS
+from .facts.record import NONE
+from .facts.subject import Subject
 from .norms import largest, norm, ordinary, product_norm, scaled, times_power
-from .rules.keys import changes_base, neutral, savers
-from .rules.meaning import NONE, Meaning, meanings, saved_meanings
 from .runtimes import ranges
 from .streams import Files, chunks, content
 from .values import Array, read
 
-FACTORED = ("LORA", "ADALORA")
 OPTIONS = (
     "use_dora", "lora_bias", "layer_replication", "target_parameters", "alora_invocation_tokens", "arrow_config",
     "use_qalora", "use_bdlora", "ensure_weight_tying", "trainable_token_indices", "kasa_config", "monteclora_config",
@@ -71,7 +73,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    a: Adapter, b: Adapter, tolerance: float = 1e-6, unchanged: frozenset[str] = frozenset(),
+    a: Subject, b: Subject, tolerance: float = 1e-6, unchanged: frozenset[str] = frozenset(),
     by: frozenset[str] = frozenset(),
 ) -> Comparison:  # fmt: skip
     """Compare two adapters: every delta, and every tensor that is not a factor, relative to its norm.
@@ -94,9 +96,9 @@ def compare(
     answers: dict[str, str] = {}
     try:
         with Files() as files:
-            if a.peft_type in FACTORED and b.peft_type in FACTORED:
+            if a.method in LORAS and b.method in LORAS:
                 refusing, pairs = _pairs(a, b, by)
-                doubts += [f"{ranges(refusing)} cannot take the tensors of {b.path}"] if refusing else []
+                doubts += [f"{ranges(refusing)} cannot take the tensors of {b.adapter.path}"] if refusing else []
                 for mine, yours in pairs:
                     found, unknown = _compare_layers(a, mine, b, yours, tolerance, unchanged, files)
                     far = any(not row.relative <= tolerance for row in found)
@@ -123,19 +125,18 @@ def compare(
     return Comparison(verdict, tuple(reasons), tuple(rows), tuple(others), tolerance)
 
 
-def _pairs(a: Adapter, b: Adapter, by: frozenset[str]) -> tuple[frozenset[str], list[tuple[Meaning, Meaning]]]:
+def _pairs(a: Subject, b: Subject, by: frozenset[str]) -> tuple[frozenset[str], list[tuple[Meaning, Meaning]]]:
     """What is to be compared: each meaning of `a` with those of `b`, once; and the releases of `by` that take no `b`.
 
     Adapters that the same releases may have saved are read by one release at a time.
     """
-    layers_of_a, layers_of_b = layers(a), layers(b)
-    mine, yours = saved_meanings(a, layers_of_a), saved_meanings(b, layers_of_b)
+    mine, yours = saved_meanings(a), saved_meanings(b)
     pairs = [(one, other) for one in mine for other in yours]
-    if savers(a) == savers(b):
+    if a.saved_by == b.saved_by:
         pairs = [(one, other) for one, other in pairs if one.ids & other.ids] or pairs
-    asked = meanings(b, layers_of_b, by)
-    refusing = by.difference(*(meaning.ids for meaning in asked)) if layers_of_b else NONE
-    before = meanings(a, layers_of_a, by)
+    asked = meanings(b, by)
+    refusing = by.difference(*(meaning.ids for meaning in asked)) if b.layers else NONE
+    before = meanings(a, by)
     for meaning in asked:
         kept = NONE.union(*(old.ids for old in before if old.layers == meaning.layers))
         if meaning.ids - kept:
@@ -147,25 +148,25 @@ def _pairs(a: Adapter, b: Adapter, by: frozenset[str]) -> tuple[frozenset[str], 
     return refusing, found
 
 
-def _doubts(a: Adapter, b: Adapter) -> Iterator[str]:
+def _doubts(a: Subject, b: Subject) -> Iterator[str]:
     for adapter in (a, b):
-        for fault in adapter.faults:
-            yield f"{adapter.path}: {fault.message}"
-    if a.faults or b.faults:
+        for fault in adapter.adapter.faults:
+            yield f"{adapter.adapter.path}: {fault.message}"
+    if a.adapter.faults or b.adapter.faults:
         return
-    if a.peft_type in FACTORED and b.peft_type in FACTORED:
+    if a.method in LORAS and b.method in LORAS:
         for key in OPTIONS:
-            mine, yours = (c.peft_type == "LORA" and ((c.config or {}).get(key) or None) for c in (a, b))
+            mine, yours = (c.method == "LORA" and (c.config.get(key) or None) for c in (a, b))
             if (mine or None) != (yours or None):
                 yield f"{key} differs"
         if _base_change(a) != _base_change(b):
             yield "init_lora_weights differs, and one of them changes the base weights at load"
-        if any((c.config or {}).get("target_parameters") for c in (a, b)):
+        if any(c.config.get("target_parameters") for c in (a, b)):
             for key in ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora"):
-                if ((a.config or {}).get(key) or None) != ((b.config or {}).get(key) or None):
+                if (a.config.get(key) or None) != (b.config.get(key) or None):
                     yield f"{key} differs, which parameters take by their own names"
-    elif a.peft_type != b.peft_type:
-        yield f"{a.peft_type} and {b.peft_type} have no common form"
+    elif a.method != b.method:
+        yield f"{a.method} and {b.method} have no common form"
     else:
         mine, yours = (_meaning(c) for c in (a, b))
         differing = sorted(key for key in mine.keys() | yours.keys() if mine.get(key) != yours.get(key))
@@ -174,23 +175,19 @@ def _doubts(a: Adapter, b: Adapter) -> Iterator[str]:
         yield from _differing_releases(a, b)
 
 
-def _differing_releases(a: Adapter, b: Adapter) -> Iterator[str]:
+def _differing_releases(a: Subject, b: Subject) -> Iterator[str]:
     """What the releases that saved two adapters of one method compute in different ways from the same file."""
     from .facts.record import Differs
-    from .rules.methods import seen
 
-    if savers(a) == savers(b):
+    if a.saved_by == b.saved_by:
         return
-    looked = seen(a, layers(a))
-    if looked is None:
-        return
-    for row in looked.method.rows:
-        if isinstance(row, Differs) and any(f.misloaded_by | f.undecided_for for f in row.findings(looked)):
+    for row in a.record.rows if a.record else ():
+        if isinstance(row, Differs) and any(f.misloaded_by | f.undecided_for for f in row.findings(a)):
             yield f"{row.says}, and other releases saved them"
 
 
-def _meaning(adapter: Adapter) -> dict[str, Any]:
-    method, config = adapter.peft_type or "", adapter.config or {}
+def _meaning(adapter: Subject) -> dict[str, Any]:
+    method, config = adapter.method or "", adapter.config
     named = {"base_model_name_or_path", "task_type"}
     found = {key: value for key, value in config.items() if key not in named and not neutral(method, key, value)}
     if isinstance(found.get("target_modules"), list):
@@ -198,18 +195,18 @@ def _meaning(adapter: Adapter) -> dict[str, Any]:
     return found
 
 
-def _base_change(adapter: Adapter) -> str | None:
+def _base_change(adapter: Subject) -> str | None:
     """The initialisation that changes the base weights, unless the release that saved it took the word for true."""
-    return str((adapter.config or {})["init_lora_weights"]).lower() if changes_base(adapter) else None
+    return str(adapter.config["init_lora_weights"]).lower() if adapter.changes_base else None
 
 
 def _compare_layers(
-    a: Adapter, as_a: Meaning, b: Adapter, as_b: Meaning, tolerance: float, unchanged: frozenset[str], files: Files
+    a: Subject, as_a: Meaning, b: Subject, as_b: Meaning, tolerance: float, unchanged: frozenset[str], files: Files
 ) -> tuple[list[Row], list[str]]:
     mine, yours = as_a.layers, as_b.layers
     rows, wrong = [], []
-    biased = any((c.config or {}).get("lora_bias") for c in (a, b))
-    changing = changes_base(a) or changes_base(b)
+    biased = any(c.config.get("lora_bias") for c in (a, b))
+    changing = a.changes_base or b.changes_base
     for module in dict.fromkeys((*mine, *yours)):
         one, other = mine.get(module), yours.get(module)
         if one and other and _known_same(one, other, unchanged):
@@ -234,7 +231,7 @@ def _known_same(one: Layer, other: Layer, unchanged: frozenset[str]) -> bool:
     return one.factors == other.factors and one.scaling == other.scaling and unchanged.issuperset(one.factors.values())
 
 
-def _same_bytes(a: Adapter, one: Layer, b: Adapter, other: Layer, files: Files) -> bool:
+def _same_bytes(a: Subject, one: Layer, b: Subject, other: Layer, files: Files) -> bool:
     if one.factors.keys() != other.factors.keys():
         return False
     pairs = [(a.tensors[key], b.tensors[other.factors[name]]) for name, key in one.factors.items()]
@@ -266,7 +263,7 @@ class _Delta(NamedTuple):
     exponent: int = 0
 
 
-def _delta_row(module: str, sides: list[tuple[Adapter, Layer | None]], tolerance: float, files: Files) -> Row:
+def _delta_row(module: str, sides: list[tuple[Subject, Layer | None]], tolerance: float, files: Files) -> Row:
     told = [_delta(adapter, layer, files) for adapter, layer in sides if layer and layer.rank != 0]
     deltas = [delta for delta in told if delta is not None]
     if len(deltas) < len(told):
@@ -286,7 +283,7 @@ def _delta_row(module: str, sides: list[tuple[Adapter, Layer | None]], tolerance
     return _row(module, norm, difference, exponent)
 
 
-def _delta(adapter: Adapter, layer: Layer, files: Files) -> _Delta | None:
+def _delta(adapter: Subject, layer: Layer, files: Files) -> _Delta | None:
     """A layer's delta, scaling · B · A; AdaLoRA's E is multiplied into A, a convolution's A is flattened.
 
     None where a factor holds NaN or infinity. Raises AdapterError.
@@ -329,7 +326,7 @@ def _comparable(deltas: list[_Delta]) -> tuple[list[_Delta], int]:
     return [_Delta(np.ldexp(b, min(exponent - unit, 0)), a) for b, a, exponent in single], unit
 
 
-def _compare_others(a: Adapter, b: Adapter, unchanged: frozenset[str], files: Files) -> tuple[list[Row], list[str]]:
+def _compare_others(a: Subject, b: Subject, unchanged: frozenset[str], files: Files) -> tuple[list[Row], list[str]]:
     """The rows of all tensors that are no factor, and the names of those that are in one adapter only."""
     mine, yours = _others(a), _others(b)
     rows = []
@@ -345,11 +342,11 @@ def _compare_others(a: Adapter, b: Adapter, unchanged: frozenset[str], files: Fi
     return rows, sorted(mine.keys() ^ yours.keys())
 
 
-def _others(adapter: Adapter) -> dict[str, dict[str, TensorInfo]]:
+def _others(adapter: Subject) -> dict[str, dict[str, TensorInfo]]:
     """Tensors by the name of what they replace or add; a bias may be there under both of its names."""
     factors: set[str] = set()
-    if adapter.peft_type in FACTORED:
-        factors = {key for layer in layers(adapter).values() for key in layer.factors.values()}
+    if adapter.method in LORAS:
+        factors = {key for layer in adapter.layers.values() for key in layer.factors.values()}
     found: dict[str, dict[str, TensorInfo]] = {}
     for key, info in adapter.tensors.items():
         name = module_of(key).replace(".base_layer.", ".").replace(".modules_to_save.default.", ".")

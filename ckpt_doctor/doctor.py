@@ -6,38 +6,96 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__, rules  # noqa: F401 - importing the rules declares them
-from .adapter import Adapter, AdapterError, Base, NotExactError, unforeseen
-from .findings import ERROR, RULES, Finding, Report, verdict, weighed
-from .layers import Layer, layers
+from .adapter import NOTHING_ASKED, Adapter, AdapterError, Layer, NotExactError, Question, unforeseen
+from .facts.subject import Subject
+from .findings import ERROR, NEVER, SEVERITIES, Finding, verdict, weighed
 from .loader import BIN, SAFETENSORS, load
 from .planner import Step, harm, hits, repaired, silenced, state_of
-from .rules.keys import savers
-from .runtimes import PEFT, SERVERS, peft
+from .rules import judge
+from .runtimes import PEFT, SERVERS, order, peft
 
 if TYPE_CHECKING:
-    from .settings import Settings
     from .writer import Prove, Written
 
 RANK_ZERO = ("pad", "prune")
-LORAS = ("LORA", "ADALORA")
-COMMON_TASKS = (None, "CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
-"""Tasks that every release takes, so that no rule has to be asked."""
 UNSEEN = "CD690"
 """A server and no base model: the doubt that is left to whoever gives none; a fix says so, and goes ahead."""
 UNTRIED = "CD616"
 """A model of a family that a server was not run on: the same."""
 
 
+class Report(NamedTuple):
+    """All that is known of one adapter; `error` is set, and nothing else, where it could not be examined.
+
+    `passed` are the findings that a choice or a baseline lets pass: they are not shown and fail nothing, and still
+    decide the verdicts. `fail_on` is the least severity that fails, or "never". `trace` is Python's, of an `error` that
+    nothing foresaw.
+    """
+
+    path: str
+    error: str | None = None
+    subject: Subject | None = None
+    findings: tuple[Finding, ...] = ()
+    passed: frozenset[Finding] = frozenset()
+    fail_on: str = ERROR
+    trace: str | None = None
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The adapter as it was read."""
+        return self.subject.adapter if self.subject else None
+
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """Its adapted layers, by module."""
+        return self.subject.layers if self.subject else {}
+
+    @property
+    def asked(self) -> frozenset[str] | None:
+        """The ids of the runtimes that matter, None where none was named."""
+        return self.subject.question.runtimes if self.subject else None
+
+    @property
+    def servers(self) -> frozenset[str]:
+        """The ids of the servers that were asked for, the only ones that are judged."""
+        return (self.asked or frozenset()) & SERVERS
+
+    @property
+    def shown(self) -> tuple[Finding, ...]:
+        """The findings that a reader is shown, most severe first."""
+        shown = [finding for finding in self.findings if finding not in self.passed]
+        return tuple(sorted(shown, key=lambda finding: -SEVERITIES.index(finding.severity)))
+
+    @property
+    def failing(self) -> tuple[Finding, ...]:
+        """The findings at or above `fail_on`."""
+        if self.fail_on == NEVER:
+            return ()
+        least = SEVERITIES.index(self.fail_on)
+        return tuple(finding for finding in self.shown if SEVERITIES.index(finding.severity) >= least)
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Runtime id → accepts, rejects, misloads or unknown: every PEFT release, then the servers asked for."""
+        if self.subject is None:
+            return {}
+        return {id_: verdict(id_, self.findings) for id_ in order(PEFT | self.servers)}
+
+
 class Plan(NamedTuple):
-    """What a fix would do: the report before, the adapter and its findings after, and each step on the way."""
+    """What a fix would do: the report before, the subject and its findings after, and each step on the way."""
 
     before: Report
-    after: Adapter
+    after: Subject
     findings: tuple[Finding, ...]
     done: tuple[Step, ...]
     refused: tuple[Step, ...]
-    asked: frozenset[str] | None = None
     purpose: str = "for inference"
+
+    @property
+    def asked(self) -> frozenset[str] | None:
+        """The runtimes that have to accept the result; None where none was named."""
+        return self.after.question.runtimes
 
     @property
     def unseen(self) -> frozenset[str]:
@@ -59,64 +117,18 @@ class Plan(NamedTuple):
         return frozenset[str]().union(*(f.undecided_for for f in self.findings if f.code == UNTRIED))
 
 
-def judge(adapter: Adapter, asked: frozenset[str] | None = None) -> tuple[Finding, ...]:
-    """All findings of an adapter; about servers only where one is asked for."""
-    config = adapter.config or {}
-    if config.get("peft_type") not in LORAS or config.get("task_type") not in COMMON_TASKS:
-        from .rules import methods  # noqa: F401 - importing the rules declares them
-    found = layers(adapter)
-    seen = loaded(adapter, found)
-    findings = tuple(finding for rule in RULES for finding in rule(seen, found))
-    if not asked or not asked & SERVERS:
-        return findings
-    from .rules import servers
-
-    records = [server for server in servers.SERVERS if server.id in asked]
-    inside = {server.peft: server.id for server in records if server.peft}
-    return (*(also(finding, inside) for finding in findings), *servers.judge(adapter, found, records))
-
-
-def loaded(adapter: Adapter, found: dict[str, Layer]) -> Adapter:
-    """The adapter with its base model's modules named as they are once transformers has loaded it."""
-    if adapter.base is None:
-        return adapter
-    from .base import as_loaded
-
-    headless = (adapter.config or {}).get("task_type") in (None, "FEATURE_EXTRACTION")
-    return adapter._replace(base=as_loaded(adapter.base, found, headless))
-
-
-def also(finding: Finding, inside: dict[str, str]) -> Finding:
-    """A finding that stops the servers, too, which have a PEFT inside that it stops."""
-
-    def grown(ids: frozenset[str]) -> frozenset[str]:
-        return ids | {server for peft, server in inside.items() if peft in ids}
-
-    return finding._replace(
-        rejected_by=grown(finding.rejected_by), misloaded_by=grown(finding.misloaded_by),
-        undecided_for=grown(finding.undecided_for),
-    )  # fmt: skip
-
-
-def scan(
-    folder: str, *, asked: frozenset[str] | None = None, loaded_as: str = "default", base: Base | None = None,
-    max_rank: int | None = None, repairs: bool = True,
-) -> Report:  # fmt: skip
+def examine(folder: str, question: Question = NOTHING_ASKED, *, repairs: bool = True) -> Report:
     """Read and judge one adapter. Never raises for what a file holds: `error` says what could not be examined.
 
-    `asked` are the runtimes that matter: a finding that stops one is an error, one that leaves it undecided a warning,
-    any other a note. `loaded_as` is the name under which the adapter will be loaded, `base` the model,
-    `max_rank` the limit of the server. With `repairs` each finding says whether a repair heals it.
+    Of the runtimes that matter, a finding that stops one is an error, one that leaves it undecided a warning, any other
+    a note. With `repairs` each finding says whether a repair heals it.
     """
     try:
-        adapter = load(folder)
-        adapter = adapter._replace(loaded_as=loaded_as, base=base, max_rank=max_rank, savers=savers(adapter))
-        findings = judge(adapter, asked)
-        report = Report(folder, None, adapter, layers(adapter), findings, asked)
-        if repairs:
-            findings = _with_repairs(report)
-        if asked is not None:
-            findings = tuple(f._replace(severity=weighed(f, asked)) for f in findings)
+        subject = Subject(load(folder), question)
+        report = Report(folder, None, subject, judge(subject))
+        findings = _with_repairs(report) if repairs else report.findings
+        if question.runtimes is not None:
+            findings = tuple(f._replace(severity=weighed(f, question.runtimes)) for f in findings)
     except AdapterError as error:
         return Report(folder, error=str(error))
     except OSError as error:
@@ -139,14 +151,9 @@ def _with_repairs(report: Report) -> tuple[Finding, ...]:
     return tuple(f._replace(fixable=f.code in (healed if f in weighty else listed)) for f in report.findings)
 
 
-def examine(folder: str, by: Settings, *, repairs: bool = True) -> Report:
-    """Read and judge one adapter, as `scan` does, by the settings that hold for it."""
-    return scan(folder, asked=by.asked, loaded_as=by.adapter_name, base=by.base, max_rank=by.max_rank, repairs=repairs)
-
-
-def examined(folder: str, by: Settings, *, repairs: bool = True) -> Report:
+def examined(folder: str, question: Question, *, repairs: bool = True) -> Report:
     """As `examine`; raises AdapterError where the adapter could not be examined."""
-    report = examine(folder, by, repairs=repairs)
+    report = examine(folder, question, repairs=repairs)
     if report.error:
         raise AdapterError(report.error)
     return report
@@ -166,35 +173,36 @@ def plan(
     """
     from . import repairs
 
-    assert report.adapter is not None  # noqa: S101 - callers ask scan first
+    before = report.subject
+    assert before is not None  # noqa: S101 - callers examine it first
     if weights is None:
         weights = "bin" if asked and asked & peft("0.2", "0.3") else "safetensors"
-    adapter = written_as(report.adapter, weights)._replace(savers=savers(report.adapter))
+    subject = Subject(written_as(before.adapter, weights), before.question._replace(runtimes=asked), before.saved_by)
     done: list[Step] = []
-    if len(report.adapter.weights) > 1:
+    if len(before.adapter.weights) > 1:
         done.append(Step("write the shards as one file", ("CD015",)))
-    if report.adapter.beside:
+    if before.adapter.beside:
         done.append(Step(f"leave the {BIN} behind that is not read", ("CD010", "CD022")))
-    original = state_of(adapter, lambda one: judge(one, asked), asked)
+    original = state_of(subject)
     state, wanted = original, asked
-    for title, whole in repairs.forms(adapter, training=training, to_lora=to_lora):
-        state = state_of(whole, lambda one: judge(one, asked), asked)
+    for title, whole in repairs.forms(subject, training=training, to_lora=to_lora):
+        state = state_of(whole)
         done.append(Step(title, ()))
     if silenced(original, state):  # by a form that was asked for by name: what then misloads it has to be repaired, too
         wanted = (asked or frozenset()) | silenced(original, state)
     serving = bool(asked and asked & SERVERS)
     choice = repairs.all_of(rank_zero, asked=wanted, training=training, serving=serving)
-    state, steps, refused = repaired(state, choice, lambda one: judge(one, asked), wanted)
+    state, steps, refused = repaired(state, choice, wanted)
     done += steps
     if silenced(original, state):
-        raise NotExactError(f"{adapter.path}: {harm(state, silenced(original, state))}")
-    adapter, findings = state.adapter, state.findings
-    for title, whole in repairs.sizes(adapter, trim=trim, dtype=dtype):
-        adapter, findings = whole, judge(whole, asked)
+        raise NotExactError(f"{before.adapter.path}: {harm(state, silenced(original, state))}")
+    subject, findings = state.subject, state.findings
+    for title, whole in repairs.sizes(subject, trim=trim, dtype=dtype):
+        subject, findings = whole, judge(whole)
         done.append(Step(title, ()))
     open_codes = {f.code for f in findings if asked is None or hits(f, asked)}
     still = tuple(step for step in refused.values() if open_codes & set(step.codes))
-    return Plan(report, adapter, findings, tuple(done), still, asked, "for training" if training else "for inference")
+    return Plan(report, subject, findings, tuple(done), still, "for training" if training else "for inference")
 
 
 def written_as(adapter: Adapter, weights: str) -> Adapter:
@@ -216,20 +224,20 @@ def fix(
 
     before, record, prove = _evidence(the_plan, out or the_plan.before.path, tolerance)
     if out is None:
-        return write_in_place(the_plan.after, before, record, prove)
-    return write(the_plan.after, before, out, record, prove, force=force, copy_all=copy_all)
+        return write_in_place(the_plan.after.adapter, before, record, prove)
+    return write(the_plan.after.adapter, before, out, record, prove, force=force, copy_all=copy_all)
 
 
 def _evidence(the_plan: Plan, out: str, tolerance: float) -> tuple[Adapter, dict[str, Any], Prove]:
     """The adapter before, what is recorded of its repair, and the proof that the result computes the same."""
     from .comparison import compare, proof
 
-    before, after = the_plan.before.adapter, the_plan.after
+    before, after = the_plan.before.subject, the_plan.after
     assert before is not None  # noqa: S101 - a plan has one
     record: dict[str, Any] = {
         "schema_version": 1,
         "tool": {"name": "ckpt-doctor", "version": __version__},
-        "saved_by": sorted(id_.removeprefix("peft==") for id_ in savers(before)),
+        "saved_by": sorted(id_.removeprefix("peft==") for id_ in before.saved_by),
         "purpose": the_plan.purpose,
         "repairs": [{"title": step.title, "codes": list(step.codes)} for step in the_plan.done],
     }
@@ -240,14 +248,14 @@ def _evidence(the_plan: Plan, out: str, tolerance: float) -> tuple[Adapter, dict
 
     def prove(stage: str) -> dict[str, Any]:
         kept = frozenset(key for key, info in after.tensors.items() if before.tensors.get(key) == info)
-        found = compare(before, load(stage)._replace(savers=after.savers), tolerance, kept, takers)
+        found = compare(before, after.changed(load(stage)), tolerance, kept, takers)
         if found.verdict != "same":
             worst = found.largest
             error = f"; the largest relative error is {worst.relative:.2g}, --tolerance allows it" if worst else ""
             raise NotExactError(f"{out} is not written, as it is not proved the same: {found.reasons[0]}{error}")
         return proof(found)
 
-    return before, record, prove
+    return before.adapter, record, prove
 
 
 def saved_by(adapter: Adapter) -> str | None:

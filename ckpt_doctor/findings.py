@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from .adapter import Adapter, Layer
-from .runtimes import NEWEST, PEFT, SERVERS, order
+from .runtimes import NEWEST, PEFT
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (NOTE, WARNING, ERROR)
@@ -105,6 +104,12 @@ class Code(NamedTuple):
         )  # fmt: skip
 
 
+def several(names: Sequence[str]) -> str:
+    """`a, b, c and 4 more` for a sentence."""
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 4 else ", ".join(names)
+
+
 def numbers(*codes: Code) -> frozenset[str]:
     """The numbers of codes."""
     return frozenset(code.number for code in codes)
@@ -113,61 +118,6 @@ def numbers(*codes: Code) -> frozenset[str]:
 def weighed(finding: Finding, asked: frozenset[str] | None) -> str:
     """The severity of a finding for whoever asks."""
     return severity(finding.code, finding.rejected_by, finding.misloaded_by, finding.undecided_for, asked)
-
-
-class Report(NamedTuple):
-    """All that is known of one adapter; `error` is set, and nothing else, where it could not be examined.
-
-    `asked` are the ids of the runtimes that matter, None where none was named. `passed` are the findings that a
-    choice or a baseline lets pass: they are not told and fail nothing, and still decide the verdicts. `fail_on` is the
-    least severity that fails, or "never". `trace` is Python's, of an `error` that nothing foresaw.
-    """
-
-    path: str
-    error: str | None = None
-    adapter: Adapter | None = None
-    layers: dict[str, Layer] = {}  # noqa: RUF012 - never changed
-    findings: tuple[Finding, ...] = ()
-    asked: frozenset[str] | None = None
-    passed: frozenset[Finding] = frozenset()
-    fail_on: str = ERROR
-    trace: str | None = None
-
-    @property
-    def servers(self) -> frozenset[str]:
-        """The ids of the servers that were asked for, the only ones that are judged."""
-        return (self.asked or frozenset()) & SERVERS
-
-    @property
-    def told(self) -> tuple[Finding, ...]:
-        """The findings that a reader is shown, most severe first."""
-        shown = [finding for finding in self.findings if finding not in self.passed]
-        return tuple(sorted(shown, key=lambda finding: -SEVERITIES.index(finding.severity)))
-
-    @property
-    def failing(self) -> tuple[Finding, ...]:
-        """The findings at or above `fail_on`."""
-        if self.fail_on == NEVER:
-            return ()
-        least = SEVERITIES.index(self.fail_on)
-        return tuple(finding for finding in self.told if SEVERITIES.index(finding.severity) >= least)
-
-    @property
-    def verdicts(self) -> dict[str, str]:
-        """Runtime id → accepts, rejects, misloads or unknown: every PEFT release, then the servers asked for."""
-        if self.adapter is None:
-            return {}
-        return {id_: verdict(id_, self.findings) for id_ in order(PEFT | self.servers)}
-
-
-Rule = Callable[[Adapter, dict[str, Layer]], Iterable[Finding]]
-RULES: list[Rule] = []
-
-
-def rule(function: Rule) -> Rule:
-    """Declare a rule: a function from an adapter and its layers to findings. Its docstring cites what shows it."""
-    RULES.append(function)
-    return function
 
 
 def verdict(id_: str, findings: Iterable[Finding]) -> str:

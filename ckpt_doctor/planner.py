@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .adapter import Adapter
+from .facts.methods import LORAS
+from .facts.subject import Subject
 from .findings import THE_BASE, Finding, verdict
-from .layers import layers
 from .repairs import Refused, Repair
+from .rules import judge
 from .runtimes import PEFT, ranges
 
 ORDER = {"accepts": 0, "unknown": 1, "rejects": 2, "misloads": 3}
 MAX_STEPS = 40
 """More than any plan has; that each state is new ends it before."""
-
-Judge = Callable[[Adapter], tuple[Finding, ...]]
 
 
 class Step(NamedTuple):
@@ -28,9 +28,9 @@ class Step(NamedTuple):
 
 
 class State(NamedTuple):
-    """An adapter on the way, what is found of it, and the verdict of each runtime that counts."""
+    """A subject on the way, what is found of it, and the verdict of each runtime that counts."""
 
-    adapter: Adapter
+    subject: Subject
     findings: tuple[Finding, ...]
     verdicts: dict[str, str]
 
@@ -43,13 +43,14 @@ class Outcome(NamedTuple):
     refused: dict[str, Step]
 
 
-def state_of(adapter: Adapter, judge: Judge, asked: frozenset[str] | None) -> State:
-    """Judge an adapter."""
-    findings = judge(adapter)
-    return State(adapter, findings, {id_: verdict(id_, findings) for id_ in PEFT | (asked or frozenset())})
+def state_of(subject: Subject) -> State:
+    """Judge a subject."""
+    findings = judge(subject)
+    ids = PEFT | (subject.question.runtimes or frozenset())
+    return State(subject, findings, {id_: verdict(id_, findings) for id_ in ids})
 
 
-def repaired(start: State, repairs: Sequence[Repair], judge: Judge, asked: frozenset[str] | None) -> Outcome:
+def repaired(start: State, repairs: Sequence[Repair], asked: frozenset[str] | None) -> Outcome:
     """Apply the first repair that heals something and harms nobody, until there is none.
 
     One that would harm somebody is tried once more behind each other that heals what the harmed then meet. No state
@@ -57,15 +58,15 @@ def repaired(start: State, repairs: Sequence[Repair], judge: Judge, asked: froze
     """
     state, done = start, list[Step]()
     refused: dict[str, Step] = {}
-    seen = {_identity(start.adapter)}
+    seen = {_identity(start.subject.adapter)}
 
     def applied(repair: Repair, to: State, codes: tuple[str, ...]) -> State | None:
         try:
-            candidate = repair.function(to.adapter, layers(to.adapter))
+            candidate = repair.function(to.subject)
         except Refused as error:
             refused[repair.title] = Step(repair.title, codes, str(error))
             return None
-        return None if _identity(candidate) in seen else state_of(candidate, judge, asked)
+        return None if _identity(candidate) in seen else state_of(to.subject.changed(candidate))
 
     def attempt(repair: Repair) -> tuple[State, tuple[Step, ...]] | None:
         codes = _healed(repair, state.findings, None if repair.always else asked)
@@ -91,7 +92,7 @@ def repaired(start: State, repairs: Sequence[Repair], judge: Judge, asked: froze
             break
         state, steps = taken
         done += steps
-        seen.add(_identity(state.adapter))
+        seen.add(_identity(state.subject.adapter))
         for step in steps:
             refused.pop(step.title, None)
     return Outcome(state, tuple(done), refused)
@@ -163,5 +164,5 @@ def harm(after: State, harmed: frozenset[str]) -> str:
 def only_unseen(state: State, id_: str) -> bool:
     """Whether a runtime is undecided only because the base model was not named."""
     doubts = [finding for finding in state.findings if id_ in finding.undecided_for]
-    named = state.adapter.base is not None or state.adapter.peft_type not in ("LORA", "ADALORA")
+    named = state.subject.question.base is not None or state.subject.method not in LORAS
     return not named and all(finding.needs == THE_BASE for finding in doubts)

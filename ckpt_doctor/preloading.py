@@ -6,11 +6,11 @@ import os
 from typing import NamedTuple
 
 from . import __version__, cache, doctor
-from .adapter import AdapterError
-from .findings import Finding, Report, verdict
+from .adapter import AdapterError, Question
+from .doctor import Report
+from .findings import Finding, verdict
 from .loader import CONFIG, RECORD
 from .runtimes import PEFT_RELEASES, ids, installed, ranges
-from .settings import Settings
 
 
 class AdapterRejected(AdapterError):  # noqa: N818 - what the runtime does, as the verdict is called
@@ -32,20 +32,20 @@ class Ready(NamedTuple):
     doubt: str | None = None
 
 
-def ready(folder: str, by: Settings, *, strict: bool) -> Ready:
-    """Where the runtimes of `by.asked` can load the adapter in `folder` from; without any, the PEFT installed here.
+def ready(folder: str, question: Question, *, strict: bool) -> Ready:
+    """Where the runtimes asked for can load the adapter in `folder` from; without any, the PEFT installed here.
 
     Raises AdapterRejected where no repair makes it load, and under `strict` where that is not known; AdapterError
     where it cannot be examined, UnknownRuntimeError where no PEFT is installed.
     """
-    release = installed() if by.asked is None else None
+    release = installed() if question.runtimes is None else None
     if release and release not in PEFT_RELEASES:
-        report = doctor.examined(folder, by, repairs=False)
+        report = doctor.examined(folder, question, repairs=False)
         doubt = f"what PEFT {release} makes of {folder} is not known; the newest that is known is {PEFT_RELEASES[-1]}"
         return _doubted(folder, doubt, report, (), strict)
-    by = by._replace(asked=ids("installed") if by.asked is None else by.asked)
-    asked = by.asked or frozenset()
-    report = doctor.examined(folder, by, repairs=False)
+    asked = ids("installed") if question.runtimes is None else question.runtimes
+    question = question._replace(runtimes=asked)
+    report = doctor.examined(folder, question, repairs=False)
     findings = report.findings
     path = folder
     if _against(findings, asked):
@@ -53,7 +53,7 @@ def ready(folder: str, by: Settings, *, strict: bool) -> Ready:
         findings = plan.findings
         if _against(findings, asked):
             raise AdapterRejected(_refusal(folder, plan, asked), report, _against(findings, asked))
-        path = _copy(plan, by)
+        path = _copy(plan)
     undecided = {id_ for id_ in asked if verdict(id_, findings) == "unknown"}
     if not undecided:
         return Ready(path)
@@ -81,20 +81,24 @@ def _refusal(folder: str, plan: doctor.Plan, asked: frozenset[str]) -> str:
     return f"{folder} cannot be loaded by {ranges(stopped)}: {why}{reasons}"
 
 
-def _copy(plan: doctor.Plan, by: Settings) -> str:
+def _copy(plan: doctor.Plan) -> str:
     """The repaired copy in the cache; made where there is none, or where it was damaged."""
     from .writer import carried
 
     adapter = plan.before.adapter
     assert adapter is not None  # noqa: S101 - a plan has one
     names = [name for name in (CONFIG, RECORD, *adapter.weights, *carried(adapter)) if name in adapter.files]
-    base = by.base and (sorted(by.base.weights.items()), sorted(by.base.biases), sorted(by.base.config.items()))
-    said = (__version__, sorted(by.asked or ()), by.adapter_name, by.max_rank, base)
+    question = plan.after.question
+    base = question.base and (
+        sorted(question.base.weights.items()), sorted(question.base.biases), sorted(question.base.config.items())
+    )  # fmt: skip
+    asked = question.runtimes or frozenset()
+    said = (__version__, sorted(asked), question.adapter_name, question.max_rank, base)
 
     def good(folder: str) -> bool:
         if not os.path.isdir(folder):
             return False
-        report = doctor.examine(folder, by, repairs=False)
-        return not report.error and not _against(report.findings, by.asked or frozenset())
+        report = doctor.examine(folder, question, repairs=False)
+        return not report.error and not _against(report.findings, asked)
 
     return cache.once(cache.key(adapter.folder, names, said), good, lambda folder: doctor.fix(plan, folder, force=True))

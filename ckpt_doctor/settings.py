@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
-from .adapter import AdapterError, Base
-from .findings import ERROR, NEVER, SEVERITIES, Finding, Report
+from .adapter import AdapterError, Base, Question
+from .doctor import Report
+from .findings import ERROR, NEVER, SEVERITIES, Finding
 from .runtimes import ids
 
 OWN_FILE, SHARED_FILE = "ckpt-doctor.toml", "pyproject.toml"
@@ -18,7 +19,7 @@ FAIL_ON = (*reversed(SEVERITIES), NEVER)
 
 
 class Settings(NamedTuple):
-    """By what one adapter is judged (see `doctor.scan`), and which of its findings are told and fail."""
+    """By what one adapter is judged (see `Question`), and which of its findings are told and fail."""
 
     asked: frozenset[str] | None = None
     adapter_name: str = "default"
@@ -27,6 +28,11 @@ class Settings(NamedTuple):
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     fail_on: str = ERROR
+
+    @property
+    def question(self) -> Question:
+        """What is asked of the adapter."""
+        return Question(self.asked, self.adapter_name, self.base, self.max_rank)
 
     def settle(self, report: Report, known: frozenset[Finding] = frozenset()) -> Report:
         """The report with what is not selected, or ignored, or known to a baseline, let pass."""

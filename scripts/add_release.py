@@ -98,7 +98,7 @@ def with_release(source: str, release: str) -> tuple[str, str]:
 
 def outcomes(python: str) -> list[str]:
     """What the release makes of each fixture, against what the newest known one is said to make of it."""
-    from ckpt_doctor.doctor import scan
+    from ckpt_doctor.doctor import examine
     from ckpt_doctor.runtimes import NEWEST
 
     adapters = sorted(str(folder.parent) for folder in (ROOT / "fixtures").glob("*/adapter_config.json"))
@@ -107,7 +107,7 @@ def outcomes(python: str) -> list[str]:
     rows = [json.loads(line) for line in out.splitlines()]
     if len(rows) != len(adapters):
         raise SystemExit("not every fixture was tried")
-    told = {row["folder"]: scan(row["folder"]).verdicts[NEWEST] for row in rows}
+    told = {row["folder"]: examine(row["folder"]).verdicts[NEWEST] for row in rows}
     return [
         f"{Path(row['folder']).name}: {row['verdict']}, where {NEWEST} {told[row['folder']]}  {row.get('error', '')}"
         for row in rows if row["verdict"] != told[row["folder"]]

@@ -22,8 +22,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ckpt_doctor.facts import methods  # noqa: E402
+from ckpt_doctor.facts.config_keys import knows  # noqa: E402
 from ckpt_doctor.facts.record import Differs, Row  # noqa: E402
-from ckpt_doctor.rules.keys import knows  # noqa: E402
 
 TEXT = re.compile(
     r"[(\s]((?:[a-z_0-9]+/)*[a-z_0-9]+\.py): ([A-Za-z_]\w*(?:\.\w+)*(?:(?:,| and) [A-Za-z_]\w*(?:\.\w+)*)*)[),.;]"

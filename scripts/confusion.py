@@ -14,8 +14,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ckpt_doctor.adapter import Question
 from ckpt_doctor.base import load_base
-from ckpt_doctor.doctor import scan
+from ckpt_doctor.doctor import examine
 from ckpt_doctor.findings import verdict
 
 
@@ -26,10 +27,10 @@ def main(corpus: Path, bases: dict[str, str], wrong: bool) -> None:
     by: dict[str, Counter[str]] = {"release": Counter(), "family": Counter()}
     disagreements: Counter[tuple[str, str, str]] = Counter()
     for name, truth in json.loads((corpus / "truth.json").read_text()).items():
-        report = scan(
-            str(corpus / "adapters" / name), loaded_as=truth.get("adapter_name", "default"),
-            base=models.get(truth.get("base", "")),
-        )  # fmt: skip
+        report = examine(
+            str(corpus / "adapters" / name),
+            Question(None, truth.get("adapter_name", "default"), models.get(truth.get("base", ""))),
+        )
         for release, (outcome, _) in truth["peft"].items():
             real = "accepts" if outcome == "loads" else outcome
             ours = verdict(f"peft=={release}", report.findings) if not report.error else "error"

@@ -10,12 +10,16 @@ from typing import Any
 
 from ckpt_doctor import base as base_model
 from ckpt_doctor import codes as rule_codes
-from ckpt_doctor import doctor, facts, layers, loader, runtimes
-from ckpt_doctor.adapter import Adapter, Base, Fault, zeros
-from ckpt_doctor.facts import forms
-from ckpt_doctor.findings import RULES, SEVERITIES, Finding, severity, verdict
-from ckpt_doctor.rules import keys, methods, servers, values
-from ckpt_doctor.rules.keys import savers
+from ckpt_doctor import loader, rules, runtimes
+from ckpt_doctor.adapter import Adapter, Base, Fault, Question, zeros
+from ckpt_doctor.facts import config_keys as keys
+from ckpt_doctor.facts import forms, methods
+from ckpt_doctor.facts.subject import Subject
+from ckpt_doctor.findings import SEVERITIES, Finding, severity, verdict
+from ckpt_doctor.rules import servers, values
+from ckpt_doctor.rules.declared import RULES
+from ckpt_doctor.rules.methods import values as method_values
+from ckpt_doctor.rules.methods.review import reviewed
 
 PEFT = runtimes.PEFT
 SERVERS = frozenset(runtimes.RAN.values())
@@ -42,7 +46,7 @@ def adapter(
     weights: Iterable[str] | None = None, files: Iterable[str] | None = None, faults: Iterable[str] = (),
     bin_agrees: bool | None = None, adapter_name: str = "default", base: Base | None = None,
     max_rank: int | None = None,
-) -> Adapter:  # fmt: skip
+) -> Subject:  # fmt: skip
     """An adapter as the loader would give it, without files. A tensor is its dtype and shape: `F32 4 8`.
 
     `weights` are the files with the tensors and `files` all of the folder; what is not given is as PEFT saves it.
@@ -51,24 +55,18 @@ def adapter(
     weights = one if weights is None else tuple(weights)
     files = (*((loader.CONFIG,) if config is not None else ()), *weights) if files is None else files
     shaped = {name: (tensor.split()[0], tuple(map(int, tensor.split()[1:]))) for name, tensor in tensors.items()}
-    return _asked_about(
-        Adapter(
-            "adapter", "adapter", config, {name: zeros(*form) for name, form in shaped.items()}, file_format, weights,
-            tuple(files), tuple(Fault(name, "") for name in faults), None, bin_agrees,
-        ), adapter_name, base, max_rank,
+    made = Adapter(
+        "adapter", "adapter", config, {name: zeros(*form) for name, form in shaped.items()}, file_format, weights,
+        tuple(files), tuple(Fault(name, "") for name in faults), None, bin_agrees,
     )  # fmt: skip
+    return Subject(made, Question(None, adapter_name, base, max_rank))
 
 
 def read(
     folder: str, *, adapter_name: str = "default", base: Base | None = None, max_rank: int | None = None
-) -> Adapter:
+) -> Subject:
     """The adapter in a folder."""
-    return _asked_about(loader.load(folder), adapter_name, base, max_rank)
-
-
-def _asked_about(adapter: Adapter, adapter_name: str, base: Base | None, max_rank: int | None) -> Adapter:
-    adapter = adapter._replace(loaded_as=adapter_name, base=base, max_rank=max_rank)
-    return adapter._replace(savers=savers(adapter))
+    return Subject(loader.load(folder), Question(None, adapter_name, base, max_rank))
 
 
 def described(folder: str) -> dict[str, Any]:
@@ -93,9 +91,13 @@ def described_base(path: str) -> dict[str, Any]:
     return {"weights": found.weights, "config": found.config, "biases": sorted(found.biases)}
 
 
-def judge(adapter: Adapter, asked: frozenset[str] = frozenset()) -> tuple[Finding, ...]:
+def judge(subject: Subject, asked: frozenset[str] = frozenset()) -> tuple[Finding, ...]:
     """All findings; about servers only where they are asked for."""
-    return doctor.judge(adapter, asked)
+    return rules.judge(_asked(subject, asked))
+
+
+def _asked(subject: Subject, asked: frozenset[str]) -> Subject:
+    return Subject(subject.adapter, subject.question._replace(runtimes=asked))
 
 
 def severities(findings: Iterable[Finding], asked: frozenset[str] = frozenset()) -> dict[str, str]:
@@ -126,7 +128,7 @@ def verdicts(runtimes: Iterable[str], findings: Iterable[Finding]) -> dict[str, 
     return {id_: verdict(id_, findings) for id_ in runtimes}
 
 
-def rules() -> tuple[str, ...]:
+def rule_names() -> tuple[str, ...]:
     """The names of all rules, as `by_rule` has them."""
     return tuple(_name(rule) for rule in (*RULES, *servers.STAGES))
 
@@ -135,22 +137,20 @@ def _name(rule: Any) -> str:
     return f"{rule.__module__.removeprefix('ckpt_doctor.rules.')}.{rule.__name__}"
 
 
-def said_of(server: Any, adapter: Adapter) -> tuple[dict[str, Stopped], str]:
+def said_of(server: Any, subject: Subject) -> tuple[dict[str, Stopped], str]:
     """What a server's record alone says of an adapter: code → whom it stops, and the verdict."""
-    found = tuple(servers.judge(adapter, layers.layers(adapter), (server,)))
+    found = tuple(servers.judge(subject, (server,)))
     return stopped(found), verdict(server.id, found)
 
 
-def by_rule(adapter: Adapter, asked: frozenset[str] = frozenset()) -> dict[str, tuple[Finding, ...]]:
+def by_rule(subject: Subject, asked: frozenset[str] = frozenset()) -> dict[str, tuple[Finding, ...]]:
     """The findings of `judge`, by the rule that makes them; rules without one are left out."""
-    found = layers.layers(adapter)
-    seen = doctor.loaded(adapter, found)
-    made = {_name(rule): tuple(rule(seen, found)) for rule in RULES}
+    made = {_name(rule): tuple(rule(subject)) for rule in RULES}
     if asked & runtimes.SERVERS:
         records = [server for server in servers.SERVERS if server.id in asked]
         inside = {server.peft: server.id for server in records if server.peft}
-        made = {name: tuple(doctor.also(f, inside) for f in findings) for name, findings in made.items()}
-        made |= {_name(stage): tuple(servers.findings(stage, adapter, found, records)) for stage in servers.STAGES}
+        made = {name: tuple(rules.also(f, inside) for f in findings) for name, findings in made.items()}
+        made |= {_name(stage): tuple(servers.findings(stage, subject, records)) for stage in servers.STAGES}
     return {name: findings for name, findings in made.items() if findings}
 
 
@@ -169,27 +169,24 @@ def method_rows() -> dict[str, bool]:
     return {names[id(row)]: row.read for method in methods_with_record() for row in _record(method).rows}
 
 
-def by_row(adapter: Adapter) -> dict[str, tuple[Finding, ...]]:
+def by_row(subject: Subject) -> dict[str, tuple[Finding, ...]]:
     """The findings that rows of methods make, by row."""
-    looked = methods.seen(adapter, layers.layers(adapter))
-    if looked is None:
+    method = subject.record
+    if method is None:
         return {}
     names = _row_names()
-    made = {
-        names[id(row)]: tuple(methods.reviewed(f, looked.method) for f in row.findings(looked))
-        for row in looked.method.rows
-    }
+    made = {names[id(row)]: tuple(reviewed(f, method) for f in row.findings(subject)) for row in method.rows}
     return {name: findings for name, findings in made.items() if findings}
 
 
-def has_record(adapter: Adapter) -> bool:
+def has_record(subject: Subject) -> bool:
     """Whether the adapter is of a method of which there is a record."""
-    return facts.methods.record(adapter.peft_type) is not None
+    return subject.record is not None
 
 
 def methods_with_record() -> tuple[str, ...]:
     """The methods of which there is a record."""
-    return tuple(sorted(facts.methods.names()))
+    return tuple(sorted(methods.names()))
 
 
 def config_keys(method: str, id_: str) -> dict[str, Any]:
@@ -204,11 +201,11 @@ def all_keys(method: str) -> set[str]:
 
 def common_keys() -> frozenset[str]:
     """The keys that rules about all methods follow, or that say where an adapter comes from."""
-    return methods.FOLLOWED | methods.HARMLESS
+    return method_values.FOLLOWED | method_values.HARMLESS
 
 
 def _record(method: str) -> Any:
-    found = facts.methods.record(method)
+    found = methods.record(method)
     assert found is not None
     return found
 
@@ -216,7 +213,7 @@ def _record(method: str) -> Any:
 def reasons(method: str) -> dict[str, str]:
     """The keys whose value may be any, and why: where it differs by release, a row says so."""
     by_release = {key: row.says for row in _record(method).rows if hasattr(row, "computes") for key in row.keys}
-    common = dict.fromkeys(methods.HARMLESS, "where the adapter comes from")
+    common = dict.fromkeys(method_values.HARMLESS, "where the adapter comes from")
     return {**common, **by_release, **_record(method).harmless, **_record(method).alike}
 
 
@@ -232,7 +229,7 @@ def words(method: str, key: str) -> tuple[Any, ...]:
 
 def kinds(method: str, key: str) -> tuple[type, ...]:
     """The types of a key whose default is null."""
-    return {**methods.KINDS, **_record(method).kinds}.get(key, ())
+    return {**method_values.KINDS, **_record(method).kinds}.get(key, ())
 
 
 def tensors_of(method: str, config: dict[str, Any], prefix: str) -> dict[str, str]:
@@ -252,7 +249,7 @@ def tensors_of(method: str, config: dict[str, Any], prefix: str) -> dict[str, st
 def forget_review(patch: Any, method: str, id_: str) -> None:
     """From here on a method was not reviewed in a release."""
     less = _record(method)._replace(reviewed=_record(method).reviewed - {id_})
-    patch.setattr(facts.methods, "_record", lambda name: less if name == method else _record(name))
+    patch.setattr(methods, "_record", lambda name: less if name == method else _record(name))
 
 
 def forget_lora_review(patch: Any, id_: str) -> None:

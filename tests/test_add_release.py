@@ -17,14 +17,14 @@ ROOT = FIXTURES.parent
 STUB = """#!{python}
 import json, os, sys
 sys.path.insert(0, {root!r})
-from ckpt_doctor.doctor import scan
+from ckpt_doctor.doctor import examine
 if "-c" in sys.argv:
     print(json.dumps([{release!r}, json.loads({configs!r})]))
 else:
     for folder in sys.argv[4:]:
         if {fails}:
             sys.exit("cannot import name 'EncoderDecoderCache'")
-        verdict = scan(folder).verdicts["peft==0.21.2"]
+        verdict = examine(folder).verdicts["peft==0.21.2"]
         print(json.dumps({{"folder": folder, "verdict": "rejects" if "head" in folder else verdict, "error": "no"}}))
 """
 
@@ -67,7 +67,7 @@ def tables(project: Path) -> list[bytes]:
 
 
 def verdicts(project: Path, fixture: str) -> dict[str, Any]:
-    code = "import sys, json; from ckpt_doctor.doctor import scan; print(json.dumps(scan(sys.argv[1]).verdicts))"
+    code = "import sys, json; from ckpt_doctor.doctor import examine; print(json.dumps(examine(sys.argv[1]).verdicts))"
     command = [sys.executable, "-c", code, str(project / "fixtures" / fixture)]
     environ = {**os.environ, "PYTHONPATH": str(project)}
     out = subprocess.run(command, capture_output=True, check=True, env=environ, cwd=project).stdout

@@ -11,11 +11,17 @@ import pytest
 from safetensors.numpy import save_file
 
 from ckpt_doctor.comparison import Comparison, compare
+from ckpt_doctor.facts.subject import Subject
 from ckpt_doctor.loader import load
 
 RANDOM = np.random.default_rng(0)
 P = "base_model.model."
 LORA = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q", "v"]}
+
+
+def read(path: Path) -> Subject:
+    """The adapter in a folder."""
+    return Subject(load(str(path)))
 
 
 def tensors(out: int = 24, inner: int = 16, rank: int = 4) -> dict[str, Any]:
@@ -39,7 +45,7 @@ def write(folder: Path, config: dict[str, Any], table: dict[str, Any]) -> Path:
 def judge(tmp_path: Path, config: dict[str, Any], table: dict[str, Any], tolerance: float = 1e-6) -> Comparison:
     """A plain adapter against another one."""
     one, other = write(tmp_path / "one", LORA, PLAIN), write(tmp_path / "other", config, table)
-    return compare(load(str(one)), load(str(other)), tolerance)
+    return compare(read(one), read(other), tolerance)
 
 
 def mapped(change: Any) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def test_nan_is_the_same_only_as_the_same_bytes(tmp_path: Path) -> None:
     table = mapped(lambda _, value: value.copy())
     table[f"{P}a.q.lora_A.weight"][0, 0] = np.nan
     one, other = write(tmp_path / "1", LORA, table), write(tmp_path / "2", LORA, table)
-    assert compare(load(str(one)), load(str(other))).verdict == "same"
+    assert compare(read(one), read(other)).verdict == "same"
     assert judge(tmp_path, LORA, table).verdict == "different"
 
 
@@ -124,9 +130,9 @@ def test_a_bias_under_either_name_is_one(tmp_path: Path) -> None:
     old, new = {P + "a.q.bias": np.ones(24, np.float32)}, {P + "a.q.base_layer.bias": np.ones(24, np.float32)}
     one = write(tmp_path / "1", LORA, {**PLAIN, **old})
     other = write(tmp_path / "2", LORA, {**PLAIN, **old, **new})
-    assert compare(load(str(one)), load(str(other))).verdict == "same"
+    assert compare(read(one), read(other)).verdict == "same"
     wrong = write(tmp_path / "3", LORA, {**PLAIN, **old, P + "a.q.base_layer.bias": np.zeros(24, np.float32)})
-    assert compare(load(str(one)), load(str(wrong))).verdict == "different"
+    assert compare(read(one), read(wrong)).verdict == "different"
 
 
 def test_prefixes_do_not_matter(tmp_path: Path) -> None:
@@ -149,7 +155,7 @@ def test_adalora_and_its_lora(tmp_path: Path) -> None:
         folded.update({f"{P}{module}.lora_A.weight": a * e, f"{P}{module}.lora_B.weight": b})
     one = write(tmp_path / "1", ada, triplets)
     other = write(tmp_path / "2", {**LORA, "lora_alpha": 8 * 4 / (4 + 1e-5)}, folded)
-    assert compare(load(str(one)), load(str(other)), 1e-12).verdict == "same"
+    assert compare(read(one), read(other), 1e-12).verdict == "same"
 
 
 @pytest.mark.parametrize("option", ["use_dora", "lora_bias", "target_parameters"])
@@ -160,7 +166,7 @@ def test_an_option_that_changes_the_meaning_is_a_doubt(tmp_path: Path, option: s
 def test_a_damaged_adapter_is_a_doubt(tmp_path: Path) -> None:
     one, other = write(tmp_path / "1", LORA, PLAIN), write(tmp_path / "2", LORA, PLAIN)
     (other / "adapter_model.safetensors").write_bytes(b"")
-    found = compare(load(str(one)), load(str(other)))
+    found = compare(read(one), read(other))
     assert found.verdict == "cannot tell" or found.verdict == "different"
 
 
@@ -173,7 +179,7 @@ def deltas(
         table = {f"{P}a.q.lora_A.weight": np.array(a, "f8"), f"{P}a.q.lora_B.weight": np.array(b, "f8")}
         rank = len(a)
         folders.append(write(tmp_path / name, {**LORA, "r": rank, "lora_alpha": rank, **config}, table))
-    return compare(load(str(folders[0])), load(str(folders[1])), tolerance)
+    return compare(read(folders[0]), read(folders[1]), tolerance)
 
 
 def heads(tmp_path: Path, one: Any, other: Any, tolerance: float = 1e-6) -> Comparison:
@@ -182,7 +188,7 @@ def heads(tmp_path: Path, one: Any, other: Any, tolerance: float = 1e-6) -> Comp
         write(tmp_path / name, LORA, {**PLAIN, f"{P}head.weight": np.array(value, "f8")})
         for name, value in (("one", one), ("other", other))
     ]
-    return compare(load(str(folders[0])), load(str(folders[1])), tolerance)
+    return compare(read(folders[0]), read(folders[1]), tolerance)
 
 
 def relative(found: Comparison) -> float:

@@ -13,7 +13,7 @@ from check_fixes import faults
 from conftest import ADAPTERS, FIXTURES, OLD_READING
 from test_fix import fixed, load
 
-from ckpt_doctor.doctor import scan
+from ckpt_doctor.doctor import examine
 from ckpt_doctor.findings import verdict
 from ckpt_doctor.runtimes import parse
 
@@ -28,7 +28,7 @@ def test_there_are_releases_to_try() -> None:
 @pytest.mark.parametrize("venv", VENVS, ids=lambda venv: venv.name)
 def test_before_is_as_the_findings_say(venv: Path) -> None:
     release = venv.name.replace("-", "==")
-    said = {str(FIXTURES / n): verdict(release, scan(str(FIXTURES / n)).findings) for n in ADAPTERS}
+    said = {str(FIXTURES / n): verdict(release, examine(str(FIXTURES / n)).findings) for n in ADAPTERS}
     rows = load(str(venv / "bin/python"), [FIXTURES / name for name in ADAPTERS])
     assert {row["folder"]: row["verdict"] for row in rows} == said
 
@@ -39,7 +39,7 @@ def test_after_is_as_the_findings_say(run: Any, tmp_path: Path, venv: Path, how:
     """And from 0.5 on, that is accepted."""
     release = venv.name.replace("-", "==")
     folders = fixed(run, tmp_path, "--rank-zero", how)
-    said = {str(folder): verdict(release, scan(str(folder)).findings) for folder in folders}
+    said = {str(folder): verdict(release, examine(str(folder)).findings) for folder in folders}
     rows = load(str(venv / "bin/python"), folders)
     assert {row["folder"]: row["verdict"] for row in rows} == said
     if release in parse("peft>=0.5"):
@@ -104,7 +104,7 @@ def test_what_preload_gives_is_accepted_by_the_release_that_is_installed(tmp_pat
     command = [str(venv / "bin/python"), "-c", PRELOAD, *(str(FIXTURES / name) for name in names)]
     found = subprocess.run(command, capture_output=True, text=True, check=True, env=environ).stdout.splitlines()
     for name, path in zip(names, found, strict=True):
-        assert (path == str(FIXTURES / name)) == (verdict(release, scan(str(FIXTURES / name)).findings) == "accepts")
+        assert (path == str(FIXTURES / name)) == (verdict(release, examine(str(FIXTURES / name)).findings) == "accepts")
         shutil.copytree(path, tmp_path / name)
     rows = load(str(venv / "bin/python"), [tmp_path / name for name in names])
     assert [row for row in rows if row["verdict"] != "accepts"] == []

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ckpt_doctor.doctor import scan
+from ckpt_doctor.doctor import examine
 from ckpt_doctor.findings import ERROR, WARNING, verdict
 from ckpt_doctor.runtimes import PEFT, peft
 
@@ -165,7 +165,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Shapes, frozenset[str], frozenset[st
 @pytest.mark.parametrize("name", CASES)
 def test_verdicts_are_those_of_real_loads(tmp_path: Path, name: str) -> None:
     method, config, shapes, accepts, misloads = CASES[name]
-    findings = scan(str(write(tmp_path, method, config, shapes))).findings
+    findings = examine(str(write(tmp_path, method, config, shapes))).findings
     said = {id_: verdict(id_, findings) for id_ in PEFT}
     assert {id_ for id_ in PEFT if said[id_] == "accepts"} == accepts
     assert {id_ for id_ in PEFT if said[id_] == "misloads"} == misloads
@@ -177,7 +177,7 @@ def test_verdicts_are_those_of_real_loads(tmp_path: Path, name: str) -> None:
 )
 def test_a_healthy_adapter_has_notes_only(tmp_path: Path, name: str) -> None:
     method, config, shapes, _, _ = CASES[name]
-    findings = scan(str(write(tmp_path, method, config, shapes))).findings
+    findings = examine(str(write(tmp_path, method, config, shapes))).findings
     assert [finding for finding in findings if finding.severity in (ERROR, WARNING)] == []
 
 
@@ -195,7 +195,7 @@ def test_a_healthy_adapter_has_notes_only(tmp_path: Path, name: str) -> None:
 def test_what_is_not_known_is_never_accepted(
     tmp_path: Path, method: str, config: dict[str, Any], shapes: Shapes
 ) -> None:
-    findings = scan(str(write(tmp_path, method, config, shapes))).findings
+    findings = examine(str(write(tmp_path, method, config, shapes))).findings
     assert "accepts" not in {verdict(id_, findings) for id_ in PEFT}
 
 
@@ -235,7 +235,7 @@ RANKS: dict[str, tuple[str, dict[str, Any], Shapes, int | None, float | None]] =
 @pytest.mark.parametrize("name", RANKS)
 def test_ranks_and_scales(tmp_path: Path, name: str) -> None:
     method, config, shapes, rank, scaling = RANKS[name]
-    layers = scan(str(write(tmp_path, method, config, shapes))).layers
+    layers = examine(str(write(tmp_path, method, config, shapes))).layers
     assert layers
     assert {layer.rank for layer in layers.values()} == {rank}
     for layer in layers.values():

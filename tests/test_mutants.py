@@ -82,13 +82,13 @@ def test_a_row_is_held_or_said_to_be_read_alone(row: str, rows_held: Held) -> No
     assert bool(rows_held.get(row)) is not judging.method_rows()[row]
 
 
-@pytest.mark.parametrize("rule", judging.rules())
+@pytest.mark.parametrize("rule", judging.rule_names())
 def test_a_rule_is_held(rule: str, by_cases: Held, by_net: Held) -> None:
     assert by_cases.get(rule) or by_net.get(rule)
 
 
 def test_cases_hold_every_rule(by_cases: Held, by_net: Held) -> None:
     print()
-    for rule in judging.rules():
+    for rule in judging.rule_names():
         print(f"{rule:40} {len(by_cases.get(rule, ())):4} cases {len(by_net.get(rule, ())):4} in the net")
-    assert by_cases.keys() == set(judging.rules())
+    assert by_cases.keys() == set(judging.rule_names())

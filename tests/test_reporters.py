@@ -26,10 +26,11 @@ from junitparser import Error, Failure, JUnitXml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from ckpt_doctor.adapter import Adapter
+from ckpt_doctor.adapter import Adapter, Question
 from ckpt_doctor.codes import CODES
-from ckpt_doctor.doctor import scan as examine
-from ckpt_doctor.findings import ERROR, NOTE, WARNING, Finding, Report
+from ckpt_doctor.doctor import Report, examine
+from ckpt_doctor.facts.subject import Subject
+from ckpt_doctor.findings import ERROR, NOTE, WARNING, Finding
 from ckpt_doctor.reporters import github, places
 from ckpt_doctor.runtimes import PEFT, SERVERS, peft
 
@@ -50,9 +51,9 @@ def finding(message: str = "wrong", **values: Any) -> Finding:
 
 
 def report(path: str, *findings: Finding, **values: Any) -> Report:
-    method = values.pop("method", "LORA")
+    method, asked = values.pop("method", "LORA"), values.pop("asked", None)
     adapter = Adapter(path, path, {"peft_type": method}, {}, files=("adapter_config.json",))
-    return Report(path, None, adapter, findings=findings, **values)
+    return Report(path, None, Subject(adapter, Question(asked)), findings=findings, **values)
 
 
 def hostile() -> list[Report]:
@@ -111,7 +112,7 @@ def test_json_can_be_read_back(format_: str) -> None:
     found = [json.loads(line) for line in told.split("\n")] if format_ == "jsonl" else json.loads(told)["reports"]
     for one, expected in zip_longest(found, reports):
         assert one["path"] == expected.path.replace("\\", "/")
-        assert [f["message"] for f in one["findings"]] == [f.message for f in expected.told]
+        assert [f["message"] for f in one["findings"]] == [f.message for f in expected.shown]
 
 
 # Places
@@ -151,7 +152,7 @@ def test_the_line_is_that_of_the_key_at_the_top(tmp_path: Path) -> None:
     adapter = Adapter(str(tmp_path), str(tmp_path), json.loads(CONFIG), {}, files=("adapter_config.json",))
     keys = [("lora_alpha",), ("r",), ("rank_pattern",), ("target_modules",), ("none", "x"), ("q", "none"), ()]
     told = tuple(finding(str(key), config_keys=key) for key in keys)
-    found = places.places(Report(str(tmp_path), None, adapter, findings=told))
+    found = places.places(Report(str(tmp_path), None, Subject(adapter), findings=told))
     assert [line for _, line in found.values()] == [7, 8, 2, 5, 4, 1, 1]
 
 
@@ -218,9 +219,9 @@ def test_sarif_says_what_a_report_does(name: str, monkeypatch: pytest.MonkeyPatc
     run = sarif([found])
     driver = run["tool"]["driver"]
     assert driver["name"] == "ckpt-doctor"
-    assert [rule["id"] for rule in driver["rules"]] == sorted({f.code for f in found.told})
+    assert [rule["id"] for rule in driver["rules"]] == sorted({f.code for f in found.shown})
     assert run["invocations"] == [{"executionSuccessful": True, "toolExecutionNotifications": []}]
-    for result, expected in zip_longest(run["results"], found.told):
+    for result, expected in zip_longest(run["results"], found.shown):
         rule = driver["rules"][result["ruleIndex"]]
         assert (
             (result["ruleId"], result["level"]) == (expected.code, expected.severity) == (rule["id"], result["level"])
@@ -389,7 +390,7 @@ def test_junit_has_a_case_for_each_adapter(tmp_path: Path) -> None:
             assert [line.split()[1] for line in failure.text.split("\n")] == [f.code for f in one.failing]
         else:
             assert case.result == []
-        others = [f for f in one.told if f not in one.failing]
+        others = [f for f in one.shown if f not in one.failing]
         assert [line.split()[1] for line in (case.system_out or "").split("\n") if line] == [f.code for f in others]
 
 
@@ -445,7 +446,7 @@ def test_annotations_say_what_and_where(monkeypatch: pytest.MonkeyPatch, tmp_pat
     lines = Path(properties["file"]).read_text().split("\n")
     assert '"rank_pattern"' in lines[int(properties["line"]) - 1]
     assert properties["title"] == "CD101 adalora-rank-zero"
-    assert one.told[0].message in data
+    assert one.shown[0].message in data
     assert "rejected by PEFT 0.8.0 – 0.9.0" in data
     assert found[1][2] == unread.error
 
@@ -555,7 +556,7 @@ def test_markdown_has_a_row_for_each_adapter(tmp_path: Path) -> None:
     assert row[1:] == ["ADALORA", "error", "PEFT 0.4.0 – 0.5.0, 0.10.0 – 0.21.2"]
     failing = sum(bool(one.failing) for one in reports)
     assert f"{failing} of {len(reports)} adapters fail, 1 could not be examined" in told.split("\n")[0]
-    notes = sum(f.severity == NOTE for one in reports for f in one.told)
+    notes = sum(f.severity == NOTE for one in reports for f in one.shown)
     assert f"{notes} notes are not shown." in told
     assert "CD201" not in told
 
@@ -634,5 +635,5 @@ def test_markdown_counts_servers_among_what_accepts() -> None:
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_findings_are_named_as_their_pages(name: str) -> None:
-    found = examine(str(FIXTURES / name), asked=PEFT | SERVERS).findings
+    found = examine(str(FIXTURES / name), Question(PEFT | SERVERS)).findings
     assert {(f.code, f.name) for f in found} <= {(code.number, code.name) for code in CODES.values()}

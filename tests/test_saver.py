@@ -15,14 +15,21 @@ from safetensors.numpy import load_file, save_file
 from test_fix import load
 from test_for import edited
 
+from ckpt_doctor.adapter import Question
 from ckpt_doctor.comparison import compare
-from ckpt_doctor.doctor import plan, scan
+from ckpt_doctor.doctor import examine, plan
+from ckpt_doctor.facts.subject import Subject
 from ckpt_doctor.findings import verdict
-from ckpt_doctor.loader import load as read
+from ckpt_doctor.loader import load as load_adapter
 from ckpt_doctor.runtimes import ids, peft
 
 NESTED, PATTERNS, HEAD = (FIXTURES / name for name in OLD_READING)
 KNOWN = ("peft_type", "r", "lora_alpha", "target_modules", "layers_to_transform", "rank_pattern", "alpha_pattern")
+
+
+def read(path: str) -> Subject:
+    """The adapter in a folder."""
+    return Subject(load_adapter(path))
 
 
 def undated(source: Path, to: Path, **values: Any) -> Path:
@@ -76,7 +83,8 @@ def test_a_proof_asks_what_the_release_makes_of_the_result() -> None:
     adapter = read(str(NESTED))
     assert compare(adapter, adapter, by=peft("0.9", "0.19")).verdict == "same"
     regex = r"body\.blocks\.1\.parts\.[01]\.[qv]"
-    other = adapter._replace(config={**(adapter.config or {}), "target_modules": regex, "layers_to_transform": None})
+    config = {**adapter.config, "target_modules": regex, "layers_to_transform": None}
+    other = adapter.changed(adapter.adapter._replace(config=config))
     assert compare(other, adapter, by=peft("0.21")).verdict == "different"
     # no release below 0.8 finds one of its layers
     assert compare(other, adapter, by=peft("0.5", "0.5")).verdict != "same"
@@ -91,7 +99,7 @@ def test_a_head_among_the_targets_is_refused(run: Any, tmp_path: Path, spec: str
 def test_a_plain_fix_does_not_open_a_head_to_releases_that_misload_it(run: Any, tmp_path: Path) -> None:
     run("fix", HEAD, tmp_path / "out")
     folder = tmp_path / "out" if (tmp_path / "out").exists() else HEAD
-    assert verdict("peft==0.6.2", scan(str(folder)).findings) == "rejects"
+    assert verdict("peft==0.6.2", examine(str(folder)).findings) == "rejects"
 
 
 def pattern(folder: Path, change: Any) -> Path:
@@ -136,14 +144,14 @@ def test_a_pattern_without_an_entry_is_rebuilt(run: Any, tmp_path: Path) -> None
 def test_no_release_that_rejected_it_is_left_in_doubt(tmp_path: Path) -> None:
     """A doubt is harm to a release that was not asked for, but where only the base model is missing."""
     source = edited("lora-plain-0.21.2", tmp_path / "in", modules_to_save=["head"])
-    told = plan(scan(str(source)))
+    told = plan(examine(str(source)))
     assert told.unseen == peft("0.6", "0.13")
     strange = load_file(source / "adapter_model.safetensors")
     for block in (0, 1):
         strange[f"base_model.model.blocks.{block}.k.lora_A.weight"] = np.zeros((4, 8), np.float32)
         strange[f"base_model.model.blocks.{block}.k.lora_B.weight"] = np.zeros((8, 4), np.float32)
     save_file(strange, source / "adapter_model.safetensors")
-    kept = plan(scan(str(source)))
+    kept = plan(examine(str(source)))
     assert "CD324" in {finding.code for finding in kept.findings}
     assert (kept.unseen, kept.after.config) == (frozenset(), read(str(source)).config)
     assert [step.title for step in kept.refused] == ["drop config keys without meaning"]
@@ -170,7 +178,7 @@ def test_a_plan_for_another_method_ends(tmp_path: Path, method: str, spec: str) 
     }  # fmt: skip
     (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "peft_type": method}, default=str))
     save_file(tensors, tmp_path / "adapter_model.safetensors")
-    told = plan(scan(str(tmp_path), asked=ids(spec)), asked=ids(spec))
+    told = plan(examine(str(tmp_path), Question(ids(spec))), asked=ids(spec))
     assert len(told.done) < 6
 
 
@@ -189,9 +197,9 @@ def test_a_form_that_was_asked_for_silences_no_rejection(run: Any, tmp_path: Pat
         {f"base_model.model.{m}.{name}": np.ones(shape, np.float32) for m in modules for name, shape in shapes.items()},
         tmp_path / "in/adapter_model.safetensors",
     )
-    assert verdict("peft==0.20.0", scan(str(tmp_path / "in")).findings) == "rejects"
+    assert verdict("peft==0.20.0", examine(str(tmp_path / "in")).findings) == "rejects"
     assert run("fix", tmp_path / "in", tmp_path / "out", "--to", "lora").exit_code == 0
-    assert verdict("peft==0.20.0", scan(str(tmp_path / "out")).findings) == "accepts"
+    assert verdict("peft==0.20.0", examine(str(tmp_path / "out")).findings) == "accepts"
     assert compare(read(str(tmp_path / "in")), read(str(tmp_path / "out"))).verdict == "same"
 
 
@@ -263,6 +271,6 @@ def test_a_bin_beside_shards_is_what_peft_reads(tmp_path: Path) -> None:
     save_file({"base_model.model.x.lora_A.weight": np.ones((4, 8), np.float32)}, source / "adapter_model-1.safetensors")
     index = {"weight_map": {"base_model.model.x.lora_A.weight": "adapter_model-1.safetensors"}}
     (source / "adapter_model.safetensors.index.json").write_text(json.dumps(index))
-    assert read(str(source)).weights == ("adapter_model.bin",)
+    assert read(str(source)).adapter.weights == ("adapter_model.bin",)
     assert [row["verdict"] for row in load(sys.executable, [source])] == ["accepts"]
-    assert verdict("peft==0.21.2", scan(str(source)).findings) == "accepts"
+    assert verdict("peft==0.21.2", examine(str(source)).findings) == "accepts"

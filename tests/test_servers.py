@@ -15,7 +15,7 @@ from conftest import FIXTURES
 from safetensors.numpy import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ckpt_doctor.rules.servers import needed_flag
+from ckpt_doctor.rules.servers.ranks import needed_flag
 
 VLLM, SGLANG, LLAMA, TRANSFORMERS = "vllm==0.33.0", "sglang==0.5.23", "llama.cpp==0.3.36", "transformers==5.16.1"
 P = "base_model.model.model.layers."

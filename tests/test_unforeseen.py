@@ -51,7 +51,7 @@ def test_the_others_are_done(
     real = getattr(module, name)
 
     def failing(about: Any, *rest: Any, **options: Any) -> Any:
-        path = about.path if hasattr(about, "path") else about.before.path
+        path = next(getattr(about, name, about) for name in ("before", "adapter") if hasattr(about, name)).path
         of_scan = step == "planned" and "rank_zero" not in options  # it plans, too, and says so in its report
         if path.endswith("second") and not of_scan:
             raise kind("at the 2nd")
@@ -108,7 +108,7 @@ def test_the_trace_is_for_who_asks(run: Any, adapters: Path, monkeypatch: pytest
 def test_a_comparison_that_fails_is_whole_json(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("compare", ZERO, tmp_path / "none", "--format", "json")
     assert (result.exit_code, json.loads(result.stdout)["verdict"]) == (2, "cannot tell")
-    monkeypatch.setattr("ckpt_doctor.comparison.layers", None)
+    monkeypatch.setattr("ckpt_doctor.comparison.saved_meanings", None)
     result = run("compare", ZERO, ZERO, "--format", "json")
     assert (result.exit_code, json.loads(result.stdout)["verdict"]) == (2, "cannot tell")
     assert "TypeError" in json.loads(result.stdout)["reasons"][0]

@@ -8,6 +8,7 @@ from traceback import format_exc
 import click
 
 from ..adapter import AdapterError, unforeseen
+from ..facts.subject import Subject
 from . import options
 from .terminal import busy, complain, show_trace, width
 
@@ -37,7 +38,7 @@ def command(first: str, second: str, tolerance: float, format_: str, verbose: bo
 
     try:
         with busy("comparing"):
-            result = compare(load(locate(first)), load(locate(second)), tolerance)
+            result = compare(Subject(load(locate(first))), Subject(load(locate(second))), tolerance)
         told = list(comparison.table(result, width()) if format_ == "table" else comparison.json(result))
     except Exception as error:
         known = isinstance(error, AdapterError)

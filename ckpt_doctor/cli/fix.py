@@ -12,7 +12,8 @@ import click
 
 from .. import doctor
 from ..adapter import AdapterError, NotExactError, unforeseen
-from ..findings import ERROR, Report
+from ..doctor import Report
+from ..findings import ERROR
 from ..reporters import Style, json, repair
 from ..settings import Settings
 from . import options
@@ -212,13 +213,14 @@ def _fix(
     dtype: str | None, **_: object,
 ) -> _Done:  # fmt: skip
     # in place only what stops a runtime that was asked for is touched
-    report = doctor.examine(folder, by if target is None else by._replace(asked=None), repairs=False)
+    question = by.question if target is None else by.question._replace(runtimes=None)
+    report = doctor.examine(folder, question, repairs=False)
     if report.error:
         return _Done(2, failure=report.error, trace=report.trace)
     try:
         wanted = for_training or form or trim or dtype
         if target is None and not wanted and not any(finding.severity == ERROR for finding in report.findings):
-            return _Done(0, _nothing_to_do(report, by))
+            return _Done(0, _nothing_to_do(report))
         plan = doctor.plan(
             report, asked=by.asked, rank_zero=rank_zero, weights=weights, training=for_training,
             to_lora=form == "lora", trim=trim, dtype=dtype,
@@ -235,6 +237,6 @@ def _fix(
         return _unforeseen(folder, error)
 
 
-def _nothing_to_do(report: Report, by: Settings) -> doctor.Plan:
-    assert report.adapter is not None  # noqa: S101 - it was examined
-    return doctor.Plan(report, report.adapter, report.findings, (), (), by.asked)
+def _nothing_to_do(report: Report) -> doctor.Plan:
+    assert report.subject is not None  # noqa: S101 - it was examined
+    return doctor.Plan(report, report.subject, report.findings, (), ())

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..adapter import AdapterError
-from ..doctor import examine
-from ..findings import Report
+from ..doctor import Report, examine
 from ..reporters import FORMATS, Style
 from ..reporters import scan as render
 from ..settings import Settings
@@ -145,7 +144,7 @@ def _examined(
     """The reports as they come; `codes` gets the exit code of each."""
     for folder in folders:
         by = settings(folder)
-        report = examine(folder, by)
+        report = examine(folder, by.question)
         if verbose:
             show_trace(report.trace)
         report = by.settle(report, known.known(report) if known else frozenset())

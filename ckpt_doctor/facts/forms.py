@@ -199,9 +199,3 @@ def targets(target: object, module: str) -> bool:
         except re.error:
             return False
     return isinstance(target, list) and any(module == name or module.endswith(f".{name}") for name in target)
-
-
-def named(names: list[str]) -> str:
-    """`a, b, c and 4 more` for a sentence."""
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 4 else ", ".join(names)

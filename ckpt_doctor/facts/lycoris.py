@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from .forms import Config, pattern_value
-from .record import Names, Seen
+from .record import Names
+from .subject import Subject
 
 
 def old_config(config: Config, module: str) -> dict[str, Any]:
@@ -34,23 +35,24 @@ def _pattern(config: Config, key: str) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def unscaled(seen: Seen) -> object:
+def unscaled(subject: Subject) -> object:
     """The delta as it is."""
-    return (1.0,) * len(seen.layers)
+    return (1.0,) * len(subject.layers)
 
 
-def joint(seen: Seen) -> object:
+def joint(subject: Subject) -> object:
     """Alpha / r, where one key serves both patterns."""
-    return _ratios(old_config(seen.config, module) for module in seen.layers)
+    return _ratios(old_config(subject.config, module) for module in subject.layers)
 
 
-def apart(seen: Seen) -> object:
+def apart(subject: Subject) -> object:
     """Alpha / r, each by its own pattern."""
-    config = seen.config
+    config = subject.config
     ranks, alphas = config.get("rank_pattern"), config.get("alpha_pattern")
     r, alpha = config.get("r", 8), config.get("alpha", 8)
     return _ratios(
-        {"r": pattern_value(ranks, module, r), "alpha": pattern_value(alphas, module, alpha)} for module in seen.layers
+        {"r": pattern_value(ranks, module, r), "alpha": pattern_value(alphas, module, alpha)}
+        for module in subject.layers
     )
 
 
@@ -67,21 +69,21 @@ def _ratio(alpha: object, rank: object) -> float | None:
         return None
 
 
-def has_scales(seen: Seen) -> bool:
+def has_scales(subject: Subject) -> bool:
     """All layers have numbers for their scale."""
-    return all(None not in scales for scales in (joint(seen), apart(seen)) if isinstance(scales, tuple))
+    return all(None not in scales for scales in (joint(subject), apart(subject)) if isinstance(scales, tuple))
 
 
-def may_be_conv1d(seen: Seen) -> Names:
+def may_be_conv1d(subject: Subject) -> Names:
     """Layers whose tensors do not show a kernel, and whose name is that of a Conv1d."""
-    plain = seen.having(lambda _, shapes: not any(
+    plain = subject.having(lambda _, shapes: not any(
         name in shapes and len(shapes[name]) > 2 for name in ("hada_t1", "lokr_t2", "lokr_w2")
     ))  # fmt: skip
     return [module for module in plain if re.search(r"conv1d|conv_1d", module, re.IGNORECASE)]
 
 
-def decomposed_unasked(seen: Seen) -> Names:
+def decomposed_unasked(subject: Subject) -> Names:
     """Layers with a kernel of their own, which the config does not ask for."""
-    if seen.value("use_effective_conv2d"):
+    if subject.value("use_effective_conv2d"):
         return []
-    return seen.having(lambda _, shapes: bool({"hada_t1", "lokr_t2"} & shapes.keys()))
+    return subject.having(lambda _, shapes: bool({"hada_t1", "lokr_t2"} & shapes.keys()))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..adapter import Adapter, Layer
-from ..findings import Code, Finding
+from ..findings import Code, Finding, several
 from ..runtimes import PEFT, since
-from .forms import Config, Sizes, named
+from .forms import Config
+
+if TYPE_CHECKING:
+    from .subject import Subject
 
 NONE = frozenset[str]()
 Ids = frozenset[str]
@@ -25,51 +27,8 @@ REVIEWED = frozenset(
 as well, by name: `since("0.14")` in a row says nothing of it before."""
 
 Names = list[str]
-When = Callable[["Seen"], "bool | Names"]
+When = Callable[["Subject"], "bool | Names"]
 """Whether a row is of an adapter, or the modules or tensors of which it is: none of them is "no"."""
-
-
-class Seen(NamedTuple):
-    """An adapter of a method, as its rows look at it: `keys` are the method's config keys, each with its default."""
-
-    adapter: Adapter
-    layers: Mapping[str, Layer]
-    method: Method
-    keys: Config
-    saved_by: Ids
-
-    @property
-    def config(self) -> Config:
-        """The config."""
-        return self.adapter.config or {}
-
-    @property
-    def sizes(self) -> Sizes:
-        """The config as the grammar of tensors reads it."""
-        patterns = self.method.patterns if self.method.patterned(self.config) else {}
-        return Sizes(self.config, self.keys, patterns)
-
-    @property
-    def tensors(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every tensor."""
-        return {key: info.shape for key, info in self.adapter.tensors.items()}
-
-    def value(self, key: str) -> Any:
-        """A config value as the newest release that knows the key reads it."""
-        return self.config[key] if key in self.config else self.keys.get(key)
-
-    def shapes(self, layer: Layer) -> dict[str, tuple[int, ...]]:
-        """The shape of each factor of a layer."""
-        return {factor: self.adapter.tensors[key].shape for factor, key in layer.factors.items()}
-
-    def having(self, is_so: Callable[[Layer, dict[str, tuple[int, ...]]], bool]) -> Names:
-        """The layers of which something is so, of their shapes by factor."""
-        return [module for module, layer in self.layers.items() if is_so(layer, self.shapes(layer))]
-
-    def keys_of(self, names: Names) -> tuple[str, ...]:
-        """The tensors that are named, or are of the layers named."""
-        found = [self.layers[name].factors.values() if name in self.layers else (name,) for name in names]
-        return tuple(key for keys in found for key in keys if key in self.adapter.tensors)
 
 
 class Row(NamedTuple):
@@ -91,14 +50,14 @@ class Row(NamedTuple):
     needs: str | None = None
     read: bool = False
 
-    def findings(self, seen: Seen) -> Iterator[Finding]:
+    def findings(self, subject: Subject) -> Iterator[Finding]:
         """What the row says of an adapter."""
-        found = self.when(seen)
+        found = self.when(subject)
         if found:
             names = found if isinstance(found, list) else []
             needs = self.needs or ("the base model" if self.undecided else None)
             yield self.code(
-                self.says.format(names=named(names)), tensors=seen.keys_of(names), keys=self.keys,
+                self.says.format(names=several(names)), tensors=subject.keys_of(names), keys=self.keys,
                 rejects=self.rejects, misloads=self.misloads, undecided=self.undecided, needs=needs,
             )  # fmt: skip
 
@@ -106,7 +65,7 @@ class Row(NamedTuple):
 ANEW = "something else at each load"
 """What a release computes that draws numbers at each load which are in no file."""
 
-Computes = Callable[[Seen], object]
+Computes = Callable[["Subject"], object]
 
 
 class Differs(NamedTuple):
@@ -124,17 +83,17 @@ class Differs(NamedTuple):
     keys: tuple[str, ...] = ()
     read: bool = False
 
-    def findings(self, seen: Seen) -> Iterator[Finding]:
+    def findings(self, subject: Subject) -> Iterator[Finding]:
         """Who misloads an adapter, or may."""
-        if not self.when(seen):
+        if not self.when(subject):
             return
-        values = {ids: made(seen) if callable(made) else made for ids, made in self.computes.items()}
-        meant = [made for ids, made in values.items() if ids & seen.saved_by] or list(values.values())
+        values = {ids: made(subject) if callable(made) else made for ids, made in self.computes.items()}
+        meant = [made for ids, made in values.items() if ids & subject.saved_by] or list(values.values())
         everyone = NONE.union(*values)
-        misloads = NONE.union(*(ids for ids, made in values.items() if made in (ANEW,) or made != meant[0]))
+        misloads = NONE.union(*(ids for ids, made in values.items() if made == ANEW or made != meant[0]))
         undecided = NONE
         if any(made != meant[0] for made in meant):
-            misloads = NONE.union(*(ids for ids, made in values.items() if made in (ANEW,)))
+            misloads = NONE.union(*(ids for ids, made in values.items() if made == ANEW))
             undecided = everyone - misloads
         elif meant[0] == ANEW:
             misloads = everyone

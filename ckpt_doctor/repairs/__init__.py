@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from .. import codes
-from ..adapter import Adapter, Computed, NotExactError, TensorInfo
+from ..adapter import Adapter, Computed, Layer, NotExactError, TensorInfo
+from ..facts.meaning import saved_meanings
+from ..facts.subject import Subject
 from ..findings import numbers
-from ..layers import Layer
-from ..rules.meaning import saved_meanings
 from ..runtimes import ranges
 
 DROP = "drop config keys without meaning"
@@ -29,20 +29,20 @@ class Repair(NamedTuple):
 
     title: str
     heals: frozenset[str]
-    function: Callable[[Adapter, dict[str, Layer]], Adapter]
+    function: Callable[[Subject], Adapter]
     always: bool = False
 
 
-def meant(adapter: Adapter, layers: dict[str, Layer]) -> dict[str, Layer]:
+def meant(subject: Subject) -> dict[str, Layer]:
     """The layers that the release which saved the adapter adapts, with the alpha and scale that it gives them.
 
     Raises Refused where more than one may have saved it, and these make different things of it.
     """
-    if (adapter.config or {}).get("target_parameters"):
+    if subject.config.get("target_parameters"):
         raise Refused(
             "target_parameters is set, and the tensors of a parameter do not tell rank and scale as a layer's"
         )
-    first, *others = saved_meanings(adapter, layers)
+    first, *others = saved_meanings(subject)
     if not first.ids:
         raise Refused("the release that saved it does not take the tensors, so nothing tells the scale that was meant")
     if others:
@@ -63,7 +63,7 @@ def resized(info: TensorInfo, axis: int, rank: int) -> TensorInfo:
     return info if shape == info.shape else TensorInfo(info.dtype, shape, Computed(info))
 
 
-def no_schedule(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+def no_schedule(subject: Subject) -> Adapter:  # noqa: ARG001
     """Training hangs on the schedule, so nothing but its owner can set it."""
     raise Refused("training needs a schedule: set total_step above tinit + tfinal in adapter_config.json")
 
@@ -73,11 +73,10 @@ def with_config(adapter: Adapter, **values: Any) -> Adapter:
     return adapter._replace(config={**(adapter.config or {}), **values})
 
 
-def forms(adapter: Adapter, *, training: bool, to_lora: bool) -> Iterator[tuple[str, Adapter]]:
+def forms(subject: Subject, *, training: bool, to_lora: bool) -> Iterator[tuple[str, Subject]]:
     """Forms that were asked for by name, each with a title. Raises NotExactError where one cannot be made."""
     if not training and not to_lora:
         return
-    from ..layers import layers
     from . import lora, rank
 
     steps = [
@@ -88,30 +87,29 @@ def forms(adapter: Adapter, *, training: bool, to_lora: bool) -> Iterator[tuple[
     for wanted, title, function in steps:
         if wanted:
             try:
-                found = function(adapter, layers(adapter))
+                adapter = function(subject)
             except Refused as error:
-                raise NotExactError(f"{adapter.path}: {error}") from None
-            if found is not adapter:
-                adapter = found
-                yield title, found
+                raise NotExactError(f"{subject.adapter.path}: {error}") from None
+            if adapter is not subject.adapter:
+                subject = subject.changed(adapter)
+                yield title, subject
 
 
-def sizes(adapter: Adapter, *, trim: bool, dtype: str | None) -> Iterator[tuple[str, Adapter]]:
+def sizes(subject: Subject, *, trim: bool, dtype: str | None) -> Iterator[tuple[str, Subject]]:
     """Smaller or larger factors that were asked for, after all repairs."""
     if not trim and dtype is None:
         return
-    from ..layers import layers
     from . import lora
 
     if trim:
-        found = lora.trimmed(adapter, layers(adapter))
-        if found is not adapter:
-            adapter = found
-            yield "trim trailing zeros off the rank", found
+        adapter = lora.trimmed(subject)
+        if adapter is not subject.adapter:
+            subject = subject.changed(adapter)
+            yield "trim trailing zeros off the rank", subject
     if dtype is not None:
-        found = lora.with_dtype(adapter, layers(adapter), lora.DTYPES[dtype])
-        if found.tensors != adapter.tensors:
-            yield f"write the factors in {dtype}", found
+        adapter = lora.with_dtype(subject, lora.DTYPES[dtype])
+        if adapter.tensors != subject.tensors:
+            yield f"write the factors in {dtype}", subject.changed(adapter)
 
 
 def all_of(

@@ -3,70 +3,74 @@
 from __future__ import annotations
 
 from ..adapter import Adapter
-from ..layers import Layer, module_of
-from ..rules.keys import CHANGES_BASE, RAISING, knows, neutral, savers, table, written_by
-from ..rules.meaning import meanings
+from ..facts.config_keys import CHANGES_BASE, RAISING, knows, neutral, table
+from ..facts.layers import module_of
+from ..facts.meaning import meanings
+from ..facts.methods import LORAS
+from ..facts.subject import Subject
 from ..runtimes import upto
 from . import Refused, meant, only, with_config
 
 
-def plain_init(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+def plain_init(subject: Subject) -> Adapter:
     """init_lora_weights becomes true, where it means nothing to an adapter whose tensors are all there.
 
     An initialisation that changes the base weights means nothing only if the release that saved the adapter took the
     word for true (PEFT 0.6 and older).
     """
-    init = (adapter.config or {}).get("init_lora_weights")
+    init = subject.config.get("init_lora_weights")
     if not isinstance(init, str):
-        return adapter
+        return subject.adapter
     if str(init).lower().startswith(CHANGES_BASE):
-        saved = savers(adapter)
+        saved = subject.saved_by
         if not saved or saved - upto("0.6"):
             raise Refused(f"{init} changes the base weights at load, so without it the adapter computes something else")
-    return with_config(adapter, init_lora_weights=True)
+    return with_config(subject.adapter, init_lora_weights=True)
 
 
-def without_nulls(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+def without_nulls(subject: Subject) -> Adapter:
     """Null patterns and options become empty ones; a null dropout, which matters to training only, becomes 0."""
-    if adapter.peft_type not in ("LORA", "ADALORA"):
+    if subject.method not in LORAS:
         raise Refused("only of LoRA and AdaLoRA it is known what a null means")
     empty = {"rank_pattern": {}, "alpha_pattern": {}, "loftq_config": {}, "lora_dropout": 0.0}
-    config = adapter.config or {}
+    config = subject.config
     wrong = {key: value for key, value in empty.items() if key in config and config[key] is None}
-    if adapter.peft_type == "ADALORA":
+    if subject.method == "ADALORA":
         wrong.pop("rank_pattern", None)
     absent = {key: value for key, value in {"lora_alpha": 8, "lora_dropout": 0.0}.items() if key not in config}
     if not wrong and not absent:
         raise Refused("nothing tells the value that was meant")
-    return with_config(adapter, **wrong, **absent)
+    return with_config(subject.adapter, **wrong, **absent)
 
 
-def rslora_as_alpha(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+def rslora_as_alpha(subject: Subject) -> Adapter:
     """Alpha / sqrt(r) becomes alpha' / r with alpha' = alpha · sqrt(r); no tensor is touched."""
-    config = adapter.config or {}
-    if config.get("use_rslora") is not True or adapter.peft_type != "LORA":
-        return adapter
-    layers = meant(adapter, layers)
+    config = subject.config
+    if config.get("use_rslora") is not True or subject.method != "LORA":
+        return subject.adapter
+    meant(subject)  # or the scale is not known
     if config.get("rank_pattern") or config.get("alpha_pattern"):
-        adapter = full_patterns(adapter, layers)
+        adapter = full_patterns(subject)
         config = adapter.config or {}
         ranks, alphas = config["rank_pattern"], config["alpha_pattern"]
         alphas = {module: alpha * ranks[module] ** 0.5 for module, alpha in alphas.items()}
         return with_config(adapter, use_rslora=False, alpha_pattern=alphas)
-    return with_config(adapter, use_rslora=False, lora_alpha=config.get("lora_alpha", 8) * config.get("r", 8) ** 0.5)
+    return with_config(
+        subject.adapter, use_rslora=False, lora_alpha=config.get("lora_alpha", 8) * config.get("r", 8) ** 0.5
+    )
 
 
-def full_patterns(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+def full_patterns(subject: Subject) -> Adapter:
     """Patterns by full module path, the same keys in both: what every release from 0.6 reads alike.
 
     A layer of the file that the release which saved the adapter does not adapt gets no entry.
     """
-    config = adapter.config or {}
-    if adapter.peft_type != "LORA" or not (config.get("rank_pattern") or config.get("alpha_pattern")):
-        return adapter
-    if not meanings(adapter, layers):
+    config = subject.config
+    if subject.method != "LORA" or not (config.get("rank_pattern") or config.get("alpha_pattern")):
+        return subject.adapter
+    if not meanings(subject):
         raise Refused("no release takes the tensors under this config, so nothing tells the scale that was meant")
-    layers = meant(adapter, layers)
+    layers = meant(subject)
     if any(layer.rank is None or layer.alpha is None for layer in layers.values()):
         raise Refused("the tensors do not tell the rank of every layer")
     longer = [(a, b) for a in layers for b in layers if a.endswith("." + b)]
@@ -74,85 +78,85 @@ def full_patterns(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     alphas = {module: layer.alpha for module, layer in layers.items()}
     for inner in (b for _, b in longer):  # the longer names come first, so that they match first
         ranks[inner], alphas[inner] = ranks.pop(inner), alphas.pop(inner)
-    return with_config(adapter, rank_pattern=ranks, alpha_pattern=alphas)
+    return with_config(subject.adapter, rank_pattern=ranks, alpha_pattern=alphas)
 
 
-def full_targets(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+def full_targets(subject: Subject) -> Adapter:
     """target_modules names each layer that the release which saved the adapter adapts, in full; what else chose among
     the modules goes.
     """
-    if not layers:
+    if not subject.layers:
         raise Refused("the file has no layer that target_modules could name")
-    config = adapter.config or {}
-    if not meanings(adapter, layers):
+    config = subject.config
+    if not meanings(subject):
         raise Refused("target_modules matches none of the layers in the file, so nothing tells which were meant")
     chosen = ("exclude_modules", "layers_to_transform", "layers_pattern")
     kept = {key: value for key, value in config.items() if key not in chosen}
-    return with_config(adapter._replace(config=kept), target_modules=only(meant(adapter, layers)))
+    return with_config(subject.adapter._replace(config=kept), target_modules=only(meant(subject)))
 
 
-def without_pruned_targets(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+def without_pruned_targets(subject: Subject) -> Adapter:
     """As `full_targets`, of an AdaLoRA that was pruned: what it targets and has no tensors is left as it is, which
     releases initialise differently. In any other such a layer may have been lost.
     """
-    if adapter.peft_type != "ADALORA" or not isinstance((adapter.config or {}).get("rank_pattern"), dict):
+    if subject.method != "ADALORA" or not isinstance(subject.config.get("rank_pattern"), dict):
         raise Refused("a layer that the config targets has no tensors, and may have been lost")
-    return full_targets(adapter, layers)
+    return full_targets(subject)
 
 
-def drop_strange_keys(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+def drop_strange_keys(subject: Subject) -> Adapter:
     """Config keys that no release has go, where the release that saved the adapter is known not to have them."""
-    if not written_by(adapter):
+    if not subject.written_by:
         raise Refused("a config key has no meaning that is known, and may come from a newer release")
-    kept = {key: value for key, value in (adapter.config or {}).items() if key in table(adapter.peft_type or "")}
-    return adapter._replace(config=kept)
+    kept = {key: value for key, value in subject.config.items() if key in table(subject.method or "")}
+    return subject.adapter._replace(config=kept)
 
 
-def known_task(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+def known_task(subject: Subject) -> Adapter:
     """A task_type that PEFT does not know becomes null: the model is then wrapped without a task, as before 0.14."""
-    return with_config(adapter, task_type=None)
+    return with_config(subject.adapter, task_type=None)
 
 
-def drop_neutral_keys(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+def drop_neutral_keys(subject: Subject) -> Adapter:
     """Config keys that some release refuses, and that mean nothing here, go."""
-    method, config = adapter.peft_type or "", adapter.config or {}
+    method, config = subject.method or "", subject.config
     raising = knows(method, "peft_type") & RAISING
     kept = {k: v for k, v in config.items() if knows(method, k) >= raising or not neutral(method, k, v)}
-    return adapter._replace(config=kept)
+    return subject.adapter._replace(config=kept)
 
 
-def drop_keys_in_the_way(asked: frozenset[str], adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+def drop_keys_in_the_way(asked: frozenset[str], subject: Subject) -> Adapter:
     """Config keys that mean nothing here go where a release that was asked for does not know them, and stay elsewhere:
     what rejects the adapter for one of them goes on rejecting it.
     """
-    method, config = adapter.peft_type or "", adapter.config or {}
+    method, config = subject.method or "", subject.config
     kept = {k: v for k, v in config.items() if not (asked & RAISING) - knows(method, k) or not neutral(method, k, v)}
-    return adapter._replace(config=kept)
+    return subject.adapter._replace(config=kept)
 
 
-def without_megatron(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+def without_megatron(subject: Subject) -> Adapter:
     """megatron_config and the module that it makes PEFT import go: they say how layers are run, not what they are."""
     keys = ("megatron_config", "megatron_core")
-    return adapter._replace(config={key: value for key, value in (adapter.config or {}).items() if key not in keys})
+    return subject.adapter._replace(config={key: value for key, value in subject.config.items() if key not in keys})
 
 
-def schedule(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+def schedule(subject: Subject) -> Adapter:
     """total_step becomes the smallest that every release accepts; a loaded adapter never uses it."""
-    config = adapter.config or {}
+    config = subject.config
     first, last = config.get("tinit", 0), config.get("tfinal", 0)
     if type(first) is not int or type(last) is not int or first < 0 or last < 0:
         raise Refused("tinit and tfinal are not step counts")
-    return with_config(adapter, total_step=first + last + 1)
+    return with_config(subject.adapter, total_step=first + last + 1)
 
 
-def both_bias_spellings(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+def both_bias_spellings(subject: Subject) -> Adapter:
     """The bias of each adapted module under both of its names."""
-    tensors = dict(adapter.tensors)
-    for key, info in adapter.tensors.items():
+    tensors = dict(subject.tensors)
+    for key, info in subject.tensors.items():
         if key.endswith(".base_layer.bias"):
             tensors.setdefault(key.replace(".base_layer.bias", ".bias"), info)
-        elif key.endswith(".bias") and module_of(key)[: -len(".bias")] in layers:
+        elif key.endswith(".bias") and module_of(key)[: -len(".bias")] in subject.layers:
             tensors.setdefault(key[: -len("bias")] + "base_layer.bias", info)
-    if tensors.keys() == adapter.tensors.keys():
+    if tensors.keys() == subject.tensors.keys():
         raise Refused("the file has no bias to spell both ways")
-    return adapter._replace(tensors=tensors)
+    return subject.adapter._replace(tensors=tensors)

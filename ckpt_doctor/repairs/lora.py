@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..adapter import DTYPE_BITS, Adapter, Computed, TensorInfo
-from ..layers import RANK_AXIS, Layer
-from ..rules.keys import changes_base
-from ..rules.meaning import meanings
+from ..facts.layers import RANK_AXIS
+from ..facts.meaning import meanings
+from ..facts.subject import Subject
 from . import Refused, meant, resized, with_config
 
 ADALORA_ONLY = (
@@ -26,14 +26,14 @@ def _folded(info: TensorInfo, axis: int, rank: int, scale: float, by: TensorInfo
     return TensorInfo(dtype, padded.shape, Computed(info, scale, by))
 
 
-def to_lora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+def to_lora(subject: Subject) -> Adapter:
     """AdaLoRA → LoRA of one rank and scale 1, padded with zeros: delta = B (A · E) · lora_alpha / (init_r + 1e-5), and
     E and the scale go into A (tuners/adalora/layer.py: forward). Exact up to rounding, in every runtime, without the
     base model.
     """
-    config = adapter.config or {}
-    if adapter.peft_type != "ADALORA":
-        return adapter
+    config = subject.config
+    if subject.method != "ADALORA":
+        return subject.adapter
     alpha, init_r = config.get("lora_alpha", 8), config.get("init_r", 12)
     if (
         not isinstance(alpha, (int, float))
@@ -42,13 +42,13 @@ def to_lora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
         or not 0 < init_r < 1 << 31
     ):
         raise Refused("lora_alpha or init_r is none of which the scale follows (not above 0, or no such number)")
-    if not layers:
+    if not subject.layers:
         raise Refused("the file has no layer")
-    if any("conv" in module.rpartition(".")[2].lower() for module in layers):
+    if any("conv" in module.rpartition(".")[2].lower() for module in subject.layers):
         raise Refused("a layer may be a convolution, whose LoRA has other shapes; that needs the base model")
-    rank = max(1, *(layer.rank or 0 for layer in layers.values()))
-    tensors = dict(adapter.tensors)
-    for module, layer in layers.items():
+    rank = max(1, *(layer.rank or 0 for layer in subject.layers.values()))
+    tensors = dict(subject.tensors)
+    for module, layer in subject.layers.items():
         if layer.rank is None or set(layer.factors) != {"lora_A", "lora_B", "lora_E"}:
             raise Refused(f"the factors of {module} are not all there, or do not agree on a rank")
         a, b, e = (tensors.pop(layer.factors[name]) for name in ("lora_A", "lora_B", "lora_E"))
@@ -61,28 +61,28 @@ def to_lora(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     for key in ("rank_pattern", "alpha_pattern"):
         if key in kept:
             kept[key] = {}
-    return adapter._replace(config=kept, tensors=tensors)
+    return subject.adapter._replace(config=kept, tensors=tensors)
 
 
-def flatten(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+def flatten(subject: Subject) -> Adapter:
     """Every layer at the largest rank, padded with zeros; scales that differ are folded into B: no pattern is left.
 
     One scale for all is carried by lora_alpha and touches no number.
     """
-    config = adapter.config or {}
+    config = subject.config
     uneven = any(config.get(key) for key in ("rank_pattern", "alpha_pattern", "use_rslora"))
-    if adapter.peft_type != "LORA" or not uneven:
-        return adapter
-    if not meanings(adapter, layers):
+    if subject.method != "LORA" or not uneven:
+        return subject.adapter
+    if not meanings(subject):
         raise Refused("no release takes the tensors under this config, so nothing tells the scale that was meant")
     if config.get("use_dora"):
         raise Refused("DoRA's norm would see other factors")
-    if changes_base(adapter):
+    if subject.changes_base:
         raise Refused("what its init_lora_weights takes off the base weights at load hangs on rank and scale")
-    ignored = layers.keys() - meant(adapter, layers).keys()
+    layers = meant(subject)
+    ignored = subject.layers.keys() - layers.keys()
     if ignored:
         raise Refused(f"{min(ignored)} has tensors that the release which saved them ignores")
-    layers = meant(adapter, layers)
     if not layers or any(layer.rank is None or layer.scaling is None for layer in layers.values()):
         raise Refused("the tensors and the config do not tell the rank and scale of every layer")
     rank = max(layer.rank or 0 for layer in layers.values())
@@ -90,7 +90,7 @@ def flatten(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     common = scales.pop() if len(scales) == 1 else None
     if config.get("lora_bias") and common is None:
         raise Refused("lora_bias has a scale of its own, which cannot be folded")
-    tensors = dict(adapter.tensors)
+    tensors = dict(subject.tensors)
     for layer in layers.values():
         for factor, key in layer.factors.items():
             scale = layer.scaling if common is None and factor in ("lora_B", "lora_embedding_B") else 1.0
@@ -98,54 +98,54 @@ def flatten(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     values = {"r": rank, "lora_alpha": rank if common is None else _whole(common * rank)}
     emptied: dict[str, Any] = {key: {} for key in ("rank_pattern", "alpha_pattern") if key in config}
     rooted = {"use_rslora": False} if "use_rslora" in config else {}
-    return with_config(adapter._replace(tensors=tensors), **values, **emptied, **rooted)
+    return with_config(subject.adapter._replace(tensors=tensors), **values, **emptied, **rooted)
 
 
 DTYPES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 
 
-def with_dtype(adapter: Adapter, layers: dict[str, Layer], dtype: str) -> Adapter:
+def with_dtype(subject: Subject, dtype: str) -> Adapter:
     """Every factor in a dtype; the proof says what that costs."""
-    tensors = dict(adapter.tensors)
-    for layer in layers.values():
+    tensors = dict(subject.tensors)
+    for layer in subject.layers.values():
         for key in layer.factors.values():
             info = tensors[key]
             if info.dtype != dtype:
                 computed = isinstance(info.source, Computed)
                 tensors[key] = info._replace(dtype=dtype, source=info.source if computed else Computed(info))
-    return adapter._replace(tensors=tensors)
+    return subject.adapter._replace(tensors=tensors)
 
 
-def trimmed(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+def trimmed(subject: Subject) -> Adapter:
     """Without the last triplets that are exactly zero in every layer, to fit a rank limit; the scale stays."""
     from ..streams import Files, content
     from ..values import read
 
-    config = adapter.config or {}
+    config = subject.config
     r, alpha = config.get("r", 8), config.get("lora_alpha", 8)
     if type(alpha) not in (int, float) or abs(alpha) > 1e300:
-        return adapter
+        return subject.adapter
     patterns = config.get("rank_pattern") or config.get("alpha_pattern")  # which hold single ranks and alphas
-    if changes_base(adapter):
-        return adapter
-    if adapter.peft_type != "LORA" or patterns or type(r) is not int or any(x.rank != r for x in layers.values()):
-        return adapter
+    if subject.changes_base:
+        return subject.adapter
+    if subject.method != "LORA" or patterns or type(r) is not int or any(x.rank != r for x in subject.layers.values()):
+        return subject.adapter
     needed = 1
     with Files() as files:
-        for layer in layers.values():
+        for layer in subject.layers.values():
             for factor, key in layer.factors.items():
-                values = read(adapter.tensors[key], content(adapter.tensors[key], files))
+                values = read(subject.tensors[key], content(subject.tensors[key], files))
                 other = tuple(at for at in range(values.ndim) if at != RANK_AXIS[factor])
                 used = (values != 0).any(axis=other).nonzero()[0]
                 needed = max(needed, int(used[-1]) + 1 if len(used) else 1)
     if needed >= r:
-        return adapter
-    tensors = dict(adapter.tensors)
-    for layer in layers.values():
+        return subject.adapter
+    tensors = dict(subject.tensors)
+    for layer in subject.layers.values():
         for factor, key in layer.factors.items():
             tensors[key] = resized(tensors[key], RANK_AXIS[factor], needed)
     scale = (needed / r) ** (0.5 if config.get("use_rslora") is True else 1)
-    return with_config(adapter._replace(tensors=tensors), r=needed, lora_alpha=_whole(alpha * scale))
+    return with_config(subject.adapter._replace(tensors=tensors), r=needed, lora_alpha=_whole(alpha * scale))
 
 
 def _whole(value: float) -> float:

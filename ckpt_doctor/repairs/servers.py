@@ -4,61 +4,60 @@ from __future__ import annotations
 
 import re
 
-from ..adapter import Adapter, TensorInfo, zeros
-from ..layers import Layer
-from ..layers import layers as infer
-from ..rules.keys import savers
-from ..rules.servers import siblings
-from ..runtimes import peft
-from ..targets import targeted
+from ..adapter import Adapter, Layer, TensorInfo, zeros
+from ..facts.subject import Subject
+from ..facts.targets import targeted
+from ..rules.servers.tensors import siblings
+from ..runtimes import between
 from . import Refused, meant, with_config
 
 
-def fused_pairs(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+def fused_pairs(subject: Subject) -> Adapter:
     """Zero pairs for the modules that a server fuses with those that are there (q without v, up without gate)."""
-    found = adapter
+    adapter, layers = subject.adapter, subject.layers
     while True:
         missing = siblings(layers)
         if not missing:
-            return found
+            return adapter
         for module, beside in missing.items():
-            found, layers = _with_pair(found, layers, module, layers[beside])
-            if not all(targeted(found.config or {}, module, release) for release in ((0, 5), (0, 21))):
-                found = listed_targets(found, layers)
-                return fused_pairs(found, infer(found))
+            adapter, layers = _with_pair(subject, adapter, layers, module, layers[beside])
+            if not all(targeted(adapter.config or {}, module, release) for release in ((0, 5), (0, 21))):
+                adapter = listed_targets(subject.changed(adapter))
+                return fused_pairs(subject.changed(adapter))
 
 
-def listed_targets(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+def listed_targets(subject: Subject) -> Adapter:
     """target_modules as a list of the ends of names; each layer gets zero pairs for what it lacks of them.
 
     Without them the list would name modules that have no tensors. Whether the base model has more modules of those
     names shows only with it.
     """
-    if meant(adapter, layers).keys() != layers.keys():
+    adapter, layers = subject.adapter, subject.layers
+    if meant(subject).keys() != layers.keys():
         raise Refused("some layers have tensors that the release which saved them ignores, and a list would name them")
-    target = (adapter.config or {}).get("target_modules")
+    target = subject.config.get("target_modules")
     stems: dict[str, set[str]] = {}
     for module in layers:
         match = re.match(r"(.*?\.\d+)\.(.*)$", module)
         stems.setdefault(match[1] if match else "", set()).add(match[2] if match else module)
     stems.pop("", None)
-    found = adapter
     for tail in sorted(set().union(*stems.values())) if stems else []:
         for stem in stems:
             if f"{stem}.{tail}" not in layers:
                 like = next(layer for module, layer in layers.items() if module.endswith(f".{tail}"))
-                found, layers = _with_pair(found, layers, f"{stem}.{tail}", like)
+                adapter, layers = _with_pair(subject, adapter, layers, f"{stem}.{tail}", like)
     ends = sorted({module.rpartition(".")[2] for module in layers})
     chosen = ("exclude_modules", "layers_to_transform", "layers_pattern")
-    kept = {key: value for key, value in (found.config or {}).items() if key not in chosen}
+    kept = {key: value for key, value in (adapter.config or {}).items() if key not in chosen}
     listed = isinstance(target, list) and sorted(target) == ends
-    return with_config(found._replace(config=kept), target_modules=target if listed else ends)
+    return with_config(adapter._replace(config=kept), target_modules=target if listed else ends)
 
 
 def _with_pair(
-    adapter: Adapter, layers: dict[str, Layer], module: str, beside: Layer
+    subject: Subject, adapter: Adapter, layers: dict[str, Layer], module: str, beside: Layer
 ) -> tuple[Adapter, dict[str, Layer]]:
     """The adapter with a zero pair for a module, sized like the same module of another layer, or by the base model."""
+    base = subject.question.base
     end = module.rpartition(".")[2]
     stem = module.rpartition(".")[0]
     same = next((layer for name, layer in layers.items() if name.endswith(f".{end}")), None)
@@ -70,8 +69,8 @@ def _with_pair(
     if same is not None and {"lora_A", "lora_B"} <= same.factors.keys():
         a, b = adapter.tensors[same.factors["lora_A"]], adapter.tensors[same.factors["lora_B"]]
         out = b.shape[0]
-    elif adapter.base is not None and module in adapter.base.weights:
-        out = adapter.base.weights[module][0]
+    elif base is not None and module in base.weights:
+        out = base.weights[module][0]
     elif twin is not None and f"{stem}.{twin}" in layers and "lora_B" in layers[f"{stem}.{twin}"].factors:
         out = adapter.tensors[layers[f"{stem}.{twin}"].factors["lora_B"]].shape[0]
     else:
@@ -89,21 +88,22 @@ def _with_pair(
     return adapter._replace(tensors=tensors), {**layers, module: new}
 
 
-def no_bias(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
+def no_bias(subject: Subject) -> Adapter:
     """Bias "none" where the file has no bias and none was lost: nothing was trained that it would say."""
-    if any(key.endswith(".bias") and ".lora_" not in key for key in adapter.tensors):
+    if any(key.endswith(".bias") and ".lora_" not in key for key in subject.tensors):
         raise Refused("the adapter has trained biases")
-    none = savers(adapter) <= peft("0.6", "0.9") or (adapter.base and adapter.base.biases.isdisjoint(layers))
-    if (adapter.config or {}).get("bias") == "lora_only" and not none:
+    base = subject.question.base
+    none = subject.saved_by <= between("0.6", "0.9") or (base and base.biases.isdisjoint(subject.layers))
+    if subject.config.get("bias") == "lora_only" and not none:
         raise Refused(
             "the biases of these layers were trained and not saved, if they have any: name the model with --base"
         )
-    return with_config(adapter, bias="none")
+    return with_config(subject.adapter, bias="none")
 
 
-def no_modules_to_save(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: ARG001
+def no_modules_to_save(subject: Subject) -> Adapter:
     """modules_to_save null where the file has none of their tensors."""
-    saved = (adapter.config or {}).get("modules_to_save") or []
-    if any(f".{name}." in key for name in saved for key in adapter.tensors):
+    saved = subject.config.get("modules_to_save") or []
+    if any(f".{name}." in key for name in saved for key in subject.tensors):
         raise Refused("the adapter has modules that were trained whole, which no low-rank pair can say")
-    return with_config(adapter, modules_to_save=None)
+    return with_config(subject.adapter, modules_to_save=None)

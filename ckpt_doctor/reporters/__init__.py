@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import NamedTuple
 
-from ..findings import Report
+from ..doctor import Report
 
 FORMATS = ("table", "json", "jsonl", "sarif", "junit", "github", "markdown")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from ..findings import ERROR, SEVERITIES, Finding, Report
+from ..doctor import Report
+from ..findings import ERROR, SEVERITIES, Finding
 from .markdown import code, row, words
 from .places import places, relative
 from .text import clean
@@ -66,7 +67,7 @@ def _divided(reports: Iterable[Report]) -> tuple[list[Told], list[Told]]:
         if report.error:
             levels[ERROR][0].append((report, None))
         failing = set(report.failing)
-        for finding in report.told:
+        for finding in report.shown:
             levels[finding.severity][finding not in failing].append((report, finding))
     ordered = [[*failing, *others] for failing, others in levels.values()]
     return [told for level in ordered for told in level[:MOST]], [told for level in ordered for told in level[MOST:]]

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..doctor import Plan, saved_by
-from ..findings import Finding, Report, accepted
+from ..doctor import Plan, Report, saved_by
+from ..findings import Finding, accepted
 from ..runtimes import READ, order
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def report_object(report: Report) -> dict[str, Any]:
             {"module": layer.module, "rank": layer.rank, "alpha": layer.alpha, "scaling": layer.scaling}
             for layer in report.layers.values()
         ],
-        "findings": [finding_object(finding) for finding in report.told],
+        "findings": [finding_object(finding) for finding in report.shown],
         "verdicts": report.verdicts,
         "read_not_run": order(report.servers & set(READ.values())),
     }
@@ -82,7 +82,7 @@ def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: 
 
 def changes(plan: Plan) -> dict[str, Any]:
     """The difference of config and tensors: added, removed, changed."""
-    before, after = plan.before.adapter, plan.after
+    before, after = plan.before.adapter, plan.after.adapter
     assert before is not None  # noqa: S101 - a plan has one
     return {
         "weights": _difference(dict.fromkeys(before.weights, ""), dict.fromkeys(after.weights, "")),

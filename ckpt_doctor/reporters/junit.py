@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
-from ..findings import Finding, Report
+from ..doctor import Report
+from ..findings import Finding
 from .text import clean
 from .wording import sentence
 
@@ -39,7 +40,7 @@ def _case(suite: ET.Element, report: Report) -> None:
         attributes = {"type": failing[0].code, "message": _line(failing[0]) + more}
         ET.SubElement(case, "failure", attributes).text = "\n".join(map(_line, failing))
     fails = set(failing)
-    others = [finding for finding in report.told if finding not in fails]
+    others = [finding for finding in report.shown if finding not in fails]
     if others:
         ET.SubElement(case, "system-out").text = "\n".join(map(_line, others))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from ..findings import NOTE, SEVERITIES, Report
+from ..doctor import Report
+from ..findings import NOTE, SEVERITIES
 from ..runtimes import ranges
 from .text import clean
 from .wording import LONGEST, cannot_be_fixed, cut, fix_command, load_with, result, sentence
@@ -80,7 +81,7 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
             yield f"What was found in {len(told) - at} more adapters is left out."
             break
         yield from section
-    notes = sum(finding.severity == NOTE for report in kept for finding in report.told)
+    notes = sum(finding.severity == NOTE for report in kept for finding in report.shown)
     if notes:
         yield ""
         yield f"{notes} notes are not shown."
@@ -88,7 +89,7 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
 
 def _worst(report: Report) -> int:
     """The place of the gravest finding in SEVERITIES, that of an error that kept it from being examined above all."""
-    return len(SEVERITIES) if report.error else max((SEVERITIES.index(f.severity) for f in report.told), default=-1)
+    return len(SEVERITIES) if report.error else max((SEVERITIES.index(f.severity) for f in report.shown), default=-1)
 
 
 def _gravity(report: Report) -> tuple[bool, int]:
@@ -99,7 +100,7 @@ def _row(report: Report) -> str:
     path = code(cut(report.path, LONGEST_NAME))
     if report.error or report.adapter is None:
         return row((path, "", "**not examined**", ""))
-    worst = SEVERITIES[_worst(report)] if report.told else "–"
+    worst = SEVERITIES[_worst(report)] if report.shown else "–"
     takes = ranges(id_ for id_, verdict in report.verdicts.items() if verdict == "accepts")
     method = words(cut(report.adapter.peft_type or "unknown", LONGEST_NAME))
     return row((path, method, f"**{worst}**" if report.failing else worst, words(takes)))
@@ -112,7 +113,7 @@ def _section(report: Report) -> Iterator[str]:
     if report.error:
         yield f"- could not be examined: {words(cut(report.error, LONGEST))}"
         return
-    grave = [finding for finding in report.told if finding.severity != NOTE]
+    grave = [finding for finding in report.shown if finding.severity != NOTE]
     for finding in grave[:MOST_FINDINGS]:
         yield f"- **{finding.severity}** {finding.code} {finding.name}: {words(sentence(finding))}"
     if len(grave) > MOST_FINDINGS:

@@ -6,7 +6,8 @@ import json
 import os
 import re
 
-from ..findings import Finding, Report
+from ..doctor import Report
+from ..findings import Finding
 from ..loader import CONFIG
 
 _TOKEN = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}\[\]]', re.DOTALL)
@@ -35,7 +36,7 @@ def places(report: Report) -> dict[Finding, tuple[str, int]]:
     The file is adapter_config.json, else the first file of weights, else the folder; the line that of the first of the
     finding's config keys that is in the file, else 1.
     """
-    adapter, told = report.adapter, report.told
+    adapter, told = report.adapter, report.shown
     names = (CONFIG,) if adapter and CONFIG in adapter.files else adapter.weights if adapter else ()
     file = relative(os.path.join(report.path, *names[:1]))
     at = _lines(report) if any(finding.config_keys for finding in told) else {}

@@ -56,7 +56,7 @@ def _outcome(plan: Plan, written: Written | None, style: Style) -> Iterator[str]
         texts.append("whether names and sizes fit the model was not looked at: name it with --base")
     if plan.untried:
         texts.append(f"{ranges(plan.untried)} was not run on a model of that family: load it once and compare")
-    if plan.done and plan.purpose == "for inference" and plan.after.peft_type == "ADALORA":
+    if plan.done and plan.purpose == "for inference" and plan.after.method == "ADALORA":
         texts.append("for inference: training is not to be resumed from it (--for-training)")
     before, after = accepted(plan.before.findings), accepted(plan.findings)
     texts.append(f"taken by {ranges(before)} before, {ranges(after)} after")

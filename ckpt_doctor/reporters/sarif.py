@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from .. import __version__
 from ..codes import CODES
-from ..findings import SEVERITIES, Finding, Report, fingerprints
+from ..doctor import Report
+from ..findings import SEVERITIES, Finding, fingerprints
 from ..rules.pages import markdown, paragraphs
 from .places import places, relative
 from .text import clean
@@ -28,7 +29,7 @@ LONGEST_NAME = 200
 def scan(reports: Iterable[Report]) -> Iterator[str]:
     """The log of a scan, in one piece: the most severe findings first, and no more than GitHub shows."""
     kept = list(reports)
-    found = [(finding, at) for at, report in enumerate(kept) for finding in dict.fromkeys(report.told)]
+    found = [(finding, at) for at, report in enumerate(kept) for finding in dict.fromkeys(report.shown)]
     found.sort(key=lambda pair: -SEVERITIES.index(pair[0].severity))
     shown = found[:MOST_RESULTS]
     levels: dict[str, str] = {}

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 import click
 
 from ..adapter import Adapter
-from ..doctor import saved_by
-from ..findings import NOTE, Finding, Report, accepted, undecided, verdict
+from ..doctor import Report, saved_by
+from ..findings import NOTE, Finding, accepted, undecided, verdict
 from ..runtimes import RAN, ranges
 from . import Style
 from .text import clean, lines, shortened
@@ -38,7 +38,7 @@ def block(report: Report, style: Style) -> Iterator[str]:
         return
     if style.level >= 0:
         yield from _summary(report, report.adapter, style)
-    for finding in report.told if style.level >= 0 else report.failing:
+    for finding in report.shown if style.level >= 0 else report.failing:
         yield from finding_lines(finding, style)
     if style.layers and report.layers:
         from tabulate import tabulate
@@ -49,7 +49,7 @@ def block(report: Report, style: Style) -> Iterator[str]:
             for layer in report.layers.values()
         ]
         yield tabulate(rows, headers=("module", "rank", "alpha", "scaling"), missingval="–", floatfmt=".4g")
-    if any(finding.severity != NOTE for finding in report.told):
+    if any(finding.severity != NOTE for finding in report.shown):
         yield from _ways_out(report, style)
 
 
@@ -68,10 +68,10 @@ def _summary(report: Report, adapter: Adapter, style: Style) -> Iterator[str]:
     unknown = undecided(report.findings)
     if unknown:
         yield from lines(f"unknown for {ranges(unknown)}", 2, style)
-    if RAN["vllm"] in report.servers and report.layers:
-        from ..rules.servers import largest_rank, needed_flag
+    if report.subject and RAN["vllm"] in report.servers and report.layers:
+        from ..rules.servers.ranks import largest_rank, needed_flag
 
-        flag = needed_flag(largest_rank(adapter, report.layers))
+        flag = needed_flag(largest_rank(report.subject))
         yield f"  serve with --max-lora-rank {flag}" if flag else "  no --max-lora-rank of vLLM is large enough"
     served = {id_ for id_ in report.servers if verdict(id_, report.findings) == "accepts"}
     if report.servers:

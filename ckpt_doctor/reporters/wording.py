@@ -6,7 +6,8 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator
 
-from ..findings import ERROR, Finding, Report, accepted
+from ..doctor import Report
+from ..findings import ERROR, Finding, accepted
 from ..runtimes import accepted_since, ranges, specs
 from .text import clean
 
@@ -72,7 +73,7 @@ def load_with(report: Report) -> str:
 
 def fix_command(report: Report) -> str | None:
     """The command that repairs the adapter; None where none of what is told can be, or a line cannot hold its path."""
-    if not any(finding.fixable for finding in report.told) or clean(report.path) != report.path:
+    if not any(finding.fixable for finding in report.shown) or clean(report.path) != report.path:
         return None
     path = f"./{report.path}" if report.path.startswith("-") else report.path
     out = path.rstrip("/")
@@ -84,5 +85,5 @@ def fix_command(report: Report) -> str | None:
 
 def cannot_be_fixed(report: Report) -> bool:
     """Whether there is an error and nothing that a fix repairs."""
-    told = report.told
+    told = report.shown
     return any(f.severity == ERROR for f in told) and not any(f.fixable for f in told)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..adapter import Adapter
 from ..codes import (
     ADALORA_OPTION,
     ADALORA_SCHEDULE,
     ADALORA_UNSUPPORTED,
 )
-from ..findings import Finding, rule
-from ..layers import Layer
+from ..facts.subject import Subject
+from ..findings import Finding
 from ..runtimes import between, since, upto
+from .declared import rule
 
 
 @rule
-def adalora_unsupported(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def adalora_unsupported(subject: Subject) -> Iterator[Finding]:
     """0.3 and 0.4: lora_dropout_layer is no Module where lora_dropout is 0; AdaLoraModel.forward, which a class for a
     task calls, reads trainable_adapter_name, which a load never sets.
     """
-    if adapter.peft_type == "ADALORA" and adapter.config:
-        dropout, task = adapter.config.get("lora_dropout", 0), adapter.config.get("task_type")
+    if subject.method == "ADALORA" and subject.adapter.config:
+        dropout, task = subject.adapter.config.get("lora_dropout", 0), subject.adapter.config.get("task_type")
         old = upto("0.2") if dropout else upto("0.4")
         message = "PEFT 0.2 has no AdaLoRA" + ("" if dropout else ", and 0.3 and 0.4 need a lora_dropout above 0")
         if task is not None:
@@ -32,10 +32,10 @@ def adalora_unsupported(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[
 
 
 @rule
-def schedule(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def schedule(subject: Subject) -> Iterator[Finding]:
     """tuners/adalora/config.py: __post_init__."""
-    config = adapter.config or {}
-    if adapter.peft_type != "ADALORA":
+    config = subject.config
+    if subject.method != "ADALORA":
         return
     total, first, last = (config.get(key, 0) for key in ("total_step", "tinit", "tfinal"))
     numbers = all(isinstance(value, (int, float)) for value in (total, first, last))
@@ -46,10 +46,10 @@ def schedule(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  
 
 
 @rule
-def adalora_and_lora_options(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def adalora_and_lora_options(subject: Subject) -> Iterator[Finding]:
     """AdaLoraConfig.__post_init__, from 0.11 on."""
-    config = adapter.config or {}
-    if adapter.peft_type == "ADALORA":
+    config = subject.config
+    if subject.method == "ADALORA":
         if config.get("use_dora"):
             message = "use_dora is set, which AdaLoRA does not have"
             yield ADALORA_OPTION(message, keys=("use_dora",), rejects=since("0.11"))

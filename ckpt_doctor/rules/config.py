@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 
-from ..adapter import Adapter
 from ..codes import (
     ALL_LINEAR,
     BASE_CHANGING_INIT,
@@ -20,24 +18,28 @@ from ..codes import (
     UNKNOWN_INIT,
     UNPROVEN_OPTION,
 )
-from ..findings import THE_BASE, Finding, rule
-from ..layers import Layer, module_of
+from ..facts.config_keys import CHANGES_BASE, knows
+from ..facts.forms import targets
+from ..facts.layers import module_of
+from ..facts.methods import LORAS
+from ..facts.subject import Subject
+from ..facts.targets import targeted
+from ..findings import THE_BASE, Finding
 from ..runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
-from ..targets import targeted
-from .heads import HEADS, heads
-from .keys import CHANGES_BASE, knows, savers
+from .declared import rule
+from .heads import heads, without_other_head
 
 
 @rule
-def base_changing_init(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def base_changing_init(subject: Subject) -> Iterator[Finding]:
     """0.6 and older take any string as true; from 0.7 an unknown one raises (LoraLayer.reset_lora_parameters)."""
-    init = (adapter.config or {}).get("init_lora_weights")
-    if adapter.peft_type != "LORA" or not isinstance(init, str) or not init.lower().startswith(CHANGES_BASE):
+    init = subject.config.get("init_lora_weights")
+    if subject.method != "LORA" or not isinstance(init, str) or not init.lower().startswith(CHANGES_BASE):
         return
     known = {"pissa": "0.11", "olora": "0.12", "lora_ga": "0.19"}
     first = next((release for name, release in known.items() if init.lower().startswith(name)), None)
     changing = since(first) if first else frozenset[str]()
-    keeping, saved = upto("0.6"), savers(adapter)
+    keeping, saved = upto("0.6"), subject.saved_by
     misloaded = frozenset[str]()
     undecided = misloaded
     if saved and saved <= keeping:
@@ -58,10 +60,10 @@ def base_changing_init(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[F
 
 
 @rule
-def unknown_init(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def unknown_init(subject: Subject) -> Iterator[Finding]:
     """LoraLayer.reset_lora_parameters: from 0.7 it raises, though it matters to no loaded adapter."""
-    init = (adapter.config or {}).get("init_lora_weights")
-    if adapter.peft_type != "LORA" or not isinstance(init, str) or init.lower().startswith(CHANGES_BASE):
+    init = subject.config.get("init_lora_weights")
+    if subject.method != "LORA" or not isinstance(init, str) or init.lower().startswith(CHANGES_BASE):
         return
     known = {"gaussian": "0.2", "eva": "0.14", "orthogonal": "0.16"}
     first = known.get(init.lower())
@@ -72,12 +74,12 @@ def unknown_init(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding
 
 
 @rule
-def impossible_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def impossible_value(subject: Subject) -> Iterator[Finding]:
     """Values with which PEFT fails while the model is built."""
-    config = adapter.config or {}
-    if adapter.peft_type not in ("LORA", "ADALORA"):
+    config = subject.config
+    if subject.method not in LORAS:
         return
-    rank = "r" if adapter.peft_type == "LORA" else "init_r"
+    rank = "r" if subject.method == "LORA" else "init_r"
     impossible = []
     if type(config.get(rank, 8)) is not int:
         impossible.append(rank)
@@ -89,7 +91,7 @@ def impossible_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fin
         impossible.append("lora_dropout")
     if config.get("bias", "none") not in ("none", "all", "lora_only"):
         impossible.append("bias")  # tuners/lora/model.py: NotImplementedError
-    if adapter.peft_type == "ADALORA" and not _number(config.get("orth_reg_weight", 0.5)):
+    if subject.method == "ADALORA" and not _number(config.get("orth_reg_weight", 0.5)):
         impossible.append("orth_reg_weight")
     absent = tuple(key for key in ("lora_alpha", "lora_dropout") if key not in config)
     if absent:
@@ -99,13 +101,13 @@ def impossible_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fin
         message = f"{key} is {json.dumps(config[key])[:40]}, with which no release builds the model"
         yield IMPOSSIBLE_VALUE(message, keys=(key,), rejects=PEFT)
     for key in ("rank_pattern", "alpha_pattern"):
-        if adapter.peft_type == "LORA" and not isinstance(config.get(key, {}), (dict, type(None))):
+        if subject.method == "LORA" and not isinstance(config.get(key, {}), (dict, type(None))):
             yield IMPOSSIBLE_VALUE(f"{key} is not an object", keys=(key,), rejects=since("0.6"))
     nulls = {"rank_pattern": since("0.6"), "alpha_pattern": since("0.6"), "loftq_config": between("0.7", "0.18")}
     for key, rejected in nulls.items():
-        if key in config and config[key] is None and (key == "loftq_config" or adapter.peft_type == "LORA"):
+        if key in config and config[key] is None and (key == "loftq_config" or subject.method == "LORA"):
             yield IMPOSSIBLE_VALUE(f"{key} is null", keys=(key,), rejects=rejected)
-    if adapter.peft_type == "ADALORA" and _number(config.get("orth_reg_weight")) and config["orth_reg_weight"] < 0:
+    if subject.method == "ADALORA" and _number(config.get("orth_reg_weight")) and config["orth_reg_weight"] < 0:
         message = "orth_reg_weight is negative, which PEFT 0.15 and newer refuse"
         yield IMPOSSIBLE_VALUE(message, keys=("orth_reg_weight",), rejects=since("0.15"))
 
@@ -115,19 +117,19 @@ def _number(value: object) -> bool:
 
 
 @rule
-def layers_options(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def layers_options(subject: Subject) -> Iterator[Finding]:
     """LoraConfig.__post_init__: beside a regex from 0.7 (AdaLoRA: 0.11), a layers_pattern alone from 0.14."""
-    config = adapter.config or {}
-    if adapter.peft_type not in ("LORA", "ADALORA"):
+    config = subject.config
+    if subject.method not in LORAS:
         return
     to, pattern = config.get("layers_to_transform"), config.get("layers_pattern")  # 0 is no layer to PEFT either
     rejected = frozenset[str]()
     if isinstance(config.get("target_modules"), str):
-        first = "0.7" if adapter.peft_type == "LORA" else "0.11"
+        first = "0.7" if subject.method == "LORA" else "0.11"
         if to is not None:
             rejected |= since(first)
         if pattern is not None:
-            rejected |= since(first) if adapter.peft_type == "LORA" else between(first, "0.13")
+            rejected |= since(first) if subject.method == "LORA" else between(first, "0.13")
     if pattern and not to:
         rejected |= since("0.14") if to is None else between("0.14", "0.20")
     if rejected:
@@ -137,34 +139,34 @@ def layers_options(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
 
 
 @rule
-def all_linear(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def all_linear(subject: Subject) -> Iterator[Finding]:
     """Known from 0.8 on, and before 0.15 for transformers models only
     (tuners_utils.py: _maybe_include_all_linear_layers).
     """
-    config = adapter.config or {}
+    config = subject.config
     target = config.get("target_modules")
-    if not layers or target is None or adapter.peft_type == "ADAPTION_PROMPT":  # it counts layers, see CD509
+    if not subject.layers or target is None or subject.method == "ADAPTION_PROMPT":  # it counts layers, see CD509
         return
     if isinstance(target, str) and target.lower() == "all-linear":
         message = "target_modules is all-linear, which PEFT 0.7 and older do not know"
         rejected, undecided = upto("0.7"), between("0.8", "0.14")
-        of_transformers = _of_transformers(adapter)
+        of_transformers = _of_transformers(subject)
         if of_transformers is not None:
             rejected |= frozenset() if of_transformers else undecided
             undecided = frozenset()
         yield ALL_LINEAR(message, keys=("target_modules",), rejects=rejected, undecided=undecided, needs=THE_BASE)
-    elif adapter.peft_type not in ("LORA", "ADALORA") and not any(targets(target, module) for module in layers):
+    elif subject.method not in LORAS and not any(targets(target, module) for module in subject.layers):
         message = f"target_modules ({str(target)[:60]}) matches none of the layers in the file"
         yield NO_TARGET(message, keys=("target_modules",), rejects=PEFT)
 
 
-def _of_transformers(adapter: Adapter) -> bool | None:
+def _of_transformers(subject: Subject) -> bool | None:
     """Whether the base is a transformers model, where something tells: PEFT writes the name that those have, and
     without a task the library of the class (peft_model.py: save_pretrained).
     """
-    config = adapter.config or {}
-    if adapter.base is not None:
-        return bool(adapter.base.config.get("model_type"))
+    config = subject.config
+    if subject.base is not None:
+        return bool(subject.base.config.get("model_type"))
     library = str((config.get("auto_mapping") or {}).get("parent_library", ""))
     if config.get("task_type") or library.startswith("transformers."):
         return True
@@ -173,95 +175,84 @@ def _of_transformers(adapter: Adapter) -> bool | None:
     return None
 
 
-def targets(target: object, module: str) -> bool:
-    """Whether target_modules names a module (tuners/tuners_utils.py: check_target_module_exists)."""
-    if isinstance(target, str):
-        try:
-            return re.fullmatch(target, module) is not None
-        except re.error:
-            return False
-    return isinstance(target, list) and any(module == name or module.endswith(f".{name}") for name in target)
-
-
 @rule
-def bias_spelling(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def bias_spelling(subject: Subject) -> Iterator[Finding]:
     """0.7 and newer call the bias of an adapted module `.base_layer.bias`, older ones `.bias`."""
-    config = adapter.config or {}
+    config = subject.config
     bias = config.get("bias", "none")
-    if adapter.peft_type not in ("LORA", "ADALORA") or config.get("target_modules") is None:
+    if subject.method not in LORAS or config.get("target_modules") is None:
         return
     if bias not in ("all", "lora_only"):
         return
-    whole = tuple(f"{head}." for head, _ in heads(adapter))  # a head has its own bias, whatever is trained beside it
-    biases = [key for key in adapter.tensors if key.endswith(".bias") and not key.startswith(whole or "*")]
+    whole = tuple(f"{head}." for head, _ in heads(subject))  # a head has its own bias, whatever is trained beside it
+    biases = [key for key in subject.tensors if key.endswith(".bias") and not key.startswith(whole or "*")]
     named = {module_of(key) for key in biases if ".lora_" not in key}
     new = {name.removesuffix(".base_layer.bias") for name in named if name.endswith(".base_layer.bias")}
     old = {name.removesuffix(".bias") for name in named} - {name + ".base_layer" for name in new}
     missing = frozenset[str]()
-    if adapter.base is not None and not new and not old and adapter.base.biases.isdisjoint(layers):
+    if subject.base is not None and not new and not old and subject.base.biases.isdisjoint(subject.layers):
         return
-    if not new & layers.keys() and not old & layers.keys():
+    if not new & subject.layers.keys() and not old & subject.layers.keys():
         # the layers of 0.6 – 0.9 have no bias of their own, so these trained none (tuners_utils.py: BaseTunerLayer)
-        if bias == "lora_only" and not savers(adapter) <= between("0.6", "0.9"):
+        if bias == "lora_only" and not subject.saved_by <= between("0.6", "0.9"):
             missing = PEFT
     else:
         # what is not adapted keeps the plain name of its bias in every release
-        wrapped = {m for m in new | old if m in layers or targeted(config, m, NEWEST_SERIES)}
+        wrapped = {m for m in new | old if m in subject.layers or targeted(config, m, NEWEST_SERIES)}
         missing |= upto("0.6") if new - old else frozenset()
         missing |= since("0.7") if (old - new) & wrapped or (new - old) - wrapped else frozenset()
     if missing:
-        keys = tuple(key for key in adapter.tensors if key.endswith(".bias"))
+        keys = tuple(key for key in subject.tensors if key.endswith(".bias"))
         lost = "no bias is in the file" if missing == PEFT else "the biases are named for one side of PEFT 0.7 only"
         yield BIAS_SPELLING(f"bias is {bias!r} and {lost}", tensors=keys, keys=("bias",), misloads=missing)
 
 
 @rule
-def without_layers(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def without_layers(subject: Subject) -> Iterator[Finding]:
     """What PEFT does where no layer is in the file, or the config names no target, depends on the base model."""
-    config = adapter.config or {}
-    if adapter.peft_type not in ("LORA", "ADALORA") or not adapter.tensors or adapter.config is None:
+    config = subject.config
+    if subject.method not in LORAS or not subject.tensors or subject.adapter.config is None:
         return
     target = config.get("target_modules")
     if target == []:
         message = "target_modules is empty, so no layer is adapted"
         yield NO_LAYERS(message, keys=("target_modules",), rejects=PEFT)
-    elif not layers and adapter.base is not None:
-        hit = [module for module in adapter.base.weights if targeted(config, module, NEWEST_SERIES)]
+    elif not subject.layers and subject.base is not None:
+        hit = [module for module in subject.base.weights if targeted(config, module, NEWEST_SERIES)]
         message = f"the file has no factors of any layer, and the config targets {len(hit)} of the base model"
         none, some = (frozenset(), PEFT) if hit else (PEFT, frozenset[str]())
         yield NO_LAYERS(message, keys=("target_modules",), rejects=none, misloads=some)
-    elif not layers:
+    elif not subject.layers:
         message = "the file has no factors of any layer"
         yield NO_LAYERS(message, undecided=PEFT, needs=THE_BASE)
     elif target is None and not config.get("target_parameters"):
         message = "target_modules is null: each release then looks the base model up in a table of its own"
-        none = PEFT if _of_transformers(adapter) is False else frozenset[str]()  # "Please specify `target_modules`"
+        none = PEFT if _of_transformers(subject) is False else frozenset[str]()  # "Please specify `target_modules`"
         yield DEFAULT_TARGETS(message, keys=("target_modules",), rejects=none, undecided=PEFT - none, needs=THE_BASE)
 
 
 @rule
-def missing_parts(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def missing_parts(subject: Subject) -> Iterator[Finding]:
     """A KeyError from 0.15 on (utils/save_and_load.py: set_peft_model_state_dict), if the base model has the module.
 
     For a classifier PEFT 0.13 and newer write both names that its head may have, of which a model has one
     (peft_model.py: PeftModelForSequenceClassification, PeftModelForTokenClassification; huggingface/peft#2027).
     """
-    config = adapter.config or {}
-    if adapter.peft_type not in ("LORA", "ADALORA") or not adapter.tensors:
+    config = subject.config
+    if subject.method not in LORAS or not subject.tensors:
         return
-    if config.get("trainable_token_indices") and not any("trainable_tokens" in key for key in adapter.tensors):
+    if config.get("trainable_token_indices") and not any("trainable_tokens" in key for key in subject.tensors):
         message = "trainable_token_indices is set, and the file has no such tensors"
         yield MISSING_SAVED(message, keys=("trainable_token_indices",), rejects=since("0.15"))
     saved = config.get("modules_to_save")
     names = [name for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
-    lost = [name for name in names if not any(f".{name}." in f".{key}" for key in adapter.tensors)]
-    if config.get("task_type") in ("SEQ_CLS", "TOKEN_CLS") and len(set(HEADS) & set(names) - set(lost)) == 1:
-        lost = [name for name in lost if name not in HEADS]
-    if adapter.base is not None:
-        have = (*adapter.base.weights, *adapter.base.biases)
+    lost = [name for name in names if not any(f".{name}." in f".{key}" for key in subject.tensors)]
+    lost = without_other_head(subject, names, lost)
+    if subject.base is not None:
+        have = (*subject.base.weights, *subject.base.biases)
         lost = [name for name in lost if any(module == name or module.endswith(f".{name}") for module in have)]
     if lost:
-        known = adapter.base is not None
+        known = subject.base is not None
         message = f"modules_to_save names {lost[0]}, which the file has no tensors for"
         yield MISSING_SAVED(
             message,
@@ -277,19 +268,19 @@ UNPROVEN = ("target_parameters", "use_qalora", "kasa_config", "monteclora_config
 
 
 @rule
-def unproven_option(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def unproven_option(subject: Subject) -> Iterator[Finding]:
     """A saved arrow_config never loads (AttributeError: 'dict' object has no attribute 'top_k')."""
-    config = adapter.config or {}
-    if adapter.peft_type not in ("LORA", "ADALORA"):
+    config = subject.config
+    if subject.method not in LORAS:
         return
-    if config.get("layer_replication") and _of_transformers(adapter) is False:
+    if config.get("layer_replication") and _of_transformers(subject) is False:
         message = "layer_replication is set, which works on a few transformers models only"
         yield UNPROVEN_OPTION(message, keys=("layer_replication",), rejects=since("0.10"))
     for key in UNPROVEN:
         if config.get(key):
-            known = knows(adapter.peft_type, key)
+            known = knows(subject.method, key)
             rejected = known if key == "arrow_config" else frozenset[str]()
-            saved = savers(adapter)
+            saved = subject.saved_by
             alike = saved if len({minor(id_.removeprefix("peft==")) for id_ in saved}) == 1 else frozenset()
             message = f"{key} is set; only the release that saved it is known to read it alike"
             undecided = known - alike - rejected

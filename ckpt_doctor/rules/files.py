@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..adapter import Adapter
 from ..codes import (
     BOTH_FILES,
     BROKEN_CONFIG,
@@ -24,9 +23,10 @@ from ..codes import (
     TRUNCATED_FILE,
     WRONG_CONTAINER,
 )
-from ..findings import Finding, rule
-from ..layers import Layer
+from ..facts.subject import Subject
+from ..findings import Finding
 from ..runtimes import PEFT, upto
+from .declared import rule
 
 DAMAGE = {code.name: code for code in (
     NO_WEIGHTS, NO_CONFIG, BROKEN_CONFIG, EMPTY_FILE, TRUNCATED_FILE, LFS_POINTER, HTML_PAGE, WRONG_CONTAINER,
@@ -36,25 +36,29 @@ DAMAGE = {code.name: code for code in (
 
 
 @rule
-def damaged_file(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def damaged_file(subject: Subject) -> Iterator[Finding]:
     """No loader takes a damaged file. One without tensors is read, and every layer stays as it was initialised."""
-    for name, message in adapter.faults:
+    for name, message in subject.adapter.faults:
         code = DAMAGE[name]
         yield code(message, misloads=PEFT) if code is NO_TENSORS else code(message, rejects=PEFT)
 
 
 @rule
-def sharded_weights(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def sharded_weights(subject: Subject) -> Iterator[Finding]:
     """PEFT looks for one file only (utils/save_and_load.py: load_peft_weights)."""
-    if adapter.format == "safetensors" and adapter.weights != ("adapter_model.safetensors",) and not adapter.faults:
-        message = f"the weights are in {len(adapter.weights)} shards; PEFT reads one file only"
+    if (
+        subject.adapter.format == "safetensors"
+        and subject.adapter.weights != ("adapter_model.safetensors",)
+        and not subject.adapter.faults
+    ):
+        message = f"the weights are in {len(subject.adapter.weights)} shards; PEFT reads one file only"
         yield SHARDED_WEIGHTS(message, rejects=PEFT)
 
 
 @rule
-def file_format(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def file_format(subject: Subject) -> Iterator[Finding]:
     """PEFT 0.2 and 0.3 read only `adapter_model.bin` (peft_model.py: from_pretrained)."""
-    if adapter.format == "safetensors" and "adapter_model.bin" not in adapter.files:
+    if subject.adapter.format == "safetensors" and "adapter_model.bin" not in subject.adapter.files:
         message = "there is no adapter_model.bin, the only file that PEFT 0.2 and 0.3 read"
         yield SAFETENSORS_ONLY(message, rejects=upto("0.3"))
 
@@ -64,31 +68,33 @@ MAY_RUN = (PICKLE_WITH_CODE.name, "not-read")
 
 
 @rule
-def both_files(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def both_files(subject: Subject) -> Iterator[Finding]:
     """PEFT 0.4 and newer reads safetensors, 0.2 and 0.3 `.bin`, which may differ, or be damaged."""
-    if adapter.format != "safetensors" or "adapter_model.bin" not in adapter.files:
+    if subject.adapter.format != "safetensors" or "adapter_model.bin" not in subject.adapter.files:
         return
     there, old = "adapter_model.bin is there as well", upto("0.3")
-    if adapter.beside:
-        if adapter.beside.name not in MAY_RUN:
-            message = f"{there}, the only file that PEFT 0.2 and 0.3 read, and is damaged: {adapter.beside.message}"
+    if subject.adapter.beside:
+        if subject.adapter.beside.name not in MAY_RUN:
+            message = (
+                f"{there}, the only file that PEFT 0.2 and 0.3 read, and is damaged: {subject.adapter.beside.message}"
+            )
             yield BOTH_FILES(message, rejects=old)
-    elif adapter.bin_agrees is None:
+    elif subject.adapter.bin_agrees is None:
         message = f"{there}, too large to compare: PEFT 0.2 and 0.3 read it instead"
         yield BOTH_FILES(message, undecided=old, needs="a comparison of both weight files")
-    elif not adapter.bin_agrees:
+    elif not subject.adapter.bin_agrees:
         message = f"{there} and holds something else: PEFT 0.2 and 0.3 read it instead"
         yield BOTH_FILES(message, misloads=old)
 
 
 @rule
-def code_beside(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def code_beside(subject: Subject) -> Iterator[Finding]:
     """PEFT 0.2 and 0.3 and every program that prefers `.bin` run the code; PEFT 0.4 and newer does not open the file
     (peft_model.py: load_adapter; utils/save_and_load.py: load_peft_weights). One that cannot be looked into may hold
     code.
     """
-    beside = adapter.beside
-    if adapter.format != "safetensors" or "adapter_model.bin" not in adapter.files or beside is None:
+    beside = subject.adapter.beside
+    if subject.adapter.format != "safetensors" or "adapter_model.bin" not in subject.adapter.files or beside is None:
         return
     if beside.name == PICKLE_WITH_CODE.name:
         message = f"the adapter_model.bin beside the weights is run by what prefers it: {beside.message}"

@@ -5,40 +5,52 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..adapter import Adapter
 from ..codes import HEAD_AMONG_TARGETS, TARGET_WITHIN_SAVED
-from ..findings import Finding, rule
-from ..layers import Layer, module_of
+from ..facts.layers import module_of
+from ..facts.methods import LORAS
+from ..facts.subject import Subject
+from ..facts.targets import targeted
+from ..findings import Finding, several
 from ..runtimes import PEFT, between, since, upto
-from ..targets import targeted
-from .rank import names
+from .declared import rule
 
 HEADS = ("classifier", "score")
 """What the head of a classifier may be called; PEFT 0.12 and newer write both, and a model has one."""
 
+CLASSIFIERS = ("SEQ_CLS", "TOKEN_CLS")
+"""The task types whose models have such a head."""
+
 _IN_HEAD = re.compile(r"(?P<head>.+?)\.modules_to_save\.(?P<inner>.*?)\.?lora_")
 
 
-def heads(adapter: Adapter) -> set[tuple[str, str]]:
+def heads(subject: Subject) -> set[tuple[str, str]]:
     """The modules that are adapted and saved whole, each as the name of the whole and that of the part in it, or ""."""
-    return {(place["head"], place["inner"]) for place in map(_IN_HEAD.match, adapter.tensors) if place}
+    return {(place["head"], place["inner"]) for place in map(_IN_HEAD.match, subject.tensors) if place}
+
+
+def without_other_head(subject: Subject, saved: list[str], lost: list[str]) -> list[str]:
+    """The modules in modules_to_save that are `lost`, without the name that the head of a classifier does not have."""
+    there = {*HEADS} & {*saved} - {*lost}
+    if subject.config.get("task_type") in CLASSIFIERS and len(there) == 1:
+        return [name for name in lost if name not in HEADS]
+    return lost
 
 
 @rule
-def head_among_targets(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def head_among_targets(subject: Subject) -> Iterator[Finding]:
     """PEFT wraps such a module twice, and writes its factors under three names. Up to 0.6 the module's own weight is
     `<module>.weight`, then `<module>.base_layer.weight`; from 0.13 a wrapped head is no module that modules_to_save
     takes (utils/other.py: ModulesToSaveWrapper.check_module), from 0.15 the names that a load asks for are others
     (utils/save_and_load.py: set_peft_model_state_dict). Loaded in 18 releases on BERT, RoBERTa and Qwen2 with a
     classifier.
     """
-    places = heads(adapter)
-    if not places or adapter.peft_type not in ("LORA", "ADALORA"):
+    places = heads(subject)
+    if not places or subject.method not in LORAS:
         return
-    config = adapter.config or {}
+    config = subject.config
     head, inner = min(places)
     weight = ".".join(part for part in (head, inner, "weight") if part)
-    if weight in adapter.tensors:
+    if weight in subject.tensors:
         taken = upto("0.6")
         rejected = between("0.15", "0.15") if inner else between("0.13", "0.15")
         rejected |= since("0.16") if not inner and config.get("task_type") == "TOKEN_CLS" else frozenset()
@@ -49,30 +61,30 @@ def head_among_targets(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[F
         rejected = since("0.15" if inner else "0.13")
     doubted = frozenset[str]()
     misloaded = PEFT - taken - rejected
-    if adapter.peft_type == "ADALORA":  # loaded with LoRA only
+    if subject.method == "ADALORA":  # loaded with LoRA only
         doubted, taken, rejected, misloaded = PEFT, frozenset(), frozenset(), frozenset()
     what = module_of(f"{head}.{inner}" if inner else head)
     message = f"{what} is adapted by LoRA and saved whole as well, which releases read differently"
     yield HEAD_AMONG_TARGETS(
-        message, tensors=(key for key in adapter.tensors if key.startswith(f"{head}.")), keys=("target_modules",),
+        message, tensors=(key for key in subject.tensors if key.startswith(f"{head}.")), keys=("target_modules",),
         rejects=rejected, misloads=misloaded, undecided=doubted, needs="a load in that release",
     )  # fmt: skip
 
 
 @rule
-def targets_within_saved(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def targets_within_saved(subject: Subject) -> Iterator[Finding]:
     """0.6 – 0.13 wrap the module and then look for the part in the wrapper (tuners/tuners_utils.py: inject_adapter);
     older ones adapt and then save it, newer ones leave it to the copy.
     """
-    config = adapter.config or {}
+    config = subject.config
     saved = config.get("modules_to_save")
-    if adapter.peft_type not in ("LORA", "ADALORA") or not isinstance(saved, list):
+    if subject.method not in LORAS or not isinstance(saved, list):
         return
-    heads = tuple(f".{name}." for name in saved if isinstance(name, str))
-    parts = {module_of(key).rpartition(".")[0] for key in adapter.tensors if ".lora_" not in key}
-    within = [part for part in parts if any(head in f".{part}" for head in heads)]
+    wholes = tuple(f".{name}." for name in saved if isinstance(name, str))
+    parts = {module_of(key).rpartition(".")[0] for key in subject.tensors if ".lora_" not in key}
+    within = [part for part in parts if any(whole in f".{part}" for whole in wholes)]
     hit = [part for part in within if targeted(config, part, (0, 13))]
     if hit:
-        message = f"target_modules also names {names(sorted(hit))}, a part of a module in modules_to_save"
+        message = f"target_modules also names {several(sorted(hit))}, a part of a module in modules_to_save"
         keys = ("target_modules", "modules_to_save")
         yield TARGET_WITHIN_SAVED(message, keys=keys, rejects=between("0.6", "0.13"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from ..adapter import Adapter
 from ..codes import AUTO_MAPPING_IMPORT, CONFIG_IMPORTS_CODE, MEGATRON_CONFIG
-from ..findings import Finding, rule
-from ..layers import Layer
+from ..facts.subject import Subject
+from ..findings import Finding
 from ..runtimes import between, since
+from .declared import rule
 
 MEGATRON = "megatron.core"
 """What PEFT imports where megatron_core is absent (LoraConfig)."""
@@ -20,7 +20,7 @@ needs, and the program that runs anyway."""
 
 
 @rule
-def megatron(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def megatron(subject: Subject) -> Iterator[Finding]:
     """PEFT imports the module that megatron_core names, before it looks at a layer: 0.7 to 0.19 whatever it is
     (tuners/lora/model.py: _create_new_module), 0.20 and newer only `megatron.…` (tuners/lora/tp_layer.py:
     dispatch_megatron). Other releases and methods import nothing.
@@ -32,8 +32,8 @@ def megatron(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  
     is an exception in all of them, and so is megatron_config beside use_dora. `megatron.core` itself is what Megatron's
     users have; elsewhere it is a ModuleNotFoundError. A loaded adapter computes the same without these keys.
     """
-    config = adapter.config or {}
-    if adapter.peft_type != "LORA" or not config.get("megatron_config"):
+    config = subject.config
+    if subject.method != "LORA" or not config.get("megatron_config"):
         return
     core, keys, reading = config.get("megatron_core", MEGATRON), ("megatron_config", "megatron_core"), since("0.7")
     if config.get("use_dora"):
@@ -53,14 +53,14 @@ def megatron(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  
 
 
 @rule
-def prompt_from_elsewhere(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def prompt_from_elsewhere(subject: Subject) -> Iterator[Finding]:
     """A prompt that starts from a text asks for a tokenizer at load, and PEFT 0.7 passes it tokenizer_kwargs
     (tuners/prompt_tuning/model.py: PromptEmbedding), so that trust_remote_code runs what tokenizer_name_or_path holds:
     it ran in 0.7.1, not in 0.8.2, 0.9.0 and 0.13.2, which leave the text alone in inference mode. A multitask prompt
     starts from a file of the config's choice, which 0.6 to 0.12 unpickle; that was read, not run
     (tuners/multitask_prompt_tuning/model.py: MultitaskPromptEmbedding).
     """
-    config = adapter.config or {}
+    config = subject.config
     kwargs = config.get("tokenizer_kwargs")
     if isinstance(kwargs, dict) and kwargs.get("trust_remote_code") and config.get("tokenizer_name_or_path"):
         message = "tokenizer_kwargs has trust_remote_code, with which PEFT 0.7 runs code of tokenizer_name_or_path"
@@ -79,11 +79,11 @@ def prompt_from_elsewhere(adapter: Adapter, layers: dict[str, Layer]) -> Iterato
 
 
 @rule
-def auto_mapping(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def auto_mapping(subject: Subject) -> Iterator[Finding]:
     """PEFT writes the module of the base model's class there (peft_model.py: save_pretrained). AutoPeftModel imports it
     (auto.py: _BaseAutoPeftModel.from_pretrained); PeftModel, which the verdicts are about, never does.
     """
-    config = adapter.config or {}
+    config = subject.config
     mapping = config.get("auto_mapping")
     library = mapping.get("parent_library") if isinstance(mapping, dict) else None
     if isinstance(library, str) and config.get("task_type") is None and library.split(".")[0] not in INSTALLED:

@@ -1,149 +1,39 @@
-"""Rules about config keys that a release does not know. Which knows what is in data/config_keys.json."""
+"""Rules about config keys that a release does not know. Which knows what is in `facts/config_keys.py`."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
-from typing import Any
 
-from ..adapter import Adapter
 from ..codes import FUNCTION_CONFIG_KEY, STRANGE_CONFIG_KEY, UNKNOWN_CONFIG_KEY
-from ..findings import Finding, rule
-from ..layers import Layer
-from ..runtimes import PEFT, between, upto
-
-RAISING = between("0.6", "0.13")
-"""The releases that raise TypeError on a key they do not know; older ones ignore it, newer ones drop it."""
-
-WITHOUT_MEANING = {
-    "peft_version", "runtime_config", "eva_config", "corda_config", "lora_ga_config", "loftq_config",
-    "megatron_config", "megatron_core", "qalora_group_size", "auto_mapping", "inference_mode", "revision",
-    "init_lora_weights", "rank_dropout_scale", "generator_seed",
-    "random_seed",
-}  # fmt: skip
-"""Keys that say how an adapter was made or is run, never what a loaded one computes (init methods that change the
-base are those of init_lora_weights, QALoRA by use_qalora), nor what only training or a fresh adapter reads."""
-
-_table: dict[str, dict[str, tuple[str, str | None, Any]]] = {}
+from ..facts.config_keys import OTHER_SHAPES, RAISING, READ_ELSEWHERE, knows, neutral, table
+from ..facts.methods import LORAS
+from ..facts.subject import Subject
+from ..findings import Finding
+from ..runtimes import PEFT
+from .declared import rule
 
 
-def table(method: str) -> dict[str, tuple[str, str | None, Any]]:
-    """Config key → first release, last release (None where it still exists) and default, for a method."""
-    if not _table:
-        with open(os.path.join(os.path.dirname(__file__), "..", "data", "config_keys.json"), "rb") as file:
-            _table.update(json.load(file))
-    return _table.get(method, {})
-
-
-def knows(method: str, key: str) -> frozenset[str]:
-    """The releases whose config of the method has the key."""
-    row = table(method).get(key)
-    return between(row[0], row[1] or "99.0") if row else frozenset()
-
-
-CHANGED_DEFAULTS = {
-    ("LORA", "lora_alpha"), ("LORA", "lora_dropout"), ("ADALORA", "lora_alpha"), ("ADALORA", "lora_dropout"),
-    ("OFT", "r"), ("OFT", "oft_block_size"), ("OSF", "init_weights"),
-}  # fmt: skip
-"""Keys whose default is not the same in every release that has them, so that none of them can be left out."""
-
-
-def neutral(method: str, key: str, value: Any) -> bool:
-    """Whether a key can go without changing what the adapter computes: no value, the default, or no meaning."""
-    row = table(method).get(key)
-    if row is None:  # no release reads it for this method; one that is another method's was carried over
-        return value is None or any(key in rows for rows in _table.values())
-    if (method, key) in CHANGED_DEFAULTS:
-        return False
-    if value is None or value == row[2] or key in WITHOUT_MEANING:
-        return True
-    if key in ("enable_lora", "merge_weights", "alpha_pattern", "rank_pattern"):
-        return not value
-    if key in ("use_rslora", "use_dora", "alpha_pattern"):
-        return method == "ADALORA"  # AdaLoRA's forward reads none of them (tuners/adalora/layer.py)
-    if key == "init_weights":
-        return method == "PREFIX_TUNING"
-    return False
-
-
-READ_ELSEWHERE = {
-    "rank_pattern", "alpha_pattern", "use_rslora", "exclude_modules", "layers_to_transform", "layers_pattern",
-    "arrow_config",
-}  # fmt: skip
-"""Keys of LoRA and AdaLoRA whose absence in a release `reading.py` follows to what the release then computes. No
-release that knows arrow_config loads an adapter that was saved with it, so what the others compute is all there is."""
-
-OTHER_SHAPES = {"use_bdlora", "use_qalora"}
-"""Keys that give the factors other shapes: where the key is ignored, they do not fit, which is loud."""
-
-
-def savers(adapter: Adapter) -> frozenset[str]:
-    """The releases that may have saved an adapter: the one it names, else those whose config has just these keys.
-
-    PEFT writes every key of its config, so the keys date it. Where keys were removed by hand, what is left is every
-    release that knows those that are there.
-    """
-    if adapter.savers is not None:
-        return adapter.savers
-    config = adapter.config or {}
-    version = config.get("peft_version") or (adapter.record or {}).get("saved_by")
-    if isinstance(version, list) and version:
-        return frozenset(f"peft=={release}" for release in version) & PEFT
-    if isinstance(version, str) and version:
-        release = version.partition("@")[0].partition(".dev")[0]
-        if f"peft=={release}" in PEFT:
-            return frozenset((f"peft=={release}",))
-        return between(release, release) if release.replace(".", "").isdecimal() and "." in release else PEFT
-    may = knows(adapter.peft_type or "", "peft_type")
-    for key in config.keys() & table(adapter.peft_type or "").keys():
-        may &= knows(adapter.peft_type or "", key)
-    return (may if adapter.record else written_by(adapter)) or may  # a fix may have dropped keys
-
-
-CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initialisations that write the base weights when an adapter is loaded (LoraLayer.reset_lora_parameters)."""
-
-
-def changes_base(adapter: Adapter) -> bool:
-    """Whether a load changes the base weights by the initialisation; a release that saved it may have taken the word
-    for true (PEFT 0.6 and older).
-    """
-    init, saved = (adapter.config or {}).get("init_lora_weights"), savers(adapter)
-    changing = isinstance(init, str) and init.lower().startswith(CHANGES_BASE)
-    return adapter.peft_type == "LORA" and changing and not (saved and saved <= upto("0.6"))
-
-
-def written_by(adapter: Adapter) -> frozenset[str]:
-    """The releases that write just the config keys that are there, leaving out those that no release has."""
-    savers = PEFT
-    for key in table(adapter.peft_type or "").keys() - {"runtime_config"}:  # never written
-        ids = knows(adapter.peft_type or "", key)
-        savers &= ids if key in (adapter.config or {}) else PEFT - ids
-    return savers
-
-
-def _hits(adapter: Adapter, layers: dict[str, Layer]) -> bool:
+def _hits(subject: Subject) -> bool:
     """Whether exclude_modules names a layer of the file, or may."""
-    names = (adapter.config or {}).get("exclude_modules")
+    names = subject.config.get("exclude_modules")
     listed = names if isinstance(names, list) else [None]
-    return any(name is None or f".{module}".endswith(f".{name}") for name in listed for module in layers)
+    return any(name is None or f".{module}".endswith(f".{name}") for name in listed for module in subject.layers)
 
 
 @rule
-def unknown_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def unknown_key(subject: Subject) -> Iterator[Finding]:
     """PEFT 0.6 – 0.13 raise `TypeError: … got an unexpected keyword argument`; 0.5 and older ignore unknown keys and
     0.14 and newer drop them, also where the key changes the function (huggingface/peft#2340).
     """
-    method = adapter.peft_type
-    if method is None or adapter.config is None or not table(method):
+    method = subject.method
+    if method is None or subject.adapter.config is None or not table(method):
         return
-    idle = {"exclude_modules"} if method == "IA3" and not _hits(adapter, layers) else set()  # a vector of ones
+    idle = {"exclude_modules"} if method == "IA3" and not _hits(subject) else set()  # a vector of ones
     for is_neutral in (True, False):
-        keys = [k for k, v in adapter.config.items() if (k in idle or neutral(method, k, v)) is is_neutral]
+        keys = [k for k, v in subject.adapter.config.items() if (k in idle or neutral(method, k, v)) is is_neutral]
         unknown = {key: knows(method, "peft_type") - knows(method, key) for key in keys}
         rejected = frozenset().union(*(ids & RAISING for ids in unknown.values())) if keys else frozenset()
-        silent = READ_ELSEWHERE if method in ("LORA", "ADALORA") else {"modules_to_save"}  # CD527
+        silent = READ_ELSEWHERE if method in LORAS else {"modules_to_save"}  # CD527
         loud = frozenset().union(*(unknown[key] for key in keys if key in OTHER_SHAPES))
         ignored = frozenset().union(*(unknown[key] - RAISING for key in keys if key not in silent)) - loud
         named = tuple(key for key in keys if unknown[key] & (RAISING if is_neutral else PEFT))
@@ -157,7 +47,7 @@ def unknown_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
             )
             if strange:
                 # a release that is known to have saved it never had such a key, so it came from elsewhere
-                ignored = frozenset() if written_by(adapter) else ignored
+                ignored = frozenset() if subject.written_by else ignored
                 message = f"config keys of unknown meaning: {', '.join(strange)}"
                 yield STRANGE_CONFIG_KEY(
                     message, keys=tuple(strange), rejects=RAISING, undecided=ignored, needs="the meaning of the key"

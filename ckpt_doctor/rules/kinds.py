@@ -5,41 +5,41 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ..adapter import Adapter
+from ..adapter import Layer
 from ..codes import (
     ADALORA_CONVOLUTION,
     GROUPED_CONVOLUTION,
     LAYER_KIND,
     MISSING_PART,
 )
-from ..findings import THE_BASE, Finding, rule
-from ..layers import Layer, groups_of
+from ..facts.config_keys import table
+from ..facts.layers import groups_of
+from ..facts.subject import Subject
+from ..facts.targets import OUT_PROJ
+from ..findings import THE_BASE, Finding
 from ..runtimes import PEFT, between, since, upto
-from ..targets import OUT_PROJ
-from .keys import savers, table
-from .rank import keys_of
+from .declared import rule
 
 DORA_SINCE = {"Embedding": "0.13", 3: "0.16", 4: "0.12", 5: "0.14"}
-
-
+"""First releases with DoRA on what is not Linear, a convolution by the dimensions of its factors (tuners/lora/dora.py).
+"""
 CONV_SINCE = {3: "0.15", 4: "0.4", 5: "0.14"}
-"""First releases of a convolution by the dimensions of its factors (tuners/lora/layer.py: dispatch_default), and of
-DoRA on what is not Linear (tuners/lora/dora.py)."""
+"""First releases with a convolution, by the same (tuners/lora/layer.py: dispatch_default)."""
 
 
 @rule
-def layer_kind(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def layer_kind(subject: Subject) -> Iterator[Finding]:
     """tuners/lora/layer.py: dispatch_default, "Target module … is not supported"."""
-    config = adapter.config or {}
-    if adapter.peft_type != "LORA":
+    config = subject.config
+    if subject.method != "LORA":
         return
     rejected: dict[str, frozenset[str]] = {}
     dora = bool(config.get("use_dora"))
-    if config.get("fan_in_fan_out") is True and layers:  # PEFT saves false for a Linear
+    if config.get("fan_in_fan_out") is True and subject.layers:  # PEFT saves false for a Linear
         rejected["a Conv1D (fan_in_fan_out)"] = upto("0.2")
         if dora:
             rejected["DoRA on a Conv1D"] = between("0.9", "0.10")
-    for layer in layers.values():
+    for layer in subject.layers.values():
         if "lora_embedding_A" in layer.factors or "lora_embedding_B" in layer.factors:
             rejected["an Embedding"] = upto("0.2")
             if dora:
@@ -50,48 +50,48 @@ def layer_kind(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
         if layer.module.endswith(OUT_PROJ):
             rejected["a MultiheadAttention"] = upto("0.14")
         for key in layer.factors.values():
-            dimensions = len(adapter.tensors[key].shape)
+            dimensions = len(subject.tensors[key].shape)
             if dimensions > 2:
                 name = f"Conv{dimensions - 2}d"
                 rejected[f"a {name}"] = PEFT - since(CONV_SINCE.get(dimensions, "99.0"))
                 if dora:
                     rejected[f"DoRA on a {name}"] = since("0.9") - since(DORA_SINCE.get(dimensions, "99.0"))
-    yield from _grouped(adapter, layers)
+    yield from _grouped(subject)
     for what, ids in rejected.items():
         if ids:
             yield LAYER_KIND(f"{what} is among the layers", rejects=ids)
     if dora or config.get("lora_bias"):
         factor = "lora_magnitude_vector" if dora else "lora_B.bias"
-        without = [m for m, layer in layers.items() if not _beside(adapter, layer, factor)]
+        without = [m for m, layer in subject.layers.items() if not _beside(subject, layer, factor)]
         if without:
             message = f"{factor} is missing for {without[0]}: it stays as it was initialised"
             yield MISSING_PART(message, misloads=since("0.9" if dora else "0.14"))
-        elif dora and any(key.endswith("lora_magnitude_vector.weight") for key in adapter.tensors):
+        elif dora and any(key.endswith("lora_magnitude_vector.weight") for key in subject.tensors):
             message = "magnitudes are named as PEFT 0.12 and newer do in memory: older ones ignore them"
             yield MISSING_PART(message, misloads=between("0.9", "0.11"))
 
 
-def _grouped(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def _grouped(subject: Subject) -> Iterator[Finding]:
     """A convolution in groups: its B has other sizes from 0.16 on, and up to 0.6 none that fit."""
-    wide = [module for module, layer in layers.items() if groups_of(adapter, layer.factors) > 1]
+    wide = [module for module, layer in subject.layers.items() if groups_of(subject.adapter, layer.factors) > 1]
     if wide:
         message = f"{wide[0]} is a convolution in groups, with a lora_B as PEFT 0.16 and newer have it"
-        yield GROUPED_CONVOLUTION(message, tensors=keys_of(layers, wide[:1]), rejects=upto("0.15"))
-    saved = savers(adapter)
+        yield GROUPED_CONVOLUTION(message, tensors=subject.keys_of(wide[:1]), rejects=upto("0.15"))
+    saved = subject.saved_by
     if saved and saved <= since("0.16"):
         return
-    for module, layer in layers.items():
-        shapes = [adapter.tensors[key].shape for key in layer.factors.values()]
+    for module, layer in subject.layers.items():
+        shapes = [subject.tensors[key].shape for key in layer.factors.values()]
         if module in wide or len(shapes) != 2 or any(len(shape) < 3 for shape in shapes):
             continue
-        a, b = (adapter.tensors[layer.factors[name]].shape for name in sorted(layer.factors))
-        weight = adapter.base.weights.get(module) if adapter.base else None
+        a, b = (subject.tensors[layer.factors[name]].shape for name in sorted(layer.factors))
+        weight = subject.base.weights.get(module) if subject.base else None
         if math.gcd(a[1], b[0]) == 1 or (weight and weight[1:2] == a[1:2]):
             continue
         other = upto("0.6") | since("0.16")
         what = "is" if weight else "may be"
         message = f"{module} {what} a convolution in groups, whose lora_B is another from 0.16 on"
-        tensors = keys_of(layers, [module])
+        tensors = subject.keys_of([module])
         if weight:
             yield GROUPED_CONVOLUTION(message, tensors=tensors, rejects=other)
         else:
@@ -99,29 +99,29 @@ def _grouped(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
         return
 
 
-def _beside(adapter: Adapter, layer: Layer, factor: str) -> bool:
+def _beside(subject: Subject, layer: Layer, factor: str) -> bool:
     """Whether a layer has a part beside its factors A and B."""
     stems = {key.rsplit(".lora_", 1)[0] for key in layer.factors.values()}
-    return any(f"{stem}.{factor}{end}" in adapter.tensors for stem in stems for end in ("", ".weight"))
+    return any(f"{stem}.{factor}{end}" in subject.tensors for stem in stems for end in ("", ".weight"))
 
 
 @rule
-def adalora_convolution(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def adalora_convolution(subject: Subject) -> Iterator[Finding]:
     """A Conv2d has tensors like a Linear's (tuners/adalora/layer.py): the shapes do not tell which."""
-    if adapter.peft_type != "ADALORA":
+    if subject.method != "ADALORA":
         return
-    if adapter.base is not None:
-        convolutions = [module for module in layers if len(adapter.base.weights.get(module, ())) > 2]
+    if subject.base is not None:
+        convolutions = [module for module in subject.layers if len(subject.base.weights.get(module, ())) > 2]
         if convolutions:
             message = f"{convolutions[0]} is a Conv2d, which AdaLoRA adapts from PEFT 0.20 on"
             yield ADALORA_CONVOLUTION(message, rejects=upto("0.19"))
         return
-    saved = savers(adapter)
+    saved = subject.saved_by
     if saved and not saved & since("0.20"):
         return
-    if not saved and not set(adapter.config or {}) - _keys_of_017():
+    if not saved and not set(subject.config) - _keys_of_017():
         return
-    like = [module for module in layers if "conv" in module.rpartition(".")[2].lower()]
+    like = [module for module in subject.layers if "conv" in module.rpartition(".")[2].lower()]
     if like:
         message = f"{like[0]} may be a Conv2d, which AdaLoRA adapts from PEFT 0.20 on"
         yield ADALORA_CONVOLUTION(message, undecided=upto("0.19"), needs=THE_BASE)

@@ -4,84 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..adapter import Adapter
 from ..codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, LORA_RANK_ZERO, UNGATHERED
-from ..findings import Finding, rule
-from ..layers import RANK_AXIS, Layer, pattern_module
+from ..facts.layers import pattern_module
+from ..facts.methods import LORAS
+from ..facts.subject import Subject
+from ..findings import Finding, several
 from ..runtimes import PEFT, between, upto
-
-
-def names(modules: list[str]) -> str:
-    """`a, b, c and 4 more` for a sentence."""
-    shown = ", ".join(modules[:3])
-    return f"{shown} and {len(modules) - 3} more" if len(modules) > 4 else ", ".join(modules)
-
-
-def has_zero_factor(adapter: Adapter, layer: Layer) -> bool:
-    """Whether a factor of the layer has no row (or column) on its rank axis."""
-    shapes = [(adapter.tensors[key].shape, RANK_AXIS[factor]) for factor, key in layer.factors.items()]
-    return any(len(shape) >= 2 and shape[axis] == 0 for shape, axis in shapes)
-
-
-def keys_of(layers: dict[str, Layer], modules: list[str]) -> tuple[str, ...]:
-    """The names of the factors of modules."""
-    return tuple(key for module in modules if module in layers for key in layers[module].factors.values())
+from .declared import rule
 
 
 @rule
-def adalora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def adalora_rank_zero(subject: Subject) -> Iterator[Finding]:
     """PEFT 0.8.0 – 0.9.0 raise "`r` should be a positive integer value but the value passed is 0" in
     resize_modules_by_rank_pattern (huggingface/peft#1539); 0.5 – 0.7 and 0.10 and newer load it exactly.
     """
-    if adapter.peft_type != "ADALORA":
+    if subject.method != "ADALORA":
         return
-    zero = [module for module, layer in layers.items() if has_zero_factor(adapter, layer)]
-    pattern = adapter.config.get("rank_pattern") if adapter.config else None
+    zero = [module for module, layer in subject.layers.items() if subject.has_zero_factor(layer)]
+    pattern = subject.adapter.config.get("rank_pattern") if subject.adapter.config else None
     if isinstance(pattern, dict):
         for key, mask in pattern.items():
             module = pattern_module(key)
             if isinstance(mask, list) and mask and not any(mask) and module not in zero:
                 zero.append(module)
     if zero:
-        message = f"{len(zero)} of {len(layers)} layers were pruned to rank 0: {names(zero)}"
-        tensors, rejects = keys_of(layers, zero), between("0.8", "0.9")
+        message = f"{len(zero)} of {len(subject.layers)} layers were pruned to rank 0: {several(zero)}"
+        tensors, rejects = subject.keys_of(zero), between("0.8", "0.9")
         yield ADALORA_RANK_ZERO(message, tensors=tensors, keys=("rank_pattern",), rejects=rejects)
 
 
 @rule
-def lora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def lora_rank_zero(subject: Subject) -> Iterator[Finding]:
     """PEFT 0.6.0 and newer raise on r <= 0, in rank_pattern as well; 0.3 – 0.5 skip the layer in silence; zero-sized
     factors under a positive r are a size mismatch in every release.
     """
-    if adapter.peft_type != "LORA":
+    if subject.method != "LORA":
         return
-    config = adapter.config or {}
+    config = subject.config
     r, pattern = config.get("r", 8), config.get("rank_pattern")
-    zero = [module for module, layer in layers.items() if has_zero_factor(adapter, layer)]
+    zero = [module for module, layer in subject.layers.items() if subject.has_zero_factor(layer)]
     listed = pattern.items() if isinstance(pattern, dict) else ()
     entries = [key for key, value in listed if isinstance(value, (int, float)) and value <= 0]
     if type(r) is int and r <= 0:
         message = f"the config says r: {r}, so no layer has a rank"
         misloaded = between("0.3", "0.5")
         yield LORA_RANK_ZERO(
-            message, tensors=keys_of(layers, zero), keys=("r",), rejects=PEFT - misloaded, misloads=misloaded
+            message, tensors=subject.keys_of(zero), keys=("r",), rejects=PEFT - misloaded, misloads=misloaded
         )
     elif zero or entries:
         where = zero or entries
-        message = f"{len(where)} of {len(layers)} layers have rank 0: {names(where)}"
+        message = f"{len(where)} of {len(subject.layers)} layers have rank 0: {several(where)}"
         old = upto("0.5")
         config_keys = ("rank_pattern",) if entries else ()
         rejected, misloaded = (PEFT, frozenset[str]()) if zero else (PEFT - old, old)
-        keys = keys_of(layers, zero)
+        keys = subject.keys_of(zero)
         yield LORA_RANK_ZERO(message, tensors=keys, keys=config_keys, rejects=rejected, misloads=misloaded)
 
 
 @rule
-def ungathered(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def ungathered(subject: Subject) -> Iterator[Finding]:
     """huggingface/peft#1443, huggingface/peft#3251. Rank 0 is different: it is two-dimensional."""
-    if adapter.peft_type not in ("LORA", "ADALORA"):  # others have vectors too: CD505 says where they should not
+    if subject.method not in LORAS:  # others have vectors too: CD505 says where they should not
         return
-    flat = [key for layer in layers.values() for key in layer.factors.values() if len(adapter.tensors[key].shape) < 2]
+    flat = [
+        key
+        for layer in subject.layers.values()
+        for key in layer.factors.values()
+        if len(subject.tensors[key].shape) < 2
+    ]
     if flat:
         message = (
             f"{len(flat)} factors have one dimension: saved under ZeRO-3 or FSDP without gathering, their weights are "
@@ -91,15 +81,15 @@ def ungathered(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
 
 
 @rule
-def pattern_mismatch(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def pattern_mismatch(subject: Subject) -> Iterator[Finding]:
     """Every release sizes the modules by the pattern (tuners/adalora/model.py: resize_modules_by_rank_pattern)."""
-    config = adapter.config or {}
-    if adapter.peft_type != "ADALORA":
+    config = subject.config
+    if subject.method != "ADALORA":
         return
     init_r, pattern = config.get("init_r", 12), config.get("rank_pattern")
     masks = {pattern_module(key): mask for key, mask in pattern.items()} if isinstance(pattern, dict) else {}
-    misfits = [module for module in masks if module not in layers]
-    for module, layer in layers.items():
+    misfits = [module for module in masks if module not in subject.layers]
+    for module, layer in subject.layers.items():
         mask = masks.get(module)
         if mask is None:
             fits = (not masks and layer.rank == init_r) or (bool(masks) and layer.rank == init_r)
@@ -109,5 +99,5 @@ def pattern_mismatch(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fin
         if not fits and layer.rank is not None:
             misfits.append(module)
     if misfits:
-        message = f"rank_pattern does not fit the tensors of {names(misfits)}"
-        yield ADALORA_PATTERN_MISMATCH(message, tensors=keys_of(layers, misfits), keys=("rank_pattern",), rejects=PEFT)
+        message = f"rank_pattern does not fit the tensors of {several(misfits)}"
+        yield ADALORA_PATTERN_MISMATCH(message, tensors=subject.keys_of(misfits), keys=("rank_pattern",), rejects=PEFT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..adapter import Adapter
+from ..adapter import Layer
 from ..codes import (
     AMBIGUOUS_PATTERN,
     IGNORED_EXCLUSION,
@@ -19,25 +19,26 @@ from ..codes import (
     UNSUPPORTED_TARGET,
     UNTARGETED_LAYERS,
 )
-from ..findings import THE_BASE, Code, Finding, rule
-from ..layers import Layer, pattern_module
+from ..facts.layers import pattern_module
+from ..facts.meaning import Era, eras
+from ..facts.methods import LORAS
+from ..facts.subject import Subject
+from ..facts.targets import OUT_PROJ, Reading, ambiguous, holes, targeted
+from ..findings import THE_BASE, Code, Finding, several
 from ..runtimes import PEFT, between, since, upto
-from ..targets import OUT_PROJ, Reading, ambiguous, holes, targeted
-from .keys import savers
-from .meaning import Era, eras
-from .rank import keys_of, names
+from .declared import rule
 
 
 @rule
-def ignored_exclusion(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def ignored_exclusion(subject: Subject) -> Iterator[Finding]:
     """PEFT 0.5 and older ignore exclude_modules: what it excludes is adapted there, and left as initialised, which is
     not zero for AdaLoRA (lora_E ~ N(0, 0.02) in 0.5) and with init_lora_weights false.
     """
-    config = adapter.config or {}
-    if adapter.peft_type not in ("LORA", "ADALORA") or not config.get("exclude_modules"):
+    config = subject.config
+    if subject.method not in LORAS or not config.get("exclude_modules"):
         return
     uninitialised = config.get("init_lora_weights") is False
-    adalora = between("0.5", "0.5") if adapter.peft_type == "ADALORA" else frozenset[str]()
+    adalora = between("0.5", "0.5") if subject.method == "ADALORA" else frozenset[str]()
     random = upto("0.5") if uninitialised else adalora
     if random:
         message = "exclude_modules is ignored, and what it excludes is left at random numbers"
@@ -45,28 +46,29 @@ def ignored_exclusion(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fi
 
 
 @rule
-def reading(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def reading(subject: Subject) -> Iterator[Finding]:
     """Each release has its own way to match target_modules, rank_pattern and alpha_pattern (targets.py).
 
     A layer that a release does not target is ignored in silence; one whose rank it reads otherwise is a size mismatch;
     one whose scale it reads otherwise computes something else, in silence. What the release that saved the adapter
     makes of it is what was meant; where that is not known, the newest that takes every tensor.
     """
-    config = adapter.config or {}
-    if adapter.peft_type not in ("LORA", "ADALORA") or not layers or config.get("target_modules") is None:
+    config, layers = subject.config, subject.layers
+    if subject.method not in LORAS or not layers or config.get("target_modules") is None:
         return
-    every = eras(adapter, layers)
+    every = eras(subject)
     # a module that holds layers cannot be adapted itself: "Target module … is not supported"
     unsupported = {".".join(parts[:n]) for parts in (m.split(".") for m in layers) for n in range(1, len(parts))}
-    if adapter.base is not None:
-        unsupported |= adapter.base.containers
-        unsupported |= {m for m, shape in adapter.base.weights.items() if len(shape) < 2}
+    if subject.base is not None:
+        unsupported |= subject.base.containers
+        unsupported |= {m for m, shape in subject.base.weights.items() if len(shape) < 2}
     unsupported -= layers.keys()
     if unsupported and str(config["target_modules"]).lower() != "all-linear":
         for era in every:
             hit = [module for module in unsupported if targeted(config, module, era.release)]
             if hit:
-                message = f"target_modules names {names(sorted(hit))}, which holds layers and cannot be adapted itself"
+                holding = several(sorted(hit))
+                message = f"target_modules names {holding}, which holds layers and cannot be adapted itself"
                 yield UNSUPPORTED_TARGET(message, keys=("target_modules",), rejects=era.ids)
     untargeted = [era for era in every if not era.hit]
     if untargeted:
@@ -77,26 +79,26 @@ def reading(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     if misfit:
         ids = frozenset[str]().union(*(era.ids for era in misfit))
         where = misfit[-1].misfits
-        message = f"the rank of the tensors is not what the config says for {names(where)}"
-        yield RANK_MISMATCH(message, tensors=keys_of(layers, where), keys=("r", "rank_pattern"), rejects=ids)
+        message = f"the rank of the tensors is not what the config says for {several(where)}"
+        yield RANK_MISMATCH(message, tensors=subject.keys_of(where), keys=("r", "rank_pattern"), rejects=ids)
     whole = [era for era in every if era.hit and not era.misfits]
     if not whole:
         return
-    saved = savers(adapter)
+    saved = subject.saved_by
     meant = next((era for era in reversed(whole) if saved & era.ids), whole[-1])
-    yield from _otherwise(adapter, layers, whole, meant)
-    unclear = [module for module in meant.hit if ambiguous(config, module)] if adapter.peft_type == "LORA" else []
+    yield from _otherwise(subject, whole, meant)
+    unclear = [module for module in meant.hit if ambiguous(config, module)] if subject.method == "LORA" else []
     if unclear and meant.release >= (0, 14):
         message = (
-            f"several keys of alpha_pattern name {names(sorted(unclear))}, and which came first was lost in saving"
+            f"several keys of alpha_pattern name {several(sorted(unclear))}, and which came first was lost in saving"
         )
         needs = "the order of alpha_pattern in training"
         yield AMBIGUOUS_PATTERN(message, keys=("alpha_pattern",), undecided=PEFT, needs=needs)
-    yield from _untargeted(layers, config, meant)
-    yield from _missing(adapter, layers, meant)
+    yield from _untargeted(subject, meant)
+    yield from _missing(subject, meant)
 
 
-def _otherwise(adapter: Adapter, layers: dict[str, Layer], whole: list[Era], meant: Era) -> Iterator[Finding]:
+def _otherwise(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Finding]:
     misread: dict[Code, tuple[set[str], frozenset[str]]] = {}
     for era in whole:
         ignored = set(era.hit ^ meant.hit)
@@ -106,43 +108,49 @@ def _otherwise(adapter: Adapter, layers: dict[str, Layer], whole: list[Era], mea
                 before = misread.get(code, (set[str](), frozenset[str]()))
                 misread[code] = (before[0] | modules, before[1] | era.ids)
     for code, (modules, ids) in misread.items():
-        where = [module for module in layers if module in modules]
+        where = [module for module in subject.layers if module in modules]
         if code is IGNORED_LAYER:
-            message = f"not every release targets {names(where)}: one that does not ignores their tensors in silence"
-            factors, loud = keys_of(layers, where), frozenset[str]()
-            if adapter.peft_type == "ADALORA":
+            message = f"not every release targets {several(where)}: one that does not ignores their tensors in silence"
+            factors, loud = subject.keys_of(where), frozenset[str]()
+            if subject.method == "ADALORA":
                 message = message.replace("ignores their tensors in silence", "ignores them, or stops at rank_pattern")
-                loud = _stopping_at_pattern(adapter, whole, modules)
+                loud = _stopping_at_pattern(subject, whole, modules)
             yield IGNORED_LAYER(
                 message, tensors=factors, keys=("target_modules",), rejects=loud & ids, misloads=ids - loud
             )
         else:
-            message = f"releases read another scale for {names(where)}"
+            message = f"releases read another scale for {several(where)}"
             scaling = ("alpha_pattern", "rank_pattern", "use_rslora")
-            keys = tuple(key for key in scaling if (adapter.config or {}).get(key))
-            yield OTHER_SCALE(message, tensors=keys_of(layers, where), keys=keys, misloads=ids)
+            keys = tuple(key for key in scaling if subject.config.get(key))
+            yield OTHER_SCALE(message, tensors=subject.keys_of(where), keys=keys, misloads=ids)
 
 
-def _stopping_at_pattern(adapter: Adapter, whole: list[Era], modules: set[str]) -> frozenset[str]:
+def _stopping_at_pattern(subject: Subject, whole: list[Era], modules: set[str]) -> frozenset[str]:
     """The releases that do not adapt a layer which AdaLoRA's rank_pattern names: "'Linear' object has no attribute
     'lora_E'" (tuners/adalora/model.py: resize_modules_by_rank_pattern).
     """
-    pattern = (adapter.config or {}).get("rank_pattern")
+    pattern = subject.config.get("rank_pattern")
     named = modules & {pattern_module(key) for key in pattern} if isinstance(pattern, dict) else set[str]()
     return frozenset[str]().union(*(era.ids for era in whole if named - era.hit))
 
 
-def _untargeted(layers: dict[str, Layer], config: dict[str, object], meant: Era) -> Iterator[Finding]:
+def _untargeted(subject: Subject, meant: Era) -> Iterator[Finding]:
     """Tensors that no release looks at: a single stray module means nothing, but PEFT never saves many of a kind."""
-    ignored = [m for m in layers if m not in meant.hit and not _of_parameter(m, config.get("target_parameters"))]
+    config = subject.config
+    ignored = [
+        module for module in subject.layers
+        if module not in meant.hit and not _of_parameter(module, config.get("target_parameters"))
+    ]  # fmt: skip
     ends = [module.rpartition(".")[2] for module in ignored]
     target = config.get("target_modules")
     filtered = isinstance(target, list) and any(end in target for end in ends)
     if ignored and (filtered or max(map(ends.count, ends)) > 1):
-        message = f"the config does not target {names(ignored)}, which have tensors: the config or the file was changed"
+        message = (
+            f"the config does not target {several(ignored)}, which have tensors: the config or the file was changed"
+        )
         yield UNTARGETED_LAYERS(
             message,
-            tensors=keys_of(layers, ignored),
+            tensors=subject.keys_of(ignored),
             keys=("target_modules",),
             undecided=PEFT,
             needs="whether these layers were meant",
@@ -150,12 +158,12 @@ def _untargeted(layers: dict[str, Layer], config: dict[str, object], meant: Era)
 
 
 @rule
-def renamed_model(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def renamed_model(subject: Subject) -> Iterator[Finding]:
     """Layers of a vision-language model, which transformers 4.52 renamed: PEFT up to 0.14 is mostly used with an older
     one, 0.15 with either; from 0.16 on PEFT maps the old names (utils/save_and_load.py: set_peft_model_state_dict).
     """
-    config = adapter.config or {}
-    if adapter.peft_type not in ("LORA", "ADALORA") or config.get("target_modules") is None:
+    config, layers = subject.config, subject.layers
+    if subject.method not in LORAS or config.get("target_modules") is None:
         return
     new = any(module.startswith("model.language_model.") for module in layers)
     old = any(module.startswith("language_model.model.") for module in layers)
@@ -185,23 +193,23 @@ def _same(a: Reading, b: Reading) -> bool:
     return abs(a.scaling - b.scaling) <= 1e-9 * abs(b.scaling)
 
 
-def _missing(adapter: Adapter, layers: dict[str, Layer], meant: Era) -> Iterator[Finding]:
-    config = adapter.config or {}
+def _missing(subject: Subject, meant: Era) -> Iterator[Finding]:
+    config, layers = subject.config, subject.layers
     keys = ("target_modules",)
-    if adapter.base is None:
+    if subject.base is None:
         missing = holes(layers, config, meant.release)
-        doubt = _left_random(adapter)
+        doubt = _left_random(subject)
         if missing and doubt:
-            message = f"the config targets {names(missing)}, for which there are no tensors"
+            message = f"the config targets {several(missing)}, for which there are no tensors"
             yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
         listed = config.get("target_modules")
         longer = [module for module in layers if isinstance(listed, list) and module in listed and "." in module]
-        if longer and (adapter.peft_type == "ADALORA" or config.get("init_lora_weights") is False) and not missing:
+        if longer and (subject.method == "ADALORA" or config.get("init_lora_weights") is False) and not missing:
             message = "target_modules lists full names, which also match longer names that end with one"
-            doubt = _left_random(adapter)
+            doubt = _left_random(subject)
             yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
         return
-    weights = adapter.base.weights
+    weights = subject.base.weights
     if any(config.get(key) for key in ("layer_replication", "use_bdlora", "use_qalora", "target_parameters")):
         return  # other layers, or other sizes, than the base model's
     attention = {m.removesuffix(OUT_PROJ) for m in layers if m.endswith(OUT_PROJ)}  # its own parameters are no modules
@@ -209,28 +217,28 @@ def _missing(adapter: Adapter, layers: dict[str, Layer], meant: Era) -> Iterator
     strange = [m for m in layers if m in meant.hit and m not in weights and m not in attention]
     if strange:
         # what the base has not got never computed anything there; that it has none at all means another model
-        message = f"the base model has no {names(strange)}: the tensors are ignored in silence"
+        message = f"the base model has no {several(strange)}: the tensors are ignored in silence"
         lost = PEFT if len(strange) == len(meant.hit) else frozenset[str]()
-        yield NOT_IN_BASE(message, tensors=keys_of(layers, strange), misloads=lost)
+        yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), misloads=lost)
     missing = [module for module, shape in weights.items() if module not in layers and len(shape) > 1
                and targeted(config, module, meant.release)]  # fmt: skip
     tops = {module.partition(".")[0] for module in layers}
-    heads = [module for module in missing if module.partition(".")[0] not in tops and not _has_head(adapter)]
+    heads = [module for module in missing if module.partition(".")[0] not in tops and not _has_head(subject)]
     missing = [module for module in missing if module not in heads]
     if str(config.get("target_modules")).lower() == "all-linear":  # it takes what it finds
         heads = missing = []
     # a LoRA's layer without tensors computes nothing, so that a head which was not there, or not trained, is no doubt
-    if heads and not missing and (adapter.peft_type == "ADALORA" or config.get("init_lora_weights") is False):
-        message = f"the config targets {names(heads)} of the base model, if the adapted class has such a head"
+    if heads and not missing and (subject.method == "ADALORA" or config.get("init_lora_weights") is False):
+        message = f"the config targets {several(heads)} of the base model, if the adapted class has such a head"
         needs = "the class that was adapted"
-        yield MISSING_LAYER(message, keys=keys, undecided=_left_random(adapter), needs=needs)
+        yield MISSING_LAYER(message, keys=keys, undecided=_left_random(subject), needs=needs)
     if missing:
-        message = f"the config targets {names(missing)} of the base model, for which there are no tensors"
-        yield MISSING_LAYER(message, keys=keys, misloads=_left_random(adapter))
-    unfit = [m for m in layers if m in meant.hit and m in weights and not _has_size(adapter, layers[m], weights[m])]
+        message = f"the config targets {several(missing)} of the base model, for which there are no tensors"
+        yield MISSING_LAYER(message, keys=keys, misloads=_left_random(subject))
+    unfit = [m for m in layers if m in meant.hit and m in weights and not _has_size(subject, layers[m], weights[m])]
     if unfit:
-        message = f"the tensors of {names(unfit)} do not have the size of the base model's weights"
-        yield OTHER_SIZE(message, tensors=keys_of(layers, unfit), rejects=PEFT)
+        message = f"the tensors of {several(unfit)} do not have the size of the base model's weights"
+        yield OTHER_SIZE(message, tensors=subject.keys_of(unfit), rejects=PEFT)
 
 
 CLASSES = {
@@ -243,34 +251,34 @@ CLASSES = {
 """How transformers names the classes with a head that a task type is for."""
 
 
-def _has_head(adapter: Adapter) -> bool:
+def _has_head(subject: Subject) -> bool:
     """Whether the class that was adapted has the head which is in the base model's files. One that is none of
     transformers' has the modules that its files name.
     """
-    saved_as = adapter.base.config.get("architectures") if adapter.base else None
-    task = (adapter.config or {}).get("task_type")
+    saved_as = subject.base.config.get("architectures") if subject.base else None
+    task = subject.config.get("task_type")
     return not isinstance(saved_as, list) or any(
         str(name).endswith(CLASSES.get(task, ())) for name in saved_as if isinstance(task, str)
     )
 
 
-def _left_random(adapter: Adapter) -> frozenset[str]:
+def _left_random(subject: Subject) -> frozenset[str]:
     """The releases in which a layer without tensors is not what it was.
 
     A LoRA layer was trained, or it would not be targeted. An AdaLoRA layer that neither the file nor its rank_pattern
     has was pruned: 0.12 and newer leave it at zero, 0.5 – 0.11 at lora_E ~ N(0, 0.02), and with init_lora_weights
     false it is uninitialised from 0.5 on (tuners/adalora/layer.py: reset_lora_parameters).
     """
-    config = adapter.config or {}
-    if adapter.peft_type != "ADALORA" or not isinstance(config.get("rank_pattern"), dict):
+    config = subject.config
+    if subject.method != "ADALORA" or not isinstance(config.get("rank_pattern"), dict):
         return PEFT
     return since("0.5") if config.get("init_lora_weights") is False else between("0.5", "0.11")
 
 
-def _has_size(adapter: Adapter, layer: Layer, weight: tuple[int, ...]) -> bool:
+def _has_size(subject: Subject, layer: Layer, weight: tuple[int, ...]) -> bool:
     """Whether A and B fit a weight: Linear [out, in], Conv1D [in, out], convolution [out, in, …], Embedding [V, d]."""
-    inner = [adapter.tensors[key].shape[1:] for name, key in layer.factors.items() if name.endswith("A")]
-    outer = [adapter.tensors[key].shape[:1] for name, key in layer.factors.items() if name.endswith("B")]
+    inner = [subject.tensors[key].shape[1:] for name, key in layer.factors.items() if name.endswith("A")]
+    outer = [subject.tensors[key].shape[:1] for name, key in layer.factors.items() if name.endswith("B")]
     if len(inner) != 1 or len(outer) != 1 or not all((*inner, *outer)):
         return True
     count = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..adapter import Adapter
+from ..adapter import Layer
 from ..codes import (
     ADAPTER_NAME,
     ADAPTER_NAME_IN_KEY,
@@ -16,9 +16,12 @@ from ..codes import (
     STRANGE_TENSOR,
     WEIGHT_SUFFIX,
 )
-from ..findings import Finding, rule
-from ..layers import WRAPPERS, Layer
+from ..facts.layers import WRAPPERS
+from ..facts.methods import LORAS
+from ..facts.subject import Subject
+from ..findings import Finding
 from ..runtimes import PEFT, between, since, upto
+from .declared import rule
 
 PREFIX = "base_model.model."
 _NAMED = re.compile(r"\.lora_(?:embedding_)?[ABE]\.(?!weight$)[^.]+(?:\.weight)?$")
@@ -33,10 +36,10 @@ def _factors(layers: dict[str, Layer]) -> list[str]:
 
 
 @rule
-def foreign_prefix(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def foreign_prefix(subject: Subject) -> Iterator[Finding]:
     """Keys that PEFT does not look for are ignored (utils/save_and_load.py: set_peft_model_state_dict)."""
     foreign = [
-        key for key in _factors(layers)
+        key for key in _factors(subject.layers)
         if not key.startswith(PREFIX) or key.startswith((PREFIX + "module.", PREFIX + PREFIX))
         or any(f".{wrapper}" in key for wrapper in WRAPPERS)
     ]  # fmt: skip
@@ -46,9 +49,9 @@ def foreign_prefix(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findi
 
 
 @rule
-def adapter_name_in_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def adapter_name_in_key(subject: Subject) -> Iterator[Finding]:
     """0.21 takes `.lora_A.default.weight` (utils/save_and_load.py: set_peft_model_state_dict)."""
-    named = [key for key in _factors(layers) if _NAMED.search(key)]
+    named = [key for key in _factors(subject.layers) if _NAMED.search(key)]
     if named:
         message = f"{len(named)} keys have an adapter's name in them ({named[0]}): up to PEFT 0.20 they are ignored"
         ids = upto("0.20") if all(".default" in key for key in named) else PEFT
@@ -56,45 +59,45 @@ def adapter_name_in_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[
 
 
 @rule
-def missing_factor(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def missing_factor(subject: Subject) -> Iterator[Finding]:
     """A factor that is missing stays as initialised, often at random (LoraLayer.reset_lora_parameters)."""
-    whole = FACTORS.get(adapter.peft_type or "")
+    whole = FACTORS.get(subject.method or "")
     if not whole:
         return
-    stray = {"lora_E"} if adapter.peft_type == "LORA" else set()  # ignored
-    partial = [module for module, layer in layers.items() if set(layer.factors) - stray not in whole]
+    stray = {"lora_E"} if subject.method == "LORA" else set()  # ignored
+    partial = [module for module, layer in subject.layers.items() if set(layer.factors) - stray not in whole]
     if partial:
-        keys = tuple(key for module in partial for key in layers[module].factors.values())
+        keys = tuple(key for module in partial for key in subject.layers[module].factors.values())
         message = f"{len(partial)} layers lack a factor ({partial[0]}): it stays as it was initialised"
         yield MISSING_FACTOR(message, tensors=keys, misloads=PEFT)
 
 
 @rule
-def weight_suffix(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def weight_suffix(subject: Subject) -> Iterator[Finding]:
     """LoRA's factors are modules with a `.weight`, an Embedding's and AdaLoRA's are bare; others are ignored."""
-    if adapter.peft_type not in ("LORA", "ADALORA"):
+    if subject.method not in LORAS:
         return
     misnamed = [
-        key for layer in layers.values() for name, key in layer.factors.items()
-        if key.endswith(".weight") is not (adapter.peft_type == "LORA" and name in ("lora_A", "lora_B"))
+        key for layer in subject.layers.values() for name, key in layer.factors.items()
+        if key.endswith(".weight") is not (subject.method == "LORA" and name in ("lora_A", "lora_B"))
     ]  # fmt: skip
-    if misnamed and not (adapter.peft_type == "LORA" and all(".lora_E" in key for key in misnamed)):
+    if misnamed and not (subject.method == "LORA" and all(".lora_E" in key for key in misnamed)):
         message = f"{len(misnamed)} keys do not end as PEFT names them ({misnamed[0]}): they are ignored in silence"
         yield WEIGHT_SUFFIX(message, tensors=misnamed, misloads=PEFT)
 
 
 @rule
-def mangled_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def mangled_key(subject: Subject) -> Iterator[Finding]:
     """`k.replace(suffix, …)` up to 0.17 hits every "weight" in a path, and `split("lora_")` every "lora_"; up to 0.14
     the names in modules_to_save are replaced wherever they occur (utils/save_and_load.py: set_peft_model_state_dict).
     The tensors then match nothing, in silence.
     """
-    if adapter.peft_type not in ("LORA", "ADALORA"):
+    if subject.method not in LORAS:
         return
-    saved = (adapter.config or {}).get("modules_to_save")
+    saved = subject.config.get("modules_to_save")
     saved = [name for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
     lost: dict[str, frozenset[str]] = {}
-    for key in _factors(layers):
+    for key in _factors(subject.layers):
         path, _, end = key.removeprefix(PREFIX).rpartition(".lora_")
         if "lora_" in path or ("weight" in path and end.endswith("weight")):
             lost[key] = between("0.3", "0.17")
@@ -107,12 +110,12 @@ def mangled_key(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]
 
 
 @rule
-def factor_dtype(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def factor_dtype(subject: Subject) -> Iterator[Finding]:
     """load_state_dict copies into floating point (int8 becomes zero); what torch has no name for is undecided."""
     floats = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
-    others = [key for key in _factors(layers) if adapter.tensors[key].dtype not in floats]
-    if others and adapter.peft_type in ("LORA", "ADALORA"):  # others have indices, too
-        dtypes = sorted({adapter.tensors[key].dtype for key in others})
+    others = [key for key in _factors(subject.layers) if subject.tensors[key].dtype not in floats]
+    if others and subject.method in LORAS:  # others have indices, too
+        dtypes = sorted({subject.tensors[key].dtype for key in others})
         message = f"{len(others)} factors are {', '.join(dtypes)} ({others[0]}), which no release computes with"
         whole = all(dtype[0] in "IUB" for dtype in dtypes)
         if whole:
@@ -122,14 +125,14 @@ def factor_dtype(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding
 
 
 @rule
-def adapter_name(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def adapter_name(subject: Subject) -> Iterator[Finding]:
     """PEFT tests `adapter_name in name` as a substring and then takes one part more off the key
     (tuners/adalora/model.py: resize_modules_by_rank_pattern), so the module is not found.
     """
-    pattern = (adapter.config or {}).get("rank_pattern")
-    if adapter.peft_type != "ADALORA" or not isinstance(pattern, dict):
+    pattern = subject.config.get("rank_pattern")
+    if subject.method != "ADALORA" or not isinstance(pattern, dict):
         return
-    name = adapter.loaded_as
+    name = subject.question.adapter_name
     clashing = [key for key in pattern if key.split(".")[: -2 if name in key else -1][-1:] != _module_end(key)]
     if clashing:
         message = f"loaded under the name {name!r}, {clashing[0]} of rank_pattern is taken for another module"
@@ -148,14 +151,14 @@ _PART = re.compile(
 
 
 @rule
-def strange_tensor(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+def strange_tensor(subject: Subject) -> Iterator[Finding]:
     """Every tensor is a factor, a part that an option adds, or a parameter of the model by its own name; what releases
     make of any other nobody looked at: most ignore it in silence.
     """
-    if adapter.peft_type not in ("LORA", "ADALORA") or not layers:
+    if subject.method not in LORAS or not subject.layers:
         return
-    factors = set(_factors(layers))
-    parts = [key for key in adapter.tensors if key not in factors]
+    factors = set(_factors(subject.layers))
+    parts = [key for key in subject.tensors if key not in factors]
     strange = [key for key in parts if not _PART.fullmatch(key) or _is_foreign(key)]
     if strange:
         message = f"{len(strange)} tensors are none that PEFT gives a LoRA ({strange[0][:120]})"

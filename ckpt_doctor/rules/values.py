@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..adapter import Adapter
 from ..codes import NOT_JUDGED, ODD_VALUE
+from ..facts.config_keys import knows, table
 from ..facts.lora_keys import FIELDS, FOLLOWED, HARMLESS, ITEMS, KINDS, NULLABLE
+from ..facts.methods import LORAS
 from ..facts.record import REVIEWED
-from ..findings import Finding, rule
-from ..layers import Layer
+from ..facts.subject import Subject
+from ..findings import Finding
 from ..runtimes import PEFT
-from .keys import knows, table, written_by
+from .declared import rule
 
-LORAS = ("LORA", "ADALORA")
 NOBODY = "and nobody looked at what releases make of that"
 
 
 @rule
-def not_looked_at(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
+def not_looked_at(subject: Subject) -> Iterator[Finding]:
     """A release in which nobody looked at LoRA yet; a value that is not its key's default, and is of a type nobody
     expected, or of a key that nothing follows; a key that no release has.
     """
-    method, config = adapter.peft_type, adapter.config or {}
+    method, config = subject.method, subject.config
     if method not in LORAS:
         return
     left = PEFT - REVIEWED
@@ -40,7 +40,7 @@ def not_looked_at(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Findin
             yield ODD_VALUE(message, keys=(key,), undecided=knows(method, key), needs="a load")
     known = table(method).keys() | KINDS.keys()
     strange = [key for key, value in config.items() if key not in known and value is not None]
-    if strange and written_by(adapter):  # where it is not, CD203 says so
+    if strange and subject.written_by:  # where it is not, CD203 says so
         message = f"no release has the key {', '.join(strange)[:80]}, {NOBODY}"
         yield ODD_VALUE(message, keys=strange, undecided=PEFT, needs="the meaning of the key")
 

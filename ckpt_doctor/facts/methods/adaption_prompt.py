@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from ...codes import METHOD_BY_RELEASE, UNCLEAR_TARGET
 from ...runtimes import PEFT, upto
-from ..record import COUNTED, NONE, REVIEWED, Method, Row, Seen
+from ..record import COUNTED, NONE, REVIEWED, Method, Row
+from ..subject import Subject
 
 
-def is_any(seen: Seen) -> bool:  # noqa: ARG001
+def is_any(subject: Subject) -> bool:  # noqa: ARG001
     """Whatever the adapter is."""
     return True
 
 
-def counts_otherwise(seen: Seen) -> bool:
+def counts_otherwise(subject: Subject) -> bool:
     """adapter_layers is not the number of layers in the file."""
-    return bool(seen.config.get("adapter_layers") != len(seen.layers))
+    return bool(subject.config.get("adapter_layers") != len(subject.layers))
 
 
-def names_no_layer(seen: Seen) -> bool:
+def names_no_layer(subject: Subject) -> bool:
     """target_modules is not the end of the names of the layers in the file."""
-    target = seen.config.get("target_modules")
-    return target is not None and not all(module.endswith(str(target)) for module in seen.layers)
+    target = subject.config.get("target_modules")
+    return target is not None and not all(module.endswith(str(target)) for module in subject.layers)
 
 
 ADAPTION_PROMPT = Method(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from ...codes import CONVOLUTION
 from ...runtimes import between, since
-from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Differs, Method, Seen
+from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Differs, Method
+from ..subject import Subject
 
 
-def has_convolution(seen: Seen) -> bool:
+def has_convolution(subject: Subject) -> bool:
     """A layer is a convolution, whose scale is [1, out]; a Linear has it the other way round."""
-    shapes = (seen.shapes(layer).get("boft_s", ()) for layer in seen.layers.values())
+    shapes = (subject.shapes(layer).get("boft_s", ()) for layer in subject.layers.values())
     return any(len(shape) == 2 and shape[0] == 1 < shape[1] for shape in shapes)
 
 

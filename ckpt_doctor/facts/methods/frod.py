@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from ...codes import METHOD_BY_RELEASE, MISSING_TENSOR, SHAPE_MISMATCH
 from ...runtimes import PEFT
-from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Names, Row, Seen
+from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Names, Row
+from ..subject import Subject
 
 
-def lacks_projections(seen: Seen) -> bool:
+def lacks_projections(subject: Subject) -> bool:
     """save_projection is set, or is absent, and no projection is in the file."""
-    return seen.value("save_projection") is True and not any(key.startswith("base_model.frod_") for key in seen.tensors)
+    return subject.value("save_projection") is True and not any(
+        key.startswith("base_model.frod_") for key in subject.tensor_shapes
+    )
 
 
-def makes_projections(seen: Seen) -> bool:
+def makes_projections(subject: Subject) -> bool:
     """The projections are made anew of the weights of the base model."""
-    return seen.value("save_projection") is False
+    return subject.value("save_projection") is False
 
 
-def odd_projections(seen: Seen) -> Names:
+def odd_projections(subject: Subject) -> Names:
     """Projections that are not a square, pairs of numbers, and the sides of a square, for each kind of layer."""
     wrong = []
-    for key, shape in seen.tensors.items():
+    for key, shape in subject.tensor_shapes.items():
         kind = key.split(".")[1] if key.startswith("base_model.frod_") else ""
         square = len(shape) == 2 and shape[0] == shape[1] > 0
         fine = {"frod_V": square, "frod_s_indices": len(shape) == 2 == shape[0], "frod_s_size": shape == (2,)}

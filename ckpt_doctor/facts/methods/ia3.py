@@ -5,40 +5,41 @@ from __future__ import annotations
 from ...codes import CONVOLUTION, FEEDFORWARD_UNTARGETED, SHAPE_MISMATCH, UNCLEAR_TARGET
 from ...runtimes import PEFT, since, upto
 from ..forms import targets
-from ..record import INIT, LAYOUT, REVIEWED, Method, Names, Row, Seen
+from ..record import INIT, LAYOUT, REVIEWED, Method, Names, Row
+from ..subject import Subject
 
 
-def is_contradicted(seen: Seen) -> Names:
+def is_contradicted(subject: Subject) -> Names:
     """Layers whose vector is of the input where feedforward_modules says output, or the other way round."""
     wrong = []
-    said = seen.config.get("feedforward_modules")
-    for module, layer in seen.layers.items():
-        shape = seen.shapes(layer).get("ia3_l", ())
+    said = subject.config.get("feedforward_modules")
+    for module, layer in subject.layers.items():
+        shape = subject.shapes(layer).get("ia3_l", ())
         is_input = bool(said) and targets(said, module)
         if len(shape) < 2 or 0 in shape or (len(shape) == 2 and shape[0 if is_input else 1] != 1):
             wrong.append(module)
     return wrong
 
 
-def is_untargeted(seen: Seen) -> bool:
+def is_untargeted(subject: Subject) -> bool:
     """feedforward_modules lists what target_modules does not."""
-    said, target = seen.config.get("feedforward_modules"), seen.config.get("target_modules")
+    said, target = subject.config.get("feedforward_modules"), subject.config.get("target_modules")
     return isinstance(said, list) and isinstance(target, list) and not {*map(str, said)} <= {*map(str, target)}
 
 
-def is_null(seen: Seen) -> bool:
+def is_null(subject: Subject) -> bool:
     """feedforward_modules is null, which PEFT then looks up by the type of the base model."""
-    return seen.config.get("feedforward_modules", "") is None
+    return subject.config.get("feedforward_modules", "") is None
 
 
-def of_2d(seen: Seen) -> Names:
+def of_2d(subject: Subject) -> Names:
     """Layers that are a Conv2d."""
-    return seen.having(lambda _, shapes: len(shapes.get("ia3_l", ())) == 4)
+    return subject.having(lambda _, shapes: len(shapes.get("ia3_l", ())) == 4)
 
 
-def of_3d(seen: Seen) -> Names:
+def of_3d(subject: Subject) -> Names:
     """Layers that are a Conv3d."""
-    return seen.having(lambda _, shapes: len(shapes.get("ia3_l", ())) == 5)
+    return subject.having(lambda _, shapes: len(shapes.get("ia3_l", ())) == 5)
 
 
 IA3 = Method(

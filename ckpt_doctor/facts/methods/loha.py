@@ -5,16 +5,17 @@ from __future__ import annotations
 from ...codes import CONVOLUTION, SCALE_BY_RELEASE, SHAPE_MISMATCH
 from ...runtimes import PEFT, between, since, upto
 from ..lycoris import apart, decomposed_unasked, has_scales, joint, may_be_conv1d, old_config
-from ..record import DROPOUT, INIT, REVIEWED, Differs, Method, Names, Row, Seen
+from ..record import DROPOUT, INIT, REVIEWED, Differs, Method, Names, Row
+from ..subject import Subject
 
 
-def of_1d(seen: Seen) -> Names:
+def of_1d(subject: Subject) -> Names:
     """Layers whose kernel is that of a Conv1d."""
 
     def flat(shape: tuple[int, ...]) -> bool:
         return len(shape) == 4 and shape[3] == 1 < shape[2]
 
-    return seen.having(lambda _, shapes: flat(shapes.get("hada_t1", ())))
+    return subject.having(lambda _, shapes: flat(shapes.get("hada_t1", ())))
 
 
 LOHA = Method(

@@ -9,20 +9,21 @@ from ...codes import CONVOLUTION, LOKR_DECOMPOSITION, SCALE_BY_RELEASE, SHAPE_MI
 from ...runtimes import PEFT, between, since, upto
 from ..forms import pattern_value
 from ..lycoris import apart, decomposed_unasked, has_scales, joint, may_be_conv1d, old_config, unscaled
-from ..record import DROPOUT, INIT, REVIEWED, Differs, Method, Names, Row, Seen
+from ..record import DROPOUT, INIT, REVIEWED, Differs, Method, Names, Row
+from ..subject import Subject
 
 
-def rank(seen: Seen, module: str) -> int:
+def rank(subject: Subject, module: str) -> int:
     """The rank that the config gives a layer; 0 for what is none."""
-    said = pattern_value(seen.config.get("rank_pattern"), module, seen.config.get("r", 8))
+    said = pattern_value(subject.config.get("rank_pattern"), module, subject.config.get("r", 8))
     return said if type(said) is int and said > 0 else 0
 
 
-def decomposed_otherwise(seen: Seen) -> Names:
+def decomposed_otherwise(subject: Subject) -> Names:
     """Layers whose second matrix is whole, or in two, where r says otherwise."""
     wrong = []
-    for module, layer in seen.layers.items():
-        r, shapes = rank(seen, module), seen.shapes(layer)
+    for module, layer in subject.layers.items():
+        r, shapes = rank(subject, module), subject.shapes(layer)
         whole, first, second = shapes.get("lokr_w2"), shapes.get("lokr_w2_a"), shapes.get("lokr_w2_b")
         if r and whole and len(whole) >= 2 and r < max(whole[:2]) / 2:
             wrong.append(module)
@@ -33,11 +34,11 @@ def decomposed_otherwise(seen: Seen) -> Names:
     return wrong
 
 
-def first_decomposed_otherwise(seen: Seen) -> Names:
+def first_decomposed_otherwise(subject: Subject) -> Names:
     """Layers whose first matrix is whole, or in two, where decompose_both and r say otherwise."""
-    both, wrong = seen.value("decompose_both"), []
-    for module, layer in seen.layers.items():
-        r, shapes = rank(seen, module), seen.shapes(layer)
+    both, wrong = subject.value("decompose_both"), []
+    for module, layer in subject.layers.items():
+        r, shapes = rank(subject, module), subject.shapes(layer)
         whole, first, second = shapes.get("lokr_w1", ()), shapes.get("lokr_w1_a", ()), shapes.get("lokr_w1_b", ())
         divides = bool(both) and r < max(whole or (*first[:1], *second[1:]), default=0) / 2
         if r and ((whole and divides) or (len(first) == len(second) == 2 and not divides)):
@@ -49,13 +50,13 @@ LARGEST = 1 << 32
 """Of a larger side, which no model has, the factors are not looked for."""
 
 
-def factored_otherwise(seen: Seen) -> Names:
+def factored_otherwise(subject: Subject) -> Names:
     """Layers whose output side is not the product that decompose_factor makes of it."""
-    factor, wrong = seen.value("decompose_factor"), []
+    factor, wrong = subject.value("decompose_factor"), []
     if type(factor) is not int:
         return []
-    for module, layer in seen.layers.items():
-        shapes = seen.shapes(layer)
+    for module, layer in subject.layers.items():
+        shapes = subject.shapes(layer)
         outer = shapes.get("lokr_w1") or shapes.get("lokr_w1_a")
         inner = shapes.get("lokr_w2") or shapes.get("lokr_w2_a")
         if outer and inner and len(outer) == 2 <= len(inner):
@@ -74,14 +75,14 @@ def split(size: int, factor: int) -> int:
     return max((number for number in range(1, limit + 1) if size % number == 0), default=1)
 
 
-def of_1d(seen: Seen) -> Names:
+def of_1d(subject: Subject) -> Names:
     """Layers whose kernel is that of a Conv1d."""
 
     def flat(shapes: dict[str, tuple[int, ...]]) -> bool:
         kernel = shapes.get("lokr_t2", ())
         return (len(kernel) == 4 and kernel[3] == 1 < kernel[2]) or len(shapes.get("lokr_w2", ())) == 3
 
-    return seen.having(lambda _, shapes: flat(shapes))
+    return subject.having(lambda _, shapes: flat(shapes))
 
 
 LOKR = Method(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ...codes import OFT_GENERATION
 from ...runtimes import between, since, upto
 from ..forms import Config
-from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Differs, Method, Row, Seen
+from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Differs, Method, Row
+from ..subject import Subject
 
 
 def is_of_0_13(config: Config) -> bool:
@@ -13,40 +14,40 @@ def is_of_0_13(config: Config) -> bool:
     return "oft_block_size" not in config
 
 
-def has_no_block_size(seen: Seen) -> bool:
+def has_no_block_size(subject: Subject) -> bool:
     """The config is of the first generation."""
-    return is_of_0_13(seen.config)
+    return is_of_0_13(subject.config)
 
 
-def factors(seen: Seen) -> set[str]:
+def factors(subject: Subject) -> set[str]:
     """The factors of all layers."""
-    return {factor for layer in seen.layers.values() for factor in layer.factors}
+    return {factor for layer in subject.layers.values() for factor in layer.factors}
 
 
-def is_of_0_16(seen: Seen) -> bool:
+def is_of_0_16(subject: Subject) -> bool:
     """The tensors are of 0.16 and newer: the free numbers of a skew-symmetric matrix."""
-    return "oft_R.weight" in factors(seen)
+    return "oft_R.weight" in factors(subject)
 
 
-def is_older(seen: Seen) -> bool:
+def is_older(subject: Subject) -> bool:
     """The tensors are of 0.15 and older: whole blocks."""
-    return not is_of_0_16(seen) and "oft_r" in factors(seen)
+    return not is_of_0_16(subject) and "oft_r" in factors(subject)
 
 
-def is_of_0_14(seen: Seen) -> bool:
+def is_of_0_14(subject: Subject) -> bool:
     """The tensors are of 0.14 and 0.15: whole blocks, and a scale."""
-    return is_older(seen) and ("oft_s" in factors(seen) or not has_no_block_size(seen))
+    return is_older(subject) and ("oft_s" in factors(subject) or not has_no_block_size(subject))
 
 
-def has_a_long_series(seen: Seen) -> bool:
+def has_a_long_series(subject: Subject) -> bool:
     """The rotation is a series that is cut off so late that releases do it in different places.
 
     Constrained to `eps`, the rotation is so small that the terms in question vanish.
     """
-    config = seen.config
-    series, terms, eps = (seen.value(key) for key in ("use_cayley_neumann", "num_cayley_neumann_terms", "eps"))
+    config = subject.config
+    series, terms, eps = (subject.value(key) for key in ("use_cayley_neumann", "num_cayley_neumann_terms", "eps"))
     tiny = config.get("coft") and isinstance(eps, float) and eps <= 0.01
-    return bool(is_of_0_16(seen) and series and not tiny and not (type(terms) is int and terms <= 2))
+    return bool(is_of_0_16(subject) and series and not tiny and not (type(terms) is int and terms <= 2))
 
 
 BY_RELEASE = "OFT computes in other ways in older and newer releases, and reads other tensors"

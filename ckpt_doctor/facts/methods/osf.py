@@ -5,15 +5,16 @@ from __future__ import annotations
 from ...codes import SHAPE_MISMATCH
 from ...runtimes import PEFT
 from ..forms import pattern_value
-from ..record import INIT, NONE, OPTIONAL, REVIEWED, Method, Names, Row, Seen
+from ..record import INIT, NONE, OPTIONAL, REVIEWED, Method, Names, Row
+from ..subject import Subject
 
 
-def keeps_otherwise(seen: Seen) -> Names:
+def keeps_otherwise(subject: Subject) -> Names:
     """Layers whose low part does not have the singular vectors beyond effective_rank."""
     wrong = []
-    for module, layer in seen.layers.items():
-        shapes = seen.shapes(layer)
-        kept = pattern_value(seen.config.get("rank_pattern"), module, seen.config.get("effective_rank"))
+    for module, layer in subject.layers.items():
+        shapes = subject.shapes(layer)
+        kept = pattern_value(subject.config.get("rank_pattern"), module, subject.config.get("effective_rank"))
         ends = [shapes.get("osf_svd_params.U_low", ())[:1], shapes.get("osf_svd_params.V_low", ())[1:]]
         low = shapes.get("osf_svd_params.S_low", ())
         if type(kept) is int and all(ends) and low and min(ends)[0] - kept != low[0]:

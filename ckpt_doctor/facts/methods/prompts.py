@@ -6,7 +6,8 @@ from math import prod
 
 from ...codes import METHOD_BY_RELEASE, MODULES_BESIDE_PROMPT, TASK_OF_PROMPT
 from ...runtimes import PEFT, since, upto
-from ..record import INIT, REVIEWED, Method, Row, Seen
+from ..record import INIT, REVIEWED, Method, Row
+from ..subject import Subject
 
 ROWS_OF_TOKENS = "prompt_embeddings[num_virtual_tokens*num_transformer_submodules token_dim]"
 DEMANDED = ("prompt_embeddings",)
@@ -23,30 +24,30 @@ LOSS = "of the loss (tuners/cpt/model.py: CPTEmbedding.calculate_loss)"
 DELTA = "of a delta that is zero after a load (tuners/cpt/model.py: CPTEmbedding.get_projection)"
 
 
-def is_of_another_task(seen: Seen) -> bool:
+def is_of_another_task(subject: Subject) -> bool:
     """The task is none whose class puts a prompt before the input whatever the base model is."""
-    return seen.config.get("task_type") not in ("CAUSAL_LM", "FEATURE_EXTRACTION")
+    return subject.config.get("task_type") not in ("CAUSAL_LM", "FEATURE_EXTRACTION")
 
 
-def is_not_causal(seen: Seen) -> bool:
+def is_not_causal(subject: Subject) -> bool:
     """The task is not CAUSAL_LM."""
-    return seen.config.get("task_type") != "CAUSAL_LM"
+    return subject.config.get("task_type") != "CAUSAL_LM"
 
 
-def has_modules(seen: Seen) -> bool:
+def has_modules(subject: Subject) -> bool:
     """modules_to_save is set."""
-    return bool(seen.config.get("modules_to_save"))
+    return bool(subject.config.get("modules_to_save"))
 
 
-def starts_as_text(seen: Seen) -> bool:
+def starts_as_text(subject: Subject) -> bool:
     """The prompt was made of a text."""
-    return seen.config.get("prompt_tuning_init") == "TEXT"
+    return subject.config.get("prompt_tuning_init") == "TEXT"
 
 
-def of_another_model(seen: Seen) -> bool:
+def of_another_model(subject: Subject) -> bool:
     """num_layers and token_dim are not those of the cartridge."""
-    sizes = [seen.value(key) for key in ("num_layers", "token_dim")]
-    shape = seen.tensors.get("prompt_embeddings", ())
+    sizes = [subject.value(key) for key in ("num_layers", "token_dim")]
+    shape = subject.tensor_shapes.get("prompt_embeddings", ())
     return all(type(size) is int for size in sizes) and shape[1:] != (2 * prod(sizes),)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from ...codes import METHOD_BY_RELEASE
 from ...runtimes import between, since
-from ..record import ANEW, DROPOUT, INIT, LAYOUT, NONE, REVIEWED, Differs, Method, Seen
+from ..record import ANEW, DROPOUT, INIT, LAYOUT, NONE, REVIEWED, Differs, Method
+from ..subject import Subject
 
 
-def is_low_rank(seen: Seen) -> bool:
+def is_low_rank(subject: Subject) -> bool:
     """The decomposition of the base weight is by random projection."""
-    return bool(seen.value("psoft_svd") == "lowrank")
+    return bool(subject.value("psoft_svd") == "lowrank")
 
 
 ALIKE = "the same code since 0.19 (layer.py: OrthLayer)"

@@ -5,18 +5,19 @@ from __future__ import annotations
 from ...codes import METHOD_BY_RELEASE, SHAPE_MISMATCH
 from ...runtimes import PEFT, since
 from ..projections import other_width
-from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Row, Seen
+from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Row
+from ..subject import Subject
 
 
-def samples(seen: Seen) -> bool:
+def samples(subject: Subject) -> bool:
     """Each forward draws numbers."""
-    said = seen.value("sample_at_inference")
+    said = subject.value("sample_at_inference")
     return said is not False and bool(said)
 
 
-def may_sample(seen: Seen) -> bool:
+def may_sample(subject: Subject) -> bool:
     """sample_at_inference is nothing, and not false."""
-    said = seen.value("sample_at_inference")
+    said = subject.value("sample_at_inference")
     return said is not False and not said
 
 

@@ -6,19 +6,20 @@ from math import prod
 
 from ...codes import SHAPE_MISMATCH
 from ...runtimes import PEFT
-from ..record import INIT, REVIEWED, Method, Names, Row, Seen
+from ..record import INIT, REVIEWED, Method, Names, Row
+from ..subject import Subject
 
 
-def grouped_otherwise(seen: Seen) -> Names:
+def grouped_otherwise(subject: Subject) -> Names:
     """Layers whose output is no multiple of group_size."""
-    group = seen.value("group_size")
-    parts = {"road_2": 4, "road_4": 8}.get(str(seen.value("variant")), 2)
+    group = subject.value("group_size")
+    parts = {"road_2": 4, "road_4": 8}.get(str(subject.value("variant")), 2)
 
     def is_wrong(shapes: dict[str, tuple[int, ...]]) -> bool:
         out = 4 * prod(next(iter(shapes.values()))) // parts
         return type(group) is int and (group <= 0 or out % group != 0)
 
-    return seen.having(lambda _, shapes: is_wrong(shapes))
+    return subject.having(lambda _, shapes: is_wrong(shapes))
 
 
 ROAD = Method(

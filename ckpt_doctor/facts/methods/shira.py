@@ -6,20 +6,21 @@ from math import prod
 
 from ...codes import METHOD_BY_RELEASE, SHAPE_MISMATCH
 from ...runtimes import PEFT
-from ..record import INIT, LAYOUT, REVIEWED, Method, Names, Row, Seen
+from ..record import INIT, LAYOUT, REVIEWED, Method, Names, Row
+from ..subject import Subject
 
 
-def counted_otherwise(seen: Seen) -> Names:
+def counted_otherwise(subject: Subject) -> Names:
     """Layers whose number of weights is no multiple of r."""
-    r = seen.value("r")
+    r = subject.value("r")
     if type(r) is not int or r < 1:
         return []
-    return seen.having(lambda _, shapes: prod(shapes.get("shira_weight", (0,))) % r != 0)
+    return subject.having(lambda _, shapes: prod(shapes.get("shira_weight", (0,))) % r != 0)
 
 
-def lacks_positions(seen: Seen) -> Names:
+def lacks_positions(subject: Subject) -> Names:
     """Layers whose weights' positions are not in the file."""
-    return seen.having(lambda layer, _: "shira_indices" not in layer.factors)
+    return subject.having(lambda layer, _: "shira_indices" not in layer.factors)
 
 
 SHIRA = Method(

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from ...codes import METHOD_BY_RELEASE, MISSING_TENSOR, SHAPE_MISMATCH
 from ...runtimes import PEFT, between, since
-from ..record import ANEW, DROPOUT, INIT, LAYOUT, NONE, REVIEWED, Differs, Method, Names, Row, Seen
+from ..record import ANEW, DROPOUT, INIT, LAYOUT, NONE, REVIEWED, Differs, Method, Names, Row
+from ..subject import Subject
 
 
-def vectors(seen: Seen) -> Names:
+def vectors(subject: Subject) -> Names:
     """The trained vectors; weight_tying says how many layers share one."""
-    tying = seen.value("weight_tying")
+    tying = subject.value("weight_tying")
     is_share = isinstance(tying, (int, float)) and 0 <= tying <= 1
-    total = max(1, round(len(seen.layers) * (1.0 - tying))) if is_share else 1
+    total = max(1, round(len(subject.layers) * (1.0 - tying))) if is_share else 1
     return [f"base_model.tinylora_v.{number}" for number in range(total)]
 
 
-def lacks_vectors(seen: Seen) -> Names:
+def lacks_vectors(subject: Subject) -> Names:
     """Trained vectors that are missing."""
-    return [key for key in vectors(seen) if key not in seen.tensors]
+    return [key for key in vectors(subject) if key not in subject.tensor_shapes]
 
 
-def other_length(seen: Seen) -> Names:
+def other_length(subject: Subject) -> Names:
     """Trained vectors that are not of length u."""
-    return [key for key in vectors(seen) if seen.tensors.get(key, (seen.value("u"),)) != (seen.value("u"),)]
+    return [
+        key
+        for key in vectors(subject)
+        if subject.tensor_shapes.get(key, (subject.value("u"),)) != (subject.value("u"),)
+    ]
 
 
-def lacks_projections(seen: Seen) -> Names:
+def lacks_projections(subject: Subject) -> Names:
     """Layers whose projection is not in the file."""
-    return seen.having(lambda layer, _: "tinylora_P" not in layer.factors)
+    return subject.having(lambda layer, _: "tinylora_P" not in layer.factors)
 
 
 TINYLORA = Method(

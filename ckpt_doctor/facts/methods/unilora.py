@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from ...codes import METHOD_BY_RELEASE
 from ...runtimes import PEFT
-from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Row, Seen
+from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Row
+from ..subject import Subject
 
 
-def tells_no_layer(seen: Seen) -> bool:
+def tells_no_layer(subject: Subject) -> bool:
     """No layer has a tensor: r, target_modules and proj_seed do it all."""
-    return not seen.layers
+    return not subject.layers
 
 
 UNILORA = Method(

@@ -5,26 +5,29 @@ from __future__ import annotations
 from ...codes import METHOD_BY_RELEASE, SHAPE_MISMATCH
 from ...runtimes import between, since
 from ..projections import other_width
-from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Row, Seen
+from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Row
+from ..subject import Subject
 
 SQUARE = {"q_proj", "k_proj", "v_proj", "query", "key", "value", "q", "k", "v"}
 """Names of layers that have one shape in a model without grouped attention."""
 
 
-def outs(seen: Seen) -> set[tuple[int, ...]]:
+def outs(subject: Subject) -> set[tuple[int, ...]]:
     """The sizes of the outputs of the layers."""
-    return {shapes["vera_lambda_b"] for shapes in map(seen.shapes, seen.layers.values()) if "vera_lambda_b" in shapes}
+    return {
+        shapes["vera_lambda_b"] for shapes in map(subject.shapes, subject.layers.values()) if "vera_lambda_b" in shapes
+    }
 
 
-def of_several_shapes(seen: Seen) -> bool:
+def of_several_shapes(subject: Subject) -> bool:
     """Layers have outputs of several sizes."""
-    return len(outs(seen)) > 1
+    return len(outs(subject)) > 1
 
 
-def of_several_names(seen: Seen) -> bool:
+def of_several_names(subject: Subject) -> bool:
     """Layers have several names, which may well differ in their inputs."""
-    leaves = {module.rpartition(".")[2] for module in seen.layers}
-    return not of_several_shapes(seen) and len(leaves) > 1 and not leaves <= SQUARE
+    leaves = {module.rpartition(".")[2] for module in subject.layers}
+    return not of_several_shapes(subject) and len(leaves) > 1 and not leaves <= SQUARE
 
 
 ONE_SHAPE = "PEFT 0.11 wants the layers of VeRA to have one shape"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from ...codes import METHOD_BY_RELEASE
 from ...runtimes import PEFT
-from ..record import INIT, LAYOUT, REVIEWED, Method, Names, Row, Seen
+from ..record import INIT, LAYOUT, REVIEWED, Method, Names, Row
+from ..subject import Subject
 
 ALIKE = "the same code since 0.18 (layer.py: WaveFTLayer.get_delta_weight)"
 
 
-def has_a_least_share(seen: Seen) -> Names:
+def has_a_least_share(subject: Subject) -> Names:
     """Layers whose share of the frequencies is one, which releases may have rounded to none."""
-    if not seen.value("proportional_parameters"):
+    if not subject.value("proportional_parameters"):
         return []
-    return seen.having(lambda _, shapes: shapes.get("waveft_spectrum") == (1,))
+    return subject.having(lambda _, shapes: shapes.get("waveft_spectrum") == (1,))
 
 
 WAVEFT = Method(

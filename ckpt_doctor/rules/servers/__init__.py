@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ...adapter import Adapter
-from ...facts.servers import MISLOADS, REJECTS, SERVERS, TAKES, UNKNOWN, Outcome, Server
+from ...facts.servers import SERVERS
+from ...facts.servers.record import MISLOADS, REJECTS, TAKES, UNKNOWN, Outcome, Server
+from ...facts.subject import Subject
 from ...findings import Finding
-from .cause import Layers, Stage
+from .cause import Stage
 from .config import config, files, method, options, targets
 from .ranks import largest_rank, limits, needed_flag, scale
 from .tensors import base, factors, grouping, keys, siblings, tensors
@@ -22,17 +23,17 @@ STAGES: tuple[Stage, ...] = (
 """The stages of a load, in their order."""
 
 
-def judge(adapter: Adapter, layers: Layers, servers: Iterable[Server] = SERVERS) -> Iterator[Finding]:
+def judge(subject: Subject, servers: Iterable[Server] = SERVERS) -> Iterator[Finding]:
     """All findings about servers."""
     for stage in STAGES:
-        yield from findings(stage, adapter, layers, servers)
+        yield from findings(stage, subject, servers)
 
 
 def findings(
-    stage: Stage, adapter: Adapter, layers: Layers, servers: Iterable[Server] = SERVERS
+    stage: Stage, subject: Subject, servers: Iterable[Server] = SERVERS
 ) -> Iterator[Finding]:  # fmt: skip
     """The findings of one stage: one for each cause that not every server takes."""
-    for cause in stage(adapter, layers):
+    for cause in stage(subject):
         words = ""
         made: dict[Outcome, set[str]] = {REJECTS: set(), MISLOADS: set(), UNKNOWN: set(), TAKES: set()}
         for server in servers:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from ...adapter import Adapter
-from ...facts.servers import MISLOADS, REJECTS, SERVERS, TAKES, UNKNOWN, Outcome, Server, outcome
+from ...facts.servers import SERVERS
+from ...facts.servers.record import MISLOADS, REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
+from ...facts.subject import Subject
 from ...findings import Code
-from ...layers import Layer
 
 Answer = Callable[[Server], Outcome]
-Layers = dict[str, Layer]
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
@@ -53,7 +52,7 @@ class Cause(NamedTuple):
         return f' ({server.id.partition("==")[0]} says "{said}")' if said else ""
 
 
-Stage = Callable[[Adapter, Layers], Iterable[Cause]]
+Stage = Callable[[Subject], Iterable[Cause]]
 
 
 def alike(field: str, entries: Iterable[str]) -> Iterator[list[str]]:

@@ -7,16 +7,16 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ... import codes
-from ...adapter import Adapter
-from ...facts.servers import ANY, REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
+from ...facts.config_keys import table
+from ...facts.servers.record import ANY, REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
+from ...facts.subject import Subject
+from ...findings import several
 from ...runtimes import minor
-from ..keys import table
-from ..rank import keys_of, names
-from .cause import Cause, Field, Layers, alike, worst
+from .cause import Cause, Field, alike, worst
 from .kinds import FACTOR, copies, leaf
 
 
-def files(adapter: Adapter, layers: Layers) -> Iterator[Cause]:  # noqa: ARG001
+def files(subject: Subject) -> Iterator[Cause]:
     """The files with the weights, by their names; and those that are damaged, for whoever would read them."""
 
     def of_file(server: Server, name: str) -> Outcome:
@@ -24,27 +24,32 @@ def files(adapter: Adapter, layers: Layers) -> Iterator[Cause]:  # noqa: ARG001
         return outcome(server.files, pattern)
 
     def of_weights(server: Server) -> Outcome:
-        found = worst(of_file(server, name) for name in adapter.weights)
-        return server.shards if found == TAKES and len(adapter.weights) > 1 else found
+        found = worst(of_file(server, name) for name in subject.adapter.weights)
+        return server.shards if found == TAKES and len(subject.adapter.weights) > 1 else found
 
     def of_others(server: Server) -> Outcome:
-        reads = any(of_file(server, name) == TAKES for name in adapter.files)
+        reads = any(of_file(server, name) == TAKES for name in subject.adapter.files)
         return UNKNOWN if reads else outcome(server.files, ANY)
 
-    for fault in adapter.faults:
+    for fault in subject.adapter.faults:
         if fault.name == "no-tensors":
             yield Cause(codes.SERVER_FILES, "the file holds no tensor", Field("no_tensors"))
         elif fault.name == "no-weights":
             yield Cause(codes.SERVER_FILES, fault.message, of_others, needs="the file under a known name")
         else:
             yield Cause(codes.SERVER_FILES, fault.message, lambda server: REJECTS if server.files else UNKNOWN)
-    if adapter.weights:
-        yield Cause(codes.SERVER_FILES, f"the weights are in {names(list(adapter.weights))}", of_weights, about="files")
+    if subject.adapter.weights:
+        yield Cause(
+            codes.SERVER_FILES,
+            f"the weights are in {several(list(subject.adapter.weights))}",
+            of_weights,
+            about="files",
+        )
 
 
-def config(adapter: Adapter, layers: Layers) -> Iterator[Cause]:  # noqa: ARG001
+def config(subject: Subject) -> Iterator[Cause]:
     """What is read of the config: keys that are needed, the kinds of their values, and keys that are refused."""
-    values = adapter.config
+    values = subject.adapter.config
     if values is None:
         return
     code = codes.SERVER_CONFIG
@@ -52,7 +57,9 @@ def config(adapter: Adapter, layers: Layers) -> Iterator[Cause]:  # noqa: ARG001
     newer = [key for key in values if key not in known or minor(known[key][0]) > (0, 4)]
     if newer:
         needs = "the PEFT that it has inside"
-        yield Cause(code, f"PEFT 0.4 does not know {names(newer)}", Field("newer_keys"), keys=tuple(newer), needs=needs)
+        yield Cause(
+            code, f"PEFT 0.4 does not know {several(newer)}", Field("newer_keys"), keys=tuple(newer), needs=needs
+        )
     for key in ("r", "lora_alpha", "target_modules", "peft_type"):
         if key not in values:
             yield Cause(code, f"{key} is missing", Field("missing", key), keys=(key,))
@@ -64,7 +71,7 @@ def config(adapter: Adapter, layers: Layers) -> Iterator[Cause]:  # noqa: ARG001
         yield Cause(codes.SERVER_BIAS, f"bias is {bias!r}", Field("bias"), keys=("bias",))
     if saved:
         for group in alike("saved_modules", map(str, saved if isinstance(saved, list) else [saved])):
-            message = f"modules_to_save has {names(group)}"
+            message = f"modules_to_save has {several(group)}"
             yield Cause(
                 codes.SERVER_MODULES_TO_SAVE, message, Field("saved_modules", *group), keys=("modules_to_save",)
             )
@@ -88,19 +95,19 @@ def _kind_of_alpha(value: Any) -> str:
     return type(value).__name__
 
 
-def method(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
+def method(subject: Subject) -> Iterator[Cause]:
     """The method: servers take LoRA only, and see another by its name or by its tensors."""
-    values, kind = adapter.config, adapter.peft_type or "no method"
-    if values is None or not adapter.tensors:
+    values, kind = subject.adapter.config, subject.method or "no method"
+    if values is None or not subject.tensors:
         return
-    lora = all("lora_E" not in layer.factors for layer in layers.values()) and bool(layers)
+    lora = all("lora_E" not in layer.factors for layer in subject.layers.values()) and bool(subject.layers)
     if kind == "LORA":
         yield Cause(codes.NOT_LORA, "peft_type is LORA", Field("methods", kind), keys=("peft_type",))
         if not lora:
             yield Cause(codes.NOT_LORA, "there are no factors of LoRA", Field("no_factors"))
         return
-    strange = any(not FACTOR.search(key) for key in adapter.tensors if not copies(key))
-    pruned = any(layer.rank != values.get("init_r", 12) for layer in layers.values())
+    strange = any(not FACTOR.search(key) for key in subject.tensors if not copies(key))
+    pruned = any(layer.rank != values.get("init_r", 12) for layer in subject.layers.values())
 
     def of_others(server: Server) -> Outcome:
         by_name = outcome(server.methods, kind)
@@ -110,7 +117,7 @@ def method(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
             return outcome(server.keys, "other end") if strange else UNKNOWN
         if kind == "ADALORA":
             return server.pruned if pruned else UNKNOWN
-        return TAKES if layers else UNKNOWN
+        return TAKES if subject.layers else UNKNOWN
 
     yield Cause(codes.NOT_LORA, f"{kind} is not LoRA", of_others, keys=("peft_type",))
 
@@ -124,11 +131,11 @@ SWITCHES = (
 """Config keys of LoRA that change what is computed, if they are set."""
 
 
-def options(adapter: Adapter, layers: Layers) -> Iterator[Cause]:  # noqa: ARG001
+def options(subject: Subject) -> Iterator[Cause]:
     """Options of LoRA that a server refuses, or ignores in silence."""
-    values = adapter.config or {}
+    values = subject.config
     if values.get("use_dora"):
-        magnitudes = any("lora_magnitude_vector" in key for key in adapter.tensors)
+        magnitudes = any("lora_magnitude_vector" in key for key in subject.tensors)
         entry = "lora_magnitude_vector" if magnitudes else "use_dora"
         yield Cause(codes.SERVER_OPTION, "use_dora is set", Field("options", entry), keys=("use_dora",))
     for key in SWITCHES:
@@ -141,9 +148,9 @@ def options(adapter: Adapter, layers: Layers) -> Iterator[Cause]:  # noqa: ARG00
             yield Cause(codes.SERVER_OPTION, f"init_lora_weights is {init}", answer, keys=("init_lora_weights",))
 
 
-def targets(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
+def targets(subject: Subject) -> Iterator[Cause]:
     """The form of target_modules and the names in it, and the modules that are adapted."""
-    values, code = adapter.config or {}, codes.SERVER_TARGETS
+    values, code = subject.config, codes.SERVER_TARGETS
     target, key = values.get("target_modules", []), ("target_modules",)
     if isinstance(target, str):
         form = "all-linear" if target in ("all", "all-linear") else "regex"
@@ -154,8 +161,8 @@ def targets(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
     )
     if isinstance(target, list):
         for group in alike("target_names", (leaf(str(name)) for name in target)):
-            yield Cause(code, f"target_modules has {names(group)}", Field("target_names", *group), keys=key)
-    if adapter.peft_type == "LORA":
-        for group in alike("modules", map(leaf, layers)):
-            tensors = keys_of(layers, [module for module in layers if leaf(module) in group])
-            yield Cause(code, f"{names(group)} of the model are adapted", Field("modules", *group), tensors)
+            yield Cause(code, f"target_modules has {several(group)}", Field("target_names", *group), keys=key)
+    if subject.method == "LORA":
+        for group in alike("modules", map(leaf, subject.layers)):
+            tensors = subject.keys_of([module for module in subject.layers if leaf(module) in group])
+            yield Cause(code, f"{several(group)} of the model are adapted", Field("modules", *group), tensors)

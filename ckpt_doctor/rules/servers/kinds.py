@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ...adapter import Adapter, Base
-from ...layers import Layer
-from ..rank import has_zero_factor, keys_of
+from ...adapter import Base, Layer
+from ...facts.subject import Subject
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Modules that servers fuse into one (qkv_proj, gate_up_proj)."""
@@ -49,19 +48,19 @@ def by_kind(modules: Iterable[str]) -> dict[str, set[str]]:
     return found
 
 
-def faults(adapter: Adapter, layers: dict[str, Layer]) -> dict[str, list[str]]:
+def faults(subject: Subject) -> dict[str, list[str]]:
     """What is wrong with factors → the modules, as `Server.factors` names it."""
     fused = {name for group in GROUPS for name in group}
     found: dict[str, list[str]] = {}
-    for module, layer in layers.items():
+    for module, layer in subject.layers.items():
         present = {name[-1] for name in layer.factors}
-        if any(len(adapter.tensors[key].shape) < 2 for key in layer.factors.values()):
+        if any(len(subject.tensors[key].shape) < 2 for key in layer.factors.values()):
             kind = "flat"
         elif present == {"B"}:
             kind = "B alone in a fused group" if leaf(module) in fused else "B alone"
         elif present == {"A"}:
             kind = "A alone"
-        elif has_zero_factor(adapter, layer):
+        elif subject.has_zero_factor(layer):
             kind = "no rows"
         elif layer.rank is None:
             kind = "two ranks"
@@ -71,14 +70,14 @@ def faults(adapter: Adapter, layers: dict[str, Layer]) -> dict[str, list[str]]:
     return found
 
 
-def kinds_of_tensors(adapter: Adapter, layers: dict[str, Layer]) -> dict[tuple[str, ...], list[str]]:
+def kinds_of_tensors(subject: Subject) -> dict[tuple[str, ...], list[str]]:
     """Kind → tensors that are no factors, as `Server.tensors` names it; two kinds where only the base would tell.
 
     Those of an option that is set (DoRA, trainable tokens, lora_bias) are its own.
     """
-    config, factors = adapter.config or {}, set(keys_of(layers, list(layers)))
+    config, factors = subject.config, set(subject.keys_of(list(subject.layers)))
     found: dict[tuple[str, ...], list[str]] = {}
-    for key in adapter.tensors:
+    for key in subject.tensors:
         name = raw(key)
         module, _, part = name.rpartition(".")
         if key in factors or copies(key) or (part == "bias" and ".lora_" in name):
@@ -90,8 +89,8 @@ def kinds_of_tensors(adapter: Adapter, layers: dict[str, Layer]) -> dict[tuple[s
             kinds = () if config.get("trainable_token_indices") else ("trainable tokens",)
         elif part == "bias":
             kinds = ("bias", "bias of none")
-            if adapter.base is not None:
-                kinds = kinds[:1] if module.removesuffix(".base_layer") in adapter.base.biases else kinds[1:]
+            if subject.question.base is not None:
+                kinds = kinds[:1] if module.removesuffix(".base_layer") in subject.question.base.biases else kinds[1:]
         else:
             kinds = (_kind(name, leaf(module), part),)
         if kinds:
@@ -131,14 +130,14 @@ def _beyond(modules: list[str], base: Base) -> bool:
     return any(int(match[1]) > last for match in map(_IN_A_LAYER.search, modules) if match)
 
 
-def sizes(adapter: Adapter, base: Base, layers: dict[str, Layer]) -> dict[tuple[tuple[str, ...], str], list[str]]:
+def sizes(subject: Subject, base: Base) -> dict[tuple[tuple[str, ...], str], list[str]]:
     """Kinds, and a sentence on the first → modules whose size is not the base's, as `Server.sizes` names them."""
     found: dict[tuple[str, ...], tuple[str, list[str]]] = {}
-    for module, layer in layers.items():
+    for module, layer in subject.layers.items():
         weight = base.weights.get(module)
         if weight is None or len(weight) != 2 or layer.rank is None:
             continue
-        shapes = {name[-1]: adapter.tensors[key].shape for name, key in layer.factors.items()}
+        shapes = {name[-1]: subject.tensors[key].shape for name, key in layer.factors.items()}
         if not {"A", "B"} <= shapes.keys() or any(len(shape) != 2 for shape in shapes.values()):
             continue
         ours = (shapes["B"][0], shapes["A"][1])

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ... import codes
-from ...adapter import Adapter
-from ...facts.servers import MISLOADS, SERVERS, TAKES, UNKNOWN, Outcome, Scale, Server
-from ...layers import pattern_value
-from ..rank import keys_of, names
-from .cause import Cause, Field, Layers, alike, worst
+from ...facts.forms import pattern_value
+from ...facts.servers import SERVERS
+from ...facts.servers.record import MISLOADS, TAKES, UNKNOWN, Outcome, Scale, Server
+from ...facts.subject import Subject
+from ...findings import several
+from .cause import Cause, Field, alike, worst
 
 
 class _Row(NamedTuple):
@@ -26,19 +27,19 @@ class _Row(NamedTuple):
     scaling: float
 
 
-def scale(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
+def scale(subject: Subject) -> Iterator[Cause]:
     """The scale that a server takes against the true one, and the ranks, which should be the config's."""
-    values = adapter.config or {}
+    values = subject.config
     r, alpha = values.get("r", 8), values.get("lora_alpha", 8)
-    if adapter.peft_type != "LORA" or type(r) is not int or not isinstance(alpha, (int, float)):
+    if subject.method != "LORA" or type(r) is not int or not isinstance(alpha, (int, float)):
         return
     if not 0 < r < 1e300 or not abs(alpha) < 1e300:  # CD102 and CD306 say so
         return
-    declared = {module: pattern_value(values.get("rank_pattern"), module, r) for module in layers}
-    ranked = {module: layer for module, layer in layers.items() if layer.rank}
+    declared = {module: pattern_value(values.get("rank_pattern"), module, r) for module in subject.layers}
+    ranked = {module: layer for module, layer in subject.layers.items() if layer.rank}
     rows = {
         _Row(rank, r, declared[module], alpha, pattern_value(values.get("alpha_pattern"), module, alpha), true)
-        for module, layer in layers.items()
+        for module, layer in subject.layers.items()
         if (rank := layer.rank) and rank == declared[module] and (true := layer.scaling) is not None
     }  # fmt: skip
     root = values.get("use_rslora") is True
@@ -52,24 +53,24 @@ def scale(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
 
     if rows:
         said = tuple(key for key in ("use_rslora", "alpha_pattern", "rank_pattern") if values.get(key))
-        scales = names([f"{value:g}" for value in sorted({row.scaling for row in rows})])
+        scales = several([f"{value:g}" for value in sorted({row.scaling for row in rows})])
         message = f"the scale is {scales}" + (f", by {' and '.join(said)}" if said else "")
         yield Cause(codes.SERVER_SCALE, message, of_scale, keys=said)
     for group in alike("ranks", (str(layer.rank) for layer in ranked.values())):
-        message = f"the rank is {names(group)}"
+        message = f"the rank is {several(group)}"
         yield Cause(
             codes.SERVER_SCALE, message, Field("ranks", *group), keys=("r",), needs="a load, where it is padded"
         )
     uneven = [module for module, layer in ranked.items() if layer.rank != r]
     undeclared = [module for module, layer in ranked.items() if layer.rank != declared[module]]
     if uneven or undeclared:
-        message = f"the rank of {names(uneven or undeclared)} is not what the config says for all"
+        message = f"the rank of {several(uneven or undeclared)} is not what the config says for all"
 
         def of_ranks(server: Server) -> Outcome:
             even: Outcome = UNKNOWN if undeclared else TAKES
             return worst((even, server.uneven_ranks)) if uneven else even
 
-        tensors = keys_of(layers, uneven or undeclared)
+        tensors = subject.keys_of(uneven or undeclared)
         needs = "what scale was meant" if undeclared else "a load in that runtime"
         yield Cause(codes.SERVER_UNEVEN_RANK, message, of_ranks, tensors, ("r", "rank_pattern"), needs)
 
@@ -83,11 +84,13 @@ def _taken(formula: Scale, row: _Row, root: bool) -> float:
     return float(alpha / (rank**0.5 if root and "use_rslora" in formula.reads else rank) or formula.of_zero)
 
 
-def largest_rank(adapter: Adapter, layers: Layers) -> int:
+def largest_rank(subject: Subject) -> int:
     """The rank that a server has to make room for: the tensors' and the config's."""
-    pattern = (adapter.config or {}).get("rank_pattern")
-    told = [(adapter.config or {}).get("r"), *(pattern.values() if isinstance(pattern, dict) else [])]
-    return max([0, *(layer.rank or 0 for layer in layers.values()), *(value for value in told if type(value) is int)])
+    pattern = subject.config.get("rank_pattern")
+    told = [subject.config.get("r"), *(pattern.values() if isinstance(pattern, dict) else [])]
+    return max(
+        [0, *(layer.rank or 0 for layer in subject.layers.values()), *(value for value in told if type(value) is int)]
+    )
 
 
 def needed_flag(rank: int) -> int | None:
@@ -96,11 +99,11 @@ def needed_flag(rank: int) -> int | None:
     return next((value for value in flags if value >= rank), None)
 
 
-def limits(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
+def limits(subject: Subject) -> Iterator[Cause]:
     """LoRA rank 32 is greater than max_lora_rank 16; without a limit none is assumed."""
-    rank = largest_rank(adapter, layers)
-    if adapter.max_rank is not None and rank > adapter.max_rank:
+    rank = largest_rank(subject)
+    if subject.question.max_rank is not None and rank > subject.question.max_rank:
         flag = needed_flag(rank)
-        message = f"LoRA rank {rank} is greater than max_lora_rank {adapter.max_rank}"
+        message = f"LoRA rank {rank} is greater than max_lora_rank {subject.question.max_rank}"
         message += f": serve with --max-lora-rank {flag}" if flag else ""
         yield Cause(codes.SERVER_RANK_LIMIT, message, Field("over_limit"), keys=("r",))

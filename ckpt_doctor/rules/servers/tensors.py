@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from ... import codes
-from ...adapter import Adapter
-from ...facts.servers import REJECTS, SERVERS, TAKES, UNKNOWN, Outcome, Server, outcome
-from ..rank import keys_of, names
-from .cause import Cause, Field, Layers, alike, worst
+from ...facts.servers import SERVERS
+from ...facts.servers.record import REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
+from ...facts.subject import Subject
+from ...findings import several
+from .cause import Cause, Field, alike, worst
 from .kinds import FACTOR, GROUPS, by_kind, faults, kinds_of_tensors, leaf, places, raw, sizes, wrapped
 
 
@@ -28,33 +29,33 @@ def siblings(layers: Iterable[str], fused: Mapping[str, tuple[str, ...]] | None 
     return missing
 
 
-def grouping(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
+def grouping(subject: Subject) -> Iterator[Cause]:
     """Modules that a server fuses, of which one is missing; and kinds of modules that not every layer has."""
     whole = {name: tuple(other for other in group if other != name) for group in GROUPS for name in group}
-    lacking = siblings(layers, whole)
+    lacking = siblings(subject.layers, whole)
     if lacking:
-        message = f"{names(list(lacking))} have no tensors, although others of their fused group have"
+        message = f"{several(list(lacking))} have no tensors, although others of their fused group have"
 
         def of_groups(server: Server) -> Outcome:
             if server.fused is None:
                 return UNKNOWN
-            return REJECTS if siblings(layers, server.fused) else TAKES
+            return REJECTS if siblings(subject.layers, server.fused) else TAKES
 
         yield Cause(codes.SERVER_FUSED_GROUP, message, of_groups, about="fused")
-    adapted, there = by_kind(layers), by_kind(adapter.base.weights if adapter.base else ())
+    adapted, there = by_kind(subject.layers), by_kind(subject.question.base.weights if subject.question.base else ())
     blocks = set[str]().union(*adapted.values())
     partial = [kind for kind, where in adapted.items() if not blocks | there.get(kind, set()) <= where]
     if partial:
-        message = f"{names(partial)} of some layers are adapted, and not of others"
+        message = f"{several(partial)} of some layers are adapted, and not of others"
         yield Cause(codes.SERVER_PARTIAL_TYPE, message, Field("partial_types"))
 
 
-def keys(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
+def keys(subject: Subject) -> Iterator[Cause]:
     """How the factors are named: PEFT's prefix, what stands between, and how a name ends."""
-    if adapter.peft_type != "LORA":
+    if subject.method != "LORA":
         return
     kinds: dict[str, list[str]] = {}
-    for key in keys_of(layers, list(layers)):
+    for key in subject.keys_of(list(subject.layers)):
         prefix = "base_model.model."
         if not FACTOR.search(key):
             kind = "other end"
@@ -74,22 +75,22 @@ def keys(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
         yield Cause(codes.SERVER_KEY, f"{found[0]} {said[kind]}", Field("keys", kind), tensors)
 
 
-def factors(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
+def factors(subject: Subject) -> Iterator[Cause]:
     """Factors that are missing, empty, flat, or do not agree; and their dtypes."""
-    if adapter.peft_type != "LORA":
+    if subject.method != "LORA":
         return
-    for kind, modules in faults(adapter, layers).items():
-        message = f"{names(modules)}: {kind}"
-        yield Cause(codes.SERVER_FACTOR, message, Field("factors", kind), keys_of(layers, modules))
-    for group in alike("dtypes", (adapter.tensors[key].dtype for key in keys_of(layers, list(layers)))):
-        yield Cause(codes.SERVER_FACTOR, f"factors are {names(group)}", Field("dtypes", *group))
+    for kind, modules in faults(subject).items():
+        message = f"{several(modules)}: {kind}"
+        yield Cause(codes.SERVER_FACTOR, message, Field("factors", kind), subject.keys_of(modules))
+    for group in alike("dtypes", (subject.tensors[key].dtype for key in subject.keys_of(list(subject.layers)))):
+        yield Cause(codes.SERVER_FACTOR, f"factors are {several(group)}", Field("dtypes", *group))
 
 
-def tensors(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
+def tensors(subject: Subject) -> Iterator[Cause]:
     """Tensors that are no factor: copies of the base are skipped; anything else is refused, ignored or dropped."""
-    saved = (adapter.config or {}).get("modules_to_save")
+    saved = subject.config.get("modules_to_save")
     saved = saved if isinstance(saved, list) else []
-    for kinds, found in kinds_of_tensors(adapter, layers).items():
+    for kinds, found in kinds_of_tensors(subject).items():
         is_saved = any(leaf(raw(key).rpartition(".")[0]) in saved for key in found)
 
         def of_tensors(server: Server, kinds: tuple[str, ...] = kinds, is_saved: bool = is_saved) -> Outcome:
@@ -102,9 +103,9 @@ def tensors(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
         yield Cause(codes.SERVER_TENSOR, message, of_tensors, tuple(found), needs=needs, about="tensors")
 
 
-def base(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
+def base(subject: Subject) -> Iterator[Cause]:
     """Names and sizes against the base model; without it nothing shows whether they fit."""
-    model = adapter.base
+    model = subject.question.base
     if model is None:
         message = "whether the names and sizes of the layers fit the model shows only with it"
         yield Cause(codes.BASE_UNSEEN, message, lambda _: UNKNOWN, needs="the base model (--base)")
@@ -120,9 +121,9 @@ def base(adapter: Adapter, layers: Layers) -> Iterator[Cause]:
     else:
         message, needs = "the model's config does not say what it is", "a model_type in the model's config"
         yield Cause(codes.SERVER_MODEL, message, lambda _: UNKNOWN, needs=needs)
-    for kinds, modules in places(model, layers).items():
+    for kinds, modules in places(model, subject.layers).items():
         message = f"the model has no {modules[0]}: {kinds[0]}"
-        yield Cause(codes.SERVER_NOT_IN_BASE, message, Field("places", *kinds), keys_of(layers, modules))
-    for (kinds, message), modules in sizes(adapter, model, layers).items():
+        yield Cause(codes.SERVER_NOT_IN_BASE, message, Field("places", *kinds), subject.keys_of(modules))
+    for (kinds, message), modules in sizes(subject, model).items():
         more = f", and so are {len(modules) - 1} more" if len(modules) > 1 else ""
-        yield Cause(codes.SERVER_SIZE, f"{message}{more}", Field("sizes", *kinds), keys_of(layers, modules))
+        yield Cause(codes.SERVER_SIZE, f"{message}{more}", Field("sizes", *kinds), subject.keys_of(modules))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .adapter import Adapter, Layer
-from .facts.forms import RANKS, Group, fits, nearest, parse, pattern_value
-from .facts.methods import record
+from ..adapter import Adapter, Layer
+from .forms import RANKS, Group, fits, nearest, parse, pattern_value
+from .methods import record
 
 __all__ = [
     "RANK_AXIS", "WRAPPERS", "Layer", "divide", "fits", "groups", "groups_of", "layers", "module_of", "nearest",

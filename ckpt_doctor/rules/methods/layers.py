@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from ..codes import NO_TARGET, UNCLEAR_TARGET, UNEVEN_LAYERS
-from ..facts.forms import named, targets
-from ..facts.record import COUNTED, NAMED, Names, Seen
-from ..findings import Finding
-from ..runtimes import PEFT
-from .methods import of_methods
+from ...codes import NO_TARGET, UNCLEAR_TARGET, UNEVEN_LAYERS
+from ...facts.forms import targets
+from ...facts.record import COUNTED, NAMED, Method, Names
+from ...facts.subject import Subject
+from ...findings import Finding, several
+from ...runtimes import PEFT
+from .review import of_methods
 
 
 def _unclear(key: str, message: str, ids: frozenset[str] = PEFT) -> Finding:
@@ -18,9 +19,9 @@ def _unclear(key: str, message: str, ids: frozenset[str] = PEFT) -> Finding:
 
 
 @of_methods
-def target_modules(looked: Seen) -> Iterator[Finding]:
+def target_modules(subject: Subject, method: Method) -> Iterator[Finding]:
     """target_modules, or what narrows it, leaves out layers that have tensors, or says too little to tell."""
-    method, target, layers = looked.method, looked.config.get("target_modules"), looked.layers
+    method, target, layers = method, subject.config.get("target_modules"), subject.layers
     if not method.tensors or (target is None and method.targets != NAMED):
         return
     if method.targets == COUNTED and isinstance(target, (str, list)):
@@ -35,47 +36,47 @@ def target_modules(looked: Seen) -> Iterator[Finding]:
     else:
         left = [module for module in layers if not targets(target, module)]
         if left and len(left) < len(layers):
-            message = f"target_modules does not name {named(left)}, though the file has tensors of them"
+            message = f"target_modules does not name {several(left)}, though the file has tensors of them"
             yield _unclear("target_modules", message)
-        excluded = looked.config.get("exclude_modules")
+        excluded = subject.config.get("exclude_modules")
         if excluded and any(targets(excluded, module) for module in layers):
             yield _unclear("exclude_modules", "exclude_modules leaves out layers that the file has tensors of")
         if isinstance(target, list) and method.starts_random and not left:
             fresh = [name for name in target if not any(targets([name], module) for module in layers)]
             if fresh:
-                message = f"no tensor is of {named(fresh)}, and a layer of it would be adapted at random"
+                message = f"no tensor is of {several(fresh)}, and a layer of it would be adapted at random"
                 yield _unclear("target_modules", message)
-    yield from _chosen_layers(looked)
+    yield from _chosen_layers(subject)
 
 
-def _chosen_layers(looked: Seen) -> Iterator[Finding]:
-    chosen = looked.config.get("layers_to_transform")
+def _chosen_layers(subject: Subject) -> Iterator[Finding]:
+    chosen = subject.config.get("layers_to_transform")
     if chosen is not None:
         listed = chosen if isinstance(chosen, list) else [chosen]
         numbers = {str(number) for number in listed if type(number) is int}
-        if not all(numbers & set(module.split(".")) for module in looked.layers):
+        if not all(numbers & set(module.split(".")) for module in subject.layers):
             yield _unclear("layers_to_transform", "layers_to_transform leaves out layers that the file has tensors of")
         message = "layers_to_transform numbers the layers, which releases read in different ways"
-        yield _unclear("layers_to_transform", message, PEFT - looked.saved_by)
-    elif looked.config.get("layers_pattern"):
+        yield _unclear("layers_to_transform", message, PEFT - subject.saved_by)
+    elif subject.config.get("layers_pattern"):
         yield _unclear("layers_pattern", "layers_pattern is set without layers_to_transform")
 
 
 @of_methods
-def siblings(looked: Seen) -> Iterator[Finding]:
+def siblings(subject: Subject, method: Method) -> Iterator[Finding]:
     """A layer is missing, or a tensor of one, that others of its name have: it would stay as it was initialised.
 
     A base model may well be so (a hybrid of two kinds of blocks), so this is a doubt, not a fault.
     """
-    config = looked.config
-    if not looked.method.tensors or len(looked.layers) < 2:
+    config = subject.config
+    if not method.tensors or len(subject.layers) < 2:
         return
     target = config.get("target_modules")
     chosen = isinstance(target, str) or any(config.get(key) is not None for key in NARROWING)
     full_names = isinstance(target, list) and any("." in str(name) for name in target)
-    uneven = [] if chosen or full_names else uneven_stacks(looked.layers)
-    patterned = any(config.get(pattern) for pattern in (*looked.method.patterns.values(), "rank_pattern"))
-    if uneven or _partial(looked) or (not patterned and _odd_one_out(looked)):
+    uneven = [] if chosen or full_names else uneven_stacks(subject.layers)
+    patterned = any(config.get(pattern) for pattern in (*method.patterns.values(), "rank_pattern"))
+    if uneven or _partial(subject, method) or (not patterned and _odd_one_out(subject)):
         where = f"in {uneven[0].lstrip('.')}" if uneven else "of one name"
         message = f"layers {where} do not all have the same tensors: some may be missing"
         yield UNEVEN_LAYERS(message, undecided=PEFT, needs="the base model")
@@ -98,18 +99,18 @@ def uneven_stacks(modules: Iterable[str]) -> Names:
     ]  # fmt: skip
 
 
-def _partial(looked: Seen) -> bool:
+def _partial(subject: Subject, method: Method) -> bool:
     """Whether layers of one name do not have the same factors."""
     kinds: dict[str, set[frozenset[str]]] = {}
-    for module, layer in looked.layers.items():
+    for module, layer in subject.layers.items():
         kinds.setdefault(module.rpartition(".")[2], set()).add(frozenset(layer.factors))
-    return not looked.method.ways_vary and any(len(kind) > 1 for kind in kinds.values())
+    return not method.ways_vary and any(len(kind) > 1 for kind in kinds.values())
 
 
-def _odd_one_out(looked: Seen) -> bool:
+def _odd_one_out(subject: Subject) -> bool:
     """Whether just one of three or more layers of a name has other shapes than the rest, which are all alike."""
     kinds: dict[str, list[tuple[tuple[str, tuple[int, ...]], ...]]] = {}
-    for module, layer in looked.layers.items():
-        kinds.setdefault(module.rpartition(".")[2], []).append(tuple(sorted(looked.shapes(layer).items())))
+    for module, layer in subject.layers.items():
+        kinds.setdefault(module.rpartition(".")[2], []).append(tuple(sorted(subject.shapes(layer).items())))
     return any(len(kind) > 2 and len(set(kind)) == 2 and min(kind.count(s) for s in set(kind)) == 1
                for kind in kinds.values())  # fmt: skip

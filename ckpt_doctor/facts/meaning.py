@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..adapter import Adapter
-from ..layers import Layer
+from ..adapter import Layer
 from ..runtimes import PEFT, minor, since
-from ..targets import OUT_PROJ, Reading, Release, ambiguous, lora_reading, targeted
-from .keys import savers
-from .rank import has_zero_factor
+from .subject import Subject
+from .targets import OUT_PROJ, Reading, Release, ambiguous, lora_reading, targeted
 
 NONE = frozenset[str]()
 
@@ -42,9 +40,9 @@ class Meaning(NamedTuple):
         return {module: layer.scaling for module, layer in self.layers.items() if layer.rank != 0}
 
 
-def eras(adapter: Adapter, layers: dict[str, Layer]) -> list[Era]:
+def eras(subject: Subject) -> list[Era]:
     """What the releases make of a config, oldest first."""
-    config = adapter.config or {}
+    config = subject.config
     starts = ["0.2", "0.5", "0.6"]
     if config.get("layers_to_transform") is not None:
         starts += ["0.4", "0.8", "0.20", "0.21"]
@@ -52,39 +50,41 @@ def eras(adapter: Adapter, layers: dict[str, Layer]) -> list[Era]:
         starts += ["0.14", "0.15"]
     starts += ["0.8"] if config.get("use_rslora") or isinstance(config.get("target_modules"), str) else []
     starts += ["0.14"] if config.get("exclude_modules") else []
-    starts += ["0.15"] if any(module.endswith(OUT_PROJ) for module in layers) else []
+    starts += ["0.15"] if any(module.endswith(OUT_PROJ) for module in subject.layers) else []
     starts += ["0.16"] if config.get("modules_to_save") else []
     starts += ["0.19"] if config.get("ensure_weight_tying") else []
     ordered = sorted({minor(start) for start in starts})
     periods = []
     for first, after in zip(ordered, [*ordered[1:], (99, 0)], strict=True):
         ids = _since(first) - _since(after)
-        hit = frozenset(module for module in layers if targeted(config, module, first))
+        hit = frozenset(module for module in subject.layers if targeted(config, module, first))
         readings: dict[str, Reading] = {}
         misfits = []
-        if adapter.peft_type == "LORA":
+        if subject.method == "LORA":
             readings = {module: lora_reading(config, module, first) for module in hit}
-            misfits = [m for m in layers if m in hit and not _fits(adapter, layers[m], readings[m].rank)]
+            misfits = [
+                m for m in subject.layers if m in hit and not _fits(subject, subject.layers[m], readings[m].rank)
+            ]
         periods.append(Era(first, ids, hit, readings, misfits))
     return periods
 
 
-def meanings(adapter: Adapter, layers: dict[str, Layer], ids: frozenset[str] = PEFT) -> list[Meaning]:
-    """What the releases `ids` make of an adapter, each meaning once; none of those that cannot take its tensors.
+def meanings(subject: Subject, ids: frozenset[str] = PEFT) -> list[Meaning]:
+    """What the releases `ids` make of an subject, each meaning once; none of those that cannot take its tensors.
 
     Without target_modules, which each release then takes from a table of its own, and with target_parameters, every
     layer of the file is taken to be adapted.
     """
-    config = adapter.config or {}
+    config = subject.config
     unnamed = config.get("target_modules") is None or bool(config.get("target_parameters"))
     distinct: list[Meaning] = []
-    for era in eras(adapter, layers):
-        hit = layers.keys() if unnamed else era.hit
+    for era in eras(subject):
+        hit = subject.layers.keys() if unnamed else era.hit
         if not hit or era.misfits or not era.ids & ids:
             continue
         read = {
-            module: _read(adapter, layer, era.release)
-            for module, layer in layers.items() if module in hit
+            module: _read(subject, layer, era.release)
+            for module, layer in subject.layers.items() if module in hit
         }  # fmt: skip
         alike = next((at for at, other in enumerate(distinct) if other.layers == read), None)
         if alike is None:
@@ -94,17 +94,17 @@ def meanings(adapter: Adapter, layers: dict[str, Layer], ids: frozenset[str] = P
     return distinct
 
 
-def saved_meanings(adapter: Adapter, layers: dict[str, Layer]) -> list[Meaning]:
+def saved_meanings(subject: Subject) -> list[Meaning]:
     """What the releases make of an adapter that may have saved it; where none of these takes its tensors, the factors
     as they stand, by no release.
     """
-    return meanings(adapter, layers, savers(adapter)) or [Meaning(NONE, dict(layers))]
+    return meanings(subject, subject.saved_by) or [Meaning(NONE, dict(subject.layers))]
 
 
-def _read(adapter: Adapter, layer: Layer, release: Release) -> Layer:
-    if adapter.peft_type != "LORA" or layer.rank is None:
+def _read(subject: Subject, layer: Layer, release: Release) -> Layer:
+    if subject.method != "LORA" or layer.rank is None:
         return layer
-    config = adapter.config or {}
+    config = subject.config
     if release >= (0, 14) and ambiguous(config, layer.module):
         return layer._replace(alpha=None, scaling=None)
     reading = lora_reading(config, layer.module, release)
@@ -115,9 +115,9 @@ def _since(first: Release) -> frozenset[str]:
     return since(".".join(map(str, first)))
 
 
-def _fits(adapter: Adapter, layer: Layer, rank: object) -> bool:
+def _fits(subject: Subject, layer: Layer, rank: object) -> bool:
     """Whether a module of this rank takes the layer's tensors; rank 0 and flat tensors have rules of their own."""
-    if has_zero_factor(adapter, layer) or any(len(adapter.tensors[key].shape) < 2 for key in layer.factors.values()):
+    if subject.has_zero_factor(layer) or any(len(subject.tensors[key].shape) < 2 for key in layer.factors.values()):
         return True
     if type(rank) is int and rank <= 0:
         return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..codes import (
+from ...adapter import Layer
+from ...codes import (
     ADAPTER_NAME_IN_METHOD_KEY,
     METHOD_WITHOUT_LAYERS,
     MISSING_TENSOR,
@@ -15,21 +16,22 @@ from ..codes import (
     UNKNOWN_SIZE,
     UNSAVED_BIAS,
     UNSAVED_MODULE,
-)  # fmt: skip
-from ..facts.forms import Form, Group, Sizes, UnknownSize, named, nearest, parse, targets
-from ..facts.record import COUNTED, NONE, Names, Seen
-from ..findings import Finding
-from ..layers import Layer, divide, groups, module_of
-from ..runtimes import PEFT, since
-from .heads import HEADS
-from .keys import knows
-from .methods import of_methods
+)
+from ...facts.config_keys import knows
+from ...facts.forms import Form, Group, Sizes, UnknownSize, nearest, parse, targets
+from ...facts.layers import divide, groups, module_of
+from ...facts.record import COUNTED, NONE, Method, Names
+from ...facts.subject import Subject
+from ...findings import Finding, several
+from ...runtimes import PEFT, since
+from ..heads import without_other_head
+from .review import of_methods
 
 
-def targeted(looked: Seen) -> dict[str, Layer]:
+def named_layers(subject: Subject, method: Method) -> dict[str, Layer]:
     """The layers that target_modules names; all, where it names none or PEFT reads it in another way."""
-    target, layers = looked.config.get("target_modules"), dict(looked.layers)
-    if looked.method.targets == COUNTED or not isinstance(target, (str, list)) or str(target).lower() == "all-linear":
+    target, layers = subject.config.get("target_modules"), dict(subject.layers)
+    if method.targets == COUNTED or not isinstance(target, (str, list)) or str(target).lower() == "all-linear":
         return layers
     return {module: layer for module, layer in layers.items() if targets(target, module)} or layers
 
@@ -39,10 +41,10 @@ class Faults:
     it stands, or as older ones do.
     """
 
-    def __init__(self, looked: Seen) -> None:
-        self.looked = looked
-        self.sizes = looked.sizes
-        self.earlier = looked.method.earlier if any(map(looked.config.get, ("rank_pattern", "alpha_pattern"))) else None
+    def __init__(self, subject: Subject, method: Method) -> None:
+        self.subject, self.method = subject, method
+        self.sizes = subject.sizes
+        self.earlier = method.earlier if any(map(subject.config.get, ("rank_pattern", "alpha_pattern"))) else None
         self.shape: dict[str, None] = {}
         self.old_shape: dict[str, None] = {}
         self.missing: dict[str, None] = {}
@@ -59,7 +61,7 @@ class Faults:
         bound: dict[str, int] = {}
         old_bound: dict[str, int] = {}
         left = set(shapes)
-        for group in groups(self.looked.method.name):
+        for group in groups(self.method.name):
             if self.sizes.active(group):
                 way = self.sizes.spread(nearest(group, shapes), len(shapes))
                 left -= way.keys()
@@ -76,20 +78,20 @@ class Faults:
             if self.sizes.mismatch(way, shapes, module, bound):
                 self.shape[module] = None
             if self.earlier:
-                read = Sizes(self.earlier[1](self.looked.config, module), self.looked.keys, {})
+                read = Sizes(self.earlier[1](self.subject.config, module), self.subject.defaults, {})
                 if read.mismatch(way, shapes, module, old):
                     self.old_shape[module] = None
         except UnknownSize:
             self.unsized[module] = None
 
 
-def faults(looked: Seen) -> Faults:
+def faults(subject: Subject, method: Method) -> Faults:
     """All faults. Most layers have the shapes of another one, which is looked at once where no pattern is set."""
-    found = Faults(looked)
-    patterned = any(looked.config.get(pattern) for pattern in (*looked.method.patterns.values(), "alpha_pattern"))
+    found = Faults(subject, method)
+    patterned = any(subject.config.get(pattern) for pattern in (*method.patterns.values(), "alpha_pattern"))
     fine: set[tuple[tuple[str, tuple[int, ...]], ...]] = set()
-    for module, layer in targeted(looked).items():
-        shapes = looked.shapes(layer)
+    for module, layer in named_layers(subject, method).items():
+        shapes = subject.shapes(layer)
         alike = tuple(shapes.items())
         if alike not in fine:
             before = found.count
@@ -100,48 +102,48 @@ def faults(looked: Seen) -> Faults:
 
 
 @of_methods
-def form(looked: Seen) -> Iterator[Finding]:
+def form(subject: Subject, method: Method) -> Iterator[Finding]:
     """A layer's tensors are not those that PEFT builds from the config.
 
     A shape that differs raises "size mismatch" in every release (load_state_dict); a tensor that is missing leaves
     what its layer was initialised with, in silence up to 0.13; one that has no place is ignored.
     """
-    if not groups(looked.method.name):
+    if not groups(method.name):
         return
-    found = faults(looked)
+    found = faults(subject, method)
     old = found.earlier[0] if found.earlier else NONE
     wrong = list(found.shape) or list(found.old_shape)
     if wrong:
         rejects = (PEFT - old if found.shape else NONE) | (old if found.old_shape else NONE)
-        message = f"the shapes of the tensors are not what the config says for {named(wrong)}"
-        yield SHAPE_MISMATCH(message, tensors=looked.keys_of(wrong), rejects=rejects)
+        message = f"the shapes of the tensors are not what the config says for {several(wrong)}"
+        yield SHAPE_MISMATCH(message, tensors=subject.keys_of(wrong), rejects=rejects)
     if found.missing:
         lost = list(found.missing)
-        message = f"{len(lost)} layers lack a tensor ({named(lost)}): it stays as initialised"
-        yield MISSING_TENSOR(message, tensors=looked.keys_of(lost), misloads=PEFT)
+        message = f"{len(lost)} layers lack a tensor ({several(lost)}): it stays as initialised"
+        yield MISSING_TENSOR(message, tensors=subject.keys_of(lost), misloads=PEFT)
     if found.extra:
         placeless = list(found.extra)
-        message = f"the config has no place for tensors of {named(placeless)}: they are ignored"
-        yield TENSOR_WITHOUT_PLACE(message, tensors=looked.keys_of(placeless), misloads=PEFT)
+        message = f"the config has no place for tensors of {several(placeless)}: they are ignored"
+        yield TENSOR_WITHOUT_PLACE(message, tensors=subject.keys_of(placeless), misloads=PEFT)
     if found.unsized:
         yield UNKNOWN_SIZE("the config has a word or null where PEFT wants the size of a layer", rejects=PEFT)
 
 
-def shared(looked: Seen) -> Iterator[Group]:
+def shared(subject: Subject, method: Method) -> Iterator[Group]:
     """The tensors that belong to no layer and that the config asks for."""
-    return filter(looked.sizes.active, parse(looked.method.shared))
+    return filter(subject.sizes.active, parse(method.shared))
 
 
 @of_methods
-def shared_tensors(looked: Seen) -> Iterator[Finding]:
+def shared_tensors(subject: Subject, method: Method) -> Iterator[Finding]:
     """The tensors that belong to no layer: an embedded prompt, VeRA's projection, the vector bank of VB-LoRA …"""
-    method, shapes = looked.method, looked.tensors
+    shapes = subject.tensor_shapes
     missing, wrong, unsized = Names(), Names(), False
-    for group in shared(looked):
+    for group in shared(subject, method):
         way = group.ways[0]
         missing += [key for key, (_, optional) in way.items() if key not in shapes and not optional]
         try:
-            wrong += looked.sizes.mismatch(way, shapes, "", {})
+            wrong += subject.sizes.mismatch(way, shapes, "", {})
         except UnknownSize:
             unsized = True
     if missing:
@@ -158,47 +160,46 @@ def shared_tensors(looked: Seen) -> Iterator[Finding]:
 
 
 @of_methods
-def without_layers(looked: Seen) -> Iterator[Finding]:
+def without_layers(subject: Subject, method: Method) -> Iterator[Finding]:
     """The file has no tensor of a layer: nothing is adapted."""
-    method = looked.method
-    if method.tensors and not looked.layers and not method.layers_optional and not looked.adapter.faults:
+    method = method
+    if method.tensors and not subject.layers and not method.layers_optional and not subject.adapter.faults:
         yield METHOD_WITHOUT_LAYERS(f"no tensor is one of {method.name}: nothing is adapted", misloads=PEFT)
 
 
 @of_methods
-def key_names(looked: Seen) -> Iterator[Finding]:
+def key_names(subject: Subject, method: Method) -> Iterator[Finding]:
     """Keys with an adapter's name in them (`.lily_A.default.weight`): ignored up to PEFT 0.20.
 
     0.21 takes them under the name "default", save where a method's keys are remapped in another way.
     """
-    found = {key: divide(looked.method.name, key) for layer in looked.layers.values() for key in layer.factors.values()}
+    found = {key: divide(method.name, key) for layer in subject.layers.values() for key in layer.factors.values()}
     names = {key: parts[2] for key, parts in found.items() if parts and parts[2]}
     if names:
-        taken = looked.method.takes_default if {*names.values()} == {"default"} else NONE
+        taken = method.takes_default if {*names.values()} == {"default"} else NONE
         message = f"{len(names)} keys have an adapter's name in them ({next(iter(names))}): they are ignored"
         yield ADAPTER_NAME_IN_METHOD_KEY(message, tensors=names, misloads=PEFT - taken)
 
 
 @of_methods
-def saved_beside(looked: Seen) -> Iterator[Finding]:
+def saved_beside(subject: Subject, method: Method) -> Iterator[Finding]:
     """What the config says was trained beside the method, and is not in the file: modules_to_save, biases.
 
     Up to 0.20 most methods train their biases and do not save them (BaseTuner._get_learnable_bias_state_dict is of
     0.21): such an adapter computes something else in the very release that saved it.
     """
-    name, tensors = looked.method.name, looked.tensors
-    bias = looked.config.get("bias", "none")
+    name, tensors = method.name, subject.tensor_shapes
+    bias = subject.config.get("bias", "none")
     if bias not in ("none", None) and knows(name, "bias") and not any(key.endswith(".bias") for key in tensors):
         message = f"bias is {bias!r}, and no bias is in the file"
         yield UNSAVED_BIAS(message, keys=("bias",), misloads=PEFT)
-    modules = looked.config.get("modules_to_save")
+    modules = subject.config.get("modules_to_save")
     if isinstance(modules, list) and modules:
         # a KeyError from 0.15 on (save_and_load.py: set_peft_model_state_dict), a fresh module before
         known = knows(name, "modules_to_save")
         paths = [f".{module_of(key)}" for key in tensors]
         lost = [name for name in modules if not any(f".{name}." in path for path in paths)]
-        if looked.config.get("task_type") in ("SEQ_CLS", "TOKEN_CLS") and len({*HEADS} & {*modules} - {*lost}) == 1:
-            lost = [name for name in lost if name not in HEADS]  # a model has one of both
+        lost = without_other_head(subject, modules, lost)
         lost += [path[1:] for path in (path[: -len(".bias")] for path in paths if path.endswith(".bias"))
                  if f"{path}.weight" not in paths and path.endswith(tuple(f".{name}" for name in modules))]  # fmt: skip
         if lost:
@@ -213,18 +214,18 @@ EMBEDDING = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
 
 
 @of_methods
-def strange_tensors(looked: Seen) -> Iterator[Finding]:
+def strange_tensors(subject: Subject, method: Method) -> Iterator[Finding]:
     """Tensors that are not the method's, nor of what the config says was trained beside it.
 
     One that names a parameter of the base model overwrites it; any other is ignored (load_state_dict, not strict).
     """
-    config, method = looked.config, looked.method
+    config, method = subject.config, method
     saved = config.get("modules_to_save")
     beside = [f".{name}." for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
-    own = {key for layer in looked.layers.values() for key in layer.factors.values()}
+    own = {key for layer in subject.layers.values() for key in layer.factors.values()}
     own |= {key for group in parse(method.shared) for way in group.ways for key in way}
     strange = [
-        key for key in looked.tensors
+        key for key in subject.tensor_shapes
         if key not in own and not re.match(method.buffers, key) and not EMBEDDING.search(key)
         and not any(name in f".{key}" for name in beside)
         and not (key.endswith(".bias") and config.get("bias", "none") != "none")

@@ -1,0 +1,106 @@
+"""Config keys and their defaults by method and release (data/config_keys.json), and what they tell of an adapter."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..runtimes import PEFT, between
+
+RAISING = between("0.6", "0.13")
+"""The releases that raise TypeError on a key they do not know; older ones ignore it, newer ones drop it."""
+
+WITHOUT_MEANING = {
+    "peft_version", "runtime_config", "eva_config", "corda_config", "lora_ga_config", "loftq_config",
+    "megatron_config", "megatron_core", "qalora_group_size", "auto_mapping", "inference_mode", "revision",
+    "init_lora_weights", "rank_dropout_scale", "generator_seed",
+    "random_seed",
+}  # fmt: skip
+"""Keys that say how an adapter was made or is run, never what a loaded one computes (init methods that change the
+base are those of init_lora_weights, QALoRA by use_qalora), nor what only training or a fresh adapter reads."""
+
+_table: dict[str, dict[str, tuple[str, str | None, Any]]] = {}
+
+
+def table(method: str) -> dict[str, tuple[str, str | None, Any]]:
+    """Config key → first release, last release (None where it still exists) and default, for a method."""
+    if not _table:
+        with open(os.path.join(os.path.dirname(__file__), "..", "data", "config_keys.json"), "rb") as file:
+            _table.update(json.load(file))
+    return _table.get(method, {})
+
+
+def knows(method: str, key: str) -> frozenset[str]:
+    """The releases whose config of the method has the key."""
+    row = table(method).get(key)
+    return between(row[0], row[1] or "99.0") if row else frozenset()
+
+
+CHANGED_DEFAULTS = {
+    ("LORA", "lora_alpha"), ("LORA", "lora_dropout"), ("ADALORA", "lora_alpha"), ("ADALORA", "lora_dropout"),
+    ("OFT", "r"), ("OFT", "oft_block_size"), ("OSF", "init_weights"),
+}  # fmt: skip
+"""Keys whose default is not the same in every release that has them, so that none of them can be left out."""
+
+
+def neutral(method: str, key: str, value: Any) -> bool:
+    """Whether a key can go without changing what the adapter computes: no value, the default, or no meaning."""
+    row = table(method).get(key)
+    if row is None:  # no release reads it for this method; one that is another method's was carried over
+        return value is None or any(key in rows for rows in _table.values())
+    if (method, key) in CHANGED_DEFAULTS:
+        return False
+    if value is None or value == row[2] or key in WITHOUT_MEANING:
+        return True
+    if key in ("enable_lora", "merge_weights", "alpha_pattern", "rank_pattern"):
+        return not value
+    if key in ("use_rslora", "use_dora", "alpha_pattern"):
+        return method == "ADALORA"  # AdaLoRA's forward reads none of them (tuners/adalora/layer.py)
+    if key == "init_weights":
+        return method == "PREFIX_TUNING"
+    return False
+
+
+READ_ELSEWHERE = {
+    "rank_pattern", "alpha_pattern", "use_rslora", "exclude_modules", "layers_to_transform", "layers_pattern",
+    "arrow_config",
+}  # fmt: skip
+"""Keys of LoRA and AdaLoRA whose absence in a release `reading.py` follows to what the release then computes. No
+release that knows arrow_config loads an adapter that was saved with it, so what the others compute is all there is."""
+
+OTHER_SHAPES = {"use_bdlora", "use_qalora"}
+"""Keys that give the factors other shapes: where the key is ignored, they do not fit, which is loud."""
+
+
+def written_by(method: str, config: Mapping[str, Any]) -> frozenset[str]:
+    """The releases that write just the config keys that are there, leaving out those that no release has."""
+    ids = PEFT
+    for key in table(method).keys() - {"runtime_config"}:  # never written
+        ids &= knows(method, key) if key in config else PEFT - knows(method, key)
+    return ids
+
+
+def saved_by(method: str, config: Mapping[str, Any], record: Mapping[str, Any] | None) -> frozenset[str]:
+    """The releases that may have saved an adapter: the one it names, else those whose config has just these keys.
+
+    PEFT writes every key of its config, so the keys date it. Where keys were removed by hand, what is left is every
+    release that knows those that are there. `record` is what an earlier fix wrote of the adapter.
+    """
+    version = config.get("peft_version") or (record or {}).get("saved_by")
+    if isinstance(version, list) and version:
+        return frozenset(f"peft=={release}" for release in version) & PEFT
+    if isinstance(version, str) and version:
+        release = version.partition("@")[0].partition(".dev")[0]
+        if f"peft=={release}" in PEFT:
+            return frozenset((f"peft=={release}",))
+        return between(release, release) if release.replace(".", "").isdecimal() and "." in release else PEFT
+    may = knows(method, "peft_type")
+    for key in config.keys() & table(method).keys():
+        may &= knows(method, key)
+    return (may if record else written_by(method, config)) or may  # a fix may have dropped keys
+
+
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Initialisations that write the base weights when an adapter is loaded (LoraLayer.reset_lora_parameters)."""

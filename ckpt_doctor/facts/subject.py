@@ -1,0 +1,116 @@
+"""An adapter under a question: what rules, repairs and comparisons read of it, each worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any
+
+from ..adapter import NOTHING_ASKED, Adapter, Base, Layer, Question
+from ..runtimes import upto
+from . import config_keys
+from .forms import Config, Sizes
+from .layers import RANK_AXIS, layers
+from .methods import record
+from .record import Method, Names
+
+Shape = tuple[int, ...]
+
+
+class Subject:
+    """An adapter, what is asked of it, and what follows from both.
+
+    `config` is {} where there is none, `method` the peft_type in upper case, `tensors` are those of the adapter.
+    `saved_by` are the releases that may have saved it; of an adapter on the way of a repair those of the original.
+    """
+
+    def __init__(
+        self, adapter: Adapter, question: Question = NOTHING_ASKED, saved_by: frozenset[str] | None = None
+    ) -> None:
+        self.adapter = adapter
+        self.question = question
+        self.config: dict[str, Any] = adapter.config or {}
+        self.method = adapter.peft_type
+        self.tensors = adapter.tensors
+        if saved_by is not None:
+            self.saved_by = saved_by
+
+    def changed(self, adapter: Adapter) -> Subject:
+        """The same question of an adapter that a repair made of this one."""
+        return Subject(adapter, self.question, self.saved_by)
+
+    @cached_property
+    def saved_by(self) -> frozenset[str]:
+        return config_keys.saved_by(self.method or "", self.config, self.adapter.record)
+
+    @cached_property
+    def written_by(self) -> frozenset[str]:
+        """The releases that write just the config keys that are there, leaving out those that no release has."""
+        return config_keys.written_by(self.method or "", self.config)
+
+    @cached_property
+    def layers(self) -> dict[str, Layer]:
+        """The adapted layers, by module."""
+        return layers(self.adapter)
+
+    @cached_property
+    def base(self) -> Base | None:
+        """The base model with its modules named as they are once transformers has loaded it."""
+        if self.question.base is None:
+            return None
+        from ..base import as_loaded
+
+        headless = self.config.get("task_type") in (None, "FEATURE_EXTRACTION")
+        return as_loaded(self.question.base, self.layers, headless)
+
+    @cached_property
+    def record(self) -> Method | None:
+        """What is known of the method, where it is not LoRA or AdaLoRA, which have rules of their own."""
+        return record(self.method)
+
+    @cached_property
+    def defaults(self) -> Config:
+        """The config keys of the method, each with its default."""
+        return {key: default for key, (_, _, default) in config_keys.table(self.method or "").items()}
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """The config as the grammar of tensors reads it."""
+        patterns = self.record.patterns if self.record and self.record.patterned(self.config) else {}
+        return Sizes(self.config, self.defaults, patterns)
+
+    @property
+    def changes_base(self) -> bool:
+        """Whether a load changes the base weights by the initialisation; a release that saved it may have taken the
+        word for true (PEFT 0.6 and older).
+        """
+        init = self.config.get("init_lora_weights")
+        changing = isinstance(init, str) and init.lower().startswith(config_keys.CHANGES_BASE)
+        return self.method == "LORA" and changing and not (self.saved_by and self.saved_by <= upto("0.6"))
+
+    def value(self, key: str) -> Any:
+        """A config value as the newest release that knows the key reads it."""
+        return self.config[key] if key in self.config else self.defaults.get(key)
+
+    @cached_property
+    def tensor_shapes(self) -> dict[str, Shape]:
+        """The shape of every tensor."""
+        return {key: info.shape for key, info in self.tensors.items()}
+
+    def shapes(self, layer: Layer) -> dict[str, Shape]:
+        """The shape of each factor of a layer."""
+        return {factor: self.tensors[key].shape for factor, key in layer.factors.items()}
+
+    def having(self, is_so: Callable[[Layer, dict[str, Shape]], bool]) -> Names:
+        """The layers of which something is so, of their shapes by factor."""
+        return [module for module, layer in self.layers.items() if is_so(layer, self.shapes(layer))]
+
+    def keys_of(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The tensors that are named, or are of the layers named."""
+        factors = [self.layers[name].factors.values() if name in self.layers else (name,) for name in names]
+        return tuple(key for keys in factors for key in keys if key in self.tensors)
+
+    def has_zero_factor(self, layer: Layer) -> bool:
+        """Whether a factor of the layer has no row (or column) on its rank axis."""
+        shapes = [(self.tensors[key].shape, RANK_AXIS[factor]) for factor, key in layer.factors.items()]
+        return any(len(shape) >= 2 and shape[axis] == 0 for shape, axis in shapes)

@@ -1,0 +1,71 @@
+"""Rules about the method itself: which releases have it, in which it was reviewed, and what its own rows say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from ...codes import METHOD_OF_OTHER_RELEASES, NOT_JUDGED, UNKNOWN_METHOD, UNKNOWN_TASK
+from ...facts.config_keys import knows, table
+from ...facts.methods import LORAS, record
+from ...facts.record import Method
+from ...facts.subject import Subject
+from ...findings import Finding
+from ...runtimes import PEFT
+from ..declared import rule
+from .review import of_methods
+
+TASKS = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
+"""PEFT's task types (utils/peft_types.py: TaskType), the same in every release that checks them."""
+
+
+@rule
+def method_unknown(subject: Subject) -> Iterator[Finding]:
+    """peft_type is none that a release knows: KeyError from its PEFT_TYPE_TO_CONFIG_MAPPING, in every release.
+
+    The name is in upper case; "lora" is no method. BONE was removed in PEFT 0.19, where MiSS took its place.
+    """
+    if subject.adapter.config is None:
+        return
+    method = subject.adapter.config.get("peft_type")
+    if not isinstance(method, str) or not table(method):
+        if method is None:
+            said = "the config has no peft_type"
+        elif isinstance(method, str) and table(method.upper()):
+            said = f"peft_type is {method!r}, which is a method only in upper case"
+        else:
+            said = f"peft_type is {str(method)[:60]!r}, which is no method of PEFT"
+        yield UNKNOWN_METHOD(said, keys=("peft_type",), rejects=PEFT)
+    elif method != "ADALORA":  # whose first releases have faults of their own: CD301
+        missing = PEFT - knows(method, "peft_type")
+        if missing:
+            yield METHOD_OF_OTHER_RELEASES(f"not every PEFT release has {method}", keys=("peft_type",), rejects=missing)
+
+
+@rule
+def task_type(subject: Subject) -> Iterator[Finding]:
+    """task_type is none that PEFT knows: "Invalid task type" from 0.14 on (PeftConfigMixin.__post_init__)."""
+    task = subject.config.get("task_type")
+    if task is not None and task not in TASKS:
+        message = f"task_type is {str(task)[:60]!r}, which is no task of PEFT"
+        rejected = (record(subject.method) or Method("")).tasks_checked
+        yield UNKNOWN_TASK(message, keys=("task_type",), rejects=rejected)
+
+
+@rule
+def not_judged_method(subject: Subject) -> Iterator[Finding]:
+    """A method, or a release of it, that nobody looked at: nothing is said of it."""
+    name = subject.method
+    if name and table(name) and name not in LORAS:
+        known = record(name)
+        left = PEFT - known.reviewed if known else PEFT
+        if left:
+            where = "this version" if left == PEFT else "this version in every release"
+            message = f"the method {name} is not judged by {where}"
+            yield NOT_JUDGED(message, undecided=left, needs="a newer ckpt-doctor")
+
+
+@of_methods
+def rows(subject: Subject, method: Method) -> Iterator[Finding]:
+    """What a method's own rows say: whom something about it stops."""
+    return chain.from_iterable(row.findings(subject) for row in method.rows)
