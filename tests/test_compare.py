@@ -270,6 +270,6 @@ def test_triplets_whose_product_overflows(tmp_path: Path) -> None:
     for name, e in (("one", 1e200), ("half", 2e200), ("other", 1.01e200)):
         a = np.full((1, 4), 1e200 if name != "half" else 0.5e200)
         table = {f"{P}a.q.lora_A": a, f"{P}a.q.lora_B": np.ones((4, 1)), f"{P}a.q.lora_E": np.array([[e]])}
-        folders.append(load(str(write(tmp_path / name, ada, table))))
+        folders.append(read(write(tmp_path / name, ada, table)))
     assert compare(folders[0], folders[1]).verdict == "same"
     assert compare(folders[0], folders[2]).verdict == "different"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from ..codes import HEAD_AMONG_TARGETS, TARGET_WITHIN_SAVED
 from ..facts.layers import module_of
@@ -28,9 +29,9 @@ def heads(subject: Subject) -> set[tuple[str, str]]:
     return {(place["head"], place["inner"]) for place in map(_IN_HEAD.match, subject.tensors) if place}
 
 
-def without_other_head(subject: Subject, saved: list[str], lost: list[str]) -> list[str]:
+def without_other_head(subject: Subject, saved: list[Any], lost: list[Any]) -> list[Any]:
     """The modules in modules_to_save that are `lost`, without the name that the head of a classifier does not have."""
-    there = {*HEADS} & {*saved} - {*lost}
+    there = [name for name in HEADS if name in saved and name not in lost]
     if subject.config.get("task_type") in CLASSIFIERS and len(there) == 1:
         return [name for name in lost if name not in HEADS]
     return lost
