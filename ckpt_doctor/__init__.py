@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .adapter import Adapter, AdapterError, NotExactError
     from .api import FixResult, compare, fix, load, preload, scan
-    from .comparison import Comparison
-    from .doctor import Report
     from .findings import Finding
-    from .preloading import AdapterRejected
     from .runtimes import UnknownRuntimeError
+    from .verbs.compare import Comparison
+    from .verbs.preload import AdapterRejected
+    from .verbs.report import Report
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Adapter": "adapter", "AdapterError": "adapter", "AdapterRejected": "preloading", "Comparison": "comparison",
-    "Finding": "findings", "FixResult": "api", "NotExactError": "adapter", "Report": "doctor",
+    "Adapter": "adapter", "AdapterError": "adapter", "AdapterRejected": "verbs.preload", "Comparison": "verbs.compare",
+    "Finding": "findings", "FixResult": "api", "NotExactError": "adapter", "Report": "verbs.report",
     "UnknownRuntimeError": "runtimes", "compare": "api", "fix": "api", "load": "api", "preload": "api", "scan": "api",
 }  # fmt: skip
 

@@ -8,21 +8,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import doctor
 from .adapter import Adapter, AdapterError, Question
 from .base import load_base
-from .doctor import Report
 from .facts.subject import Subject
 from .findings import Finding
 from .hub import fetched
 from .loader import load as load_folder
 from .loader import locate
-from .planner import Step
-from .preloading import ready
 from .runtimes import ids
+from .verbs.fix import fix as fixed
+from .verbs.fix import same_place
+from .verbs.plan import How
+from .verbs.planner import Step
+from .verbs.preload import ready
+from .verbs.report import Report
+from .verbs.scan import examined
 
 if TYPE_CHECKING:
-    from .comparison import Comparison
+    from .verbs.compare import Comparison
 
 AnyPath = str | os.PathLike[str]
 
@@ -63,7 +66,7 @@ def scan(
     of them is an error. `base` is the model, `adapter_name` what it will be loaded under, `max_rank` the limit of the
     server. Raises AdapterError where it cannot be examined, UnknownRuntimeError for what `for_` does not name.
     """
-    return doctor.examined(locate(os.fspath(path)), _question(for_, base, adapter_name, max_rank))
+    return examined(locate(os.fspath(path)), _question(for_, base, adapter_name, max_rank))
 
 
 def fix(
@@ -77,21 +80,18 @@ def fix(
 
     Without `for_`, what needs no runtime to be named is repaired. It is proved that the result computes the same;
     otherwise, and where not all is reached, nothing is written, unless `best_effort`. Options as of `ckpt-doctor fix`,
-    and as in `doctor.plan`. Raises AdapterError where `src` cannot be examined or `out` not be written, NotExactError
-    where the result would compute something else, UnknownRuntimeError for what `for_` does not name.
+    and as in `verbs.plan.How`. Raises AdapterError where `src` cannot be examined or `out` not be written,
+    NotExactError where the result would compute something else, UnknownRuntimeError for what `for_` does not name.
     """
     source, target = locate(os.fspath(src)), os.fspath(out)
-    if doctor.same_place(source, target):
+    if same_place(source, target):
         raise AdapterError(f"{target} is {source}, or one lies within the other: name another folder")
     question = _question(for_, base, adapter_name, max_rank)
-    report = doctor.examined(source, question._replace(runtimes=None), repairs=False)
-    plan = doctor.plan(
-        report, asked=question.runtimes, rank_zero=rank_zero, weights=weights, training=for_training,
-        to_lora=to_lora, trim=trim, dtype=dtype,
+    report = examined(source, question._replace(runtimes=None), repairs=False)
+    plan, written = fixed(
+        report, target, question.runtimes, How(rank_zero, weights, for_training, to_lora, trim, dtype),
+        tolerance=tolerance, best_effort=best_effort, copy_all=copy_all, dry_run=dry_run, force=force,
     )  # fmt: skip
-    written = None
-    if not dry_run and (plan.fixed or (best_effort and plan.done)):
-        written = doctor.fix(plan, target, force=force, copy_all=copy_all, tolerance=tolerance)
     return FixResult(
         Path(target) if written else None, plan.fixed, report, plan.done, plan.refused, plan.findings,
         written.proof if written else None, written.left_out if written else (),
@@ -104,7 +104,7 @@ def compare(a: AnyPath, b: AnyPath, tolerance: float = 1e-6) -> Comparison:
     `verdict` of the result is "same", "different" or "cannot tell"; `tolerance` is relative to the norm of each delta.
     Raises AdapterError where one cannot be examined.
     """
-    from .comparison import compare as compared
+    from .verbs.compare import compare as compared
 
     return compared(Subject(load(a)), Subject(load(b)), tolerance)
 

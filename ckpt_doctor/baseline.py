@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from .adapter import AdapterError
-from .doctor import Report
 from .findings import SEVERITIES, Finding, fingerprints
+from .verbs.report import Report
 
 SCHEMA_VERSION = 1
 

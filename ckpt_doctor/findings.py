@@ -133,6 +133,11 @@ def verdict(id_: str, findings: Iterable[Finding]) -> str:
     return worst
 
 
+def hits(finding: Finding, asked: frozenset[str]) -> frozenset[str]:
+    """The runtimes asked for that a finding says anything of."""
+    return asked & (finding.rejected_by | finding.misloaded_by | finding.undecided_for)
+
+
 def accepted(findings: Iterable[Finding]) -> frozenset[str]:
     """The PEFT releases that no finding stops."""
     ids = PEFT

@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from .adapter import AdapterError, Base, Question
-from .doctor import Report
 from .findings import ERROR, NEVER, SEVERITIES, Finding
 from .runtimes import ids
+from .verbs.report import Report
 
 OWN_FILE, SHARED_FILE = "ckpt-doctor.toml", "pyproject.toml"
 SECTION = "ckpt-doctor"

@@ -98,8 +98,8 @@ def with_release(source: str, release: str) -> tuple[str, str]:
 
 def outcomes(python: str) -> list[str]:
     """What the release makes of each fixture, against what the newest known one is said to make of it."""
-    from ckpt_doctor.doctor import examine
     from ckpt_doctor.runtimes import NEWEST
+    from ckpt_doctor.verbs.scan import examine
 
     adapters = sorted(str(folder.parent) for folder in (ROOT / "fixtures").glob("*/adapter_config.json"))
     command = [python, "-W", "ignore", str(ROOT / "fixtures/load.py"), *adapters]

@@ -16,8 +16,8 @@ from tabulate import tabulate
 
 from ckpt_doctor.adapter import Question
 from ckpt_doctor.base import load_base
-from ckpt_doctor.doctor import examine
 from ckpt_doctor.findings import verdict
+from ckpt_doctor.verbs.scan import examine
 
 
 def main(corpus: Path, bases: dict[str, str], wrong: bool) -> None:

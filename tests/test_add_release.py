@@ -17,7 +17,7 @@ ROOT = FIXTURES.parent
 STUB = """#!{python}
 import json, os, sys
 sys.path.insert(0, {root!r})
-from ckpt_doctor.doctor import examine
+from ckpt_doctor.verbs.scan import examine
 if "-c" in sys.argv:
     print(json.dumps([{release!r}, json.loads({configs!r})]))
 else:
@@ -67,7 +67,9 @@ def tables(project: Path) -> list[bytes]:
 
 
 def verdicts(project: Path, fixture: str) -> dict[str, Any]:
-    code = "import sys, json; from ckpt_doctor.doctor import examine; print(json.dumps(examine(sys.argv[1]).verdicts))"
+    code = (
+        "import sys, json; from ckpt_doctor.verbs.scan import examine; print(json.dumps(examine(sys.argv[1]).verdicts))"
+    )
     command = [sys.executable, "-c", code, str(project / "fixtures" / fixture)]
     environ = {**os.environ, "PYTHONPATH": str(project)}
     out = subprocess.run(command, capture_output=True, check=True, env=environ, cwd=project).stdout

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ckpt_doctor.comparison import Comparison, compare
 from ckpt_doctor.facts.subject import Subject
 from ckpt_doctor.loader import load
+from ckpt_doctor.verbs.compare import Comparison, compare
 
 RANDOM = np.random.default_rng(0)
 P = "base_model.model."

@@ -13,9 +13,9 @@ from check_fixes import faults
 from conftest import ADAPTERS, FIXTURES, OLD_READING
 from test_fix import fixed, load
 
-from ckpt_doctor.doctor import examine
 from ckpt_doctor.findings import verdict
 from ckpt_doctor.runtimes import parse
+from ckpt_doctor.verbs.scan import examine
 
 pytestmark = pytest.mark.compat
 VENVS = sorted(Path(os.environ.get("PEFT_VENVS", ".venvs")).glob("peft-*"))

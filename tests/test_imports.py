@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ckpt_doctor"
 ROOMS = [
     "adapter", "values", "streams", "formats", "loader", "base", "runtimes", "findings", "codes", "facts", "rules",
-    "norms", "comparison", "repairs", "renaming", "exchange", "replacing", "writer", "planner", "doctor", "cache",
-    "hub", "preloading", "api", "settings", "baseline", "reporters", "cli", "__main__",
+    "norms", "repairs", "renaming", "exchange", "replacing", "writer", "cache", "hub", "verbs", "api",
+    "settings", "baseline", "reporters", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -79,7 +79,8 @@ def test_what_appears_meanwhile_is_not_replaced(
 
 RACER = """
 import sys, time
-from ckpt_doctor import comparison, renaming, writer
+from ckpt_doctor.verbs import compare as comparison
+from ckpt_doctor import renaming, writer
 from ckpt_doctor.cli import fix, main
 if sys.argv[4] == "fallback":
     renaming._renamed = lambda *_: False

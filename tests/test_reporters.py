@@ -28,11 +28,12 @@ from markdown_it.token import Token
 
 from ckpt_doctor.adapter import Adapter, Question
 from ckpt_doctor.codes import CODES
-from ckpt_doctor.doctor import Report, examine
 from ckpt_doctor.facts.subject import Subject
 from ckpt_doctor.findings import ERROR, NOTE, WARNING, Finding
 from ckpt_doctor.reporters import github, places
 from ckpt_doctor.runtimes import PEFT, SERVERS, peft
+from ckpt_doctor.verbs.report import Report
+from ckpt_doctor.verbs.scan import examine
 
 ROOT = FIXTURES.parent
 TOLD_BY = ("json", "jsonl", "sarif", "junit", "github", "markdown")

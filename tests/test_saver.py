@@ -16,12 +16,13 @@ from test_fix import load
 from test_for import edited
 
 from ckpt_doctor.adapter import Question
-from ckpt_doctor.comparison import compare
-from ckpt_doctor.doctor import examine, plan
 from ckpt_doctor.facts.subject import Subject
 from ckpt_doctor.findings import verdict
 from ckpt_doctor.loader import load as load_adapter
 from ckpt_doctor.runtimes import ids, peft
+from ckpt_doctor.verbs.compare import compare
+from ckpt_doctor.verbs.plan import plan
+from ckpt_doctor.verbs.scan import examine
 
 NESTED, PATTERNS, HEAD = (FIXTURES / name for name in OLD_READING)
 KNOWN = ("peft_type", "r", "lora_alpha", "target_modules", "layers_to_transform", "rank_pattern", "alpha_pattern")
@@ -178,7 +179,7 @@ def test_a_plan_for_another_method_ends(tmp_path: Path, method: str, spec: str) 
     }  # fmt: skip
     (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "peft_type": method}, default=str))
     save_file(tensors, tmp_path / "adapter_model.safetensors")
-    told = plan(examine(str(tmp_path), Question(ids(spec))), asked=ids(spec))
+    told = plan(examine(str(tmp_path), Question(ids(spec))), ids(spec))
     assert len(told.done) < 6
 
 

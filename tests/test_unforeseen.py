@@ -16,9 +16,9 @@ from conftest import FIXTURES
 from safetensors.numpy import load_file, save_file
 from test_fix import tree
 
-from ckpt_doctor import doctor
 from ckpt_doctor.reporters import json as json_reporter
-from ckpt_doctor.reporters import repair
+from ckpt_doctor.reporters import table
+from ckpt_doctor.verbs import fix, scan
 
 HEALTHY, ZERO = FIXTURES / "lora-plain-0.21.2", FIXTURES / "adalora-rank0-0.21.2"
 WEIGHTS = "adapter_model.safetensors"
@@ -33,10 +33,10 @@ def adapters(tmp_path: Path) -> Path:
 
 
 STEPS: dict[str, tuple[Any, str]] = {
-    "read": (doctor, "judge"),
-    "planned": (doctor, "plan"),
-    "written": (doctor, "fix"),
-    "told": (repair, "fix"),
+    "read": (scan, "judge"),
+    "planned": (fix, "plan"),
+    "written": (fix, "carry_out"),
+    "told": (table, "fix"),
     "told as JSON": (json_reporter, "changes"),
 }
 
@@ -52,8 +52,7 @@ def test_the_others_are_done(
 
     def failing(about: Any, *rest: Any, **options: Any) -> Any:
         path = next(getattr(about, name, about) for name in ("before", "adapter") if hasattr(about, name)).path
-        of_scan = step == "planned" and "rank_zero" not in options  # it plans, too, and says so in its report
-        if path.endswith("second") and not of_scan:
+        if path.endswith("second"):
             raise kind("at the 2nd")
         return real(about, *rest, **options)
 
@@ -93,13 +92,13 @@ def test_the_trace_is_for_who_asks(run: Any, adapters: Path, monkeypatch: pytest
         ("fix", "--in-place", f"{adapters}"),
         ("scan", f"{adapters}"),
     ]
-    for module, name in ((doctor, "judge"), (doctor, "fix")):
+    for module, name in ((scan, "judge"), (fix, "carry_out")):
         monkeypatch.setattr(module, name, failing)
         for command in commands:
             assert [traced(*command), traced(*command, "-v")] == [False, True]
         monkeypatch.undo()
         commands.pop()
-    monkeypatch.setattr("ckpt_doctor.comparison.compare", failing)
+    monkeypatch.setattr("ckpt_doctor.verbs.compare.compare", failing)
     assert [traced("compare", ZERO, ZERO), traced("compare", ZERO, ZERO, "--verbose")] == [False, True]
     monkeypatch.setattr("ckpt_doctor.cli.scan.render", failing)  # beyond any one adapter
     assert [traced("scan", ZERO), traced("scan", ZERO, "-v")] == [False, True]
@@ -108,7 +107,7 @@ def test_the_trace_is_for_who_asks(run: Any, adapters: Path, monkeypatch: pytest
 def test_a_comparison_that_fails_is_whole_json(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("compare", ZERO, tmp_path / "none", "--format", "json")
     assert (result.exit_code, json.loads(result.stdout)["verdict"]) == (2, "cannot tell")
-    monkeypatch.setattr("ckpt_doctor.comparison.saved_meanings", None)
+    monkeypatch.setattr("ckpt_doctor.verbs.compare.saved_meanings", None)
     result = run("compare", ZERO, ZERO, "--format", "json")
     assert (result.exit_code, json.loads(result.stdout)["verdict"]) == (2, "cannot tell")
     assert "TypeError" in json.loads(result.stdout)["reasons"][0]

@@ -9,6 +9,7 @@ import click
 
 from ..adapter import AdapterError, unforeseen
 from ..facts.subject import Subject
+from ..reporters import Style
 from . import options
 from .terminal import busy, complain, show_trace, width
 
@@ -32,14 +33,14 @@ def command(first: str, second: str, tolerance: float, format_: str, verbose: bo
 
     Exit code: 0 the same within --tolerance, 1 different, 2 cannot tell.
     """
-    from ..comparison import Comparison, compare
     from ..loader import load, locate
-    from ..reporters import comparison
+    from ..reporters import json, table
+    from ..verbs.compare import Comparison, compare
 
     try:
         with busy("comparing"):
             result = compare(Subject(load(locate(first))), Subject(load(locate(second))), tolerance)
-        told = list(comparison.table(result, width()) if format_ == "table" else comparison.json(result))
+        told = list(table.compare(result, Style(width())) if format_ == "table" else json.compare(result))
     except Exception as error:
         known = isinstance(error, AdapterError)
         reason = str(error) if known else unforeseen(f"{first} and {second}", error)
@@ -47,7 +48,7 @@ def command(first: str, second: str, tolerance: float, format_: str, verbose: bo
             show_trace(format_exc())
         complain(reason)
         result = Comparison("cannot tell", (reason,), (), (), tolerance)
-        told = list(comparison.json(result)) if format_ == "json" else []
+        told = list(json.compare(result)) if format_ == "json" else []
     for line in told:
         click.echo(line)
     sys.exit({"same": 0, "different": 1, "cannot tell": 2}[result.verdict])

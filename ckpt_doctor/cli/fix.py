@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .. import doctor
 from ..adapter import AdapterError, NotExactError, unforeseen
-from ..doctor import Report
-from ..findings import ERROR
-from ..reporters import Style, json, repair
+from ..reporters import Style, json, table
 from ..settings import Settings
+from ..verbs.fix import fix, same_place
+from ..verbs.plan import RANK_ZERO, How, Plan
+from ..verbs.scan import examine
 from . import options
 from .terminal import busy, complain, show_trace, width
 
@@ -40,7 +40,7 @@ Examples:
     "git has it.",
 )  # fmt: skip
 @click.option(
-    "--rank-zero", type=click.Choice(doctor.RANK_ZERO), default="pad", show_default=True,
+    "--rank-zero", type=click.Choice(RANK_ZERO), default="pad", show_default=True,
     help="Give rank-0 layers zeros, or take them out of the adapter.",
 )  # fmt: skip
 @click.option(
@@ -164,7 +164,7 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
     source, out = paths
     folders = options.found(source)
     root = source if os.path.isdir(source) else folders[0]
-    if doctor.same_place(root, out):
+    if same_place(root, out):
         raise AdapterError(f"{out} is {source}, or one lies within the other: name another folder")
     if os.path.lexists(out):
         from ..replacing import check_replaceable
@@ -186,7 +186,7 @@ class _Done(NamedTuple):
     """What became of one adapter."""
 
     code: int
-    plan: doctor.Plan | None = None
+    plan: Plan | None = None
     written: Written | None = None
     failure: str | None = None
     trace: str | None = None
@@ -203,7 +203,7 @@ def _told(folder: str, target: str | None, done: _Done, format_: str, dry_run: b
         json.dump(found)  # what JSON cannot say (nested too deeply) fails here, and not together with the others
         return [found]
     if done.plan:
-        return list(repair.fix(done.plan, target, done.written, dry_run, style))
+        return list(table.fix(done.plan, target, done.written, dry_run, style))
     return []
 
 
@@ -214,20 +214,14 @@ def _fix(
 ) -> _Done:  # fmt: skip
     # in place only what stops a runtime that was asked for is touched
     question = by.question if target is None else by.question._replace(runtimes=None)
-    report = doctor.examine(folder, question, repairs=False)
+    report = examine(folder, question, repairs=False)
     if report.error:
         return _Done(2, failure=report.error, trace=report.trace)
     try:
-        wanted = for_training or form or trim or dtype
-        if target is None and not wanted and not any(finding.severity == ERROR for finding in report.findings):
-            return _Done(0, _nothing_to_do(report))
-        plan = doctor.plan(
-            report, asked=by.asked, rank_zero=rank_zero, weights=weights, training=for_training,
-            to_lora=form == "lora", trim=trim, dtype=dtype,
+        plan, written = fix(
+            report, target, by.asked, How(rank_zero, weights, for_training, form == "lora", trim, dtype),
+            tolerance=tolerance, best_effort=best_effort, copy_all=copy_all, dry_run=dry_run, force=force,
         )  # fmt: skip
-        written = None
-        if (plan.fixed or (best_effort and plan.done)) and not dry_run:
-            written = doctor.fix(plan, target, force=force, copy_all=copy_all, tolerance=tolerance)
         return _Done(int(not plan.fixed), plan, written)
     except AdapterError as error:
         return _Done(1 if isinstance(error, NotExactError) else 2, failure=str(error))
@@ -235,8 +229,3 @@ def _fix(
         return _Done(2, failure=f"{folder}: {error}")
     except Exception as error:
         return _unforeseen(folder, error)
-
-
-def _nothing_to_do(report: Report) -> doctor.Plan:
-    assert report.subject is not None  # noqa: S101 - it was examined
-    return doctor.Plan(report, report.subject, report.findings, (), ())

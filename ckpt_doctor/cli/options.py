@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from ..adapter import AdapterError, Base
 from ..loader import find
+from ..reporters import OF_EVERY_VERB
 from ..runtimes import ids
 from ..settings import FAIL_ON, Config, Settings, find_config, read_config, selectors
 
@@ -107,9 +108,7 @@ def verbose(help_: str) -> Callable[[Command], Command]:
 
 
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print only what fails.")
-SHORT_FORMAT = click.option(
-    "--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True
-)
+SHORT_FORMAT = click.option("--format", "format_", type=click.Choice(OF_EVERY_VERB), default="table", show_default=True)
 TOLERANCE = click.option(
     "--tolerance", type=float, default=1e-6, show_default=True, help="The relative difference allowed in a delta."
 )

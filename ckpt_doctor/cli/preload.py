@@ -41,7 +41,7 @@ def command(
 
     Exit code: 0 the path is printed, 1 no repair makes it load, 2 it could not be examined.
     """
-    from ..preloading import AdapterRejected, ready
+    from ..verbs.preload import AdapterRejected, ready
 
     try:
         folder = locate(fetched(path, subfolder, revision), subfolder)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from ..adapter import AdapterError
-from ..doctor import Report, examine
 from ..reporters import FORMATS, Style
 from ..reporters import scan as render
 from ..settings import Settings
+from ..verbs.report import Report
+from ..verbs.scan import examine
 from . import options
 from .terminal import complain, print_to, show_trace, watched, watches, width
 

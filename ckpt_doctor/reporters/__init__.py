@@ -1,4 +1,4 @@
-"""One module a format: reports → text. A format is added by a module with a function `scan`, and its name here."""
+"""One module a format, with one function a verb. It is added by a module with a function `scan`, and its name here."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import NamedTuple
 
-from ..doctor import Report
+from ..verbs.report import Report
 
 FORMATS = ("table", "json", "jsonl", "sarif", "junit", "github", "markdown")
+OF_EVERY_VERB = ("table", "json")
+"""Those that have a function `fix` and one `compare` as well."""
 
 
 class Style(NamedTuple):

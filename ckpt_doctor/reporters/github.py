@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from ..doctor import Report
 from ..findings import ERROR, SEVERITIES, Finding
+from ..verbs.report import Report
 from .markdown import code, row, words
 from .places import places, relative
 from .text import clean

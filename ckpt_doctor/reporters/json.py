@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..doctor import Plan, Report, saved_by
 from ..findings import Finding, accepted
 from ..runtimes import READ, order
+from ..verbs.plan import Plan
+from ..verbs.report import Report, named_release
 
 if TYPE_CHECKING:
+    from ..verbs.compare import Comparison, Row
     from ..writer import Written
 
 SCHEMA_VERSION = 1
@@ -39,7 +41,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "path": report.path.replace("\\", "/"),
         "error": report.error,
         "peft_type": adapter.peft_type if adapter else None,
-        "peft_version": saved_by(adapter) if adapter else None,
+        "peft_version": named_release(adapter) if adapter else None,
         "layers": [
             {"module": layer.module, "rank": layer.rank, "alpha": layer.alpha, "scaling": layer.scaling}
             for layer in report.layers.values()
@@ -99,4 +101,27 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         "removed": {key: old[key] for key in old if key not in new},
         "added": {key: new[key] for key in new if key not in old},
         "changed": {key: [old[key], new[key]] for key in new if key in old and old[key] != new[key]},
+    }
+
+
+def compare(result: Comparison) -> Iterator[str]:
+    """One object: verdict, reasons, and every row."""
+    yield dump(
+        {
+            "verdict": result.verdict,
+            "tolerance": result.tolerance,
+            "reasons": list(result.reasons),
+            "layers": [_row(row) for row in result.layers],
+            "others": [_row(row) for row in result.others],
+        }
+    )
+
+
+def _row(row: Row) -> dict[str, object]:
+    finite = row.difference != float("inf")
+    return {
+        "name": row.name,
+        "norm": row.norm,
+        "difference": row.difference if finite else None,
+        "relative": row.relative if finite else None,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from ..doctor import Report
+from ..verbs.report import Report
 from .json import head, report_object
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
-from ..doctor import Report
 from ..findings import Finding
+from ..verbs.report import Report
 from .text import clean
 from .wording import sentence
 

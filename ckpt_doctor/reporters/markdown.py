@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from ..doctor import Report
 from ..findings import NOTE, SEVERITIES
 from ..runtimes import ranges
+from ..verbs.report import Report
 from .text import clean
 from .wording import LONGEST, cannot_be_fixed, cut, fix_command, load_with, result, sentence
 

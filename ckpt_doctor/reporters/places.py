@@ -6,9 +6,9 @@ import json
 import os
 import re
 
-from ..doctor import Report
 from ..findings import Finding
 from ..loader import CONFIG
+from ..verbs.report import Report
 
 _TOKEN = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}\[\]]', re.DOTALL)
 

@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from .. import __version__
 from ..codes import CODES
-from ..doctor import Report
 from ..findings import SEVERITIES, Finding, fingerprints
 from ..rules.pages import markdown, paragraphs
+from ..verbs.report import Report
 from .places import places, relative
 from .text import clean
 from .wording import cut, sentence

@@ -6,9 +6,9 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator
 
-from ..doctor import Report
 from ..findings import ERROR, Finding, accepted
 from ..runtimes import accepted_since, ranges, specs
+from ..verbs.report import Report
 from .text import clean
 
 LONGEST = 500

@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .adapter import Adapter
-from .facts.methods import LORAS
-from .facts.subject import Subject
-from .findings import THE_BASE, Finding, verdict
-from .repairs import Refused, Repair
-from .rules import judge
-from .runtimes import PEFT, ranges
+from ..adapter import Adapter
+from ..facts.methods import LORAS
+from ..facts.subject import Subject
+from ..findings import THE_BASE, Finding, hits, verdict
+from ..repairs import Refused, Repair
+from ..rules import judge
+from ..runtimes import PEFT, ranges
 
 ORDER = {"accepts": 0, "unknown": 1, "rejects": 2, "misloads": 3}
 MAX_STEPS = 40
@@ -110,11 +110,6 @@ def _healed(repair: Repair, findings: tuple[Finding, ...], asked: frozenset[str]
         finding.code for finding in findings if finding.code in repair.heals and (asked is None or hits(finding, asked))
     )
     return tuple(dict.fromkeys(healed))
-
-
-def hits(finding: Finding, asked: frozenset[str]) -> frozenset[str]:
-    """The runtimes asked for that a finding says anything of."""
-    return asked & (finding.rejected_by | finding.misloaded_by | finding.undecided_for)
 
 
 def _identity(adapter: Adapter) -> tuple[object, ...]:

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .adapter import AdapterError, Layer, TensorInfo
-from .facts.config_keys import neutral
-from .facts.layers import module_of
-from .facts.meaning import Meaning, meanings, saved_meanings
-from .facts.methods import LORAS
-from .facts.record import NONE
-from .facts.subject import Subject
-from .norms import largest, norm, ordinary, product_norm, scaled, times_power
-from .runtimes import ranges
-from .streams import Files, chunks, content
-from .values import Array, read
+from ..adapter import AdapterError, Layer, TensorInfo
+from ..facts.config_keys import neutral
+from ..facts.layers import module_of
+from ..facts.meaning import Meaning, meanings, saved_meanings
+from ..facts.methods import LORAS
+from ..facts.record import NONE
+from ..facts.subject import Subject
+from ..norms import largest, norm, ordinary, product_norm, scaled, times_power
+from ..runtimes import ranges
+from ..streams import Files, chunks, content
+from ..values import Array, read
 
 OPTIONS = (
     "use_dora", "lora_bias", "layer_replication", "target_parameters", "alora_invocation_tokens", "arrow_config",
@@ -177,7 +177,7 @@ def _doubts(a: Subject, b: Subject) -> Iterator[str]:
 
 def _differing_releases(a: Subject, b: Subject) -> Iterator[str]:
     """What the releases that saved two adapters of one method compute in different ways from the same file."""
-    from .facts.record import Differs
+    from ..facts.record import Differs
 
     if a.saved_by == b.saved_by:
         return

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from . import __version__, cache, doctor
-from .adapter import AdapterError, Question
-from .doctor import Report
-from .findings import Finding, verdict
-from .loader import CONFIG, RECORD
-from .runtimes import PEFT_RELEASES, ids, installed, ranges
+from .. import __version__, cache
+from ..adapter import AdapterError, Question
+from ..findings import Finding, verdict
+from ..loader import CONFIG, RECORD
+from ..runtimes import PEFT_RELEASES, ids, installed, ranges
+from .fix import carry_out
+from .plan import Plan, plan
+from .report import Report
+from .scan import examine, examined
 
 
 class AdapterRejected(AdapterError):  # noqa: N818 - what the runtime does, as the verdict is called
@@ -40,20 +43,20 @@ def ready(folder: str, question: Question, *, strict: bool) -> Ready:
     """
     release = installed() if question.runtimes is None else None
     if release and release not in PEFT_RELEASES:
-        report = doctor.examined(folder, question, repairs=False)
+        report = examined(folder, question, repairs=False)
         doubt = f"what PEFT {release} makes of {folder} is not known; the newest that is known is {PEFT_RELEASES[-1]}"
         return _doubted(folder, doubt, report, (), strict)
     asked = ids("installed") if question.runtimes is None else question.runtimes
     question = question._replace(runtimes=asked)
-    report = doctor.examined(folder, question, repairs=False)
+    report = examined(folder, question, repairs=False)
     findings = report.findings
     path = folder
     if _against(findings, asked):
-        plan = doctor.plan(report, asked=asked)
-        findings = plan.findings
+        the_plan = plan(report, asked)
+        findings = the_plan.findings
         if _against(findings, asked):
-            raise AdapterRejected(_refusal(folder, plan, asked), report, _against(findings, asked))
-        path = _copy(plan)
+            raise AdapterRejected(_refusal(folder, the_plan, asked), report, _against(findings, asked))
+        path = _copy(the_plan)
     undecided = {id_ for id_ in asked if verdict(id_, findings) == "unknown"}
     if not undecided:
         return Ready(path)
@@ -73,22 +76,22 @@ def _against(findings: tuple[Finding, ...], asked: frozenset[str]) -> tuple[Find
     return tuple(finding for finding in findings if asked & (finding.rejected_by | finding.misloaded_by))
 
 
-def _refusal(folder: str, plan: doctor.Plan, asked: frozenset[str]) -> str:
-    against = _against(plan.findings, asked)
+def _refusal(folder: str, the_plan: Plan, asked: frozenset[str]) -> str:
+    against = _against(the_plan.findings, asked)
     stopped = asked & frozenset().union(*(finding.rejected_by | finding.misloaded_by for finding in against))
     why = "; ".join(f"{finding.code} {finding.message}" for finding in against)
-    reasons = "".join(f"; no repair: {step.reason}" for step in plan.refused)
+    reasons = "".join(f"; no repair: {step.reason}" for step in the_plan.refused)
     return f"{folder} cannot be loaded by {ranges(stopped)}: {why}{reasons}"
 
 
-def _copy(plan: doctor.Plan) -> str:
+def _copy(the_plan: Plan) -> str:
     """The repaired copy in the cache; made where there is none, or where it was damaged."""
-    from .writer import carried
+    from ..writer import carried
 
-    adapter = plan.before.adapter
+    adapter = the_plan.before.adapter
     assert adapter is not None  # noqa: S101 - a plan has one
     names = [name for name in (CONFIG, RECORD, *adapter.weights, *carried(adapter)) if name in adapter.files]
-    question = plan.after.question
+    question = the_plan.after.question
     base = question.base and (
         sorted(question.base.weights.items()), sorted(question.base.biases), sorted(question.base.config.items())
     )  # fmt: skip
@@ -98,7 +101,9 @@ def _copy(plan: doctor.Plan) -> str:
     def good(folder: str) -> bool:
         if not os.path.isdir(folder):
             return False
-        report = doctor.examine(folder, question, repairs=False)
+        report = examine(folder, question, repairs=False)
         return not report.error and not _against(report.findings, asked)
 
-    return cache.once(cache.key(adapter.folder, names, said), good, lambda folder: doctor.fix(plan, folder, force=True))
+    return cache.once(
+        cache.key(adapter.folder, names, said), good, lambda folder: carry_out(the_plan, folder, force=True)
+    )

@@ -1,0 +1,1 @@
+"""What the command line and the Python API both call: one module a verb."""

@@ -1,0 +1,95 @@
+"""Repair an adapter: plan, write, prove, swap in."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import __version__
+from ..adapter import Adapter, NotExactError
+from ..findings import ERROR, verdict
+from ..loader import load
+from ..runtimes import PEFT
+from .plan import REPAIRED, How, Plan, plan
+from .report import Report
+
+if TYPE_CHECKING:
+    from ..writer import Prove, Written
+
+
+class Fixed(NamedTuple):
+    """What became of a fix: what was planned, and what was written, None where nothing was."""
+
+    plan: Plan
+    written: Written | None
+
+
+def fix(
+    report: Report, out: str | None, asked: frozenset[str] | None, how: How = REPAIRED, *, tolerance: float = 1e-6,
+    best_effort: bool = False, copy_all: bool = False, dry_run: bool = False, force: bool = False,
+) -> Fixed:  # fmt: skip
+    """Write the adapter of a report to the folder `out` so that the runtimes asked for take it.
+
+    It is proved that the result computes the same; otherwise, and where not all is reached, nothing is written, unless
+    `best_effort`. Without `out` the adapter is repaired where it is, if it has an error. Raises AdapterError where
+    `out` cannot be written, NotExactError where the result would compute something else.
+    """
+    subject = report.subject
+    assert subject is not None  # noqa: S101 - callers examine it first
+    if out is None and not how.changes_form and not any(finding.severity == ERROR for finding in report.findings):
+        return Fixed(Plan(report, subject, report.findings, (), ()), None)
+    the_plan = plan(report, asked, how)
+    if dry_run or not (the_plan.fixed or (best_effort and the_plan.done)):
+        return Fixed(the_plan, None)
+    return Fixed(the_plan, carry_out(the_plan, out, force=force, copy_all=copy_all, tolerance=tolerance))
+
+
+def carry_out(
+    the_plan: Plan, out: str | None, *, force: bool = False, copy_all: bool = False, tolerance: float = 1e-6
+) -> Written:
+    """Write a plan's adapter to `out`: read back, and proved to compute the same, before it takes its place.
+
+    Without `out` that is the place of the old one. Raises AdapterError.
+    """
+    from ..writer import write, write_in_place
+
+    before, record, prove = _evidence(the_plan, out or the_plan.before.path, tolerance)
+    if out is None:
+        return write_in_place(the_plan.after.adapter, before, record, prove)
+    return write(the_plan.after.adapter, before, out, record, prove, force=force, copy_all=copy_all)
+
+
+def _evidence(the_plan: Plan, out: str, tolerance: float) -> tuple[Adapter, dict[str, Any], Prove]:
+    """The adapter before, what is recorded of its repair, and the proof that the result computes the same."""
+    from .compare import compare, proof
+
+    before, after = the_plan.before.subject, the_plan.after
+    assert before is not None  # noqa: S101 - a plan has one
+    record: dict[str, Any] = {
+        "schema_version": 1,
+        "tool": {"name": "ckpt-doctor", "version": __version__},
+        "saved_by": sorted(id_.removeprefix("peft==") for id_ in before.saved_by),
+        "purpose": the_plan.purpose,
+        "repairs": [{"title": step.title, "codes": list(step.codes)} for step in the_plan.done],
+    }
+
+    # what stops the others is known; those that take the result have to make of it what the original means
+    takers = frozenset(id_ for id_ in PEFT if verdict(id_, the_plan.findings) == "accepts")
+    takers = takers if the_plan.asked is None else takers & the_plan.asked
+
+    def prove(stage: str) -> dict[str, Any]:
+        kept = frozenset(key for key, info in after.tensors.items() if before.tensors.get(key) == info)
+        found = compare(before, after.changed(load(stage)), tolerance, kept, takers)
+        if found.verdict != "same":
+            worst = found.largest
+            error = f"; the largest relative error is {worst.relative:.2g}, --tolerance allows it" if worst else ""
+            raise NotExactError(f"{out} is not written, as it is not proved the same: {found.reasons[0]}{error}")
+        return proof(found)
+
+    return before.adapter, record, prove
+
+
+def same_place(a: str, b: str) -> bool:
+    """Whether two paths are one folder, or one lies in the other."""
+    first, second = os.path.realpath(a), os.path.realpath(b)
+    return first == second or os.path.commonpath([first, second]) in (first, second)

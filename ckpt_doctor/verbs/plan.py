@@ -1,0 +1,130 @@
+"""What a fix would do to an adapter."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..adapter import Adapter, NotExactError
+from ..facts.subject import Subject
+from ..findings import ERROR, Finding, hits, verdict
+from ..loader import BIN, SAFETENSORS
+from ..rules import judge
+from ..runtimes import PEFT, SERVERS, peft
+from .planner import Step, harm, repaired, silenced, state_of
+from .report import Report
+
+RANK_ZERO = ("pad", "prune")
+UNSEEN = "CD690"
+"""A server and no base model: the doubt that is left to whoever gives none; a fix says so, and goes ahead."""
+UNTRIED = "CD616"
+"""A model of a family that a server was not run on: the same."""
+
+
+class Plan(NamedTuple):
+    """What a fix would do: the report before, the subject and its findings after, and each step on the way."""
+
+    before: Report
+    after: Subject
+    findings: tuple[Finding, ...]
+    done: tuple[Step, ...]
+    refused: tuple[Step, ...]
+    purpose: str = "for inference"
+
+    @property
+    def asked(self) -> frozenset[str] | None:
+        """The runtimes that have to accept the result; None where none was named."""
+        return self.after.question.runtimes
+
+    @property
+    def unseen(self) -> frozenset[str]:
+        """The releases that rejected the adapter, and of which only the base model would tell what they make of it."""
+        told = [id_ for id_ in PEFT if verdict(id_, self.findings) == "unknown"]
+        return frozenset(id_ for id_ in told if verdict(id_, self.before.findings) == "rejects")
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every runtime asked for accepts the result; without any, whether no error remains."""
+        if self.asked is None:
+            return not any(finding.severity == ERROR for finding in self.findings)
+        left = [f._replace(undecided_for=frozenset()) if f.code in (UNSEEN, UNTRIED) else f for f in self.findings]
+        return all(verdict(id_, left) == "accepts" for id_ in self.asked)
+
+    @property
+    def untried(self) -> frozenset[str]:
+        """The runtimes asked for that were not run on a model of that family."""
+        return frozenset[str]().union(*(f.undecided_for for f in self.findings if f.code == UNTRIED))
+
+
+class How(NamedTuple):
+    """How a fix should go.
+
+    `rank_zero` is what becomes of rank-0 layers, "pad" or "prune". `weights` is the format to be written, which is
+    "safetensors", "bin" or "same"; None is the one that the runtimes asked for read. `training` gives an AdaLoRA the
+    form that can be trained further, `to_lora` makes plain LoRA of one rank and scale, `trim` cuts trailing zeros off
+    the rank, `dtype` (fp32, bf16, fp16) is what factors are written in.
+    """
+
+    rank_zero: str = "pad"
+    weights: str | None = None
+    training: bool = False
+    to_lora: bool = False
+    trim: bool = False
+    dtype: str | None = None
+
+    @property
+    def changes_form(self) -> bool:
+        """Whether something is asked for that is no repair."""
+        return bool(self.training or self.to_lora or self.trim or self.dtype)
+
+
+REPAIRED = How()
+"""No form is asked for by name."""
+
+
+def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRED) -> Plan:
+    """Repair to a fixed point: each step heals a finding, harms no release, and leads to a state that is new.
+
+    `asked` are the runtimes that have to accept the result; None heals what needs no release to be named. Raises
+    NotExactError.
+    """
+    from .. import repairs
+
+    before = report.subject
+    assert before is not None  # noqa: S101 - callers examine it first
+    weights = how.weights
+    if weights is None:
+        weights = "bin" if asked and asked & peft("0.2", "0.3") else "safetensors"
+    subject = Subject(written_as(before.adapter, weights), before.question._replace(runtimes=asked), before.saved_by)
+    done: list[Step] = []
+    if len(before.adapter.weights) > 1:
+        done.append(Step("write the shards as one file", ("CD015",)))
+    if before.adapter.beside:
+        done.append(Step(f"leave the {BIN} behind that is not read", ("CD010", "CD022")))
+    original = state_of(subject)
+    state, wanted = original, asked
+    for title, whole in repairs.forms(subject, training=how.training, to_lora=how.to_lora):
+        state = state_of(whole)
+        done.append(Step(title, ()))
+    if silenced(original, state):  # by a form that was asked for by name: what then misloads it has to be repaired, too
+        wanted = (asked or frozenset()) | silenced(original, state)
+    serving = bool(asked and asked & SERVERS)
+    choice = repairs.all_of(how.rank_zero, asked=wanted, training=how.training, serving=serving)
+    state, steps, refused = repaired(state, choice, wanted)
+    done += steps
+    if silenced(original, state):
+        raise NotExactError(f"{before.adapter.path}: {harm(state, silenced(original, state))}")
+    subject, findings = state.subject, state.findings
+    for title, whole in repairs.sizes(subject, trim=how.trim, dtype=how.dtype):
+        subject, findings = whole, judge(whole)
+        done.append(Step(title, ()))
+    open_codes = {f.code for f in findings if asked is None or hits(f, asked)}
+    still = tuple(step for step in refused.values() if open_codes & set(step.codes))
+    return Plan(report, subject, findings, tuple(done), still, "for training" if how.training else "for inference")
+
+
+def written_as(adapter: Adapter, weights: str) -> Adapter:
+    """The adapter as it will lie in a new folder: one file of weights, in the format asked for."""
+    kind = (adapter.format or "safetensors") if weights == "same" else weights
+    name = BIN if kind == "bin" else SAFETENSORS
+    files = (*(file for file in adapter.files if not file.startswith("adapter_model.")), name)
+    return adapter._replace(format=kind, weights=(name,) if adapter.weights else (), files=files)

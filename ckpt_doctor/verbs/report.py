@@ -1,0 +1,77 @@
+"""What is known of one adapter."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..adapter import Adapter, Layer
+from ..facts.subject import Subject
+from ..findings import ERROR, NEVER, SEVERITIES, Finding, verdict
+from ..runtimes import PEFT, SERVERS, order
+
+
+class Report(NamedTuple):
+    """All that is known of one adapter; `error` is set, and nothing else, where it could not be examined.
+
+    `passed` are the findings that a choice or a baseline lets pass: they are not shown and fail nothing, and still
+    decide the verdicts. `fail_on` is the least severity that fails, or "never". `trace` is Python's, of an `error` that
+    nothing foresaw.
+    """
+
+    path: str
+    error: str | None = None
+    subject: Subject | None = None
+    findings: tuple[Finding, ...] = ()
+    passed: frozenset[Finding] = frozenset()
+    fail_on: str = ERROR
+    trace: str | None = None
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The adapter as it was read."""
+        return self.subject.adapter if self.subject else None
+
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """Its adapted layers, by module."""
+        return self.subject.layers if self.subject else {}
+
+    @property
+    def asked(self) -> frozenset[str] | None:
+        """The ids of the runtimes that matter, None where none was named."""
+        return self.subject.question.runtimes if self.subject else None
+
+    @property
+    def servers(self) -> frozenset[str]:
+        """The ids of the servers that were asked for, the only ones that are judged."""
+        return (self.asked or frozenset()) & SERVERS
+
+    @property
+    def shown(self) -> tuple[Finding, ...]:
+        """The findings that a reader is shown, most severe first."""
+        shown = [finding for finding in self.findings if finding not in self.passed]
+        return tuple(sorted(shown, key=lambda finding: -SEVERITIES.index(finding.severity)))
+
+    @property
+    def failing(self) -> tuple[Finding, ...]:
+        """The findings at or above `fail_on`."""
+        if self.fail_on == NEVER:
+            return ()
+        least = SEVERITIES.index(self.fail_on)
+        return tuple(finding for finding in self.shown if SEVERITIES.index(finding.severity) >= least)
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Runtime id → accepts, rejects, misloads or unknown: every PEFT release, then the servers asked for."""
+        if self.subject is None:
+            return {}
+        return {id_: verdict(id_, self.findings) for id_ in order(PEFT | self.servers)}
+
+
+def named_release(adapter: Adapter) -> str | None:
+    """The PEFT release that saved the adapter, where the config or an earlier record says so."""
+    said = (adapter.config or {}).get("peft_version")
+    if not said and adapter.record:
+        said = adapter.record.get("saved_by")
+        said = said[0] if isinstance(said, list) and len(said) == 1 else said
+    return said if isinstance(said, str) else None

@@ -1,0 +1,53 @@
+"""Read and judge an adapter."""
+
+from __future__ import annotations
+
+from ..adapter import NOTHING_ASKED, AdapterError, Question, unforeseen
+from ..facts.subject import Subject
+from ..findings import ERROR, Finding, hits, weighed
+from ..loader import load
+from ..rules import judge
+from .plan import plan
+from .report import Report
+
+
+def examine(folder: str, question: Question = NOTHING_ASKED, *, repairs: bool = True) -> Report:
+    """Read and judge one adapter. Never raises for what a file holds: `error` says what could not be examined.
+
+    Of the runtimes that matter, a finding that stops one is an error, one that leaves it undecided a warning, any other
+    a note. With `repairs` each finding says whether a repair heals it.
+    """
+    try:
+        subject = Subject(load(folder), question)
+        report = Report(folder, None, subject, judge(subject))
+        findings = _with_repairs(report) if repairs else report.findings
+        if question.runtimes is not None:
+            findings = tuple(f._replace(severity=weighed(f, question.runtimes)) for f in findings)
+    except AdapterError as error:
+        return Report(folder, error=str(error))
+    except OSError as error:
+        return Report(folder, error=f"{folder}: {error}")
+    except Exception as error:
+        from traceback import format_exc
+
+        return Report(folder, error=unforeseen(folder, error), trace=format_exc())
+    return report._replace(findings=findings)
+
+
+def examined(folder: str, question: Question, *, repairs: bool = True) -> Report:
+    """As `examine`; raises AdapterError where the adapter could not be examined."""
+    report = examine(folder, question, repairs=repairs)
+    if report.error:
+        raise AdapterError(report.error)
+    return report
+
+
+def _with_repairs(report: Report) -> tuple[Finding, ...]:
+    """The findings, each with whether a repair heals it: by the catalogue where it is a note, by a plan elsewhere."""
+    from ..repairs import all_of
+
+    asked = report.asked
+    weighty = [f for f in report.findings if (hits(f, asked) if asked is not None else f.severity == ERROR)]
+    healed = {code for step in plan(report, asked).done for code in step.codes} if weighty else set[str]()
+    listed = frozenset[str]().union(*(repair.heals for repair in all_of("pad", asked=None)))
+    return tuple(f._replace(fixable=f.code in (healed if f in weighty else listed)) for f in report.findings)
