@@ -292,7 +292,7 @@ Shown by: tuners/adalora/layer.py: reset_lora_parameters; tuners/tuners_utils.py
 """)
 LAYERS_OPTIONS = Code("CD313", "layers-options", """
 layers_to_transform and layers_pattern do not go with each other, or with a pattern in target_modules.
-Who stops: beside a pattern 0.7 and newer (AdaLoRA: 0.11), a layers_pattern alone 0.14 and newer.
+Who stops: beside a pattern 0.6 and newer (AdaLoRA: 0.11), a layers_pattern alone 0.14 and newer.
 What to do: `fix --for` names the targets in full.
 Shown by: tuners/lora/config.py: LoraConfig `__post_init__`.
 """)

@@ -116,14 +116,16 @@ def _number(value: object) -> bool:
 
 @rule
 def layers_options(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """LoraConfig.__post_init__: beside a regex from 0.7 (AdaLoRA: 0.11), a layers_pattern alone from 0.14."""
+    """tuners/lora/config.py: LoraConfig.__post_init__: beside a regex from 0.6 (AdaLoRA, whose own one does not ask
+    up to 0.10: 0.11), a layers_pattern alone from 0.14.
+    """
     config = adapter.config or {}
     if adapter.peft_type not in ("LORA", "ADALORA"):
         return
     to, pattern = config.get("layers_to_transform"), config.get("layers_pattern")  # 0 is no layer to PEFT either
     rejected = frozenset[str]()
     if isinstance(config.get("target_modules"), str):
-        first = "0.7" if adapter.peft_type == "LORA" else "0.11"
+        first = "0.6" if adapter.peft_type == "LORA" else "0.11"
         if to is not None:
             rejected |= since(first)
         if pattern is not None:
