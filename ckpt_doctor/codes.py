@@ -299,7 +299,7 @@ Shown by: tuners/lora/config.py: LoraConfig `__post_init__`.
 LAYER_KIND = Code("CD314", "layer-kind", """
 LoRA on a kind of layer that a release does not adapt: an embedding, a convolution, attention as a whole, or DoRA there.
 Who stops: the releases before the kind came, "Target module … is not supported": Embedding and Conv1D 0.3, Conv2d 0.4,
-Conv3d 0.14, Conv1d and MultiheadAttention 0.15; DoRA on Conv2d 0.12, Embedding 0.13, Conv3d 0.14, Conv1d 0.16.
+Conv3d 0.14, Conv1d and MultiheadAttention 0.15; DoRA on Conv2d 0.10, Embedding 0.13, Conv3d 0.14, Conv1d 0.16.
 lora_bias on an Embedding works in none.
 What to do: use a release that has it.
 Shown by: tuners/lora/layer.py: dispatch_default; tuners/lora/dora.py.

@@ -19,12 +19,12 @@ from ..targets import OUT_PROJ
 from .keys import savers, table
 from .rank import keys_of
 
-DORA_SINCE = {"Embedding": "0.13", 3: "0.16", 4: "0.12", 5: "0.14"}
-
-
 CONV_SINCE = {3: "0.15", 4: "0.4", 5: "0.14"}
-"""First releases of a convolution by the dimensions of its factors (tuners/lora/layer.py: dispatch_default), and of
-DoRA on what is not Linear (tuners/lora/dora.py)."""
+"""First releases of a convolution, by the dimensions of its factors (tuners/lora/layer.py: dispatch_default)."""
+
+DORA_SINCE = {"Embedding": "0.13", 3: "0.16", 4: "0.10", 5: "0.14"}
+"""First releases of DoRA on what is not Linear: on a Conv2d in tuners/lora/layer.py: Conv2d._apply_dora, from 0.12 on
+in tuners/lora/dora.py, which computes the same."""
 
 
 @rule
