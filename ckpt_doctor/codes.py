@@ -244,7 +244,7 @@ Shown by: tuners/lora/layer.py: LoraLayer.reset_lora_parameters.
 IMPOSSIBLE_VALUE = Code("CD306", "impossible-value", """
 A config value is null, missing, or of a type or range with which PEFT cannot build the model.
 Who stops: every PEFT release, as a rule. A null pattern stops 0.6 and newer, a null loftq_config 0.7 – 0.18, a
-lora_alpha or lora_dropout that is missing 0.2 and 0.3, a negative orth_reg_weight 0.15 and newer.
+lora_alpha or lora_dropout that is missing 0.2 and 0.3, an orth_reg_weight that is null or negative 0.20 and newer.
 What to do: set the value. `fix --for` fills in a null whose meaning is known.
 Shown by: tuners/lora/layer.py: update_layer; tuners/lora/config.py: LoraConfig.
 """)

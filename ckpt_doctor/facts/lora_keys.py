@@ -37,7 +37,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "kasa_config": (dict,), "layer_replication": (list,), "layers_pattern": (list, str),
     "layers_to_transform": (list, int), "loftq_config": (dict,), "lora_alpha": NUMBER, "lora_dropout": NUMBER,
     "lora_ga_config": (dict,), "megatron_config": (dict,), "megatron_core": (str,), "modules_to_save": (list,),
-    "monteclora_config": (dict,), "orth_reg_weight": NUMBER, "peft_type": (str,), "peft_version": (str,),
+    "monteclora_config": (dict,), "orth_reg_weight": (*NUMBER, bool), "peft_type": (str,), "peft_version": (str,),
     "qalora_group_size": (int,), "r": (int,), "init_r": (int,), "target_r": (int,), "tfinal": (int,), "tinit": (int,),
     "total_step": (int,), "rank_pattern": (dict,), "revision": (str,), "runtime_config": (dict,),
     "target_modules": (list, str), "target_parameters": (list,), "task_type": (str,),
@@ -61,6 +61,7 @@ NULLABLE = (
     "loftq_config",
     "lora_alpha",
     "lora_dropout",
+    "orth_reg_weight",
     "rank_pattern",
     "runtime_config",
 )

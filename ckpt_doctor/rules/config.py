@@ -89,8 +89,6 @@ def impossible_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fin
         impossible.append("lora_dropout")
     if config.get("bias", "none") not in ("none", "all", "lora_only"):
         impossible.append("bias")  # tuners/lora/model.py: NotImplementedError
-    if adapter.peft_type == "ADALORA" and not _number(config.get("orth_reg_weight", 0.5)):
-        impossible.append("orth_reg_weight")
     absent = tuple(key for key in ("lora_alpha", "lora_dropout") if key not in config)
     if absent:
         message = f"{' and '.join(absent)} is absent, which PEFT 0.3 and older read as null"
@@ -105,9 +103,12 @@ def impossible_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fin
     for key, rejected in nulls.items():
         if key in config and config[key] is None and (key == "loftq_config" or adapter.peft_type == "LORA"):
             yield IMPOSSIBLE_VALUE(f"{key} is null", keys=(key,), rejects=rejected)
-    if adapter.peft_type == "ADALORA" and _number(config.get("orth_reg_weight")) and config["orth_reg_weight"] < 0:
-        message = "orth_reg_weight is negative, which PEFT 0.15 and newer refuse"
-        yield IMPOSSIBLE_VALUE(message, keys=("orth_reg_weight",), rejects=since("0.15"))
+    orth = config.get("orth_reg_weight", 0.5)
+    if adapter.peft_type == "ADALORA" and (not isinstance(orth, (int, float)) or orth < 0):
+        # compared with 0 while the config is read (tuners/adalora/config.py: AdaLoraConfig.__post_init__), before in a
+        # training step alone
+        message = f"orth_reg_weight is {json.dumps(orth)[:40]}, which PEFT 0.20 and newer refuse"
+        yield IMPOSSIBLE_VALUE(message, keys=("orth_reg_weight",), rejects=since("0.20"))
 
 
 def _number(value: object) -> bool:
