@@ -73,7 +73,9 @@ def unknown_init(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding
 
 @rule
 def impossible_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """Values with which PEFT fails while the model is built."""
+    """Values with which PEFT fails while the model is built. True and false are 1 and 0 to it where it only computes
+    with a number (tuners/lora/layer.py: LoraLayer.update_layer), and no size of a tensor.
+    """
     config = adapter.config or {}
     if adapter.peft_type not in ("LORA", "ADALORA"):
         return
@@ -82,10 +84,10 @@ def impossible_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fin
     if type(config.get(rank, 8)) is not int:
         impossible.append(rank)
     alpha = config.get("lora_alpha", 8)
-    if not _number(alpha) or (type(alpha) is int and alpha.bit_length() > 1023):  # OverflowError
+    if not isinstance(alpha, (int, float)) or (type(alpha) is int and alpha.bit_length() > 1023):  # OverflowError
         impossible.append("lora_alpha")
     dropout = config.get("lora_dropout", 0)
-    if not _number(dropout) or dropout > 1:
+    if not isinstance(dropout, (int, float)) or dropout > 1:
         impossible.append("lora_dropout")
     if config.get("bias", "none") not in ("none", "all", "lora_only"):
         impossible.append("bias")  # tuners/lora/model.py: NotImplementedError
@@ -109,10 +111,6 @@ def impossible_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fin
         # training step alone
         message = f"orth_reg_weight is {json.dumps(orth)[:40]}, which PEFT 0.20 and newer refuse"
         yield IMPOSSIBLE_VALUE(message, keys=("orth_reg_weight",), rejects=since("0.20"))
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @rule
