@@ -244,7 +244,8 @@ Shown by: tuners/lora/layer.py: LoraLayer.reset_lora_parameters.
 IMPOSSIBLE_VALUE = Code("CD306", "impossible-value", """
 A config value is null, missing, or of a type or range with which PEFT cannot build the model.
 Who stops: every PEFT release, as a rule. A null pattern stops 0.6 and newer, a null loftq_config 0.7 – 0.18, a
-lora_alpha or lora_dropout that is missing 0.2 and 0.3, an orth_reg_weight that is null or negative 0.20 and newer.
+lora_alpha or lora_dropout that is missing 0.2 and 0.3, an orth_reg_weight that is null or negative 0.20 and newer,
+a bias that is another method's up to 0.17.
 What to do: set the value. `fix --for` fills in a null whose meaning is known.
 Shown by: tuners/lora/layer.py: update_layer; tuners/lora/config.py: LoraConfig.
 """)
@@ -527,9 +528,10 @@ Shown by: update_layer in tuners/METHOD/layer.py.
 """)
 ODD_VALUE = Code("CD513", "odd-value", """
 A config value is of another kind than its default, a word or a range that PEFT does not name.
-Who stops: undecided for the releases that know the key.
+Who stops: undecided for the releases that know the key; a bias that is no word for the method, those that raise on it.
 What to do: set the value that the adapter was trained with, or load it and compare.
-Shown by: tuners/METHOD/config.py, the defaults of each release.
+Shown by: tuners/METHOD/config.py, the defaults of each release; for a bias tuners/tuners_utils.py:
+_mark_only_adapters_as_trainable.
 """)
 ADAPTER_NAME_IN_METHOD_KEY = Code("CD514", "adapter-name-in-method-key", """
 Names of tensors have an adapter's name in them (`.lily_A.default.weight`), as in memory.

@@ -20,6 +20,7 @@ from ..codes import (
     UNKNOWN_INIT,
     UNPROVEN_OPTION,
 )
+from ..facts.record import refusing_bias
 from ..findings import THE_BASE, Finding, rule
 from ..layers import Layer, module_of
 from ..runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
@@ -89,12 +90,17 @@ def impossible_value(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fin
     dropout = config.get("lora_dropout", 0)
     if not isinstance(dropout, (int, float)) or dropout > 1:
         impossible.append("lora_dropout")
-    if config.get("bias", "none") not in ("none", "all", "lora_only"):
-        impossible.append("bias")  # tuners/lora/model.py: NotImplementedError
     absent = tuple(key for key in ("lora_alpha", "lora_dropout") if key not in config)
     if absent:
         message = f"{' and '.join(absent)} is absent, which PEFT 0.3 and older read as null"
         yield IMPOSSIBLE_VALUE(message, keys=absent, rejects=upto("0.3"))
+    bias = config.get("bias", "none")
+    if bias not in ("none", "all", "lora_only"):
+        message = f"bias is {json.dumps(bias)[:40]}, which is no word for LoRA"
+        rejected = refusing_bias(bias)
+        yield IMPOSSIBLE_VALUE(
+            message, keys=("bias",), rejects=rejected, undecided=PEFT - rejected, needs="what was trained"
+        )
     for key in impossible:
         message = f"{key} is {json.dumps(config[key])[:40]}, with which no release builds the model"
         yield IMPOSSIBLE_VALUE(message, keys=(key,), rejects=PEFT)

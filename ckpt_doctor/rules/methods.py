@@ -23,7 +23,7 @@ from ..codes import (
 )  # fmt: skip
 from ..facts.forms import words
 from ..facts.methods import record
-from ..facts.record import Method, Seen
+from ..facts.record import Method, Seen, refusing_bias
 from ..findings import Finding, Rule, rule
 from ..layers import Layer
 from ..runtimes import PEFT
@@ -160,6 +160,10 @@ def _value(looked: Seen, key: str, ids: frozenset[str]) -> Iterator[Finding]:
     method, said, default = looked.method, looked.config[key], looked.keys[key]
     if said is None and default is not None and key not in method.nullable and type(default) is not bool:
         yield NULL_VALUE(f"{key} is null", keys=(key,), rejects=ids)
+    elif key == "bias" and not is_of_its_kind(method, key, said, default):
+        message = f"bias is {str(said)[:60]!r}, which is no word for {method.name}"
+        rejected = ids & refusing_bias(said)
+        yield ODD_VALUE(message, keys=(key,), rejects=rejected, undecided=ids - rejected, needs="a load")
     elif not is_of_its_kind(method, key, said, default):
         message = f"{key} is {str(said)[:60]!r}, and what a release makes of that is not known"
         yield ODD_VALUE(message, keys=(key,), undecided=ids, needs="a load")
