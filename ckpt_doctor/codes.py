@@ -225,6 +225,7 @@ BASE_CHANGING_INIT = Code("CD303", "base-changing-init", """
 init_lora_weights names a method that changes the base weights when the adapter is loaded (PiSSA, OLoRA, CorDA …).
 Who stops: 0.7 and newer reject a name that they do not know; CorDA and LoftQ never load without their preparation. 0.6
 and older leave the base as it is, so they compute something else than newer ones. What was meant hangs on who saved it.
+LoRA-GA (0.19) changes the base in training alone, if that has gradients: whether a load is right hangs on the base.
 What to do: use a release that knows the method. Never set it to true: the base weights then differ.
 Shown by: tuners/lora/layer.py: LoraLayer.reset_lora_parameters.
 """)

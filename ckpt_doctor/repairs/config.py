@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..adapter import Adapter
 from ..layers import Layer, module_of
-from ..rules.keys import CHANGES_BASE, RAISING, knows, neutral, savers, table, written_by
+from ..rules.keys import CHANGES_BASE, RAISING, has_no_gradients, knows, neutral, savers, table, written_by
 from ..rules.meaning import meanings
 from ..runtimes import upto
 from . import Refused, meant, only, with_config
@@ -19,10 +19,10 @@ def plain_init(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:  # noqa: 
     init = (adapter.config or {}).get("init_lora_weights")
     if not isinstance(init, str):
         return adapter
-    if str(init).lower().startswith(CHANGES_BASE):
+    if str(init).lower().startswith(CHANGES_BASE) and not has_no_gradients(adapter.config or {}):
         saved = savers(adapter)
         if not saved or saved - upto("0.6"):
-            raise Refused(f"{init} changes the base weights at load, so without it the adapter computes something else")
+            raise Refused(f"{init} changes the base weights, so without it the adapter computes something else")
     return with_config(adapter, init_lora_weights=True)
 
 

@@ -26,7 +26,7 @@ from ..layers import Layer, module_of
 from ..runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
 from ..targets import targeted
 from .heads import HEADS, heads
-from .keys import CHANGES_BASE, knows, savers
+from .keys import CHANGES_BASE, changes_base, knows, savers
 
 
 @rule
@@ -35,7 +35,10 @@ def base_changing_init(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[F
     init = (adapter.config or {}).get("init_lora_weights")
     if adapter.peft_type != "LORA" or not isinstance(init, str) or not init.lower().startswith(CHANGES_BASE):
         return
-    known = {"pissa": "0.11", "olora": "0.12", "lora_ga": "0.19"}
+    if init == "lora_ga":
+        yield _lora_ga(adapter)
+        return
+    known = {"pissa": "0.11", "olora": "0.12"}
     first = next((release for name, release in known.items() if init.lower().startswith(name)), None)
     changing = since(first) if first else frozenset[str]()
     keeping, saved = upto("0.6"), savers(adapter)
@@ -56,6 +59,21 @@ def base_changing_init(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[F
         undecided=undecided,
         needs="the release that saved it",
     )
+
+
+def _lora_ga(adapter: Adapter) -> Finding:
+    """A load has no gradients, and leaves the base as it is (tuners/lora/layer.py: LoraLayer.lora_ga_init). Training
+    that had them started from another base, which the files do not tell: an adapter trained so in 0.19 and 0.21, on the
+    base as it was, computes something else in every release that takes it, and one trained without them the same.
+    """
+    taking = upto("0.6") | since("0.19")
+    message = "init_lora_weights is lora_ga, which PEFT 0.7 – 0.18 do not know"
+    undecided = taking if changes_base(adapter) else frozenset[str]()
+    if undecided:
+        message += ", and with which training may have started from another base than the one that is loaded"
+    needs = "whether training had gradients, and the base that it left"
+    keys = ("init_lora_weights",)
+    return BASE_CHANGING_INIT(message, keys=keys, rejects=PEFT - taking, undecided=undecided, needs=needs)
 
 
 @rule

@@ -102,15 +102,24 @@ def savers(adapter: Adapter) -> frozenset[str]:
 
 
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initialisations that write the base weights when an adapter is loaded (LoraLayer.reset_lora_parameters)."""
+"""Initialisations that write the base weights: when an adapter is loaded (LoraLayer.reset_lora_parameters), lora_ga in
+training alone, where that has gradients."""
+
+
+def has_no_gradients(config: dict[str, Any]) -> bool:
+    """Whether it is LoRA-GA without its config, which gradients need (tuners/lora/loraga.py: preprocess_loraga; without
+    them tuners/lora/layer.py: LoraLayer.lora_ga_init is as true). Where the key is not there, nothing tells.
+    """
+    return config.get("init_lora_weights") == "lora_ga" and config.get("lora_ga_config", {}) is None
 
 
 def changes_base(adapter: Adapter) -> bool:
-    """Whether a load changes the base weights by the initialisation; a release that saved it may have taken the word
+    """Whether the initialisation changes the base weights, or may have; a release that saved it may have taken the word
     for true (PEFT 0.6 and older).
     """
-    init, saved = (adapter.config or {}).get("init_lora_weights"), savers(adapter)
-    changing = isinstance(init, str) and init.lower().startswith(CHANGES_BASE)
+    config, saved = adapter.config or {}, savers(adapter)
+    init = config.get("init_lora_weights")
+    changing = isinstance(init, str) and init.lower().startswith(CHANGES_BASE) and not has_no_gradients(config)
     return adapter.peft_type == "LORA" and changing and not (saved and saved <= upto("0.6"))
 
 
