@@ -238,7 +238,7 @@ Shown by: utils/save_and_load.py: get_peft_model_state_dict; loads across 0.6 an
 """)
 UNKNOWN_INIT = Code("CD305", "unknown-init", """
 init_lora_weights is a word that a release does not know, although it matters to no loaded adapter.
-Who stops: 0.7 and newer, up to the release that has the word (eva: 0.14, orthogonal: 0.16).
+Who stops: 0.7 and newer, up to the release that has the word (eva: 0.14, orthogonal: 0.16, mica: 0.20).
 What to do: `fix --for` sets it to true.
 Shown by: tuners/lora/layer.py: LoraLayer.reset_lora_parameters.
 """)

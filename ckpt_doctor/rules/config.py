@@ -78,16 +78,21 @@ def _lora_ga(adapter: Adapter) -> Finding:
 
 @rule
 def unknown_init(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:  # noqa: ARG001
-    """LoraLayer.reset_lora_parameters: from 0.7 it raises, though it matters to no loaded adapter."""
+    """LoraLayer.reset_lora_parameters: from 0.7 it raises, though it matters to no loaded adapter. eva and orthogonal
+    are compared as they are, the others in lower case (tuners/lora/layer.py: LoraLayer.update_layer). mica raises where
+    the rank is above a size of the layer (tuners/lora/layer.py: LoraLayer.mica_init).
+    """
     init = (adapter.config or {}).get("init_lora_weights")
     if adapter.peft_type != "LORA" or not isinstance(init, str) or init.lower().startswith(CHANGES_BASE):
         return
-    known = {"gaussian": "0.2", "eva": "0.14", "orthogonal": "0.16"}
-    first = known.get(init.lower())
-    if first != "0.2":
-        rejected = since("0.7") - since(first) if first else since("0.7")
-        message = f"init_lora_weights is {init!r}, which {'no' if first is None else 'not every'} PEFT release knows"
-        yield UNKNOWN_INIT(message, keys=("init_lora_weights",), rejects=rejected)
+    if init.lower() == "gaussian":
+        return
+    mica = init.lower() == "mica"
+    known = since("0.20" if mica else {"eva": "0.14", "orthogonal": "0.16"}.get(init, "99.0"))
+    message = f"init_lora_weights is {init!r}, which {'not every' if known else 'no'} PEFT release knows"
+    doubt = known if mica else frozenset[str]()
+    keys = ("init_lora_weights",)
+    yield UNKNOWN_INIT(message, keys=keys, rejects=since("0.7") - known, undecided=doubt, needs="a load")
 
 
 @rule
