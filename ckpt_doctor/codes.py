@@ -165,7 +165,8 @@ Shown by: huggingface/peft#1443, huggingface/peft#3251.
 ADALORA_PATTERN_MISMATCH = Code("CD104", "adalora-pattern-mismatch", """
 AdaLoRA's rank_pattern does not fit the tensors: other counts, another length than init_r, numbers for true and false,
 or modules that the file does not have.
-Who stops: every PEFT release: it sizes the modules by the pattern.
+Who stops: every PEFT release: it sizes the modules by the pattern. A module that is adapted and has no tensors is left
+as it was initialised, in silence; without a true in the pattern it adds nothing, as it should.
 What to do: `fix --for` makes the pattern anew from the tensors.
 Shown by: tuners/adalora/model.py: resize_modules_by_rank_pattern.
 """)

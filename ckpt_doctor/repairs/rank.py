@@ -6,7 +6,7 @@ from typing import Any
 
 from ..adapter import Adapter, TensorInfo, zeros
 from ..layers import RANK_AXIS, Layer, module_of, pattern_module, pattern_value
-from ..rules.rank import has_zero_factor
+from ..rules.rank import has_zero_factor, pruned
 from . import Refused, meant, only, resized, with_config
 
 
@@ -116,10 +116,11 @@ def prune(adapter: Adapter, layers: dict[str, Layer]) -> Adapter:
     values: dict[str, Any] = {"target_modules": only(stay)}
     pattern = config.get("rank_pattern")
     if isinstance(pattern, dict):
+        none_left = pruned(adapter) - layers.keys()  # without tensors, and no target from here on
         values["rank_pattern"] = {
             key: value
             for key, value in pattern.items()
-            if (pattern_module(key) not in gone if adapter.peft_type == "ADALORA" else value != 0)
+            if (pattern_module(key) not in gone | none_left if adapter.peft_type == "ADALORA" else value != 0)
         }
     for key in ("layers_to_transform", "layers_pattern", "exclude_modules"):
         if config.get(key) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from ..adapter import Adapter
 from ..codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, LORA_RANK_ZERO, UNGATHERED
@@ -28,6 +29,23 @@ def keys_of(layers: dict[str, Layer], modules: list[str]) -> tuple[str, ...]:
     return tuple(key for module in modules if module in layers for key in layers[module].factors.values())
 
 
+def masks(adapter: Adapter) -> dict[str, Any]:
+    """AdaLoRA's rank_pattern: module → which triplets it kept, a true or false for each."""
+    pattern = (adapter.config or {}).get("rank_pattern")
+    return {pattern_module(key): mask for key, mask in pattern.items()} if isinstance(pattern, dict) else {}
+
+
+def is_mask(adapter: Adapter, mask: object) -> bool:
+    """Whether a value of rank_pattern has a true or false for each triplet."""
+    init_r = (adapter.config or {}).get("init_r", 12)
+    return isinstance(mask, list) and len(mask) == init_r and all(type(kept) is bool for kept in mask)
+
+
+def pruned(adapter: Adapter) -> set[str]:
+    """The modules that rank_pattern leaves no triplet."""
+    return {module for module, mask in masks(adapter).items() if isinstance(mask, list) and mask and not any(mask)}
+
+
 @rule
 def adalora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
     """PEFT 0.8.0 – 0.9.0 raise "`r` should be a positive integer value but the value passed is 0" in
@@ -36,14 +54,9 @@ def adalora_rank_zero(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Fi
     if adapter.peft_type != "ADALORA":
         return
     zero = [module for module, layer in layers.items() if has_zero_factor(adapter, layer)]
-    pattern = adapter.config.get("rank_pattern") if adapter.config else None
-    if isinstance(pattern, dict):
-        for key, mask in pattern.items():
-            module = pattern_module(key)
-            if isinstance(mask, list) and mask and not any(mask) and module not in zero:
-                zero.append(module)
+    zero += sorted(pruned(adapter) - set(zero))
     if zero:
-        message = f"{len(zero)} of {len(layers)} layers were pruned to rank 0: {names(zero)}"
+        message = f"{len(zero)} of {len(layers.keys() | set(zero))} layers were pruned to rank 0: {names(zero)}"
         tensors, rejects = keys_of(layers, zero), between("0.8", "0.9")
         yield ADALORA_RANK_ZERO(message, tensors=tensors, keys=("rank_pattern",), rejects=rejects)
 
@@ -92,20 +105,16 @@ def ungathered(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
 
 @rule
 def pattern_mismatch(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
-    """Every release sizes the modules by the pattern (tuners/adalora/model.py: resize_modules_by_rank_pattern)."""
-    config = adapter.config or {}
+    """Every release sizes the modules by the pattern (tuners/adalora/model.py: resize_modules_by_rank_pattern). What it
+    makes of those that have no tensors is in `reading.py`.
+    """
     if adapter.peft_type != "ADALORA":
         return
-    init_r, pattern = config.get("init_r", 12), config.get("rank_pattern")
-    masks = {pattern_module(key): mask for key, mask in pattern.items()} if isinstance(pattern, dict) else {}
-    misfits = [module for module in masks if module not in layers]
+    init_r, said = (adapter.config or {}).get("init_r", 12), masks(adapter)
+    misfits = [module for module, mask in said.items() if module not in layers and not is_mask(adapter, mask)]
     for module, layer in layers.items():
-        mask = masks.get(module)
-        if mask is None:
-            fits = (not masks and layer.rank == init_r) or (bool(masks) and layer.rank == init_r)
-        else:
-            fits = isinstance(mask, list) and len(mask) == init_r and all(type(b) is bool for b in mask)
-            fits = fits and sum(mask) == layer.rank
+        mask = said.get(module)
+        fits = layer.rank == init_r if mask is None else is_mask(adapter, mask) and sum(mask) == layer.rank
         if not fits and layer.rank is not None:
             misfits.append(module)
     if misfits:

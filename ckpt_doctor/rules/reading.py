@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ..adapter import Adapter
 from ..codes import (
+    ADALORA_PATTERN_MISMATCH,
     AMBIGUOUS_PATTERN,
     IGNORED_EXCLUSION,
     IGNORED_LAYER,
@@ -20,12 +22,12 @@ from ..codes import (
     UNTARGETED_LAYERS,
 )
 from ..findings import THE_BASE, Code, Finding, rule
-from ..layers import Layer, pattern_module
+from ..layers import Layer
 from ..runtimes import PEFT, between, since, upto
 from ..targets import OUT_PROJ, Reading, ambiguous, holes, targeted
 from .keys import savers
 from .meaning import Era, eras
-from .rank import keys_of, names
+from .rank import is_mask, keys_of, masks, names, pruned
 
 
 @rule
@@ -127,9 +129,69 @@ def _stopping_at_pattern(adapter: Adapter, whole: list[Era], modules: set[str]) 
     """The releases that do not adapt a layer which AdaLoRA's rank_pattern names: "'Linear' object has no attribute
     'lora_E'" (tuners/adalora/model.py: resize_modules_by_rank_pattern).
     """
-    pattern = (adapter.config or {}).get("rank_pattern")
-    named = modules & {pattern_module(key) for key in pattern} if isinstance(pattern, dict) else set[str]()
+    named = modules & masks(adapter).keys()
     return frozenset[str]().union(*(era.ids for era in whole if named - era.hit))
+
+
+@rule
+def pattern_of_no_tensors(adapter: Adapter, layers: dict[str, Layer]) -> Iterator[Finding]:
+    """rank_pattern names layers that the file has no tensors of. A release that does not adapt one, or does not find it
+    in the model, raises AttributeError. One that does gives it no triplet, where the pattern has none (0.8 and 0.9:
+    CD101), and else leaves it as it was initialised (tuners/adalora/model.py: resize_modules_by_rank_pattern).
+    """
+    said, keys = masks(adapter), ("rank_pattern",)
+    gone = [module for module, mask in said.items() if module not in layers and is_mask(adapter, mask)]
+    if adapter.peft_type != "ADALORA" or not gone:
+        return
+    every = eras(adapter, layers)
+    adapted = {era.release: [m for m in gone if targeted(adapter.config or {}, m, era.release)] for era in every}
+    known = (adapter.config or {}).get("target_modules") is not None
+    strange = {module for module in gone if not _is_in_model(adapter, layers, module, every[-1])}
+    ranked = {module for module in gone if any(said[module])}
+    rejected = frozenset[str]().union(*(era.ids for era in every if known and adapted[era.release] != gone))
+    rejected = PEFT if strange & ranked or any(_has_no_place(adapter, layers, m) for m in strange) else rejected
+    if rejected:
+        who = "no" if rejected == PEFT else "not every"
+        message = f"rank_pattern names {names(gone)}, without tensors; {who} release adapts all it names"
+        yield ADALORA_PATTERN_MISMATCH(message, keys=keys, rejects=rejected)
+    misloaded = frozenset[str]().union(*(era.ids for era in every if ranked.intersection(adapted[era.release])))
+    misloaded -= rejected
+    if misloaded:
+        message = f"rank_pattern gives {names(sorted(ranked))} a rank, without tensors: it stays as it was initialised"
+        yield ADALORA_PATTERN_MISMATCH(message, keys=keys, misloads=misloaded)
+    doubt = PEFT - rejected - misloaded
+    if (strange or not known) and doubt:
+        message = f"rank_pattern names {names(sorted(strange) or gone)}, without tensors, which the model may not have"
+        needs = THE_BASE if adapter.base is None else "whether the model has these layers"
+        yield ADALORA_PATTERN_MISMATCH(message, keys=keys, undecided=doubt, needs=needs)
+
+
+def _is_in_model(adapter: Adapter, layers: dict[str, Layer], module: str, era: Era) -> bool:
+    """Whether the model has a module that rank_pattern names and that has no tensors, as far as can be told: the base
+    model's weights tell; without it, a layer is there if the one before it is, of which the pattern would speak too.
+    """
+    weights = _weights(adapter, layers)
+    if weights:
+        return module in weights
+    others = (*layers, *masks(adapter))
+    for place in re.finditer(r"(?<=\.)[1-9]\d*(?=\.)", module):
+        before = f"{module[: place.start()]}{int(place[0]) - 1}."
+        would_be = targeted(adapter.config or {}, before + module[place.end() + 1 :], era.release)
+        if would_be and not any(other.startswith(before) for other in others):
+            return False
+    return True
+
+
+def _has_no_place(adapter: Adapter, layers: dict[str, Layer], module: str) -> bool:
+    """Whether the base model has nothing where a module would be; a head that is tied has no weights, and a place."""
+    parent, weights = module.rpartition(".")[0], _weights(adapter, layers)
+    return bool(parent and weights) and not any(other.startswith(f"{parent}.") for other in weights)
+
+
+def _weights(adapter: Adapter, layers: dict[str, Layer]) -> dict[str, tuple[int, ...]]:
+    """The base model's weights, if it names its modules as the file does."""
+    weights = adapter.base.weights if adapter.base is not None else {}
+    return {} if layers.keys().isdisjoint(weights) else weights
 
 
 def _untargeted(layers: dict[str, Layer], config: dict[str, object], meant: Era) -> Iterator[Finding]:
@@ -188,8 +250,9 @@ def _same(a: Reading, b: Reading) -> bool:
 def _missing(adapter: Adapter, layers: dict[str, Layer], meant: Era) -> Iterator[Finding]:
     config = adapter.config or {}
     keys = ("target_modules",)
+    none_left = pruned(adapter) if adapter.peft_type == "ADALORA" else set[str]()  # sized to nothing by the pattern
     if adapter.base is None:
-        missing = holes(layers, config, meant.release)
+        missing = [module for module in holes(layers, config, meant.release) if module not in none_left]
         doubt = _left_random(adapter)
         if missing and doubt:
             message = f"the config targets {names(missing)}, for which there are no tensors"
@@ -212,8 +275,8 @@ def _missing(adapter: Adapter, layers: dict[str, Layer], meant: Era) -> Iterator
         message = f"the base model has no {names(strange)}: the tensors are ignored in silence"
         lost = PEFT if len(strange) == len(meant.hit) else frozenset[str]()
         yield NOT_IN_BASE(message, tensors=keys_of(layers, strange), misloads=lost)
-    missing = [module for module, shape in weights.items() if module not in layers and len(shape) > 1
-               and targeted(config, module, meant.release)]  # fmt: skip
+    missing = [module for module, shape in weights.items() if module not in layers and module not in none_left
+               and len(shape) > 1 and targeted(config, module, meant.release)]  # fmt: skip
     tops = {module.partition(".")[0] for module in layers}
     heads = [module for module in missing if module.partition(".")[0] not in tops and not _has_head(adapter)]
     missing = [module for module in missing if module not in heads]
