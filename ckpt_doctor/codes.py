@@ -165,7 +165,8 @@ Shown by: huggingface/peft#1443, huggingface/peft#3251.
 ADALORA_PATTERN_MISMATCH = Code("CD104", "adalora-pattern-mismatch", """
 AdaLoRA's rank_pattern does not fit the tensors: other counts, another length than init_r, numbers for true and false,
 or modules that the file does not have.
-Who stops: every PEFT release: it sizes the modules by the pattern.
+Who stops: every PEFT release: it sizes the modules by the pattern. A module that is adapted and has no tensors is left
+as it was initialised, in silence; without a true in the pattern it adds nothing, as it should.
 What to do: `fix --for` makes the pattern anew from the tensors.
 Shown by: tuners/adalora/model.py: resize_modules_by_rank_pattern.
 """)
@@ -225,6 +226,7 @@ BASE_CHANGING_INIT = Code("CD303", "base-changing-init", """
 init_lora_weights names a method that changes the base weights when the adapter is loaded (PiSSA, OLoRA, CorDA …).
 Who stops: 0.7 and newer reject a name that they do not know; CorDA and LoftQ never load without their preparation. 0.6
 and older leave the base as it is, so they compute something else than newer ones. What was meant hangs on who saved it.
+LoRA-GA (0.19) changes the base in training alone, if that has gradients: whether a load is right hangs on the base.
 What to do: use a release that knows the method. Never set it to true: the base weights then differ.
 Shown by: tuners/lora/layer.py: LoraLayer.reset_lora_parameters.
 """)
@@ -237,14 +239,15 @@ Shown by: utils/save_and_load.py: get_peft_model_state_dict; loads across 0.6 an
 """)
 UNKNOWN_INIT = Code("CD305", "unknown-init", """
 init_lora_weights is a word that a release does not know, although it matters to no loaded adapter.
-Who stops: 0.7 and newer, up to the release that has the word (eva: 0.14, orthogonal: 0.16).
+Who stops: 0.7 and newer, up to the release that has the word (eva: 0.14, orthogonal: 0.16, mica: 0.20).
 What to do: `fix --for` sets it to true.
 Shown by: tuners/lora/layer.py: LoraLayer.reset_lora_parameters.
 """)
 IMPOSSIBLE_VALUE = Code("CD306", "impossible-value", """
 A config value is null, missing, or of a type or range with which PEFT cannot build the model.
 Who stops: every PEFT release, as a rule. A null pattern stops 0.6 and newer, a null loftq_config 0.7 – 0.18, a
-lora_alpha or lora_dropout that is missing 0.2 and 0.3, a negative orth_reg_weight 0.15 and newer.
+lora_alpha or lora_dropout that is missing 0.2 and 0.3, an orth_reg_weight that is null or negative 0.20 and newer,
+a bias that is another method's up to 0.17.
 What to do: set the value. `fix --for` fills in a null whose meaning is known.
 Shown by: tuners/lora/layer.py: update_layer; tuners/lora/config.py: LoraConfig.
 """)
@@ -292,14 +295,14 @@ Shown by: tuners/adalora/layer.py: reset_lora_parameters; tuners/tuners_utils.py
 """)
 LAYERS_OPTIONS = Code("CD313", "layers-options", """
 layers_to_transform and layers_pattern do not go with each other, or with a pattern in target_modules.
-Who stops: beside a pattern 0.7 and newer (AdaLoRA: 0.11), a layers_pattern alone 0.14 and newer.
+Who stops: beside a pattern 0.6 and newer (AdaLoRA: 0.11), a layers_pattern alone 0.14 and newer.
 What to do: `fix --for` names the targets in full.
 Shown by: tuners/lora/config.py: LoraConfig `__post_init__`.
 """)
 LAYER_KIND = Code("CD314", "layer-kind", """
 LoRA on a kind of layer that a release does not adapt: an embedding, a convolution, attention as a whole, or DoRA there.
 Who stops: the releases before the kind came, "Target module … is not supported": Embedding and Conv1D 0.3, Conv2d 0.4,
-Conv3d 0.14, Conv1d and MultiheadAttention 0.15; DoRA on Conv2d 0.12, Embedding 0.13, Conv3d 0.14, Conv1d 0.16.
+Conv3d 0.14, Conv1d and MultiheadAttention 0.15; DoRA on Conv2d 0.10, Embedding 0.13, Conv3d 0.14, Conv1d 0.16.
 lora_bias on an Embedding works in none.
 What to do: use a release that has it.
 Shown by: tuners/lora/layer.py: dispatch_default; tuners/lora/dora.py.
@@ -527,9 +530,10 @@ Shown by: update_layer in tuners/METHOD/layer.py.
 """)
 ODD_VALUE = Code("CD513", "odd-value", """
 A config value is of another kind than its default, a word or a range that PEFT does not name.
-Who stops: undecided for the releases that know the key.
+Who stops: undecided for the releases that know the key; a bias that is no word for the method, those that raise on it.
 What to do: set the value that the adapter was trained with, or load it and compare.
-Shown by: tuners/METHOD/config.py, the defaults of each release.
+Shown by: tuners/METHOD/config.py, the defaults of each release; for a bias tuners/tuners_utils.py:
+_mark_only_adapters_as_trainable.
 """)
 ADAPTER_NAME_IN_METHOD_KEY = Code("CD514", "adapter-name-in-method-key", """
 Names of tensors have an adapter's name in them (`.lily_A.default.weight`), as in memory.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -132,6 +133,19 @@ def test_a_pattern_that_contradicts_the_file_is_not_rebuilt(run: Any, tmp_path: 
     assert result.exit_code == 1
     assert "refused rebuild rank_pattern" in result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", ["pad", "prune"])
+def test_a_pruned_layer_without_tensors_is_no_target_any_more(run: Any, tmp_path: Path, how: str) -> None:
+    """Without an entry in the pattern, 0.5 – 0.11 would leave it at random numbers."""
+    source = edited("adalora-rank0-0.9.0", tmp_path / "in")
+    tensors = load_file(source / "adapter_model.safetensors")
+    save_file({key: value for key, value in tensors.items() if value.size}, source / "adapter_model.safetensors")
+    assert run("fix", source, tmp_path / "out", "--for", "peft==0.9.0", "--rank-zero", how).exit_code == 0
+    config = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert "blocks.1.up.lora_E" not in config["rank_pattern"]
+    assert not re.fullmatch(config["target_modules"], "blocks.1.up")
+    assert re.fullmatch(config["target_modules"], "blocks.0.up")
 
 
 def test_a_pattern_without_an_entry_is_rebuilt(run: Any, tmp_path: Path) -> None:

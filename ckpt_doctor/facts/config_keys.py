@@ -103,4 +103,12 @@ def saved_by(method: str, config: Mapping[str, Any], record: Mapping[str, Any] |
 
 
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initialisations that write the base weights when an adapter is loaded (LoraLayer.reset_lora_parameters)."""
+"""Initialisations that write the base weights: when an adapter is loaded (LoraLayer.reset_lora_parameters), lora_ga in
+training alone, where that has gradients."""
+
+
+def has_no_gradients(config: Mapping[str, Any]) -> bool:
+    """Whether it is LoRA-GA without its config, which gradients need (tuners/lora/loraga.py: preprocess_loraga; without
+    them tuners/lora/layer.py: LoraLayer.lora_ga_init is as true). Where the key is not there, nothing tells.
+    """
+    return config.get("init_lora_weights") == "lora_ga" and config.get("lora_ga_config", {}) is None

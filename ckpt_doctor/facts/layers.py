@@ -146,6 +146,6 @@ def pattern_module(key: str) -> str:
 
 def _number(value: Any) -> float | None:
     try:
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        return float(value) if isinstance(value, (int, float)) else None  # true is 1, as in PEFT
     except OverflowError:  # beyond 1.8e308
         return None

@@ -30,14 +30,17 @@ FOLLOWED = frozenset({
 """Keys whose values rules follow to what a release makes of them."""
 
 NUMBER = (int, float)
+SCALAR = (*NUMBER, bool)
+"""What is only computed with: true is 1, and false 0."""
+
 KINDS: dict[str, tuple[type, ...]] = {
     "alora_invocation_tokens": (list,), "alpha_pattern": (dict,), "arrow_config": (dict,), "auto_mapping": (dict,),
     "base_model_name_or_path": (str,), "beta1": NUMBER, "beta2": NUMBER, "bias": (str,), "corda_config": (dict,),
     "deltaT": (int,), "eva_config": (dict,), "exclude_modules": (list, str), "init_lora_weights": (bool, str),
     "kasa_config": (dict,), "layer_replication": (list,), "layers_pattern": (list, str),
-    "layers_to_transform": (list, int), "loftq_config": (dict,), "lora_alpha": NUMBER, "lora_dropout": NUMBER,
+    "layers_to_transform": (list, int), "loftq_config": (dict,), "lora_alpha": SCALAR, "lora_dropout": SCALAR,
     "lora_ga_config": (dict,), "megatron_config": (dict,), "megatron_core": (str,), "modules_to_save": (list,),
-    "monteclora_config": (dict,), "orth_reg_weight": NUMBER, "peft_type": (str,), "peft_version": (str,),
+    "monteclora_config": (dict,), "orth_reg_weight": SCALAR, "peft_type": (str,), "peft_version": (str,),
     "qalora_group_size": (int,), "r": (int,), "init_r": (int,), "target_r": (int,), "tfinal": (int,), "tinit": (int,),
     "total_step": (int,), "rank_pattern": (dict,), "revision": (str,), "runtime_config": (dict,),
     "target_modules": (list, str), "target_parameters": (list,), "task_type": (str,),
@@ -46,7 +49,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 """The types of values, other than null where that is the default, and than flags, whose default is one."""
 
 ITEMS: dict[str, tuple[type, ...]] = {
-    "alora_invocation_tokens": (int,), "alpha_pattern": NUMBER, "exclude_modules": (str,), "layer_replication": (list,),
+    "alora_invocation_tokens": (int,), "alpha_pattern": SCALAR, "exclude_modules": (str,), "layer_replication": (list,),
     "layers_pattern": (str,), "layers_to_transform": (int,), "modules_to_save": (str,), "target_modules": (str,),
     "target_parameters": (str,),
 }  # fmt: skip
@@ -61,6 +64,7 @@ NULLABLE = (
     "loftq_config",
     "lora_alpha",
     "lora_dropout",
+    "orth_reg_weight",
     "rank_pattern",
     "runtime_config",
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..findings import Code, Finding, several
-from ..runtimes import PEFT, since
+from ..runtimes import PEFT, since, upto
 from .forms import Config
 
 if TYPE_CHECKING:
@@ -155,6 +155,15 @@ class Method(NamedTuple):
     targets: str = NAMED
     takes_default: Ids = since("0.21")
     tasks_checked: Ids = since("0.14")
+
+
+def refusing_bias(word: object) -> Ids:
+    """The releases that refuse a bias which is no word of the method, "Requested bias: …, is not implemented".
+
+    Up to 0.17 a method names its words (tuners/lora/model.py: LoraModel._mark_only_adapters_as_trainable); newer ones
+    take whatever ends with "_only" (tuners/tuners_utils.py: BaseTuner._mark_only_adapters_as_trainable).
+    """
+    return upto("0.17") if isinstance(word, str) and word.endswith("_only") else PEFT
 
 
 DROPOUT = "dropout, which evaluation leaves out"

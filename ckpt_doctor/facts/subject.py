@@ -10,7 +10,7 @@ from ..adapter import NOTHING_ASKED, Adapter, Base, Layer, Question
 from ..runtimes import upto
 from . import config_keys
 from .forms import Config, Sizes
-from .layers import RANK_AXIS, layers
+from .layers import RANK_AXIS, layers, pattern_module
 from .methods import record
 from .record import Method, Names
 
@@ -79,13 +79,25 @@ class Subject:
         patterns = self.record.patterns if self.record and self.record.patterned(self.config) else {}
         return Sizes(self.config, self.defaults, patterns)
 
+    @cached_property
+    def masks(self) -> dict[str, Any]:
+        """AdaLoRA's rank_pattern: module → which triplets it kept, a true or false for each."""
+        pattern = self.config.get("rank_pattern")
+        return {pattern_module(key): mask for key, mask in pattern.items()} if isinstance(pattern, dict) else {}
+
+    @property
+    def pruned(self) -> set[str]:
+        """The modules that AdaLoRA's rank_pattern leaves no triplet."""
+        return {module for module, mask in self.masks.items() if isinstance(mask, list) and mask and not any(mask)}
+
     @property
     def changes_base(self) -> bool:
-        """Whether a load changes the base weights by the initialisation; a release that saved it may have taken the
+        """Whether the initialisation changes the base weights, or may have; a release that saved it may have taken the
         word for true (PEFT 0.6 and older).
         """
         init = self.config.get("init_lora_weights")
         changing = isinstance(init, str) and init.lower().startswith(config_keys.CHANGES_BASE)
+        changing = changing and not config_keys.has_no_gradients(self.config)
         return self.method == "LORA" and changing and not (self.saved_by and self.saved_by <= upto("0.6"))
 
     def value(self, key: str) -> Any:

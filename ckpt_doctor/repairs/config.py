@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..adapter import Adapter
-from ..facts.config_keys import CHANGES_BASE, RAISING, knows, neutral, table
+from ..facts.config_keys import CHANGES_BASE, RAISING, has_no_gradients, knows, neutral, table
 from ..facts.layers import module_of
 from ..facts.meaning import meanings
 from ..facts.methods import LORAS
@@ -21,10 +21,10 @@ def plain_init(subject: Subject) -> Adapter:
     init = subject.config.get("init_lora_weights")
     if not isinstance(init, str):
         return subject.adapter
-    if str(init).lower().startswith(CHANGES_BASE):
+    if str(init).lower().startswith(CHANGES_BASE) and not has_no_gradients(subject.config):
         saved = subject.saved_by
         if not saved or saved - upto("0.6"):
-            raise Refused(f"{init} changes the base weights at load, so without it the adapter computes something else")
+            raise Refused(f"{init} changes the base weights, so without it the adapter computes something else")
     return with_config(subject.adapter, init_lora_weights=True)
 
 

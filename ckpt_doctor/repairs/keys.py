@@ -8,6 +8,7 @@ from ..adapter import Adapter
 from ..facts.layers import WRAPPERS, module_of, pattern_module
 from ..facts.subject import Subject
 from . import Refused, with_config
+from .config import full_targets
 
 PREFIX = "base_model.model."
 _NAME = re.compile(r"(\.lora_(?:embedding_)?[ABE])\.(?!weight$)[^.]+((?:\.weight)?)$")
@@ -32,7 +33,8 @@ def peft_names(subject: Subject) -> Adapter:
 
 def rebuilt_pattern(subject: Subject) -> Adapter:
     """AdaLoRA's rank_pattern as the tensors have it: on load it only sizes the layers, so where its trues stand does
-    not matter. What the adapter computes hangs on the tensors and init_r alone.
+    not matter. What the adapter computes hangs on the tensors and init_r alone. A layer without tensors, which the old
+    pattern leaves no triplet, is no target any more: without its entry it would be as it is initialised.
     """
     init_r = subject.config.get("init_r", 12)
     if subject.method != "ADALORA" or type(init_r) is not int:
@@ -48,4 +50,5 @@ def rebuilt_pattern(subject: Subject) -> Adapter:
         if layer.rank is None or layer.rank > init_r or set(layer.factors) != {"lora_A", "lora_B", "lora_E"}:
             raise Refused(f"the tensors of {module} do not tell a rank of at most init_r")
         pattern[f"{module}.lora_E"] = [True] * layer.rank + [False] * (init_r - layer.rank)
-    return with_config(subject.adapter, rank_pattern=pattern)
+    rebuilt = with_config(subject.adapter, rank_pattern=pattern)
+    return full_targets(subject.changed(rebuilt)) if subject.pruned - subject.layers.keys() else rebuilt

@@ -117,10 +117,11 @@ def prune(subject: Subject) -> Adapter:
     values: dict[str, Any] = {"target_modules": only(stay)}
     pattern = config.get("rank_pattern")
     if isinstance(pattern, dict):
+        none_left = subject.pruned - subject.layers.keys()  # without tensors, and no target from here on
         values["rank_pattern"] = {
             key: value
             for key, value in pattern.items()
-            if (pattern_module(key) not in gone if subject.method == "ADALORA" else value != 0)
+            if (pattern_module(key) not in gone | none_left if subject.method == "ADALORA" else value != 0)
         }
     for key in ("layers_to_transform", "layers_pattern", "exclude_modules"):
         if config.get(key) is not None:

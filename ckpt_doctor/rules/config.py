@@ -22,6 +22,7 @@ from ..facts.config_keys import CHANGES_BASE, knows
 from ..facts.forms import targets
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
+from ..facts.record import refusing_bias
 from ..facts.subject import Subject
 from ..facts.targets import targeted
 from ..findings import THE_BASE, Finding
@@ -36,7 +37,10 @@ def base_changing_init(subject: Subject) -> Iterator[Finding]:
     init = subject.config.get("init_lora_weights")
     if subject.method != "LORA" or not isinstance(init, str) or not init.lower().startswith(CHANGES_BASE):
         return
-    known = {"pissa": "0.11", "olora": "0.12", "lora_ga": "0.19"}
+    if init == "lora_ga":
+        yield _lora_ga(subject)
+        return
+    known = {"pissa": "0.11", "olora": "0.12"}
     first = next((release for name, release in known.items() if init.lower().startswith(name)), None)
     changing = since(first) if first else frozenset[str]()
     keeping, saved = upto("0.6"), subject.saved_by
@@ -59,23 +63,45 @@ def base_changing_init(subject: Subject) -> Iterator[Finding]:
     )
 
 
+def _lora_ga(subject: Subject) -> Finding:
+    """A load has no gradients, and leaves the base as it is (tuners/lora/layer.py: LoraLayer.lora_ga_init). Training
+    that had them started from another base, which the files do not tell: an adapter trained so in 0.19 and 0.21, on the
+    base as it was, computes something else in every release that takes it, and one trained without them the same.
+    """
+    taking = upto("0.6") | since("0.19")
+    message = "init_lora_weights is lora_ga, which PEFT 0.7 – 0.18 do not know"
+    undecided = taking if subject.changes_base else frozenset[str]()
+    if undecided:
+        message += ", and with which training may have started from another base than the one that is loaded"
+    needs = "whether training had gradients, and the base that it left"
+    keys = ("init_lora_weights",)
+    return BASE_CHANGING_INIT(message, keys=keys, rejects=PEFT - taking, undecided=undecided, needs=needs)
+
+
 @rule
 def unknown_init(subject: Subject) -> Iterator[Finding]:
-    """LoraLayer.reset_lora_parameters: from 0.7 it raises, though it matters to no loaded adapter."""
+    """LoraLayer.reset_lora_parameters: from 0.7 it raises, though it matters to no loaded adapter. eva and orthogonal
+    are compared as they are, the others in lower case (tuners/lora/layer.py: LoraLayer.update_layer). mica raises where
+    the rank is above a size of the layer (tuners/lora/layer.py: LoraLayer.mica_init).
+    """
     init = subject.config.get("init_lora_weights")
     if subject.method != "LORA" or not isinstance(init, str) or init.lower().startswith(CHANGES_BASE):
         return
-    known = {"gaussian": "0.2", "eva": "0.14", "orthogonal": "0.16"}
-    first = known.get(init.lower())
-    if first != "0.2":
-        rejected = since("0.7") - since(first) if first else since("0.7")
-        message = f"init_lora_weights is {init!r}, which {'no' if first is None else 'not every'} PEFT release knows"
-        yield UNKNOWN_INIT(message, keys=("init_lora_weights",), rejects=rejected)
+    if init.lower() == "gaussian":
+        return
+    mica = init.lower() == "mica"
+    known = since("0.20" if mica else {"eva": "0.14", "orthogonal": "0.16"}.get(init, "99.0"))
+    message = f"init_lora_weights is {init!r}, which {'not every' if known else 'no'} PEFT release knows"
+    doubt = known if mica else frozenset[str]()
+    keys = ("init_lora_weights",)
+    yield UNKNOWN_INIT(message, keys=keys, rejects=since("0.7") - known, undecided=doubt, needs="a load")
 
 
 @rule
 def impossible_value(subject: Subject) -> Iterator[Finding]:
-    """Values with which PEFT fails while the model is built."""
+    """Values with which PEFT fails while the model is built. True and false are 1 and 0 to it where it only computes
+    with a number (tuners/lora/layer.py: LoraLayer.update_layer), and no size of a tensor.
+    """
     config = subject.config
     if subject.method not in LORAS:
         return
@@ -84,19 +110,22 @@ def impossible_value(subject: Subject) -> Iterator[Finding]:
     if type(config.get(rank, 8)) is not int:
         impossible.append(rank)
     alpha = config.get("lora_alpha", 8)
-    if not _number(alpha) or (type(alpha) is int and alpha.bit_length() > 1023):  # OverflowError
+    if not isinstance(alpha, (int, float)) or (type(alpha) is int and alpha.bit_length() > 1023):  # OverflowError
         impossible.append("lora_alpha")
     dropout = config.get("lora_dropout", 0)
-    if not _number(dropout) or dropout > 1:
+    if not isinstance(dropout, (int, float)) or dropout > 1:
         impossible.append("lora_dropout")
-    if config.get("bias", "none") not in ("none", "all", "lora_only"):
-        impossible.append("bias")  # tuners/lora/model.py: NotImplementedError
-    if subject.method == "ADALORA" and not _number(config.get("orth_reg_weight", 0.5)):
-        impossible.append("orth_reg_weight")
     absent = tuple(key for key in ("lora_alpha", "lora_dropout") if key not in config)
     if absent:
         message = f"{' and '.join(absent)} is absent, which PEFT 0.3 and older read as null"
         yield IMPOSSIBLE_VALUE(message, keys=absent, rejects=upto("0.3"))
+    bias = config.get("bias", "none")
+    if bias not in ("none", "all", "lora_only"):
+        message = f"bias is {json.dumps(bias)[:40]}, which is no word for LoRA"
+        rejected = refusing_bias(bias)
+        yield IMPOSSIBLE_VALUE(
+            message, keys=("bias",), rejects=rejected, undecided=PEFT - rejected, needs="what was trained"
+        )
     for key in impossible:
         message = f"{key} is {json.dumps(config[key])[:40]}, with which no release builds the model"
         yield IMPOSSIBLE_VALUE(message, keys=(key,), rejects=PEFT)
@@ -107,25 +136,26 @@ def impossible_value(subject: Subject) -> Iterator[Finding]:
     for key, rejected in nulls.items():
         if key in config and config[key] is None and (key == "loftq_config" or subject.method == "LORA"):
             yield IMPOSSIBLE_VALUE(f"{key} is null", keys=(key,), rejects=rejected)
-    if subject.method == "ADALORA" and _number(config.get("orth_reg_weight")) and config["orth_reg_weight"] < 0:
-        message = "orth_reg_weight is negative, which PEFT 0.15 and newer refuse"
-        yield IMPOSSIBLE_VALUE(message, keys=("orth_reg_weight",), rejects=since("0.15"))
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    orth = config.get("orth_reg_weight", 0.5)
+    if subject.method == "ADALORA" and (not isinstance(orth, (int, float)) or orth < 0):
+        # compared with 0 while the config is read (tuners/adalora/config.py: AdaLoraConfig.__post_init__), before in a
+        # training step alone
+        message = f"orth_reg_weight is {json.dumps(orth)[:40]}, which PEFT 0.20 and newer refuse"
+        yield IMPOSSIBLE_VALUE(message, keys=("orth_reg_weight",), rejects=since("0.20"))
 
 
 @rule
 def layers_options(subject: Subject) -> Iterator[Finding]:
-    """LoraConfig.__post_init__: beside a regex from 0.7 (AdaLoRA: 0.11), a layers_pattern alone from 0.14."""
+    """tuners/lora/config.py: LoraConfig.__post_init__: beside a regex from 0.6 (AdaLoRA, whose own one does not ask
+    up to 0.10: 0.11), a layers_pattern alone from 0.14.
+    """
     config = subject.config
     if subject.method not in LORAS:
         return
     to, pattern = config.get("layers_to_transform"), config.get("layers_pattern")  # 0 is no layer to PEFT either
     rejected = frozenset[str]()
     if isinstance(config.get("target_modules"), str):
-        first = "0.7" if subject.method == "LORA" else "0.11"
+        first = "0.6" if subject.method == "LORA" else "0.11"
         if to is not None:
             rejected |= since(first)
         if pattern is not None:

@@ -20,11 +20,12 @@ from ..findings import THE_BASE, Finding
 from ..runtimes import PEFT, between, since, upto
 from .declared import rule
 
-DORA_SINCE = {"Embedding": "0.13", 3: "0.16", 4: "0.12", 5: "0.14"}
-"""First releases with DoRA on what is not Linear, a convolution by the dimensions of its factors (tuners/lora/dora.py).
-"""
 CONV_SINCE = {3: "0.15", 4: "0.4", 5: "0.14"}
-"""First releases with a convolution, by the same (tuners/lora/layer.py: dispatch_default)."""
+"""First releases of a convolution, by the dimensions of its factors (tuners/lora/layer.py: dispatch_default)."""
+
+DORA_SINCE = {"Embedding": "0.13", 3: "0.16", 4: "0.10", 5: "0.14"}
+"""First releases of DoRA on what is not Linear: on a Conv2d in tuners/lora/layer.py: Conv2d._apply_dora, from 0.12 on
+in tuners/lora/dora.py, which computes the same."""
 
 
 @rule

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, LORA_RANK_ZERO, UNGATHERED
-from ..facts.layers import pattern_module
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from ..findings import Finding, several
 from ..runtimes import PEFT, between, upto
 from .declared import rule
+
+
+def is_mask(subject: Subject, mask: object) -> bool:
+    """Whether a value of rank_pattern has a true or false for each triplet."""
+    init_r = subject.config.get("init_r", 12)
+    return isinstance(mask, list) and len(mask) == init_r and all(type(kept) is bool for kept in mask)
 
 
 @rule
@@ -21,14 +26,11 @@ def adalora_rank_zero(subject: Subject) -> Iterator[Finding]:
     if subject.method != "ADALORA":
         return
     zero = [module for module, layer in subject.layers.items() if subject.has_zero_factor(layer)]
-    pattern = subject.adapter.config.get("rank_pattern") if subject.adapter.config else None
-    if isinstance(pattern, dict):
-        for key, mask in pattern.items():
-            module = pattern_module(key)
-            if isinstance(mask, list) and mask and not any(mask) and module not in zero:
-                zero.append(module)
+    zero += sorted(subject.pruned - set(zero))
     if zero:
-        message = f"{len(zero)} of {len(subject.layers)} layers were pruned to rank 0: {several(zero)}"
+        message = (
+            f"{len(zero)} of {len(subject.layers.keys() | set(zero))} layers were pruned to rank 0: {several(zero)}"
+        )
         tensors, rejects = subject.keys_of(zero), between("0.8", "0.9")
         yield ADALORA_RANK_ZERO(message, tensors=tensors, keys=("rank_pattern",), rejects=rejects)
 
@@ -82,20 +84,16 @@ def ungathered(subject: Subject) -> Iterator[Finding]:
 
 @rule
 def pattern_mismatch(subject: Subject) -> Iterator[Finding]:
-    """Every release sizes the modules by the pattern (tuners/adalora/model.py: resize_modules_by_rank_pattern)."""
-    config = subject.config
+    """Every release sizes the modules by the pattern (tuners/adalora/model.py: resize_modules_by_rank_pattern). What it
+    makes of those that have no tensors is in `reading.py`.
+    """
     if subject.method != "ADALORA":
         return
-    init_r, pattern = config.get("init_r", 12), config.get("rank_pattern")
-    masks = {pattern_module(key): mask for key, mask in pattern.items()} if isinstance(pattern, dict) else {}
-    misfits = [module for module in masks if module not in subject.layers]
+    init_r, said = subject.config.get("init_r", 12), subject.masks
+    misfits = [module for module, mask in said.items() if module not in subject.layers and not is_mask(subject, mask)]
     for module, layer in subject.layers.items():
-        mask = masks.get(module)
-        if mask is None:
-            fits = (not masks and layer.rank == init_r) or (bool(masks) and layer.rank == init_r)
-        else:
-            fits = isinstance(mask, list) and len(mask) == init_r and all(type(b) is bool for b in mask)
-            fits = fits and sum(mask) == layer.rank
+        mask = said.get(module)
+        fits = layer.rank == init_r if mask is None else is_mask(subject, mask) and sum(mask) == layer.rank
         if not fits and layer.rank is not None:
             misfits.append(module)
     if misfits:

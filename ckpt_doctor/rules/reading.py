@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ..adapter import Layer
 from ..codes import (
+    ADALORA_PATTERN_MISMATCH,
     AMBIGUOUS_PATTERN,
     IGNORED_EXCLUSION,
     IGNORED_LAYER,
@@ -19,7 +21,6 @@ from ..codes import (
     UNSUPPORTED_TARGET,
     UNTARGETED_LAYERS,
 )
-from ..facts.layers import pattern_module
 from ..facts.meaning import Era, eras
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
@@ -27,6 +28,7 @@ from ..facts.targets import OUT_PROJ, Reading, ambiguous, holes, targeted
 from ..findings import THE_BASE, Code, Finding, several
 from ..runtimes import PEFT, between, since, upto
 from .declared import rule
+from .rank import is_mask
 
 
 @rule
@@ -129,9 +131,73 @@ def _stopping_at_pattern(subject: Subject, whole: list[Era], modules: set[str]) 
     """The releases that do not adapt a layer which AdaLoRA's rank_pattern names: "'Linear' object has no attribute
     'lora_E'" (tuners/adalora/model.py: resize_modules_by_rank_pattern).
     """
-    pattern = subject.config.get("rank_pattern")
-    named = modules & {pattern_module(key) for key in pattern} if isinstance(pattern, dict) else set[str]()
+    named = modules & subject.masks.keys()
     return frozenset[str]().union(*(era.ids for era in whole if named - era.hit))
+
+
+@rule
+def pattern_of_no_tensors(subject: Subject) -> Iterator[Finding]:
+    """rank_pattern names layers that the file has no tensors of. A release that does not adapt one, or does not find it
+    in the model, raises AttributeError. One that does gives it no triplet, where the pattern has none (0.8 and 0.9:
+    CD101), and else leaves it as it was initialised (tuners/adalora/model.py: resize_modules_by_rank_pattern).
+    """
+    said, keys = subject.masks, ("rank_pattern",)
+    gone = [module for module, mask in said.items() if module not in subject.layers and is_mask(subject, mask)]
+    if subject.method != "ADALORA" or not gone:
+        return
+    every = eras(subject)
+    adapted = {era.release: [m for m in gone if targeted(subject.config, m, era.release)] for era in every}
+    known = subject.config.get("target_modules") is not None
+    strange = {module for module in gone if not _is_in_model(subject, module, every[-1])}
+    ranked = {module for module in gone if any(said[module])}
+    rejected = frozenset[str]().union(*(era.ids for era in every if known and adapted[era.release] != gone))
+    rejected = PEFT if strange & ranked or any(_has_no_place(subject, m) for m in strange) else rejected
+    if rejected:
+        who = "no" if rejected == PEFT else "not every"
+        message = f"rank_pattern names {several(gone)}, without tensors; {who} release adapts all it names"
+        yield ADALORA_PATTERN_MISMATCH(message, keys=keys, rejects=rejected)
+    misloaded = frozenset[str]().union(*(era.ids for era in every if ranked.intersection(adapted[era.release])))
+    misloaded -= rejected
+    if misloaded:
+        message = (
+            f"rank_pattern gives {several(sorted(ranked))} a rank, without tensors: it stays as it was initialised"
+        )
+        yield ADALORA_PATTERN_MISMATCH(message, keys=keys, misloads=misloaded)
+    doubt = PEFT - rejected - misloaded
+    if (strange or not known) and doubt:
+        message = (
+            f"rank_pattern names {several(sorted(strange) or gone)}, without tensors, which the model may not have"
+        )
+        needs = THE_BASE if subject.base is None else "whether the model has these layers"
+        yield ADALORA_PATTERN_MISMATCH(message, keys=keys, undecided=doubt, needs=needs)
+
+
+def _is_in_model(subject: Subject, module: str, era: Era) -> bool:
+    """Whether the model has a module that rank_pattern names and that has no tensors, as far as can be told: the base
+    model's weights tell; without it, a layer is there if the one before it is, of which the pattern would speak too.
+    """
+    weights = _weights(subject)
+    if weights:
+        return module in weights
+    others = (*subject.layers, *subject.masks)
+    for place in re.finditer(r"(?<=\.)[1-9]\d*(?=\.)", module):
+        before = f"{module[: place.start()]}{int(place[0]) - 1}."
+        would_be = targeted(subject.config, before + module[place.end() + 1 :], era.release)
+        if would_be and not any(other.startswith(before) for other in others):
+            return False
+    return True
+
+
+def _has_no_place(subject: Subject, module: str) -> bool:
+    """Whether the base model has nothing where a module would be; a head that is tied has no weights, and a place."""
+    parent, weights = module.rpartition(".")[0], _weights(subject)
+    return bool(parent and weights) and not any(other.startswith(f"{parent}.") for other in weights)
+
+
+def _weights(subject: Subject) -> dict[str, tuple[int, ...]]:
+    """The base model's weights, if it names its modules as the file does."""
+    weights = subject.base.weights if subject.base is not None else {}
+    return {} if subject.layers.keys().isdisjoint(weights) else weights
 
 
 def _untargeted(subject: Subject, meant: Era) -> Iterator[Finding]:
@@ -196,8 +262,9 @@ def _same(a: Reading, b: Reading) -> bool:
 def _missing(subject: Subject, meant: Era) -> Iterator[Finding]:
     config, layers = subject.config, subject.layers
     keys = ("target_modules",)
+    none_left = subject.pruned if subject.method == "ADALORA" else set[str]()  # sized to nothing by the pattern
     if subject.base is None:
-        missing = holes(layers, config, meant.release)
+        missing = [module for module in holes(layers, config, meant.release) if module not in none_left]
         doubt = _left_random(subject)
         if missing and doubt:
             message = f"the config targets {several(missing)}, for which there are no tensors"
@@ -220,8 +287,8 @@ def _missing(subject: Subject, meant: Era) -> Iterator[Finding]:
         message = f"the base model has no {several(strange)}: the tensors are ignored in silence"
         lost = PEFT if len(strange) == len(meant.hit) else frozenset[str]()
         yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), misloads=lost)
-    missing = [module for module, shape in weights.items() if module not in layers and len(shape) > 1
-               and targeted(config, module, meant.release)]  # fmt: skip
+    missing = [module for module, shape in weights.items() if module not in layers and module not in none_left
+               and len(shape) > 1 and targeted(config, module, meant.release)]  # fmt: skip
     tops = {module.partition(".")[0] for module in layers}
     heads = [module for module in missing if module.partition(".")[0] not in tops and not _has_head(subject)]
     missing = [module for module in missing if module not in heads]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ...codes import CONTRADICTING_SIZES, NULL_VALUE, ODD_VALUE, RANK_ZERO
 from ...facts.config_keys import knows, neutral
 from ...facts.forms import words
-from ...facts.record import Method
+from ...facts.record import Method, refusing_bias
 from ...facts.subject import Subject
 from ...findings import Finding
 from ...runtimes import PEFT
@@ -57,6 +57,10 @@ def _value(subject: Subject, method: Method, key: str, ids: frozenset[str]) -> I
     said, default = subject.config[key], subject.defaults[key]
     if said is None and default is not None and key not in method.nullable and type(default) is not bool:
         yield NULL_VALUE(f"{key} is null", keys=(key,), rejects=ids)
+    elif key == "bias" and not is_of_its_kind(method, key, said, default):
+        message = f"bias is {str(said)[:60]!r}, which is no word for {method.name}"
+        rejected = ids & refusing_bias(said)
+        yield ODD_VALUE(message, keys=(key,), rejects=rejected, undecided=ids - rejected, needs="a load")
     elif not is_of_its_kind(method, key, said, default):
         message = f"{key} is {str(said)[:60]!r}, and what a release makes of that is not known"
         yield ODD_VALUE(message, keys=(key,), undecided=ids, needs="a load")
