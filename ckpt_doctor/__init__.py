@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .adapter import Adapter, AdapterError, NotExactError
+    from .adapter.findings import Finding
+    from .adapter.runtimes import UnknownRuntimeError
     from .api import FixResult, compare, fix, load, preload, scan
-    from .findings import Finding
-    from .runtimes import UnknownRuntimeError
     from .verbs.compare import Comparison
     from .verbs.preload import AdapterRejected
     from .verbs.report import Report
@@ -18,8 +18,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Adapter": "adapter", "AdapterError": "adapter", "AdapterRejected": "verbs.preload", "Comparison": "verbs.compare",
-    "Finding": "findings", "FixResult": "api", "NotExactError": "adapter", "Report": "verbs.report",
-    "UnknownRuntimeError": "runtimes", "compare": "api", "fix": "api", "load": "api", "preload": "api", "scan": "api",
+    "Finding": "adapter.findings", "FixResult": "api", "NotExactError": "adapter", "Report": "verbs.report",
+    "UnknownRuntimeError": "adapter.runtimes", "compare": "api", "fix": "api", "load": "api", "preload": "api",
+    "scan": "api",
 }  # fmt: skip
 
 __all__ = [

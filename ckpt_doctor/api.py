@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .adapter import Adapter, AdapterError, Question
-from .base import load_base
+from .adapter.findings import Finding
+from .adapter.runtimes import ids
 from .facts.subject import Subject
-from .findings import Finding
-from .hub import fetched
-from .loader import load as load_folder
-from .loader import locate
-from .runtimes import ids
+from .files.base import load_base
+from .files.hub import fetched
+from .files.loader import load as load_folder
+from .files.loader import locate
 from .verbs.fix import fix as fixed
 from .verbs.fix import same_place
 from .verbs.plan import How

@@ -21,7 +21,7 @@ from typing import Any
 from make_config_keys import OUT, write
 
 ROOT = Path(__file__).parent.parent
-RUNTIMES = ROOT / "ckpt_doctor/runtimes.py"
+RUNTIMES = ROOT / "ckpt_doctor/adapter/runtimes.py"
 INTROSPECT = """
 import dataclasses, json, peft
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as mapping
@@ -98,7 +98,7 @@ def with_release(source: str, release: str) -> tuple[str, str]:
 
 def outcomes(python: str) -> list[str]:
     """What the release makes of each fixture, against what the newest known one is said to make of it."""
-    from ckpt_doctor.runtimes import NEWEST
+    from ckpt_doctor.adapter.runtimes import NEWEST
     from ckpt_doctor.verbs.scan import examine
 
     adapters = sorted(str(folder.parent) for folder in (ROOT / "fixtures").glob("*/adapter_config.json"))

@@ -15,8 +15,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ckpt_doctor.adapter import Question
-from ckpt_doctor.base import load_base
-from ckpt_doctor.findings import verdict
+from ckpt_doctor.adapter.findings import verdict
+from ckpt_doctor.files.base import load_base
 from ckpt_doctor.verbs.scan import examine
 
 

@@ -1,4 +1,4 @@
-"""Make ckpt_doctor/data/config_keys.json from a dump of every config field of every PEFT release.
+"""Make ckpt_doctor/facts/config_keys.json from a dump of every config field of every PEFT release.
 
 usage: python scripts/make_config_keys.py config_fields.json
 The dump maps a release to {"configs": {PEFT_TYPE: {"fields": {key: {"default": …}}}}}.
@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-OUT = Path(__file__).parent.parent / "ckpt_doctor/data/config_keys.json"
+OUT = Path(__file__).parent.parent / "ckpt_doctor/facts/config_keys.json"
 
 
 def main(dump: str) -> None:

@@ -20,9 +20,9 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from ckpt_doctor import exchange, renaming, values, writer  # noqa: F401 - imported once, before the forks
 from ckpt_doctor.cli import fix, main  # noqa: F401
-from ckpt_doctor.replacing import REPLACED
+from ckpt_doctor.files import exchange, renaming, values, writer  # noqa: F401 - imported once, before the forks
+from ckpt_doctor.files.replacing import REPLACED
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SCENARIOS = {

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ckpt_doctor import base as base_model
-from ckpt_doctor import codes as rule_codes
-from ckpt_doctor import loader, rules, runtimes
-from ckpt_doctor.adapter import Adapter, Base, Fault, Question, zeros
+from ckpt_doctor import rules
+from ckpt_doctor.adapter import Adapter, Base, Fault, Question, runtimes, zeros
+from ckpt_doctor.adapter import codes as rule_codes
+from ckpt_doctor.adapter.findings import SEVERITIES, Finding, severity, verdict
 from ckpt_doctor.facts import config_keys as keys
 from ckpt_doctor.facts import forms, methods
 from ckpt_doctor.facts.subject import Subject
-from ckpt_doctor.findings import SEVERITIES, Finding, severity, verdict
+from ckpt_doctor.files import base as base_model
+from ckpt_doctor.files import loader
 from ckpt_doctor.rules import servers, values
 from ckpt_doctor.rules.declared import RULES
 from ckpt_doctor.rules.methods import values as method_values

@@ -39,7 +39,7 @@ def project(tmp_path: Path) -> Path:
 
 def stub(project: Path, release: str = "0.22.0", fails: bool = False) -> Path:
     """An interpreter whose PEFT is a release that nobody made: LoRA has one key more, LoHa one less."""
-    table = json.loads((project / "ckpt_doctor/data/config_keys.json").read_text())
+    table = json.loads((project / "ckpt_doctor/facts/config_keys.json").read_text())
     configs = {
         method: {key: row[2] for key, row in rows.items() if row[1] is None}
         for method, rows in table.items() if rows["peft_type"][1] is None
@@ -63,7 +63,7 @@ def add(project: Path, python: Path, *options: str) -> subprocess.CompletedProce
 
 
 def tables(project: Path) -> list[bytes]:
-    return [(project / "ckpt_doctor" / name).read_bytes() for name in ("runtimes.py", "data/config_keys.json")]
+    return [(project / "ckpt_doctor" / name).read_bytes() for name in ("adapter/runtimes.py", "facts/config_keys.json")]
 
 
 def verdicts(project: Path, fixture: str) -> dict[str, Any]:

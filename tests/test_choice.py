@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import FIXTURES
 
-from ckpt_doctor.settings import selectors
+from ckpt_doctor.cli.settings import selectors
 
 HEALTHY, ZERO = FIXTURES / "lora-plain-0.21.2", FIXTURES / "adalora-rank0-0.9.0"
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 from conftest import FIXTURES
 
-from ckpt_doctor.runtimes import PEFT
+from ckpt_doctor.adapter.runtimes import PEFT
 
 PLAIN = FIXTURES / "lora-plain-0.21.2"
 OLD = ("peft==0.2.0", "peft==0.3.0")

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ckpt_doctor.facts.subject import Subject
-from ckpt_doctor.loader import load
+from ckpt_doctor.files.loader import load
 from ckpt_doctor.verbs.compare import Comparison, compare
 
 RANDOM = np.random.default_rng(0)

@@ -13,8 +13,8 @@ from check_fixes import faults
 from conftest import ADAPTERS, FIXTURES, OLD_READING
 from test_fix import fixed, load
 
-from ckpt_doctor.findings import verdict
-from ckpt_doctor.runtimes import parse
+from ckpt_doctor.adapter.findings import verdict
+from ckpt_doctor.adapter.runtimes import parse
 from ckpt_doctor.verbs.scan import examine
 
 pytestmark = pytest.mark.compat

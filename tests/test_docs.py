@@ -15,14 +15,13 @@ from markdown_it import MarkdownIt
 from wcwidth import wcswidth
 
 import ckpt_doctor
-from ckpt_doctor import codes
+from ckpt_doctor.adapter import codes
+from ckpt_doctor.adapter.codes import CODES
+from ckpt_doctor.adapter.findings import EXCEPTIONS, Code
+from ckpt_doctor.adapter.runtimes import PEFT_RELEASES, RAN, READ
 from ckpt_doctor.cli import COMMANDS, main
-from ckpt_doctor.codes import CODES
-from ckpt_doctor.findings import EXCEPTIONS, Code
-from ckpt_doctor.reporters import FORMATS
-from ckpt_doctor.rules import pages
-from ckpt_doctor.runtimes import PEFT_RELEASES, RAN, READ
-from ckpt_doctor.settings import read_config
+from ckpt_doctor.cli.settings import read_config
+from ckpt_doctor.reports import FORMATS, pages
 
 ROOT = FIXTURES.parent
 README, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
@@ -71,7 +70,7 @@ def test_codes_that_pages_name_are_codes() -> None:
 
 
 def test_the_page_of_rules_is_made_from_the_codes() -> None:
-    command = "python -m ckpt_doctor.rules.pages > docs/rules.md"
+    command = "python -m ckpt_doctor.reports.pages > docs/rules.md"
     assert (ROOT / "docs/rules.md").read_text() == "\n".join(pages.document()) + "\n", f"run {command}"
     assert command in (ROOT / "CONTRIBUTING.md").read_text()
 

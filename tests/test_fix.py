@@ -175,7 +175,7 @@ def test_the_record_says_what_was_done_and_carries_an_earlier_one(run: Any, tmp_
 
 def test_a_crash_leaves_nothing(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that gives back other bytes than it was given."""
-    from ckpt_doctor import writer
+    from ckpt_doctor.files import writer
 
     copied = writer._write_safetensors
 

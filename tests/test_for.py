@@ -13,7 +13,7 @@ import pytest
 from conftest import FIXTURES
 from test_fix import fixed, load
 
-from ckpt_doctor.runtimes import PEFT, UnknownRuntimeError, ids, parse, ranges, specs
+from ckpt_doctor.adapter.runtimes import PEFT, UnknownRuntimeError, ids, parse, ranges, specs
 
 
 def edited(name: str, to: Path, **values: Any) -> Path:

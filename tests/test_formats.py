@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpt_doctor.loader import read_weights
-from ckpt_doctor.streams import Files, content
+from ckpt_doctor.files.loader import read_weights
+from ckpt_doctor.files.streams import Files, content
 
 BASE = torch.arange(24, dtype=torch.float32).reshape(4, 6)
 VIEWS = {

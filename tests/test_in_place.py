@@ -15,7 +15,7 @@ import pytest
 from conftest import FIXTURES
 from test_fix import load, tree
 
-from ckpt_doctor import exchange, writer
+from ckpt_doctor.files import exchange, writer
 
 ZERO = "adalora-rank0-0.21.2"
 
@@ -169,7 +169,7 @@ def test_a_crash_at_any_step_leaves_the_old_adapter_the_new_one_or_none(adapter:
     before = tree(adapter)
     code = (
         "import os, sys\n"
-        "from ckpt_doctor import exchange\n"
+        "from ckpt_doctor.files import exchange\n"
         "from ckpt_doctor.cli import main\n"
         "real, count = os.rename, 0\n"
         "def dying(a, b):\n"

@@ -16,8 +16,9 @@ import pytest
 from conftest import FIXTURES
 from test_fix import tree
 
-from ckpt_doctor import fix, renaming, writer
+from ckpt_doctor import fix
 from ckpt_doctor.adapter import AdapterError
+from ckpt_doctor.files import renaming, writer
 
 ZERO, HEALTHY, OTHER = (FIXTURES / n for n in ("adalora-rank0-0.21.2", "lora-plain-0.21.2", "lora-plain-0.6.2"))
 
@@ -80,7 +81,7 @@ def test_what_appears_meanwhile_is_not_replaced(
 RACER = """
 import sys, time
 from ckpt_doctor.verbs import compare as comparison
-from ckpt_doctor import renaming, writer
+from ckpt_doctor.files import renaming, writer
 from ckpt_doctor.cli import fix, main
 if sys.argv[4] == "fallback":
     renaming._renamed = lambda *_: False

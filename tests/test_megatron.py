@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from ckpt_doctor.runtimes import peft
+from ckpt_doctor.adapter.runtimes import peft
 
 HARM = {"megatron_config": {"a": 1}, "megatron_core": "a_module_of_the_test"}
 LOAD = """

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ckpt_doctor.findings import ERROR, WARNING, verdict
-from ckpt_doctor.runtimes import PEFT, peft
+from ckpt_doctor.adapter.findings import ERROR, WARNING, verdict
+from ckpt_doctor.adapter.runtimes import PEFT, peft
 from ckpt_doctor.verbs.scan import examine
 
 Shapes = dict[str, tuple[int, ...]]

@@ -22,7 +22,7 @@ from test_fix import load, tree
 
 import ckpt_doctor
 from ckpt_doctor import AdapterError, AdapterRejected, preload
-from ckpt_doctor.runtimes import UnknownRuntimeError
+from ckpt_doctor.adapter.runtimes import UnknownRuntimeError
 
 HEALTHY, ZERO = FIXTURES / "lora-plain-0.21.2", FIXTURES / "adalora-rank0-0.9.0"
 
@@ -149,7 +149,8 @@ def test_eight_processes_make_one_copy(cache: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from ckpt_doctor import preload, writer
+from ckpt_doctor import preload
+from ckpt_doctor.files import writer
 def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 setattr(writer, sys.argv[2], die)
 preload(sys.argv[1], "peft==0.9.0")

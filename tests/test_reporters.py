@@ -27,11 +27,11 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from ckpt_doctor.adapter import Adapter, Question
-from ckpt_doctor.codes import CODES
+from ckpt_doctor.adapter.codes import CODES
+from ckpt_doctor.adapter.findings import ERROR, NOTE, WARNING, Finding
+from ckpt_doctor.adapter.runtimes import PEFT, SERVERS, peft
 from ckpt_doctor.facts.subject import Subject
-from ckpt_doctor.findings import ERROR, NOTE, WARNING, Finding
-from ckpt_doctor.reporters import github, places
-from ckpt_doctor.runtimes import PEFT, SERVERS, peft
+from ckpt_doctor.reports import github, places
 from ckpt_doctor.verbs.report import Report
 from ckpt_doctor.verbs.scan import examine
 
@@ -71,7 +71,7 @@ def hostile() -> list[Report]:
 
 
 def text(format_: str, reports: Iterable[Report]) -> str:
-    return "\n".join(import_module(f"ckpt_doctor.reporters.{format_}").scan(reports))
+    return "\n".join(import_module(f"ckpt_doctor.reports.{format_}").scan(reports))
 
 
 def fixtures() -> list[Report]:
@@ -98,11 +98,11 @@ def test_what_passes_is_not_told_and_does_not_fail(format_: str) -> None:
 def test_only_junit_imports_an_xml_library(format_: str) -> None:
     script = (
         "import sys; from importlib import import_module; "
-        "import_module(f'ckpt_doctor.reporters.{sys.argv[1]}'); print(*sys.modules)"
+        "import_module(f'ckpt_doctor.reports.{sys.argv[1]}'); print(*sys.modules)"
     )
     made = subprocess.run([sys.executable, "-c", script, format_], capture_output=True, text=True, check=True)
     modules = made.stdout.split()
-    assert f"ckpt_doctor.reporters.{format_}" in modules
+    assert f"ckpt_doctor.reports.{format_}" in modules
     assert ("xml.etree.ElementTree" in modules) == (format_ == "junit")
 
 

@@ -17,10 +17,10 @@ from test_fix import load
 from test_for import edited
 
 from ckpt_doctor.adapter import Question
+from ckpt_doctor.adapter.findings import verdict
+from ckpt_doctor.adapter.runtimes import ids, peft
 from ckpt_doctor.facts.subject import Subject
-from ckpt_doctor.findings import verdict
-from ckpt_doctor.loader import load as load_adapter
-from ckpt_doctor.runtimes import ids, peft
+from ckpt_doctor.files.loader import load as load_adapter
 from ckpt_doctor.verbs.compare import compare
 from ckpt_doctor.verbs.plan import plan
 from ckpt_doctor.verbs.scan import examine

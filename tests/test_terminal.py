@@ -19,8 +19,8 @@ from click.testing import CliRunner
 from conftest import FIXTURES
 
 from ckpt_doctor.cli import COMMANDS, main
-from ckpt_doctor.reporters import Style
-from ckpt_doctor.reporters.text import columns, lines, shortened
+from ckpt_doctor.reports import Style
+from ckpt_doctor.reports.text import columns, lines, shortened
 
 ZERO, HEALTHY = FIXTURES / "adalora-rank0-0.9.0", FIXTURES / "lora-plain-0.21.2"
 ESCAPE = "\x1b["

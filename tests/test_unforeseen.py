@@ -16,8 +16,8 @@ from conftest import FIXTURES
 from safetensors.numpy import load_file, save_file
 from test_fix import tree
 
-from ckpt_doctor.reporters import json as json_reporter
-from ckpt_doctor.reporters import table
+from ckpt_doctor.reports import json as json_reporter
+from ckpt_doctor.reports import table
 from ckpt_doctor.verbs import fix, scan
 
 HEALTHY, ZERO = FIXTURES / "lora-plain-0.21.2", FIXTURES / "adalora-rank0-0.21.2"

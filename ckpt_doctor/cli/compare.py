@@ -9,7 +9,7 @@ import click
 
 from ..adapter import AdapterError, unforeseen
 from ..facts.subject import Subject
-from ..reporters import Style
+from ..reports import Style
 from . import options
 from .terminal import busy, complain, show_trace, width
 
@@ -33,8 +33,8 @@ def command(first: str, second: str, tolerance: float, format_: str, verbose: bo
 
     Exit code: 0 the same within --tolerance, 1 different, 2 cannot tell.
     """
-    from ..loader import load, locate
-    from ..reporters import json, table
+    from ..files.loader import load, locate
+    from ..reports import json, table
     from ..verbs.compare import Comparison, compare
 
     try:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ..adapter import AdapterError, NotExactError, unforeseen
-from ..reporters import Style, json, table
-from ..settings import Settings
+from ..reports import Style, json, table
 from ..verbs.fix import fix, same_place
 from ..verbs.plan import RANK_ZERO, How, Plan
 from ..verbs.scan import examine
 from . import options
+from .settings import Settings
 from .terminal import busy, complain, show_trace, width
 
 if TYPE_CHECKING:
-    from ..writer import Written
+    from ..files.writer import Written
 
 EPILOG = """\b
 Examples:
@@ -83,7 +83,7 @@ def command(
     except AdapterError as error:
         complain(str(error))
         sys.exit(2)
-    from ..replacing import left_behind
+    from ..files.replacing import left_behind
 
     for old in left_behind(target for target in jobs.values() if target):
         complain(f"{old} was in the place of {os.path.basename(old)} when a fix was killed")
@@ -145,7 +145,7 @@ class _Out:
         """Make OUT, if an adapter is to be written below it. Raises AdapterError where others made it meanwhile."""
         if self.ours or not self.path or target == self.path:
             return
-        from ..replacing import taken
+        from ..files.replacing import taken
 
         try:
             os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
@@ -167,7 +167,7 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
     if same_place(root, out):
         raise AdapterError(f"{out} is {source}, or one lies within the other: name another folder")
     if os.path.lexists(out):
-        from ..replacing import check_replaceable
+        from ..files.replacing import check_replaceable
 
         check_replaceable(out, force=force)
     return {folder: os.path.normpath(os.path.join(out, os.path.relpath(folder, root))) for folder in folders}

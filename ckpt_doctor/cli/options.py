@@ -10,10 +10,10 @@ import click
 from click.core import ParameterSource
 
 from ..adapter import AdapterError, Base
-from ..loader import find
-from ..reporters import OF_EVERY_VERB
-from ..runtimes import ids
-from ..settings import FAIL_ON, Config, Settings, find_config, read_config, selectors
+from ..adapter.runtimes import ids
+from ..files.loader import find
+from ..reports import OF_EVERY_VERB
+from .settings import FAIL_ON, Config, Settings, find_config, read_config, selectors
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Command], Command]
@@ -40,7 +40,7 @@ def _asked(_: click.Context, __: click.Parameter, specs: tuple[str, ...]) -> fro
 def _base(_: click.Context, __: click.Parameter, path: str | None) -> Base | None:
     if path is None:
         return None
-    from ..base import load_base
+    from ..files.base import load_base
 
     try:
         return load_base(path)

@@ -8,9 +8,9 @@ import sys
 import click
 
 from ..adapter import AdapterError
-from ..hub import fetched
-from ..loader import locate
-from ..runtimes import UnknownRuntimeError
+from ..adapter.runtimes import UnknownRuntimeError
+from ..files.hub import fetched
+from ..files.loader import locate
 from . import options
 from .terminal import busy, complain
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import click
 
 from ..adapter import AdapterError
-from ..reporters import FORMATS, Style
-from ..reporters import scan as render
-from ..settings import Settings
+from ..reports import FORMATS, Style
+from ..reports import scan as render
 from ..verbs.report import Report
 from ..verbs.scan import examine
 from . import options
+from .settings import Settings
 from .terminal import complain, print_to, show_trace, watched, watches, width
 
 if TYPE_CHECKING:
-    from ..baseline import Baseline
+    from .baseline import Baseline
 
 EPILOG = """\b
 Examples:
@@ -156,13 +156,13 @@ def _examined(
 def _baseline(path: str | None) -> Baseline | None:
     if path is None:
         return None
-    from ..baseline import Baseline
+    from .baseline import Baseline
 
     return Baseline(path)
 
 
 def _write_baseline(path: str, reports: list[Report]) -> None:
-    from ..baseline import Baseline, document
+    from .baseline import Baseline, document
 
     earlier = Baseline(path).entries if os.path.exists(path) else []
     print_to(path, [document(path, reports, earlier)])
@@ -170,7 +170,7 @@ def _write_baseline(path: str, reports: list[Report]) -> None:
 
 def _summarise(reports: Iterable[Report]) -> None:
     """Append to the summary of a GitHub step what was not annotated."""
-    from ..reporters import github
+    from ..reports import github
 
     file = os.environ.get("GITHUB_STEP_SUMMARY")
     rest = "\n".join(github.rest(reports))

@@ -55,14 +55,14 @@ def lenient(*streams: TextIO | None) -> None:
 
 def complain(message: str) -> None:
     """One line on standard error."""
-    from ..reporters.text import clean
+    from ..reports.text import clean
 
     click.echo(f"ckpt-doctor: {clean(message)}", err=True)
 
 
 def show_trace(trace: str | None) -> None:
     """Python's account of what failed unforeseen, on standard error."""
-    from ..reporters.text import clean
+    from ..reports.text import clean
 
     for line in (trace or "").splitlines():
         click.echo(clean(line), err=True)
@@ -89,7 +89,7 @@ def busy(what: str, *, quiet: bool = False) -> Iterator[None]:
     if quiet or not watches(sys.stderr):
         yield
         return
-    from ..reporters.text import clean
+    from ..reports.text import clean
 
     done = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Config keys and their defaults by method and release (data/config_keys.json), and what they tell of an adapter."""
+"""Config keys and their defaults by method and release (config_keys.json), and what they tell of an adapter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..runtimes import PEFT, between
+from ..adapter.runtimes import PEFT, between
 
 RAISING = between("0.6", "0.13")
 """The releases that raise TypeError on a key they do not know; older ones ignore it, newer ones drop it."""
@@ -27,7 +27,7 @@ _table: dict[str, dict[str, tuple[str, str | None, Any]]] = {}
 def table(method: str) -> dict[str, tuple[str, str | None, Any]]:
     """Config key → first release, last release (None where it still exists) and default, for a method."""
     if not _table:
-        with open(os.path.join(os.path.dirname(__file__), "..", "data", "config_keys.json"), "rb") as file:
+        with open(os.path.join(os.path.dirname(__file__), "config_keys.json"), "rb") as file:
             _table.update(json.load(file))
     return _table.get(method, {})
 
@@ -67,7 +67,7 @@ READ_ELSEWHERE = {
     "rank_pattern", "alpha_pattern", "use_rslora", "exclude_modules", "layers_to_transform", "layers_pattern",
     "arrow_config",
 }  # fmt: skip
-"""Keys of LoRA and AdaLoRA whose absence in a release `reading.py` follows to what the release then computes. No
+"""Keys of LoRA and AdaLoRA whose absence in a release `rules/reading.py` follows to what the release then computes. No
 release that knows arrow_config loads an adapter that was saved with it, so what the others compute is all there is."""
 
 OTHER_SHAPES = {"use_bdlora", "use_qalora"}

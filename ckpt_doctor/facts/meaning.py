@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..adapter import Layer
-from ..runtimes import PEFT, minor, since
+from ..adapter.runtimes import PEFT, minor, since
 from .subject import Subject
 from .targets import OUT_PROJ, Reading, Release, ambiguous, lora_reading, targeted
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..findings import Code, Finding, several
-from ..runtimes import PEFT, since, upto
+from ..adapter.findings import Code, Finding, several
+from ..adapter.runtimes import PEFT, since, upto
 from .forms import Config
 
 if TYPE_CHECKING:

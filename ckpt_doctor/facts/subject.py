@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ..adapter import NOTHING_ASKED, Adapter, Base, Layer, Question
-from ..runtimes import upto
+from ..adapter.runtimes import upto
 from . import config_keys
 from .forms import Config, Sizes
 from .layers import RANK_AXIS, layers, pattern_module
@@ -58,7 +58,7 @@ class Subject:
         """The base model with its modules named as they are once transformers has loaded it."""
         if self.question.base is None:
             return None
-        from ..base import as_loaded
+        from ..files.base import as_loaded
 
         headless = self.config.get("task_type") in (None, "FEATURE_EXTRACTION")
         return as_loaded(self.question.base, self.layers, headless)

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from .. import codes
-from ..adapter import Adapter, Computed, Layer, NotExactError, TensorInfo
+from ..adapter import Adapter, Computed, Layer, NotExactError, TensorInfo, codes
+from ..adapter.findings import numbers
+from ..adapter.runtimes import ranges
 from ..facts.meaning import saved_meanings
 from ..facts.subject import Subject
-from ..findings import numbers
-from ..runtimes import ranges
 
 DROP = "drop config keys without meaning"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..adapter import Adapter
+from ..adapter.runtimes import upto
 from ..facts.config_keys import CHANGES_BASE, RAISING, has_no_gradients, knows, neutral, table
 from ..facts.layers import module_of
 from ..facts.meaning import meanings
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
-from ..runtimes import upto
 from . import Refused, meant, only, with_config
 
 

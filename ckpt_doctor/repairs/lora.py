@@ -118,8 +118,8 @@ def with_dtype(subject: Subject, dtype: str) -> Adapter:
 
 def trimmed(subject: Subject) -> Adapter:
     """Without the last triplets that are exactly zero in every layer, to fit a rank limit; the scale stays."""
-    from ..streams import Files, content
-    from ..values import read
+    from ..files.streams import Files, content
+    from ..files.values import read
 
     config = subject.config
     r, alpha = config.get("r", 8), config.get("lora_alpha", 8)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from ..adapter import Adapter, Layer, TensorInfo, zeros
+from ..adapter.runtimes import between
 from ..facts.subject import Subject
 from ..facts.targets import targeted
 from ..rules.servers.tensors import siblings
-from ..runtimes import between
 from . import Refused, meant, with_config
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ..adapter.findings import Finding
+from ..adapter.runtimes import SERVERS
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
-from ..findings import Finding
-from ..runtimes import SERVERS
 from . import adalora, config, files, heads, imports, keys, kinds, rank, reading, tensors, values  # noqa: F401
 from .declared import RULES
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..codes import (
-    ADALORA_OPTION,
-    ADALORA_SCHEDULE,
-    ADALORA_UNSUPPORTED,
-)
+from ..adapter.codes import ADALORA_OPTION, ADALORA_SCHEDULE, ADALORA_UNSUPPORTED
+from ..adapter.findings import Finding
+from ..adapter.runtimes import between, since, upto
 from ..facts.subject import Subject
-from ..findings import Finding
-from ..runtimes import between, since, upto
 from .declared import rule
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from ..codes import (
+from ..adapter.codes import (
     ALL_LINEAR,
     BASE_CHANGING_INIT,
     BIAS_SPELLING,
@@ -18,6 +18,8 @@ from ..codes import (
     UNKNOWN_INIT,
     UNPROVEN_OPTION,
 )
+from ..adapter.findings import THE_BASE, Finding
+from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
 from ..facts.config_keys import CHANGES_BASE, knows
 from ..facts.forms import targets
 from ..facts.layers import module_of
@@ -25,8 +27,6 @@ from ..facts.methods import LORAS
 from ..facts.record import refusing_bias
 from ..facts.subject import Subject
 from ..facts.targets import targeted
-from ..findings import THE_BASE, Finding
-from ..runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
 from .declared import rule
 from .heads import heads, without_other_head
 

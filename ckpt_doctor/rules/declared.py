@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from ..adapter.findings import Finding
 from ..facts.subject import Subject
-from ..findings import Finding
 
 Rule = Callable[[Subject], Iterable[Finding]]
 RULES: list[Rule] = []

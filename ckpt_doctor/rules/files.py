@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..codes import (
+from ..adapter.codes import (
     BOTH_FILES,
     BROKEN_CONFIG,
     BROKEN_INDEX,
@@ -23,9 +23,9 @@ from ..codes import (
     TRUNCATED_FILE,
     WRONG_CONTAINER,
 )
+from ..adapter.findings import Finding
+from ..adapter.runtimes import PEFT, upto
 from ..facts.subject import Subject
-from ..findings import Finding
-from ..runtimes import PEFT, upto
 from .declared import rule
 
 DAMAGE = {code.name: code for code in (

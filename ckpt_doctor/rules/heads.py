@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ..codes import HEAD_AMONG_TARGETS, TARGET_WITHIN_SAVED
+from ..adapter.codes import HEAD_AMONG_TARGETS, TARGET_WITHIN_SAVED
+from ..adapter.findings import Finding, several
+from ..adapter.runtimes import PEFT, between, since, upto
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from ..facts.targets import targeted
-from ..findings import Finding, several
-from ..runtimes import PEFT, between, since, upto
 from .declared import rule
 
 HEADS = ("classifier", "score")

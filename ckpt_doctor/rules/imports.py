@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from ..codes import AUTO_MAPPING_IMPORT, CONFIG_IMPORTS_CODE, MEGATRON_CONFIG
+from ..adapter.codes import AUTO_MAPPING_IMPORT, CONFIG_IMPORTS_CODE, MEGATRON_CONFIG
+from ..adapter.findings import Finding
+from ..adapter.runtimes import between, since
 from ..facts.subject import Subject
-from ..findings import Finding
-from ..runtimes import between, since
 from .declared import rule
 
 MEGATRON = "megatron.core"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..codes import FUNCTION_CONFIG_KEY, STRANGE_CONFIG_KEY, UNKNOWN_CONFIG_KEY
+from ..adapter.codes import FUNCTION_CONFIG_KEY, STRANGE_CONFIG_KEY, UNKNOWN_CONFIG_KEY
+from ..adapter.findings import Finding
+from ..adapter.runtimes import PEFT
 from ..facts.config_keys import OTHER_SHAPES, RAISING, READ_ELSEWHERE, knows, neutral, table
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
-from ..findings import Finding
-from ..runtimes import PEFT
 from .declared import rule
 
 

@@ -6,18 +6,13 @@ import math
 from collections.abc import Iterator
 
 from ..adapter import Layer
-from ..codes import (
-    ADALORA_CONVOLUTION,
-    GROUPED_CONVOLUTION,
-    LAYER_KIND,
-    MISSING_PART,
-)
+from ..adapter.codes import ADALORA_CONVOLUTION, GROUPED_CONVOLUTION, LAYER_KIND, MISSING_PART
+from ..adapter.findings import THE_BASE, Finding
+from ..adapter.runtimes import PEFT, between, since, upto
 from ..facts.config_keys import table
 from ..facts.layers import groups_of
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ
-from ..findings import THE_BASE, Finding
-from ..runtimes import PEFT, between, since, upto
 from .declared import rule
 
 CONV_SINCE = {3: "0.15", 4: "0.4", 5: "0.14"}

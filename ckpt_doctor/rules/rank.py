@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, LORA_RANK_ZERO, UNGATHERED
+from ..adapter.codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, LORA_RANK_ZERO, UNGATHERED
+from ..adapter.findings import Finding, several
+from ..adapter.runtimes import PEFT, between, upto
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
-from ..findings import Finding, several
-from ..runtimes import PEFT, between, upto
 from .declared import rule
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ..adapter import Layer
-from ..codes import (
+from ..adapter.codes import (
     ADALORA_PATTERN_MISMATCH,
     AMBIGUOUS_PATTERN,
     IGNORED_EXCLUSION,
@@ -21,12 +21,12 @@ from ..codes import (
     UNSUPPORTED_TARGET,
     UNTARGETED_LAYERS,
 )
+from ..adapter.findings import THE_BASE, Code, Finding, several
+from ..adapter.runtimes import PEFT, between, since, upto
 from ..facts.meaning import Era, eras
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ, Reading, ambiguous, holes, targeted
-from ..findings import THE_BASE, Code, Finding, several
-from ..runtimes import PEFT, between, since, upto
 from .declared import rule
 from .rank import is_mask
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ..adapter import Layer
-from ..codes import (
+from ..adapter.codes import (
     ADAPTER_NAME,
     ADAPTER_NAME_IN_KEY,
     FACTOR_DTYPE,
@@ -16,11 +16,11 @@ from ..codes import (
     STRANGE_TENSOR,
     WEIGHT_SUFFIX,
 )
+from ..adapter.findings import Finding
+from ..adapter.runtimes import PEFT, between, since, upto
 from ..facts.layers import WRAPPERS
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
-from ..findings import Finding
-from ..runtimes import PEFT, between, since, upto
 from .declared import rule
 
 PREFIX = "base_model.model."

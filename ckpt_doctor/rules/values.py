@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..codes import NOT_JUDGED, ODD_VALUE
+from ..adapter.codes import NOT_JUDGED, ODD_VALUE
+from ..adapter.findings import Finding
+from ..adapter.runtimes import PEFT
 from ..facts.config_keys import knows, table
 from ..facts.lora_keys import FIELDS, FOLLOWED, HARMLESS, ITEMS, KINDS, NULLABLE
 from ..facts.methods import LORAS
 from ..facts.record import REVIEWED
 from ..facts.subject import Subject
-from ..findings import Finding
-from ..runtimes import PEFT
 from .declared import rule
 
 NOBODY = "and nobody looked at what releases make of that"

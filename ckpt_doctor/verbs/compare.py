@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..adapter import AdapterError, Layer, TensorInfo
+from ..adapter.runtimes import ranges
 from ..facts.config_keys import neutral
 from ..facts.layers import module_of
 from ..facts.meaning import Meaning, meanings, saved_meanings
 from ..facts.methods import LORAS
 from ..facts.record import NONE
 from ..facts.subject import Subject
-from ..norms import largest, norm, ordinary, product_norm, scaled, times_power
-from ..runtimes import ranges
-from ..streams import Files, chunks, content
-from ..values import Array, read
+from ..files.streams import Files, chunks, content
+from ..files.values import Array, read
+from .norms import largest, norm, ordinary, product_norm, scaled, times_power
 
 OPTIONS = (
     "use_dora", "lora_bias", "layer_replication", "target_parameters", "alora_invocation_tokens", "arrow_config",

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __version__
 from ..adapter import Adapter, NotExactError
-from ..findings import ERROR, verdict
-from ..loader import load
-from ..runtimes import PEFT
+from ..adapter.findings import ERROR, verdict
+from ..adapter.runtimes import PEFT
+from ..files.loader import load
 from .plan import REPAIRED, How, Plan, plan
 from .report import Report
 
 if TYPE_CHECKING:
-    from ..writer import Prove, Written
+    from ..files.writer import Prove, Written
 
 
 class Fixed(NamedTuple):
@@ -51,7 +51,7 @@ def carry_out(
 
     Without `out` that is the place of the old one. Raises AdapterError.
     """
-    from ..writer import write, write_in_place
+    from ..files.writer import write, write_in_place
 
     before, record, prove = _evidence(the_plan, out or the_plan.before.path, tolerance)
     if out is None:

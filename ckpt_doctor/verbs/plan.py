@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..adapter import Adapter, NotExactError
+from ..adapter.findings import ERROR, Finding, hits, verdict
+from ..adapter.runtimes import PEFT, SERVERS, peft
 from ..facts.subject import Subject
-from ..findings import ERROR, Finding, hits, verdict
-from ..loader import BIN, SAFETENSORS
+from ..files.loader import BIN, SAFETENSORS
 from ..rules import judge
-from ..runtimes import PEFT, SERVERS, peft
 from .planner import Step, harm, repaired, silenced, state_of
 from .report import Report
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..adapter import Adapter
+from ..adapter.findings import THE_BASE, Finding, hits, verdict
+from ..adapter.runtimes import PEFT, ranges
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
-from ..findings import THE_BASE, Finding, hits, verdict
 from ..repairs import Refused, Repair
 from ..rules import judge
-from ..runtimes import PEFT, ranges
 
 ORDER = {"accepts": 0, "unknown": 1, "rejects": 2, "misloads": 3}
 MAX_STEPS = 40

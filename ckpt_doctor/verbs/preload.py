@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from .. import __version__, cache
+from .. import __version__
 from ..adapter import AdapterError, Question
-from ..findings import Finding, verdict
-from ..loader import CONFIG, RECORD
-from ..runtimes import PEFT_RELEASES, ids, installed, ranges
+from ..adapter.findings import Finding, verdict
+from ..adapter.runtimes import PEFT_RELEASES, ids, installed, ranges
+from ..files import cache
+from ..files.loader import CONFIG, RECORD
 from .fix import carry_out
 from .plan import Plan, plan
 from .report import Report
@@ -86,7 +87,7 @@ def _refusal(folder: str, the_plan: Plan, asked: frozenset[str]) -> str:
 
 def _copy(the_plan: Plan) -> str:
     """The repaired copy in the cache; made where there is none, or where it was damaged."""
-    from ..writer import carried
+    from ..files.writer import carried
 
     adapter = the_plan.before.adapter
     assert adapter is not None  # noqa: S101 - a plan has one

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..adapter import Adapter, Layer
+from ..adapter.findings import ERROR, NEVER, SEVERITIES, Finding, verdict
+from ..adapter.runtimes import PEFT, SERVERS, order
 from ..facts.subject import Subject
-from ..findings import ERROR, NEVER, SEVERITIES, Finding, verdict
-from ..runtimes import PEFT, SERVERS, order
 
 
 class Report(NamedTuple):

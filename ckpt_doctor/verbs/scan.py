@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..adapter import NOTHING_ASKED, AdapterError, Question, unforeseen
+from ..adapter.findings import ERROR, Finding, hits, weighed
 from ..facts.subject import Subject
-from ..findings import ERROR, Finding, hits, weighed
-from ..loader import load
+from ..files.loader import load
 from ..rules import judge
 from .plan import plan
 from .report import Report

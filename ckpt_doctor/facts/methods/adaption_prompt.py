@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...codes import METHOD_BY_RELEASE, UNCLEAR_TARGET
-from ...runtimes import PEFT, upto
+from ...adapter.codes import METHOD_BY_RELEASE, UNCLEAR_TARGET
+from ...adapter.runtimes import PEFT, upto
 from ..record import COUNTED, NONE, REVIEWED, Method, Row
 from ..subject import Subject
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...codes import CONVOLUTION
-from ...runtimes import between, since
+from ...adapter.codes import CONVOLUTION
+from ...adapter.runtimes import between, since
 from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Differs, Method
 from ..subject import Subject
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...codes import METHOD_BY_RELEASE, MISSING_TENSOR, SHAPE_MISMATCH
-from ...runtimes import PEFT
+from ...adapter.codes import METHOD_BY_RELEASE, MISSING_TENSOR, SHAPE_MISMATCH
+from ...adapter.runtimes import PEFT
 from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Names, Row
 from ..subject import Subject
 

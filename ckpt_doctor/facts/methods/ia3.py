@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...codes import CONVOLUTION, FEEDFORWARD_UNTARGETED, SHAPE_MISMATCH, UNCLEAR_TARGET
-from ...runtimes import PEFT, since, upto
+from ...adapter.codes import CONVOLUTION, FEEDFORWARD_UNTARGETED, SHAPE_MISMATCH, UNCLEAR_TARGET
+from ...adapter.runtimes import PEFT, since, upto
 from ..forms import targets
 from ..record import INIT, LAYOUT, REVIEWED, Method, Names, Row
 from ..subject import Subject

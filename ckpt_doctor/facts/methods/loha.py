@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...codes import CONVOLUTION, SCALE_BY_RELEASE, SHAPE_MISMATCH
-from ...runtimes import PEFT, between, since, upto
+from ...adapter.codes import CONVOLUTION, SCALE_BY_RELEASE, SHAPE_MISMATCH
+from ...adapter.runtimes import PEFT, between, since, upto
 from ..lycoris import apart, decomposed_unasked, has_scales, joint, may_be_conv1d, old_config
 from ..record import DROPOUT, INIT, REVIEWED, Differs, Method, Names, Row
 from ..subject import Subject

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from math import isqrt
 
-from ...codes import CONVOLUTION, LOKR_DECOMPOSITION, SCALE_BY_RELEASE, SHAPE_MISMATCH
-from ...runtimes import PEFT, between, since, upto
+from ...adapter.codes import CONVOLUTION, LOKR_DECOMPOSITION, SCALE_BY_RELEASE, SHAPE_MISMATCH
+from ...adapter.runtimes import PEFT, between, since, upto
 from ..forms import pattern_value
 from ..lycoris import apart, decomposed_unasked, has_scales, joint, may_be_conv1d, old_config, unscaled
 from ..record import DROPOUT, INIT, REVIEWED, Differs, Method, Names, Row

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...codes import OFT_GENERATION
-from ...runtimes import between, since, upto
+from ...adapter.codes import OFT_GENERATION
+from ...adapter.runtimes import between, since, upto
 from ..forms import Config
 from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Differs, Method, Row
 from ..subject import Subject

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...codes import SHAPE_MISMATCH
-from ...runtimes import PEFT
+from ...adapter.codes import SHAPE_MISMATCH
+from ...adapter.runtimes import PEFT
 from ..forms import pattern_value
 from ..record import INIT, NONE, OPTIONAL, REVIEWED, Method, Names, Row
 from ..subject import Subject

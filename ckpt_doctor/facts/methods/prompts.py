@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-from ...codes import METHOD_BY_RELEASE, MODULES_BESIDE_PROMPT, TASK_OF_PROMPT
-from ...runtimes import PEFT, since, upto
+from ...adapter.codes import METHOD_BY_RELEASE, MODULES_BESIDE_PROMPT, TASK_OF_PROMPT
+from ...adapter.runtimes import PEFT, since, upto
 from ..record import INIT, REVIEWED, Method, Row
 from ..subject import Subject
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...codes import METHOD_BY_RELEASE
-from ...runtimes import between, since
+from ...adapter.codes import METHOD_BY_RELEASE
+from ...adapter.runtimes import between, since
 from ..record import ANEW, DROPOUT, INIT, LAYOUT, NONE, REVIEWED, Differs, Method
 from ..subject import Subject
 

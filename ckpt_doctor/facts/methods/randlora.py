@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...runtimes import since
+from ...adapter.runtimes import since
 from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method
 
 SEEDED = "how the projections are drawn, the same code since 0.16 (model.py: RandLoraModel)"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-from ...codes import METHOD_BY_RELEASE, SHAPE_MISMATCH
-from ...runtimes import PEFT
+from ...adapter.codes import METHOD_BY_RELEASE, SHAPE_MISMATCH
+from ...adapter.runtimes import PEFT
 from ..record import INIT, LAYOUT, REVIEWED, Method, Names, Row
 from ..subject import Subject
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...codes import METHOD_BY_RELEASE, MISSING_TENSOR, SHAPE_MISMATCH
-from ...runtimes import PEFT, between, since
+from ...adapter.codes import METHOD_BY_RELEASE, MISSING_TENSOR, SHAPE_MISMATCH
+from ...adapter.runtimes import PEFT, between, since
 from ..record import ANEW, DROPOUT, INIT, LAYOUT, NONE, REVIEWED, Differs, Method, Names, Row
 from ..subject import Subject
 

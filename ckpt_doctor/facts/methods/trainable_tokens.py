@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...runtimes import since
+from ...adapter.runtimes import since
 from ..record import INIT, OPTIONAL, REVIEWED, Method
 
 TRAINABLE_TOKENS = Method(

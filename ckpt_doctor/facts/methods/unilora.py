@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...codes import METHOD_BY_RELEASE
-from ...runtimes import PEFT
+from ...adapter.codes import METHOD_BY_RELEASE
+from ...adapter.runtimes import PEFT
 from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Row
 from ..subject import Subject
 

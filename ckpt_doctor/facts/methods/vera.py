@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...codes import METHOD_BY_RELEASE, SHAPE_MISMATCH
-from ...runtimes import between, since
+from ...adapter.codes import METHOD_BY_RELEASE, SHAPE_MISMATCH
+from ...adapter.runtimes import between, since
 from ..projections import other_width
 from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Row
 from ..subject import Subject

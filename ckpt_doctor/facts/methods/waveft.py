@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...codes import METHOD_BY_RELEASE
-from ...runtimes import PEFT
+from ...adapter.codes import METHOD_BY_RELEASE
+from ...adapter.runtimes import PEFT
 from ..record import INIT, LAYOUT, REVIEWED, Method, Names, Row
 from ..subject import Subject
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...runtimes import READ
+from ...adapter.runtimes import READ
 from .tgi import TGI
 
 LORAX = TGI._replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...runtimes import READ
+from ...adapter.runtimes import READ
 from .record import ANY, MISLOADS, REJECTS, TAKES, UNKNOWN, Scale, Server
 
 OLLAMA = Server(

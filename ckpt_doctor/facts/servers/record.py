@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from ...runtimes import RAN
+from ...adapter.runtimes import RAN
 
 Outcome = Literal["takes", "rejects", "misloads", "unknown"]
 TAKES: Outcome = "takes"

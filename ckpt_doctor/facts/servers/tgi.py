@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...runtimes import READ
+from ...adapter.runtimes import READ
 from .record import ANY, MISLOADS, REJECTS, TAKES, Scale, Server
 
 MAPPED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...runtimes import RAN
+from ...adapter.runtimes import RAN
 from .record import ANY, MISLOADS, REJECTS, TAKES, Scale, Server
 
 RAN_ON = (

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from ...codes import NO_TARGET, UNCLEAR_TARGET, UNEVEN_LAYERS
+from ...adapter.codes import NO_TARGET, UNCLEAR_TARGET, UNEVEN_LAYERS
+from ...adapter.findings import Finding, several
+from ...adapter.runtimes import PEFT
 from ...facts.forms import targets
 from ...facts.record import COUNTED, NAMED, Method, Names
 from ...facts.subject import Subject
-from ...findings import Finding, several
-from ...runtimes import PEFT
 from .review import of_methods
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from ...codes import METHOD_OF_OTHER_RELEASES, NOT_JUDGED, UNKNOWN_METHOD, UNKNOWN_TASK
+from ...adapter.codes import METHOD_OF_OTHER_RELEASES, NOT_JUDGED, UNKNOWN_METHOD, UNKNOWN_TASK
+from ...adapter.findings import Finding
+from ...adapter.runtimes import PEFT
 from ...facts.config_keys import knows, table
 from ...facts.methods import LORAS, record
 from ...facts.record import Method
 from ...facts.subject import Subject
-from ...findings import Finding
-from ...runtimes import PEFT
 from ..declared import rule
 from .review import of_methods
 

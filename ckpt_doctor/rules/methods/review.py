@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 
+from ...adapter.findings import Finding
 from ...facts.record import Method
 from ...facts.subject import Subject
-from ...findings import Finding
 from ..declared import Rule, rule
 
 

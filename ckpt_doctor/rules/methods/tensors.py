@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ...adapter import Layer
-from ...codes import (
+from ...adapter.codes import (
     ADAPTER_NAME_IN_METHOD_KEY,
     METHOD_WITHOUT_LAYERS,
     MISSING_TENSOR,
@@ -17,13 +17,13 @@ from ...codes import (
     UNSAVED_BIAS,
     UNSAVED_MODULE,
 )
+from ...adapter.findings import Finding, several
+from ...adapter.runtimes import PEFT, since
 from ...facts.config_keys import knows
 from ...facts.forms import Form, Group, Sizes, UnknownSize, nearest, parse, targets
 from ...facts.layers import divide, groups, module_of
 from ...facts.record import COUNTED, NONE, Method, Names
 from ...facts.subject import Subject
-from ...findings import Finding, several
-from ...runtimes import PEFT, since
 from ..heads import without_other_head
 from .review import of_methods
 

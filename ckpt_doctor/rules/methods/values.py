@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...codes import CONTRADICTING_SIZES, NULL_VALUE, ODD_VALUE, RANK_ZERO
+from ...adapter.codes import CONTRADICTING_SIZES, NULL_VALUE, ODD_VALUE, RANK_ZERO
+from ...adapter.findings import Finding
+from ...adapter.runtimes import PEFT
 from ...facts.config_keys import knows, neutral
 from ...facts.forms import words
 from ...facts.record import Method, refusing_bias
 from ...facts.subject import Subject
-from ...findings import Finding
-from ...runtimes import PEFT
 from .review import of_methods
 
 FOLLOWED = frozenset({

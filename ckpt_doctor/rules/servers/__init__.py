@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ...adapter.findings import Finding
 from ...facts.servers import SERVERS
 from ...facts.servers.record import MISLOADS, REJECTS, TAKES, UNKNOWN, Outcome, Server
 from ...facts.subject import Subject
-from ...findings import Finding
 from .cause import Stage
 from .config import config, files, method, options, targets
 from .ranks import largest_rank, limits, needed_flag, scale

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from ...adapter.findings import Code
 from ...facts.servers import SERVERS
 from ...facts.servers.record import MISLOADS, REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
 from ...facts.subject import Subject
-from ...findings import Code
 
 Answer = Callable[[Server], Outcome]
 

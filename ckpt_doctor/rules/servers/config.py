@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ... import codes
+from ...adapter import codes
+from ...adapter.findings import several
+from ...adapter.runtimes import minor
 from ...facts.config_keys import table
 from ...facts.servers.record import ANY, REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
 from ...facts.subject import Subject
-from ...findings import several
-from ...runtimes import minor
 from .cause import Cause, Field, alike, worst
 from .kinds import FACTOR, copies, leaf
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ... import codes
+from ...adapter import codes
+from ...adapter.findings import several
 from ...facts.forms import pattern_value
 from ...facts.servers import SERVERS
 from ...facts.servers.record import MISLOADS, TAKES, UNKNOWN, Outcome, Scale, Server
 from ...facts.subject import Subject
-from ...findings import several
 from .cause import Cause, Field, alike, worst
 
 

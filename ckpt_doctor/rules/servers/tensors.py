@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ... import codes
+from ...adapter import codes
+from ...adapter.findings import several
 from ...facts.servers import SERVERS
 from ...facts.servers.record import REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
 from ...facts.subject import Subject
-from ...findings import several
 from .cause import Cause, Field, alike, worst
 from .kinds import FACTOR, GROUPS, by_kind, faults, kinds_of_tensors, leaf, places, raw, sizes, wrapped
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
-from .adapter import AdapterError, Base, Question
-from .findings import ERROR, NEVER, SEVERITIES, Finding
-from .runtimes import ids
-from .verbs.report import Report
+from ..adapter import AdapterError, Base, Question
+from ..adapter.findings import ERROR, NEVER, SEVERITIES, Finding
+from ..adapter.runtimes import ids
+from ..verbs.report import Report
 
 OWN_FILE, SHARED_FILE = "ckpt-doctor.toml", "pyproject.toml"
 SECTION = "ckpt-doctor"
@@ -189,7 +189,7 @@ def selectors(texts: Iterable[str]) -> tuple[str, ...]:
     wanted = [part.strip() for text in texts for part in text.split(",") if part.strip()]
     if not wanted:
         return ()
-    from .codes import CODES, OLD_NAMES
+    from ..adapter.codes import CODES, OLD_NAMES
 
     chosen: list[str] = []
     for part in wanted:
@@ -203,7 +203,7 @@ def selectors(texts: Iterable[str]) -> tuple[str, ...]:
 
 @cache
 def _base(path: str) -> Base:
-    from .base import load_base
+    from ..files.base import load_base
 
     return load_base(path)
 

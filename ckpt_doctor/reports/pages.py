@@ -1,12 +1,12 @@
-"""The pages of the codes as Markdown. `python -m ckpt_doctor.rules.pages > docs/rules.md` writes them all."""
+"""The pages of the codes as Markdown. `python -m ckpt_doctor.reports.pages > docs/rules.md` writes them all."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from ..codes import CODES
-from ..findings import Code
+from ..adapter.codes import CODES
+from ..adapter.findings import Code
 
 
 def paragraphs(code: Code) -> list[str]:
@@ -23,7 +23,7 @@ def markdown(code: Code) -> str:
 
 def document() -> Iterator[str]:
     """The lines of docs/rules.md: an index, and the page of each code."""
-    yield "# Rules\n\nWhat each finding means. Made from `ckpt_doctor/codes.py`.\n"
+    yield "# Rules\n\nWhat each finding means. Made from `ckpt_doctor/adapter/codes.py`.\n"
     for code in CODES.values():
         yield f"- [{code.number} {code.name}](#{code.number.lower()}-{code.name})"
     for code in CODES.values():

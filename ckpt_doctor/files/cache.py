@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from glob import escape, glob
 
-from .adapter import AdapterError
+from ..adapter import AdapterError
 from .replacing import REPLACED
 from .writer import sha256
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from .adapter import DTYPE_BITS, AdapterError, Computed, FileRange, Gathered, TensorInfo, Zeros
+from ..adapter import DTYPE_BITS, AdapterError, Computed, FileRange, Gathered, TensorInfo, Zeros
 
 CHUNK = 1 << 20
 

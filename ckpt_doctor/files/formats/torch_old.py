@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from ..adapter import DTYPE_BITS, AdapterError, DamagedFile, FileRange, TensorInfo
+from ...adapter import DTYPE_BITS, AdapterError, DamagedFile, FileRange, TensorInfo
 from .torch_zip import MAX_PICKLE, Machine, tensors
 
 MAGIC = 0x1950A86A20F9469CFC6C

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from .adapter import Adapter, AdapterError, DamagedFile, Fault, TensorInfo
+from ..adapter import Adapter, AdapterError, DamagedFile, Fault, TensorInfo
 from .formats import safetensors
 from .streams import Files, content
 

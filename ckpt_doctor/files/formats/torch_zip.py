@@ -10,7 +10,7 @@ import struct
 import zipfile
 from typing import Any, BinaryIO, NamedTuple
 
-from ..adapter import DTYPE_BITS, AdapterError, DamagedFile, FileRange, Gathered, TensorInfo
+from ...adapter import DTYPE_BITS, AdapterError, DamagedFile, FileRange, Gathered, TensorInfo
 
 MAX_PICKLE = 64 << 20
 MAX_MEMO = 4_000_000

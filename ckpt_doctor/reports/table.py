@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..adapter import Adapter
-from ..findings import ERROR, NOTE, Finding, accepted, hits, undecided, verdict
-from ..runtimes import RAN, ranges
+from ..adapter.findings import ERROR, NOTE, Finding, accepted, hits, undecided, verdict
+from ..adapter.runtimes import RAN, ranges
 from ..verbs.plan import UNSEEN, Plan
 from ..verbs.report import Report, named_release
 from . import Style
@@ -18,8 +18,8 @@ from .text import clean, lines, shortened
 from .wording import Tally, cannot_be_fixed, fix_command, load_with, outcomes
 
 if TYPE_CHECKING:
+    from ..files.writer import Written
     from ..verbs.compare import Comparison
-    from ..writer import Written
 
 SHOWN = 10
 """Rows of a comparison."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
-from ..findings import Finding
+from ..adapter.findings import Finding
 from ..verbs.report import Report
 from .text import clean
 from .wording import sentence

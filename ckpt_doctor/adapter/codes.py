@@ -276,7 +276,7 @@ Releases target different layers of the file, by target_modules and what narrows
 Who stops: the releases that leave out a layer which the one that saved the adapter adapts, or the reverse. They ignore
 its tensors in silence.
 What to do: `fix --for` names the targets in full.
-Shown by: tuners/tuners_utils.py: check_target_module_exists; ckpt_doctor/targets.py, release by release.
+Shown by: tuners/tuners_utils.py: check_target_module_exists; ckpt_doctor/facts/targets.py, release by release.
 """)
 OTHER_SCALE = Code("CD311", "other-scale", """
 Releases read another scale for a layer, from lora_alpha, alpha_pattern, rank_pattern and use_rslora.

@@ -6,8 +6,8 @@ import json
 import os
 import re
 
-from ..findings import Finding
-from ..loader import CONFIG
+from ..adapter.findings import Finding
+from ..files.loader import CONFIG
 from ..verbs.report import Report
 
 _TOKEN = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}\[\]]', re.DOTALL)

@@ -6,8 +6,8 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator
 
-from ..findings import ERROR, Finding, accepted
-from ..runtimes import accepted_since, ranges, specs
+from ..adapter.findings import ERROR, Finding, accepted
+from ..adapter.runtimes import accepted_since, ranges, specs
 from ..verbs.report import Report
 from .text import clean
 

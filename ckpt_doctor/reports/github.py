@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from ..findings import ERROR, SEVERITIES, Finding
+from ..adapter.findings import ERROR, SEVERITIES, Finding
 from ..verbs.report import Report
 from .markdown import code, row, words
 from .places import places, relative

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .values import Array
+from ..files.values import Array
 
 
 def times_power(number: float, exponent: int) -> float:

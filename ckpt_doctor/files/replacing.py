@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from .adapter import AdapterError
+from ..adapter import AdapterError
 from .loader import find
 from .renaming import exchanged, to_free_name
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from .adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo
+from ..adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo
 from .formats import safetensors
 from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, find, read_weights, stamped
 from .replacing import check_replaceable, remove, sync, take_place

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from .adapter import AdapterError
+from ..adapter import AdapterError
 from .loader import CONFIG, locate
 
 _ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")

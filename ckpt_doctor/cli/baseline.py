@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .adapter import AdapterError
-from .findings import SEVERITIES, Finding, fingerprints
-from .verbs.report import Report
+from ..adapter import AdapterError
+from ..adapter.findings import SEVERITIES, Finding, fingerprints
+from ..verbs.report import Report
 
 SCHEMA_VERSION = 1
 

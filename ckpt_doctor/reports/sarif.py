@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 from .. import __version__
-from ..codes import CODES
-from ..findings import SEVERITIES, Finding, fingerprints
-from ..rules.pages import markdown, paragraphs
+from ..adapter.codes import CODES
+from ..adapter.findings import SEVERITIES, Finding, fingerprints
 from ..verbs.report import Report
+from .pages import markdown, paragraphs
 from .places import places, relative
 from .text import clean
 from .wording import cut, sentence

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from .adapter import AdapterError, Base, DamagedFile
+from ..adapter import AdapterError, Base, DamagedFile
 from .loader import read_weights
 
 

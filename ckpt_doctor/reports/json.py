@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..findings import Finding, accepted
-from ..runtimes import READ, order
+from ..adapter.findings import Finding, accepted
+from ..adapter.runtimes import READ, order
 from ..verbs.plan import Plan
 from ..verbs.report import Report, named_release
 
 if TYPE_CHECKING:
+    from ..files.writer import Written
     from ..verbs.compare import Comparison, Row
-    from ..writer import Written
 
 SCHEMA_VERSION = 1
 

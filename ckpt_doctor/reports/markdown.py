@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from ..findings import NOTE, SEVERITIES
-from ..runtimes import ranges
+from ..adapter.findings import NOTE, SEVERITIES
+from ..adapter.runtimes import ranges
 from ..verbs.report import Report
 from .text import clean
 from .wording import LONGEST, cannot_be_fixed, cut, fix_command, load_with, result, sentence

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .adapter import DTYPE_BITS, AdapterError, Computed, TensorInfo
+from ..adapter import DTYPE_BITS, AdapterError, Computed, TensorInfo
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 _PLAIN = {

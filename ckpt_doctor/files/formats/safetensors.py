@@ -6,7 +6,7 @@ import json
 import struct
 from typing import Any, BinaryIO
 
-from ..adapter import DTYPE_BITS, DamagedFile, FileRange, TensorInfo
+from ...adapter import DTYPE_BITS, DamagedFile, FileRange, TensorInfo
 
 MAX_HEADER = 100_000_000  # tensor.rs: MAX_HEADER_SIZE
 MAX_INT = 2**64

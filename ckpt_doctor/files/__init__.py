@@ -1,0 +1,1 @@
+"""Where adapters and models lie, and the bytes of both: finding, reading, writing, swapping in."""
