@@ -66,9 +66,12 @@ def spoken_of(row: Row | Differs) -> frozenset[str]:
 
 def of_texts() -> Iterator[Citation]:
     """What stands in strings and comments of the package."""
+    facts = ROOT / "ckpt_doctor/facts"
     for path in sorted((ROOT / "ckpt_doctor").rglob("*.py")):
+        if path.parent == facts / "servers":  # what they cite is their own
+            continue
         where = path.relative_to(ROOT / "ckpt_doctor")
-        home = f"tuners/{path.stem}/" if path.parent.name == "methods" else ""
+        home = f"tuners/{path.stem}/" if path.parent == facts / "methods" else ""
         text = re.sub(r"\s*\n\s*(?:#\s*)?", " ", path.read_text(encoding="utf-8"))
         for file, symbols in TEXT.findall(text):
             inner = f"{home}{file}" if home and file in OF_A_METHOD else file
