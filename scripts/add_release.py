@@ -107,10 +107,10 @@ def outcomes(python: str) -> list[str]:
     rows = [json.loads(line) for line in out.splitlines()]
     if len(rows) != len(adapters):
         raise SystemExit("not every fixture was tried")
-    told = {row["folder"]: examine(row["folder"]).verdicts[NEWEST] for row in rows}
+    verdicts = {row["folder"]: examine(row["folder"]).verdicts[NEWEST] for row in rows}
     return [
-        f"{Path(row['folder']).name}: {row['verdict']}, where {NEWEST} {told[row['folder']]}  {row.get('error', '')}"
-        for row in rows if row["verdict"] != told[row["folder"]]
+        f"{Path(row['folder']).name}: {row['verdict']}, where {NEWEST} {verdicts[row['folder']]}  {row.get('error', '')}"
+        for row in rows if row["verdict"] != verdicts[row["folder"]]
     ]  # fmt: skip
 
 

@@ -93,21 +93,21 @@ def symbols(path: Path) -> frozenset[str]:
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
+            names.add(node.id)
         elif isinstance(node, ast.arg):
-            found.add(node.arg)
+            names.add(node.arg)
     for name, node in classes.items():
         for child in ast.walk(node):
             if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                found.add(f"{name}.{child.name}")
+                names.add(f"{name}.{child.name}")
             elif isinstance(child, ast.AnnAssign) and isinstance(child.target, ast.Name):
-                found.add(f"{name}.{child.target.id}")
-    return frozenset(found)
+                names.add(f"{name}.{child.target.id}")
+    return frozenset(names)
 
 
 def places(file: str, folder: Path) -> list[Path]:
@@ -131,15 +131,15 @@ def main() -> None:
         sys.exit(__doc__)
     releases = dict(package(Path(venv)) for venv in sys.argv[1:])
     cited = [*of_rows(), *dict.fromkeys(of_texts())]
-    wrong = 0
+    missing = 0
     for citation in cited:
         asked = {release: folder for release, folder in releases.items() if f"peft=={release}" in citation.ids}
         if not any(has(citation, folder) for folder in (asked or releases).values()):
-            wrong += 1
+            missing += 1
             where = f"in none of {', '.join(asked)}" if asked else "in no release"
             print(f"{citation.where}: {citation.file}: {citation.symbol} is {where}")
-    print(f"{len(cited)} citations, {wrong} wrong, {len(releases)} releases")
-    sys.exit(bool(wrong))
+    print(f"{len(cited)} citations, {missing} wrong, {len(releases)} releases")
+    sys.exit(bool(missing))
 
 
 if __name__ == "__main__":

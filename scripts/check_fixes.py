@@ -27,7 +27,7 @@ HEADS = ("none", "base", "base_full")
 
 def written(corpus: Path, folder: Path, releases: list[str], truth: dict[str, Any]) -> dict[tuple[str, str, str], Any]:
     """Each fix that was tried, by adapter, base and release: the folder that it wrote, or why it did not."""
-    found: dict[tuple[str, str, str], Any] = {}
+    fixes: dict[tuple[str, str, str], Any] = {}
     for name, row in truth.items():
         config = json.loads((corpus / "adapters" / name / "adapter_config.json").read_text())
         if config.get("peft_type") not in ("LORA", "ADALORA") or row.get("made") != "peft":
@@ -44,15 +44,15 @@ def written(corpus: Path, folder: Path, releases: list[str], truth: dict[str, An
                         corpus / "adapters" / name, out, asked, base=None if base == "none" else model, force=True
                     )
                 except AdapterError as error:
-                    found[name, base, release] = f"failed: {error}"
+                    fixes[name, base, release] = f"failed: {error}"
                     continue
                 why = "; ".join(str(step.reason) for step in result.refused) or "; ".join(
                     f.message
                     for f in result.remaining
                     if asked is None or f"peft=={release}" in f.undecided_for | f.rejected_by | f.misloaded_by
                 )
-                found[name, base, release] = out if result.out else f"refused: {why}"
-    return found
+                fixes[name, base, release] = out if result.out else f"refused: {why}"
+    return fixes
 
 
 def digest(folder: Path) -> str:
@@ -80,9 +80,9 @@ def loaded(corpus: Path, python: Path, wanted: dict[str, str], cache: Path) -> d
 
 def faults(release: str, before: dict[str, str], after: dict[str, str]) -> list[str]:
     """What is wrong with a fix for a release, given the verdicts of releases on the original and on what was written."""
-    found = [f"{release} {after[release]} it"] if after.get(release, "accepts") != "accepts" else []
+    lines = [f"{release} {after[release]} it"] if after.get(release, "accepts") != "accepts" else []
     loud = [of for of, verdict in after.items() if verdict == "misloads" and before.get(of) in ("accepts", "rejects")]
-    return found + [f"{of} {before[of]} the original and misloads it" for of in loud]
+    return lines + [f"{of} {before[of]} the original and misloads it" for of in loud]
 
 
 def main(corpus: Path, folder: Path, venvs: Path, releases: list[str], plain: bool) -> int:
@@ -98,27 +98,27 @@ def main(corpus: Path, folder: Path, venvs: Path, releases: list[str], plain: bo
     }
     reached: Counter[tuple[str, str]] = Counter()
     reasons: dict[str, list[str]] = defaultdict(list)
-    wrong = []
+    failures = []
     for (name, base, release), out in fixes.items():
         before = truth[name]["peft"]
         if not isinstance(out, Path):
             reasons[out].append(f"{name} {base} {release}")
             if release != "plain" and before.get(release, ("",))[0] == "accepts":
-                wrong.append(f"{name} ({base}) for {release}: refused, though {release} accepts the original: {out}")
+                failures.append(f"{name} ({base}) for {release}: refused, though {release} accepts the original: {out}")
             continue
         after = {of: rows[of][digests[name, base, release]]["verdict"] for of in releases}
         after = {of: verdict for of, verdict in after.items() if not verdict.startswith("no such")}
-        found = faults(release, {of: verdict for of, (verdict, _) in before.items()}, after)
-        wrong += [f"{name} ({base}) for {release}: {fault}" for fault in found]
-        reached[base, release] += not found
+        lines = faults(release, {of: verdict for of, (verdict, _) in before.items()}, after)
+        failures += [f"{name} ({base}) for {release}: {fault}" for fault in lines]
+        reached[base, release] += not lines
     for reason, where in sorted(reasons.items(), key=lambda item: -len(item[1])):
         print(f"{len(where)} × {reason[:300]}\n      {', '.join(where[:6])}")
-    print(*wrong, sep="\n")
+    print(*failures, sep="\n")
     for (base, release), count in sorted(reached.items()):
         of = sum(1 for _, b, r in fixes if (b, r) == (base, release))
         print(f"{base} {release}: {count} of {of} reached")
-    print(f"{len(wrong)} wrong")
-    return int(bool(wrong))
+    print(f"{len(failures)} wrong")
+    return int(bool(failures))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from ckpt_doctor.files.base import load_base
 from ckpt_doctor.verbs.scan import examine
 
 
-def main(corpus: Path, bases: dict[str, str], wrong: bool) -> None:
+def main(corpus: Path, bases: dict[str, str], verbose: bool) -> None:
     """Print the confusion matrix, the agreement by release and by family, and what disagrees."""
     models = {name: load_base(path) for name, path in bases.items()}
     matrix: Counter[tuple[str, str]] = Counter()
@@ -50,7 +50,7 @@ def main(corpus: Path, bases: dict[str, str], wrong: bool) -> None:
         names = [name.removesuffix(" all") for name in counts if name.endswith(" all")]
         table = [(name, counts[name + " all"], 100 * counts[name + " right"] / counts[name + " all"]) for name in names]
         print(tabulate([row for row in table if row[2] < 100], headers=(key, "pairs", "% right"), floatfmt=".1f"), "\n")
-    if wrong:
+    if verbose:
         print(tabulate([(*key, count) for key, count in sorted(disagreements.items())]))
 
 
@@ -58,6 +58,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--base", action="append", default=[], metavar="NAME=PATH")
-    parser.add_argument("--wrong", action="store_true")
+    parser.add_argument("--wrong", dest="verbose", action="store_true")
     asked = parser.parse_args()
-    main(asked.corpus, dict(item.split("=", 1) for item in asked.base), asked.wrong)
+    main(asked.corpus, dict(item.split("=", 1) for item in asked.base), asked.verbose)

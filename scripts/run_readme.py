@@ -22,13 +22,13 @@ FINDINGS = "scan"
 
 def blocks(readme: str) -> dict[str, list[str]]:
     """The blocks marked `sh` of each section that is run."""
-    found = {}
+    by_section = {}
     for section in SECTIONS:
         text = readme.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-        found[section] = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        if not found[section]:
+        by_section[section] = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        if not by_section[section]:
             sys.exit(f"the section {section} has no example")
-    return found
+    return by_section
 
 
 def commands(block: str) -> list[str]:
@@ -66,8 +66,8 @@ def main() -> None:
         section = readme.partition("```toml\n")[2].partition("```")[0]
         environ = {**os.environ, "HOME": name, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         (folder / ".cache/ckpt-doctor").mkdir(parents=True)
-        for title, found in blocks(readme).items():
-            for command in (line for block in found for line in commands(block)):
+        for title, examples in blocks(readme).items():
+            for command in (line for block in examples for line in commands(block)):
                 run = subprocess.run(["bash", "-c", command], cwd=folder, env=environ, capture_output=True, text=True)
                 allowed = (0, 1) if f"ckpt-doctor {FINDINGS}" in command else (0,)
                 print(f"{title}: {command}\n    exit {run.returncode}")

@@ -23,8 +23,8 @@ class NotExactError(AdapterError):
 
 def unforeseen(what: str, error: Exception) -> str:
     """The sentence for an exception that no code here expects, of whatever kind."""
-    said = f"{type(error).__name__}: {error}"
-    return f"{what}: ckpt-doctor failed ({said[:500].rstrip(': ')}); please report it"
+    message = f"{type(error).__name__}: {error}"
+    return f"{what}: ckpt-doctor failed ({message[:500].rstrip(': ')}); please report it"
 
 
 class DamagedFile(Exception):  # noqa: N818 - it is a diagnosis that becomes a finding, not an error of ours

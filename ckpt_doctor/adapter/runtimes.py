@@ -152,10 +152,10 @@ def specs(ids: Iterable[str]) -> list[str]:
     """Specifiers that name just these ids: `peft>=0.6.0,<=0.9.0`, `peft==0.21.2`, `vllm`."""
     wanted = set(ids)
     if wanted >= PEFT:
-        found = ["peft==*"]
+        specifiers = ["peft==*"]
     else:
-        found = [f"peft>={s[0]},<={s[1]}" if len(s) > 1 else f"peft=={s[0]}" for s in _spans(wanted)]
-    return found + [name for name, id_ in {**RAN, **READ}.items() if id_ in wanted]
+        specifiers = [f"peft>={s[0]},<={s[1]}" if len(s) > 1 else f"peft=={s[0]}" for s in _spans(wanted)]
+    return specifiers + [name for name, id_ in {**RAN, **READ}.items() if id_ in wanted]
 
 
 def ranges(ids: Iterable[str]) -> str:

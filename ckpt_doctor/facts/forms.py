@@ -102,10 +102,10 @@ class Sizes(NamedTuple):
         """Whether the config says that a layer has the tensors of a group."""
         if not group.values:
             return True
-        said = self.value(group.key)
-        if said is None and isinstance(self.keys.get(group.key), bool):
-            said = False
-        return (str(said).lower() in group.values) is group.is_among
+        value = self.value(group.key)
+        if value is None and isinstance(self.keys.get(group.key), bool):
+            value = False
+        return (str(value).lower() in group.values) is group.is_among
 
     def of(self, word: str, module: str) -> int | str | None:
         """A size: a number, None for any size, or a letter to be bound. Raises UnknownSize."""
@@ -133,22 +133,22 @@ class Sizes(NamedTuple):
         key, minus, less = word.rstrip("~").partition("-")
         if key not in self.keys:
             return word
-        said = self.value(key)
+        value = self.value(key)
         if key in self.patterns:
-            said = pattern_value(self.config.get(self.patterns[key]), module, said)
-        if said is None and key in FROM_BASE:
+            value = pattern_value(self.config.get(self.patterns[key]), module, value)
+        if value is None and key in FROM_BASE:
             return None
-        if type(said) is not int:
+        if type(value) is not int:
             raise UnknownSize(key)
-        if word.endswith("~") and said == 0:
+        if word.endswith("~") and value == 0:
             return None
-        return said - int(less) if minus else said
+        return value - int(less) if minus else value
 
     def mismatch(
         self, way: Form, shapes: Mapping[str, tuple[int, ...]], module: str, bound: dict[str, int]
     ) -> list[str]:
         """The factors whose shape is not what PEFT builds from the config; letters are bound. Raises UnknownSize."""
-        wrong = []
+        misfits = []
         for factor, (sizes, _) in way.items():
             shape = shapes.get(factor)
             if shape is None:
@@ -161,8 +161,8 @@ class Sizes(NamedTuple):
                         wanted = bound.setdefault(wanted, size)
                     right = wanted is None or wanted == size
             if not right or 0 in shape:
-                wrong.append(factor)
-        return wrong
+                misfits.append(factor)
+        return misfits
 
     def spread(self, way: Form, present: int) -> Form:
         """A way with a factor for each number that `#key` in its name stands for, for no more than one beyond the

@@ -67,20 +67,20 @@ def module_of(key: str) -> str:
 
 def layers(adapter: Adapter) -> dict[str, Layer]:
     """The adapted layers of an adapter, in the order of their tensors, by module."""
-    found: dict[str, dict[str, str]] = {}
+    by_module: dict[str, dict[str, str]] = {}
     method = adapter.peft_type
     if method is None or not groups(method):
         for key in adapter.tensors:
             match = _KEY.fullmatch(key)
             if match:
-                found.setdefault(module_of(match["module"]), {})[match["factor"]] = key
-        return {module: _layer(adapter, module, factors) for module, factors in found.items()}
+                by_module.setdefault(module_of(match["module"]), {})[match["factor"]] = key
+        return {module: _layer(adapter, module, factors) for module, factors in by_module.items()}
     for key in adapter.tensors:
         divided = divide(method, key)
         if divided:
-            found.setdefault(module_of(divided[0]), {})[divided[1]] = key
-    found.pop("base_model", None)  # what VeRA and others share between the layers, by the names of factors
-    return {module: _other_layer(adapter, method, module, factors) for module, factors in found.items()}
+            by_module.setdefault(module_of(divided[0]), {})[divided[1]] = key
+    by_module.pop("base_model", None)  # what VeRA and others share between the layers, by the names of factors
+    return {module: _other_layer(adapter, method, module, factors) for module, factors in by_module.items()}
 
 
 def _other_layer(adapter: Adapter, method: str, module: str, factors: dict[str, str]) -> Layer:

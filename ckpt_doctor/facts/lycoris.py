@@ -26,13 +26,13 @@ def old_config(config: Config, module: str) -> dict[str, Any]:
             continue
     else:
         key = module.rpartition(".")[2]
-    said = {"r": ranks.get(key, config.get("r", 8)), "alpha": alphas.get(key, config.get("alpha", 8))}
-    return {**config, **said, "rank_pattern": {}, "alpha_pattern": {}}
+    r, alpha = ranks.get(key, config.get("r", 8)), alphas.get(key, config.get("alpha", 8))
+    return {**config, "r": r, "alpha": alpha, "rank_pattern": {}, "alpha_pattern": {}}
 
 
 def _pattern(config: Config, key: str) -> dict[str, Any]:
-    said = config.get(key)
-    return said if isinstance(said, dict) else {}
+    pattern = config.get(key)
+    return pattern if isinstance(pattern, dict) else {}
 
 
 def unscaled(subject: Subject) -> object:

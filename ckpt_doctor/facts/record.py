@@ -52,9 +52,9 @@ class Row(NamedTuple):
 
     def findings(self, subject: Subject) -> Iterator[Finding]:
         """What the row says of an adapter."""
-        found = self.when(subject)
-        if found:
-            names = found if isinstance(found, list) else []
+        matches = self.when(subject)
+        if matches:
+            names = matches if isinstance(matches, list) else []
             needs = self.needs or ("the base model" if self.undecided else None)
             yield self.code(
                 self.says.format(names=several(names)), tensors=subject.keys_of(names), keys=self.keys,

@@ -170,8 +170,8 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
             numbers[shape] = max(numbers.get(shape, 0), int(match["number"]))
             parents[kind].update({shape.replace("#", str(number), 1): None for number in range(numbers[shape])})
     missing = []
-    for kind, found in parents.items():
-        for parent in found:
+    for kind, siblings in parents.items():
+        for parent in siblings:
             for leaf in leaves.get(kind, ()):
                 name = f"{parent}.{leaf}"
                 if parent and name not in present and targeted(config, name, release):

@@ -52,7 +52,7 @@ def as_loaded(base: Base, modules: Collection[str], headless: bool) -> Base:
     prefixes = {name for name in prefixes if name in ("model", "transformer") or (name and kind.startswith(name))}
     candidates = [_renamed(base, f"{prefix}.", "") for prefix in sorted(prefixes)]
     candidates += [_renamed(base, "", f"{prefix}.") for prefix in sorted(prefixes) if headless]
-    return next((found for found in candidates if found.weights.keys() >= set(modules)), base)
+    return next((candidate for candidate in candidates if candidate.weights.keys() >= set(modules)), base)
 
 
 def _renamed(base: Base, added: str, removed: str) -> Base:
@@ -61,18 +61,18 @@ def _renamed(base: Base, added: str, removed: str) -> Base:
 
 
 def _shards(index: str) -> list[str]:
-    found = _json(index).get("weight_map")
-    if not isinstance(found, dict) or not all(isinstance(name, str) and "\0" not in name for name in found.values()):
+    files = _json(index).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(name, str) and "\0" not in name for name in files.values()):
         raise AdapterError(f"{index} has no weight_map from tensors to files")
-    return sorted(set(found.values()))
+    return sorted(set(files.values()))
 
 
 def _json(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
-            found = json.load(file)
+            content = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
         raise AdapterError(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise AdapterError(f"{path} is not a JSON object")
-    return found
+    return content

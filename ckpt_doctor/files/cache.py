@@ -22,10 +22,10 @@ def root() -> str:
     return os.path.abspath(os.path.expanduser(os.environ.get(VARIABLE) or os.path.join(caches, "ckpt-doctor")))
 
 
-def key(folder: str, names: Iterable[str], said: Iterable[object]) -> str:
-    """A name for what is made of the files `names` of a folder and of the values `said`: hex, 32 digits."""
+def key(folder: str, names: Iterable[str], values: Iterable[object]) -> str:
+    """A name for what is made of the files `names` of a folder and of `values`: hex, 32 digits."""
     made_of = [(name, sha256(os.path.join(folder, name))) for name in sorted(names)]
-    return hashlib.sha256(repr((made_of, *said)).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((made_of, *values)).encode()).hexdigest()[:32]
 
 
 def once(name: str, good: Callable[[str], bool], make: Callable[[str], object]) -> str:

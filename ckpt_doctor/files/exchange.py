@@ -96,8 +96,8 @@ def _same(new: str, old: str) -> bool:
 
 def _free(folder: str, name: str) -> str:
     """The name of a backup that is not there yet."""
-    found, count = name + SUFFIX, 1
-    while os.path.lexists(os.path.join(folder, found)):
+    backup, count = name + SUFFIX, 1
+    while os.path.lexists(os.path.join(folder, backup)):
         count += 1
-        found = f"{name}{SUFFIX}{count}"
-    return found
+        backup = f"{name}{SUFFIX}{count}"
+    return backup

@@ -33,5 +33,5 @@ def fetched(path: str, subfolder: str | None = None, revision: str | None = None
         at = "" if folder == "." else f"{folder.replace(os.sep, '/')}/"
         return str(huggingface_hub.snapshot_download(path, revision=revision, allow_patterns=f"{at}adapter_*"))
     except (OSError, ValueError) as error:
-        said = (str(error).strip() or repr(error)).splitlines()[0]
-        raise AdapterError(f"{path} does not exist here, and the Hub did not give it: {said}") from None
+        message = (str(error).strip() or repr(error)).splitlines()[0]
+        raise AdapterError(f"{path} does not exist here, and the Hub did not give it: {message}") from None

@@ -43,15 +43,15 @@ def locate(path: str, subfolder: str | None = None) -> str:
     """
     if subfolder is not None:
         path = os.path.join(path, subfolder)
-    found = find(path)
-    if not found:
+    folders = find(path)
+    if not folders:
         raise AdapterError(f"no adapter was found in {path}")
-    own = os.path.normpath(path) in map(os.path.normpath, found)
-    if own or len(found) == 1:
-        return path if own else found[0]
-    below = [os.path.relpath(folder, path).replace(os.sep, "/") for folder in found]
+    own = os.path.normpath(path) in map(os.path.normpath, folders)
+    if own or len(folders) == 1:
+        return path if own else folders[0]
+    below = [os.path.relpath(folder, path).replace(os.sep, "/") for folder in folders]
     shown = ", ".join(below[:5]) + (f" and {len(below) - 5} more" if len(below) > 5 else "")
-    raise AdapterError(f"{path} holds {len(found)} adapters: name one of the subfolders {shown}")
+    raise AdapterError(f"{path} holds {len(folders)} adapters: name one of the subfolders {shown}")
 
 
 def _walk(root: str) -> Iterator[str]:
@@ -116,14 +116,14 @@ def load(folder: str) -> Adapter:
 
 def stamped(folder: str, names: Iterable[str]) -> tuple[tuple[str, int, int, int], ...]:
     """Name, number (inode), size and time of each file, as long as nobody replaces it or writes to it."""
-    found = []
+    stamps = []
     for name in names:
         try:
             about = os.stat(os.path.join(folder, name))
         except OSError:
             continue  # reading it says what is wrong
-        found.append((name, about.st_ino, about.st_size, about.st_mtime_ns))
-    return tuple(found)
+        stamps.append((name, about.st_ino, about.st_size, about.st_mtime_ns))
+    return tuple(stamps)
 
 
 def _with_beside(adapter: Adapter) -> Adapter:

@@ -177,12 +177,12 @@ def _is_text(name: str) -> bool:
 
 def _metadata(source: Adapter) -> dict[str, str]:
     """The metadata of the file that the tensors came from; PEFT wants the format in it."""
-    found: dict[str, str] = {}
+    metadata: dict[str, str] = {}
     if source.format == "safetensors":
         for name in source.weights:
             with open(os.path.join(source.folder, name), "rb") as file:
-                found.update(safetensors.metadata(file))
-    return {"format": "pt", **found}
+                metadata.update(safetensors.metadata(file))
+    return {"format": "pt", **metadata}
 
 
 def _write_safetensors(path: str, tensors: dict[str, TensorInfo], metadata: dict[str, str]) -> dict[str, bytes]:

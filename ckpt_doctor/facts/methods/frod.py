@@ -22,14 +22,14 @@ def makes_projections(subject: Subject) -> bool:
 
 def odd_projections(subject: Subject) -> Names:
     """Projections that are not a square, pairs of numbers, and the sides of a square, for each kind of layer."""
-    wrong = []
+    misfits = []
     for key, shape in subject.tensor_shapes.items():
         kind = key.split(".")[1] if key.startswith("base_model.frod_") else ""
         square = len(shape) == 2 and shape[0] == shape[1] > 0
         fine = {"frod_V": square, "frod_s_indices": len(shape) == 2 == shape[0], "frod_s_size": shape == (2,)}
         if not fine.get(kind, True):
-            wrong.append(key)
-    return wrong
+            misfits.append(key)
+    return misfits
 
 
 MADE = "what projections are made of that are not in the file, of which a row speaks (model.py: FrodModel)"

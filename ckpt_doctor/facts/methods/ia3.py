@@ -11,20 +11,20 @@ from ..subject import Subject
 
 def is_contradicted(subject: Subject) -> Names:
     """Layers whose vector is of the input where feedforward_modules says output, or the other way round."""
-    wrong = []
-    said = subject.config.get("feedforward_modules")
+    misfits = []
+    feedforward = subject.config.get("feedforward_modules")
     for module, layer in subject.layers.items():
         shape = subject.shapes(layer).get("ia3_l", ())
-        is_input = bool(said) and targets(said, module)
+        is_input = bool(feedforward) and targets(feedforward, module)
         if len(shape) < 2 or 0 in shape or (len(shape) == 2 and shape[0 if is_input else 1] != 1):
-            wrong.append(module)
-    return wrong
+            misfits.append(module)
+    return misfits
 
 
 def is_untargeted(subject: Subject) -> bool:
     """feedforward_modules lists what target_modules does not."""
-    said, target = subject.config.get("feedforward_modules"), subject.config.get("target_modules")
-    return isinstance(said, list) and isinstance(target, list) and not {*map(str, said)} <= {*map(str, target)}
+    names, target = subject.config.get("feedforward_modules"), subject.config.get("target_modules")
+    return isinstance(names, list) and isinstance(target, list) and not {*map(str, names)} <= {*map(str, target)}
 
 
 def is_null(subject: Subject) -> bool:

@@ -15,35 +15,35 @@ from ..subject import Subject
 
 def rank(subject: Subject, module: str) -> int:
     """The rank that the config gives a layer; 0 for what is none."""
-    said = pattern_value(subject.config.get("rank_pattern"), module, subject.config.get("r", 8))
-    return said if type(said) is int and said > 0 else 0
+    r = pattern_value(subject.config.get("rank_pattern"), module, subject.config.get("r", 8))
+    return r if type(r) is int and r > 0 else 0
 
 
 def decomposed_otherwise(subject: Subject) -> Names:
     """Layers whose second matrix is whole, or in two, where r says otherwise."""
-    wrong = []
+    misfits = []
     for module, layer in subject.layers.items():
         r, shapes = rank(subject, module), subject.shapes(layer)
         whole, first, second = shapes.get("lokr_w2"), shapes.get("lokr_w2_a"), shapes.get("lokr_w2_b")
         if r and whole and len(whole) >= 2 and r < max(whole[:2]) / 2:
-            wrong.append(module)
+            misfits.append(module)
         # of a convolution's flattened kernel only the output side shows
         flat = first and second and "lokr_t2" not in shapes and len(first) == len(second) == 2
         if r and not whole and flat and first and second and r >= max(first[0], second[1]) / 2:
-            wrong.append(module)
-    return wrong
+            misfits.append(module)
+    return misfits
 
 
 def first_decomposed_otherwise(subject: Subject) -> Names:
     """Layers whose first matrix is whole, or in two, where decompose_both and r say otherwise."""
-    both, wrong = subject.value("decompose_both"), []
+    both, misfits = subject.value("decompose_both"), []
     for module, layer in subject.layers.items():
         r, shapes = rank(subject, module), subject.shapes(layer)
         whole, first, second = shapes.get("lokr_w1", ()), shapes.get("lokr_w1_a", ()), shapes.get("lokr_w1_b", ())
         divides = bool(both) and r < max(whole or (*first[:1], *second[1:]), default=0) / 2
         if r and ((whole and divides) or (len(first) == len(second) == 2 and not divides)):
-            wrong.append(module)
-    return wrong
+            misfits.append(module)
+    return misfits
 
 
 LARGEST = 1 << 32
@@ -52,7 +52,7 @@ LARGEST = 1 << 32
 
 def factored_otherwise(subject: Subject) -> Names:
     """Layers whose output side is not the product that decompose_factor makes of it."""
-    factor, wrong = subject.value("decompose_factor"), []
+    factor, misfits = subject.value("decompose_factor"), []
     if type(factor) is not int:
         return []
     for module, layer in subject.layers.items():
@@ -62,8 +62,8 @@ def factored_otherwise(subject: Subject) -> Names:
         if outer and inner and len(outer) == 2 <= len(inner):
             size = outer[0] * inner[1 if "lokr_t2" in shapes else 0]
             if 0 < size <= LARGEST and outer[0] != split(size, factor):
-                wrong.append(module)
-    return wrong
+                misfits.append(module)
+    return misfits
 
 
 @lru_cache

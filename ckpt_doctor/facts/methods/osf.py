@@ -11,15 +11,15 @@ from ..subject import Subject
 
 def keeps_otherwise(subject: Subject) -> Names:
     """Layers whose low part does not have the singular vectors beyond effective_rank."""
-    wrong = []
+    misfits = []
     for module, layer in subject.layers.items():
         shapes = subject.shapes(layer)
         kept = pattern_value(subject.config.get("rank_pattern"), module, subject.config.get("effective_rank"))
         ends = [shapes.get("osf_svd_params.U_low", ())[:1], shapes.get("osf_svd_params.V_low", ())[1:]]
         low = shapes.get("osf_svd_params.S_low", ())
         if type(kept) is int and all(ends) and low and min(ends)[0] - kept != low[0]:
-            wrong.append(module)
-    return wrong
+            misfits.append(module)
+    return misfits
 
 
 OSF = Method(

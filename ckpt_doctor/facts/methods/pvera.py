@@ -11,14 +11,14 @@ from ..subject import Subject
 
 def samples(subject: Subject) -> bool:
     """Each forward draws numbers."""
-    said = subject.value("sample_at_inference")
-    return said is not False and bool(said)
+    value = subject.value("sample_at_inference")
+    return value is not False and bool(value)
 
 
 def may_sample(subject: Subject) -> bool:
     """sample_at_inference is nothing, and not false."""
-    said = subject.value("sample_at_inference")
-    return said is not False and not said
+    value = subject.value("sample_at_inference")
+    return value is not False and not value
 
 
 PVERA = Method(

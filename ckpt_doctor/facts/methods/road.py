@@ -15,11 +15,11 @@ def grouped_otherwise(subject: Subject) -> Names:
     group = subject.value("group_size")
     parts = {"road_2": 4, "road_4": 8}.get(str(subject.value("variant")), 2)
 
-    def is_wrong(shapes: dict[str, tuple[int, ...]]) -> bool:
+    def is_misfit(shapes: dict[str, tuple[int, ...]]) -> bool:
         out = 4 * prod(next(iter(shapes.values()))) // parts
         return type(group) is int and (group <= 0 or out % group != 0)
 
-    return subject.having(lambda _, shapes: is_wrong(shapes))
+    return subject.having(lambda _, shapes: is_misfit(shapes))
 
 
 ROAD = Method(

@@ -29,8 +29,8 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
 def metadata(file: BinaryIO) -> dict[str, str]:
     """The `__metadata__` of an open file that `read` took."""
     (length,) = struct.unpack("<Q", file.read(8))
-    found: dict[str, str] = json.loads(file.read(length)).get("__metadata__") or {}
-    return found
+    extra: dict[str, str] = json.loads(file.read(length)).get("__metadata__") or {}
+    return extra
 
 
 def parse_header(raw: bytes, path: str, start: int, size: int) -> dict[str, TensorInfo]:
@@ -99,10 +99,10 @@ def _no_duplicate_fields(raw: bytes) -> None:
     """Serde refuses a field given twice within one tensor; a tensor's name given twice is caught by its bytes."""
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(items)
-        if len(found) != len(items) and {"dtype", "shape", "data_offsets"} & found.keys():
+        fields = dict(items)
+        if len(fields) != len(items) and {"dtype", "shape", "data_offsets"} & fields.keys():
             raise DamagedFile("malformed-safetensors", "a field of a tensor is given twice")
-        return found
+        return fields
 
     json.loads(raw, object_pairs_hook=pairs)
 

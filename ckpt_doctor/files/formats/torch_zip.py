@@ -234,8 +234,8 @@ class Machine:
     def top_dict(self) -> dict[Any, Any]:
         if not self.stack or not isinstance(self.stack[-1], dict):
             raise DamagedFile("malformed-bin", "its pickle fills something that is not a dict")
-        found: dict[Any, Any] = self.stack[-1]
-        return found
+        top: dict[Any, Any] = self.stack[-1]
+        return top
 
     def put(self, index: int) -> None:
         if len(self.memo) > MAX_MEMO or not self.stack:
