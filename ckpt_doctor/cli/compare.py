@@ -40,7 +40,7 @@ def command(first: str, second: str, tolerance: float, format_: str, verbose: bo
     try:
         with busy("comparing"):
             result = compare(Subject(load(locate(first))), Subject(load(locate(second))), tolerance)
-        told = list(table.compare(result, Style(width())) if format_ == "table" else json.compare(result))
+        lines = list(table.compare(result, Style(width())) if format_ == "table" else json.compare(result))
     except Exception as error:
         known = isinstance(error, AdapterError)
         reason = str(error) if known else unforeseen(f"{first} and {second}", error)
@@ -48,7 +48,7 @@ def command(first: str, second: str, tolerance: float, format_: str, verbose: bo
             show_trace(format_exc())
         complain(reason)
         result = Comparison("cannot tell", (reason,), (), (), tolerance)
-        told = list(json.compare(result)) if format_ == "json" else []
-    for line in told:
+        lines = list(json.compare(result)) if format_ == "json" else []
+    for line in lines:
         click.echo(line)
     sys.exit({"same": 0, "different": 1, "cannot tell": 2}[result.verdict])

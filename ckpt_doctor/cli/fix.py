@@ -102,15 +102,15 @@ def command(
                 done = _fix(folder, jobs[folder], settings(folder), force=force, **asked)
             out.ours |= done.written is not None
             try:
-                told = _told(folder, jobs[folder], done, format_, asked["dry_run"], style)
+                output = _output(folder, jobs[folder], done, format_, asked["dry_run"], style)
             except Exception as error:
                 done = _unforeseen(folder, error, done.written)
-                told = _told(folder, jobs[folder], done, format_, asked["dry_run"], style)
+                output = _output(folder, jobs[folder], done, format_, asked["dry_run"], style)
             code = max(code, done.code)
             if format_ == "json":
-                results += told
+                results += output
             else:
-                for line in told:
+                for line in output:
                     click.echo(line)
             if verbose:
                 show_trace(done.trace)
@@ -162,7 +162,7 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
     if len(paths) != 2:
         raise click.UsageError("name IN and OUT, or --in-place and what is to be repaired where it is")
     source, out = paths
-    folders = options.found(source)
+    folders = options.adapters_below(source)
     root = source if os.path.isdir(source) else folders[0]
     if same_place(root, out):
         raise AdapterError(f"{out} is {source}, or one lies within the other: name another folder")
@@ -196,12 +196,12 @@ def _unforeseen(folder: str, error: Exception, written: Written | None = None) -
     return _Done(2, None, written, unforeseen(folder, error), format_exc())
 
 
-def _told(folder: str, target: str | None, done: _Done, format_: str, dry_run: bool, style: Style) -> list[Any]:
+def _output(folder: str, target: str | None, done: _Done, format_: str, dry_run: bool, style: Style) -> list[Any]:
     """What is printed of one adapter: lines, or an object for the JSON of all."""
     if format_ == "json":
-        found = json.fix(folder, target or folder, done.plan, done.written, done.failure)
-        json.dump(found)  # what JSON cannot say (nested too deeply) fails here, and not together with the others
-        return [found]
+        entry = json.fix(folder, target or folder, done.plan, done.written, done.failure)
+        json.dump(entry)  # what JSON cannot say (nested too deeply) fails here, and not together with the others
+        return [entry]
     if done.plan:
         return list(table.fix(done.plan, target, done.written, dry_run, style))
     return []

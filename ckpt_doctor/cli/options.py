@@ -123,21 +123,21 @@ def judged(command: Command) -> Command:
 
 def settings(ctx: click.Context) -> Callable[[str], Settings]:
     """From the folder of an adapter to its settings: options, then environment, then overrides, then the file."""
-    said = {key: value for key, value in ctx.params.items() if key in Settings._fields}
+    values = {key: value for key, value in ctx.params.items() if key in Settings._fields}
     sources = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
-    given = frozenset(key for key in said if ctx.get_parameter_source(key) in sources)
+    given = frozenset(key for key in values if ctx.get_parameter_source(key) in sources)
     config: Config = ctx.params["config"]
 
     def of(folder: str) -> Settings:
         try:
-            return config.settings_of(folder, Settings(**said), given)
+            return config.settings_of(folder, Settings(**values), given)
         except AdapterError as error:
             raise click.UsageError(str(error)) from None
 
     return of
 
 
-def found(path: str) -> list[str]:
+def adapters_below(path: str) -> list[str]:
     """The adapters at or below a path. Raises AdapterError, also where there is none."""
     folders = find(path)
     if not folders:
@@ -150,7 +150,7 @@ def folders(paths: tuple[str, ...], failed: Callable[[str, AdapterError], None])
     seen: dict[str, str] = {}
     for path in paths:
         try:
-            for folder in found(path):
+            for folder in adapters_below(path):
                 seen.setdefault(os.path.realpath(folder), folder)
         except AdapterError as error:
             failed(path, error)

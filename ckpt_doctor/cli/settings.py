@@ -127,30 +127,30 @@ def _content(path: str) -> bytes:
 
 def _checked(section: dict[str, Any], known: Iterable[str], path: str) -> dict[str, Any]:
     """The values of a table, each of its type. Raises ValueError, with the key."""
-    found = {}
+    values = {}
     for key, value in section.items():
         if key not in known:
             raise ValueError(f"there is no key {key!r} here; known are {', '.join(known)}")
         try:
-            found[key] = _KEYS[key](value, path)
+            values[key] = _KEYS[key](value, path)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from None
-    return found
+    return values
 
 
 def _override(entry: dict[str, Any], path: str) -> tuple[tuple[str, ...], dict[str, Any]]:
     patterns = _strings(entry.pop("paths", []), path)
     if not patterns:
         raise ValueError("an override needs paths, as paths = ['legacy/*']")
-    told = _checked(entry, _OF_PATHS, path)
-    return tuple(patterns), {_OF_PATHS[key][0]: _OF_PATHS[key][1](value) for key, value in told.items()}
+    values_of_paths = _checked(entry, _OF_PATHS, path)
+    return tuple(patterns), {_OF_PATHS[key][0]: _OF_PATHS[key][1](value) for key, value in values_of_paths.items()}
 
 
 def _strings(value: Any, _: str) -> list[str]:
-    found = [value] if isinstance(value, str) else value
-    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(item, str) for item in texts):
         raise ValueError(f"{value!r} is neither a text nor a list of texts")
-    return found
+    return texts
 
 
 def _string(value: Any, _: str) -> str:

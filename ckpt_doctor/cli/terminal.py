@@ -30,9 +30,9 @@ def colour(environ: Mapping[str, str]) -> bool | None:
 
 def width() -> int | None:
     """Columns of the terminal that reads standard output; None for a pipe or a file, unless COLUMNS is set."""
-    said = os.environ.get("COLUMNS", "")
-    if said.isdecimal() and int(said):
-        return int(said)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
     if not watches(sys.stdout):
         return None
     try:

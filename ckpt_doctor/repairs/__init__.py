@@ -122,7 +122,7 @@ def all_of(
 
     prune = rank_zero == "prune"
     title = "prune rank-0 layers" if prune else "pad rank-0 layers with zeros"
-    found = [
+    repairs = [
         Repair(title, numbers(codes.ADALORA_RANK_ZERO), rank.prune if prune else rank.pad_adalora),
         Repair(title, numbers(codes.LORA_RANK_ZERO), rank.prune if prune else rank.pad_lora),
         Repair(
@@ -139,16 +139,16 @@ def all_of(
         Repair(DROP, numbers(codes.UNKNOWN_CONFIG_KEY), config.drop_neutral_keys, serving),
     ]
     if asked is None:
-        return found
-    found.append(Repair(DROP, numbers(codes.UNKNOWN_CONFIG_KEY), partial(config.drop_keys_in_the_way, asked)))
+        return repairs
+    repairs.append(Repair(DROP, numbers(codes.UNKNOWN_CONFIG_KEY), partial(config.drop_keys_in_the_way, asked)))
     from . import keys, lora
 
     if serving:
         from . import servers
 
-        found = [
+        repairs = [
             Repair("convert AdaLoRA to LoRA", numbers(codes.NOT_LORA), lora.to_lora),
-            *found,
+            *repairs,
             Repair(
                 "give all layers one rank and scale",
                 numbers(codes.SERVER_CONFIG, codes.SERVER_SCALE, codes.SERVER_UNEVEN_RANK),
@@ -170,7 +170,7 @@ def all_of(
             numbers(codes.ADALORA_PATTERN_MISMATCH, codes.ADALORA_RANK_ZERO),
             keys.rebuilt_pattern,
         ),
-        *found,
+        *repairs,
         Repair(DROP, numbers(codes.ADALORA_OPTION), config.drop_neutral_keys),
         Repair(
             "name the tensors as PEFT does", numbers(codes.FOREIGN_PREFIX, codes.ADAPTER_NAME_IN_KEY), keys.peft_names

@@ -34,13 +34,13 @@ def without_nulls(subject: Subject) -> Adapter:
         raise Refused("only of LoRA and AdaLoRA it is known what a null means")
     empty = {"rank_pattern": {}, "alpha_pattern": {}, "loftq_config": {}, "lora_dropout": 0.0}
     config = subject.config
-    wrong = {key: value for key, value in empty.items() if key in config and config[key] is None}
+    nulls = {key: value for key, value in empty.items() if key in config and config[key] is None}
     if subject.method == "ADALORA":
-        wrong.pop("rank_pattern", None)
+        nulls.pop("rank_pattern", None)
     absent = {key: value for key, value in {"lora_alpha": 8, "lora_dropout": 0.0}.items() if key not in config}
-    if not wrong and not absent:
+    if not nulls and not absent:
         raise Refused("nothing tells the value that was meant")
-    return with_config(subject.adapter, **wrong, **absent)
+    return with_config(subject.adapter, **nulls, **absent)
 
 
 def rslora_as_alpha(subject: Subject) -> Adapter:

@@ -26,5 +26,5 @@ class Style(NamedTuple):
 def scan(format_: str, reports: Iterable[Report], style: Style) -> Iterator[str]:
     """The text of a scan, in pieces that each end a line; `table` and `jsonl` give each report as it comes."""
     module = import_module(f".{format_}", __name__)
-    found: Iterator[str] = module.scan(reports, style) if format_ == "table" else module.scan(reports)
-    return found
+    pieces: Iterator[str] = module.scan(reports, style) if format_ == "table" else module.scan(reports)
+    return pieces

@@ -50,8 +50,8 @@ def rest(reports: Iterable[Report]) -> Iterator[str]:
     yield row(("---",) * 4)
     size = 0
     for at, (report, finding) in enumerate(left_out):
-        said = (finding.code, sentence(finding)) if finding else ("", cut(report.error or "", LONGEST))
-        line = row((code(report.path), said[0], _severity(finding), words(said[1])))
+        cause = (finding.code, sentence(finding)) if finding else ("", cut(report.error or "", LONGEST))
+        line = row((code(report.path), cause[0], _severity(finding), words(cause[1])))
         size += len(line.encode()) + 1
         if size > MOST_BYTES:
             yield ""
@@ -70,7 +70,9 @@ def _divided(reports: Iterable[Report]) -> tuple[list[Told], list[Told]]:
         for finding in report.shown:
             levels[finding.severity][finding not in failing].append((report, finding))
     ordered = [[*failing, *others] for failing, others in levels.values()]
-    return [told for level in ordered for told in level[:MOST]], [told for level in ordered for told in level[MOST:]]
+    return [annotation for level in ordered for annotation in level[:MOST]], [
+        annotation for level in ordered for annotation in level[MOST:]
+    ]
 
 
 def _severity(finding: Finding | None) -> str:

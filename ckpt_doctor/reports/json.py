@@ -54,10 +54,10 @@ def report_object(report: Report) -> dict[str, Any]:
 
 def finding_object(finding: Finding) -> dict[str, Any]:
     """One finding; runtimes oldest first."""
-    found = finding._asdict()
+    fields = finding._asdict()
     for key in ("rejected_by", "misloaded_by", "undecided_for"):
-        found[key] = order(found[key])
-    return found
+        fields[key] = order(fields[key])
+    return fields
 
 
 def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: str | None) -> dict[str, Any]:

@@ -72,13 +72,13 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
             yield f"{len(kept) - at} more adapters are not in the table."
             break
         yield line
-    told = [report for report in kept if _worst(report) > SEVERITIES.index(NOTE)]
-    for at, report in enumerate(told):
+    grave = [report for report in kept if _worst(report) > SEVERITIES.index(NOTE)]
+    for at, report in enumerate(grave):
         section = list(_section(report))
         size += sum(len(line) + 1 for line in section)
         if size > MOST:
             yield ""
-            yield f"What was found in {len(told) - at} more adapters is left out."
+            yield f"What was found in {len(grave) - at} more adapters is left out."
             break
         yield from section
     notes = sum(finding.severity == NOTE for report in kept for finding in report.shown)

@@ -18,16 +18,16 @@ def relative(path: str) -> str:
 
     A path on another drive stays whole.
     """
-    found = path
+    shown = path
     for root in (os.environ.get("GITHUB_WORKSPACE"), os.curdir):
         if root:
             try:
-                found = os.path.relpath(path, root)
+                shown = os.path.relpath(path, root)
             except ValueError:
                 continue
-            if found.split(os.sep)[0] != os.pardir:
+            if shown.split(os.sep)[0] != os.pardir:
                 break
-    return found.replace(os.sep, "/")
+    return shown.replace(os.sep, "/")
 
 
 def places(report: Report) -> dict[Finding, tuple[str, int]]:
@@ -36,18 +36,18 @@ def places(report: Report) -> dict[Finding, tuple[str, int]]:
     The file is adapter_config.json, else the first file of weights, else the folder; the line that of the first of the
     finding's config keys that is in the file, else 1.
     """
-    adapter, told = report.adapter, report.shown
+    adapter, findings = report.adapter, report.shown
     names = (CONFIG,) if adapter and CONFIG in adapter.files else adapter.weights if adapter else ()
     file = relative(os.path.join(report.path, *names[:1]))
-    at = _lines(report) if any(finding.config_keys for finding in told) else {}
-    return {f: (file, next((at[key] for key in f.config_keys if key in at), 1)) for f in told}
+    at = _lines(report) if any(finding.config_keys for finding in findings) else {}
+    return {f: (file, next((at[key] for key in f.config_keys if key in at), 1)) for f in findings}
 
 
 def _lines(report: Report) -> dict[str, int]:
     """The top-level keys of adapter_config.json, with their lines; {} where it cannot be read."""
     if report.adapter is None or report.adapter.config is None:
         return {}
-    found: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     depth, line, last = 0, 1, 0
     try:
         with open(os.path.join(report.adapter.folder, CONFIG), encoding="utf-8", newline="") as file:
@@ -58,7 +58,7 @@ def _lines(report: Report) -> dict[str, int]:
             elif token[2] and depth == 1:
                 line += text.count("\n", last, token.start())
                 last = token.start()
-                found[json.loads(token[1])] = line
+                numbers[json.loads(token[1])] = line
     except (OSError, ValueError):
         return {}
-    return found
+    return numbers

@@ -29,9 +29,9 @@ LONGEST_NAME = 200
 def scan(reports: Iterable[Report]) -> Iterator[str]:
     """The log of a scan, in one piece: the most severe findings first, and no more than GitHub shows."""
     kept = list(reports)
-    found = [(finding, at) for at, report in enumerate(kept) for finding in dict.fromkeys(report.shown)]
-    found.sort(key=lambda pair: -SEVERITIES.index(pair[0].severity))
-    shown = found[:MOST_RESULTS]
+    results = [(finding, at) for at, report in enumerate(kept) for finding in dict.fromkeys(report.shown)]
+    results.sort(key=lambda pair: -SEVERITIES.index(pair[0].severity))
+    shown = results[:MOST_RESULTS]
     levels: dict[str, str] = {}
     for finding, _ in shown:
         levels.setdefault(finding.code, finding.severity)
@@ -50,7 +50,7 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
                             "rules": [_rule(code, levels[code]) for code in order],
                         }
                     },
-                    "invocations": [_invocation(kept, len(found) - len(shown))],
+                    "invocations": [_invocation(kept, len(results) - len(shown))],
                     "originalUriBaseIds": {"%SRCROOT%": {"description": {"text": "The root of the repository."}}},
                     "results": list(_results(shown, kept, order)),
                     "columnKind": "unicodeCodePoints",
@@ -77,12 +77,12 @@ def _rule(code: str, level: str) -> dict[str, Any]:
 
 
 def _results(
-    found: Iterable[tuple[Finding, int]], reports: list[Report], order: dict[str, int]
+    findings: Iterable[tuple[Finding, int]], reports: list[Report], order: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
     """A result for each finding and the number of its report."""
     located: dict[int, dict[Finding, tuple[str, int]]] = {}
     named: dict[int, dict[Finding, str]] = {}
-    for finding, at in found:
+    for finding, at in findings:
         if at not in located:
             located[at] = places(reports[at])
             named[at] = fingerprints(relative(reports[at].path), reports[at].findings)
@@ -111,7 +111,7 @@ def _artifact(path: str) -> dict[str, Any]:
 def _invocation(reports: list[Report], left_out: int) -> dict[str, Any]:
     """Whether everything could be examined, and what is not among the results."""
     unread = [report for report in reports if report.error]
-    told = [
+    notifications = [
         {
             "level": "error",
             "message": {"text": cut(clean(report.error or ""), LONGEST).replace("](", "] (")},
@@ -120,10 +120,12 @@ def _invocation(reports: list[Report], left_out: int) -> dict[str, Any]:
         for report in unread[:MOST_RESULTS]
     ]
     if len(unread) > MOST_RESULTS:
-        told.append(_left_out("error", f"{len(unread) - MOST_RESULTS} more adapters could not be examined"))
+        notifications.append(_left_out("error", f"{len(unread) - MOST_RESULTS} more adapters could not be examined"))
     if left_out:
-        told.append(_left_out("warning", f"{left_out} findings are left out, none graver than those that are here"))
-    return {"executionSuccessful": not unread, "toolExecutionNotifications": told}
+        notifications.append(
+            _left_out("warning", f"{left_out} findings are left out, none graver than those that are here")
+        )
+    return {"executionSuccessful": not unread, "toolExecutionNotifications": notifications}
 
 
 def _left_out(level: str, text: str) -> dict[str, Any]:

@@ -14,16 +14,16 @@ def lines(text: str, indent: int, style: Style, colours: dict[str, str] | None =
 
     `colours` maps a beginning of the text to its colour. A word that is longer than a line stays whole.
     """
-    found = [" " * indent]
+    wrapped = [" " * indent]
     for at, word in enumerate(clean(text).split(" ")):
-        if style.width and at and columns(found[-1]) + columns(word) + 1 > style.width:
-            found.append(" " * (indent + 2) + word)
+        if style.width and at and columns(wrapped[-1]) + columns(word) + 1 > style.width:
+            wrapped.append(" " * (indent + 2) + word)
         else:
-            found[-1] += f" {word}" if at else word
+            wrapped[-1] += f" {word}" if at else word
     for start, colour in (colours or {}).items():
-        if found[0].startswith(" " * indent + start):
-            found[0] = found[0].replace(start, click.style(start, fg=colour), 1)
-    yield from found
+        if wrapped[0].startswith(" " * indent + start):
+            wrapped[0] = wrapped[0].replace(start, click.style(start, fg=colour), 1)
+    yield from wrapped
 
 
 def clean(text: str) -> str:
@@ -37,8 +37,8 @@ def columns(text: str) -> int:
         return len(text)
     from wcwidth import wcswidth
 
-    found = wcswidth(text)
-    return found if found >= 0 else len(text)
+    cells = wcswidth(text)
+    return cells if cells >= 0 else len(text)
 
 
 def shortened(text: str, widest: int) -> str:

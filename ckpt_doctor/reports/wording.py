@@ -22,12 +22,12 @@ def cut(text: str, longest: int) -> str:
 
 def outcomes(finding: Finding) -> Iterator[str]:
     """Which runtimes a finding stops or leaves undecided, a phrase for each outcome."""
-    said = (
+    phrases = (
         ("rejected by", finding.rejected_by),
         ("misloaded by", finding.misloaded_by),
         ("undecided for", finding.undecided_for),
     )
-    for how, ids in said:
+    for how, ids in phrases:
         if ids:
             needs = f" (needs {finding.needs})" if how == "undecided for" and finding.needs else ""
             yield f"{how} {ranges(ids)}{needs}"
@@ -53,8 +53,8 @@ class Tally:
 
     def __str__(self) -> str:
         some = f"{self.failing} of {self.adapters} adapters fail"
-        said = some if self.failing else f"none of {self.adapters} adapters fails"
-        return said + (f", {self.unread} could not be examined" if self.unread else "")
+        failures = some if self.failing else f"none of {self.adapters} adapters fails"
+        return failures + (f", {self.unread} could not be examined" if self.unread else "")
 
 
 def result(reports: Iterable[Report]) -> str:
@@ -85,5 +85,5 @@ def fix_command(report: Report) -> str | None:
 
 def cannot_be_fixed(report: Report) -> bool:
     """Whether there is an error and nothing that a fix repairs."""
-    told = report.shown
-    return any(f.severity == ERROR for f in told) and not any(f.fixable for f in told)
+    findings = report.shown
+    return any(f.severity == ERROR for f in findings) and not any(f.fixable for f in findings)

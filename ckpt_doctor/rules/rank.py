@@ -89,10 +89,10 @@ def pattern_mismatch(subject: Subject) -> Iterator[Finding]:
     """
     if subject.method != "ADALORA":
         return
-    init_r, said = subject.config.get("init_r", 12), subject.masks
-    misfits = [module for module, mask in said.items() if module not in subject.layers and not is_mask(subject, mask)]
+    init_r, masks = subject.config.get("init_r", 12), subject.masks
+    misfits = [module for module, mask in masks.items() if module not in subject.layers and not is_mask(subject, mask)]
     for module, layer in subject.layers.items():
-        mask = said.get(module)
+        mask = masks.get(module)
         fits = layer.rank == init_r if mask is None else is_mask(subject, mask) and sum(mask) == layer.rank
         if not fits and layer.rank is not None:
             misfits.append(module)

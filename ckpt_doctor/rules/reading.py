@@ -141,15 +141,15 @@ def pattern_of_no_tensors(subject: Subject) -> Iterator[Finding]:
     in the model, raises AttributeError. One that does gives it no triplet, where the pattern has none (0.8 and 0.9:
     CD101), and else leaves it as it was initialised (tuners/adalora/model.py: resize_modules_by_rank_pattern).
     """
-    said, keys = subject.masks, ("rank_pattern",)
-    gone = [module for module, mask in said.items() if module not in subject.layers and is_mask(subject, mask)]
+    masks, keys = subject.masks, ("rank_pattern",)
+    gone = [module for module, mask in masks.items() if module not in subject.layers and is_mask(subject, mask)]
     if subject.method != "ADALORA" or not gone:
         return
     every = eras(subject)
     adapted = {era.release: [m for m in gone if targeted(subject.config, m, era.release)] for era in every}
     known = subject.config.get("target_modules") is not None
     strange = {module for module in gone if not _is_in_model(subject, module, every[-1])}
-    ranked = {module for module in gone if any(said[module])}
+    ranked = {module for module in gone if any(masks[module])}
     rejected = frozenset[str]().union(*(era.ids for era in every if known and adapted[era.release] != gone))
     rejected = PEFT if strange & ranked or any(_has_no_place(subject, m) for m in strange) else rejected
     if rejected:

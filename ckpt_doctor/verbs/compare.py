@@ -100,12 +100,12 @@ def compare(
                 refusing, pairs = _pairs(a, b, by)
                 doubts += [f"{ranges(refusing)} cannot take the tensors of {b.adapter.path}"] if refusing else []
                 for mine, yours in pairs:
-                    found, unknown = _compare_layers(a, mine, b, yours, tolerance, unchanged, files)
-                    far = any(not row.relative <= tolerance for row in found)
+                    deltas, unknown = _compare_layers(a, mine, b, yours, tolerance, unchanged, files)
+                    far = any(not row.relative <= tolerance for row in deltas)
                     who = f"as {ranges(mine.ids)} and {ranges(yours.ids)} read them"
                     answers["different" if far else "cannot tell" if unknown else "same"] = who
                     doubts += unknown
-                    rows = found if far or not rows else rows
+                    rows = deltas if far or not rows else rows
             others, missing = _compare_others(a, b, unchanged, files)
     except AdapterError as error:
         doubts.append(str(error))
@@ -141,11 +141,11 @@ def _pairs(a: Subject, b: Subject, by: frozenset[str]) -> tuple[frozenset[str], 
         kept = NONE.union(*(old.ids for old in before if old.layers == meaning.layers))
         if meaning.ids - kept:
             pairs += [(one, meaning) for one in mine]
-    found: list[tuple[Meaning, Meaning]] = []
+    distinct: list[tuple[Meaning, Meaning]] = []
     for one, other in pairs:
-        if not any(one.layers == x.layers and other.layers == y.layers for x, y in found):
-            found.append((one, other))
-    return refusing, found
+        if not any(one.layers == x.layers and other.layers == y.layers for x, y in distinct):
+            distinct.append((one, other))
+    return refusing, distinct
 
 
 def _doubts(a: Subject, b: Subject) -> Iterator[str]:
@@ -189,10 +189,10 @@ def _differing_releases(a: Subject, b: Subject) -> Iterator[str]:
 def _meaning(adapter: Subject) -> dict[str, Any]:
     method, config = adapter.method or "", adapter.config
     named = {"base_model_name_or_path", "task_type"}
-    found = {key: value for key, value in config.items() if key not in named and not neutral(method, key, value)}
-    if isinstance(found.get("target_modules"), list):
-        found["target_modules"] = sorted(found["target_modules"], key=str)
-    return found
+    values = {key: value for key, value in config.items() if key not in named and not neutral(method, key, value)}
+    if isinstance(values.get("target_modules"), list):
+        values["target_modules"] = sorted(values["target_modules"], key=str)
+    return values
 
 
 def _base_change(adapter: Subject) -> str | None:
@@ -204,27 +204,27 @@ def _compare_layers(
     a: Subject, as_a: Meaning, b: Subject, as_b: Meaning, tolerance: float, unchanged: frozenset[str], files: Files
 ) -> tuple[list[Row], list[str]]:
     mine, yours = as_a.layers, as_b.layers
-    rows, wrong = [], []
+    rows, doubts = [], []
     biased = any(c.config.get("lora_bias") for c in (a, b))
     changing = a.changes_base or b.changes_base
     for module in dict.fromkeys((*mine, *yours)):
         one, other = mine.get(module), yours.get(module)
         if one and other and _known_same(one, other, unchanged):
             continue
-        told = [layer for layer in (one, other) if layer and layer.rank != 0]
-        if any(layer.scaling is None for layer in told):
-            wrong.append(f"the scale of {module} is not known")
+        ranked = [layer for layer in (one, other) if layer and layer.rank != 0]
+        if any(layer.scaling is None for layer in ranked):
+            doubts.append(f"the scale of {module} is not known")
         elif changing and one and other and (one.rank, one.scaling) != (other.rank, other.scaling):
-            wrong.append(f"another rank or scale of {module} changes what its initialisation takes off the base")
+            doubts.append(f"another rank or scale of {module} changes what its initialisation takes off the base")
         elif biased and one and other and one.scaling != other.scaling:
-            wrong.append(f"lora_bias of {module} has another scale")
+            doubts.append(f"lora_bias of {module} has another scale")
         elif one and other and one.scaling == other.scaling and _same_bytes(a, one, b, other, files):
             rows.append(Row(module, 0.0, 0.0, 0.0))
-        elif not all(math.isfinite(layer.scaling or 0) for layer in told):
-            wrong.append(f"the scale of {module} is not a number")
+        elif not all(math.isfinite(layer.scaling or 0) for layer in ranked):
+            doubts.append(f"the scale of {module} is not a number")
         else:
             rows.append(_delta_row(module, [(a, one), (b, other)], tolerance, files))
-    return rows, wrong
+    return rows, doubts
 
 
 def _known_same(one: Layer, other: Layer, unchanged: frozenset[str]) -> bool:
@@ -264,9 +264,9 @@ class _Delta(NamedTuple):
 
 
 def _delta_row(module: str, sides: list[tuple[Subject, Layer | None]], tolerance: float, files: Files) -> Row:
-    told = [_delta(adapter, layer, files) for adapter, layer in sides if layer and layer.rank != 0]
-    deltas = [delta for delta in told if delta is not None]
-    if len(deltas) < len(told):
+    computed = [_delta(adapter, layer, files) for adapter, layer in sides if layer and layer.rank != 0]
+    deltas = [delta for delta in computed if delta is not None]
+    if len(deltas) < len(computed):
         return _unlike(module)
     deltas, exponent = _comparable(deltas)
     if len(deltas) < 2:
@@ -347,12 +347,12 @@ def _others(adapter: Subject) -> dict[str, dict[str, TensorInfo]]:
     factors: set[str] = set()
     if adapter.method in LORAS:
         factors = {key for layer in adapter.layers.values() for key in layer.factors.values()}
-    found: dict[str, dict[str, TensorInfo]] = {}
+    by_name: dict[str, dict[str, TensorInfo]] = {}
     for key, info in adapter.tensors.items():
         name = module_of(key).replace(".base_layer.", ".").replace(".modules_to_save.default.", ".")
         if key not in factors and not name.endswith((".ranknum", ".ranknum.default")):
-            found.setdefault(name, {})[key] = info
-    return found
+            by_name.setdefault(name, {})[key] = info
+    return by_name
 
 
 def _value_row(name: str, one: TensorInfo, other: TensorInfo, files: Files) -> Row:

@@ -79,12 +79,12 @@ def _evidence(the_plan: Plan, out: str, tolerance: float) -> tuple[Adapter, dict
 
     def prove(stage: str) -> dict[str, Any]:
         kept = frozenset(key for key, info in after.tensors.items() if before.tensors.get(key) == info)
-        found = compare(before, after.changed(load(stage)), tolerance, kept, takers)
-        if found.verdict != "same":
-            worst = found.largest
+        comparison = compare(before, after.changed(load(stage)), tolerance, kept, takers)
+        if comparison.verdict != "same":
+            worst = comparison.largest
             error = f"; the largest relative error is {worst.relative:.2g}, --tolerance allows it" if worst else ""
-            raise NotExactError(f"{out} is not written, as it is not proved the same: {found.reasons[0]}{error}")
-        return proof(found)
+            raise NotExactError(f"{out} is not written, as it is not proved the same: {comparison.reasons[0]}{error}")
+        return proof(comparison)
 
     return before.adapter, record, prove
 

@@ -39,9 +39,9 @@ def scaled(array: Array) -> tuple[Array, int]:
 def norm(array: Array) -> float:
     """The Frobenius norm, also where its square is none that float64 has."""
     with np.errstate(over="ignore"):
-        found = float(np.linalg.norm(array))
-    if 1e-140 < found < math.inf:
-        return found
+        size = float(np.linalg.norm(array))
+    if 1e-140 < size < math.inf:
+        return size
     array, exponent = scaled(array)
     return times_power(float(np.linalg.norm(array)), exponent)
 
@@ -64,10 +64,10 @@ def product_norm(parts: list[tuple[Array, Array]], limit: float) -> float:
     left, right = parts[0]
     if len(parts) > 1:
         left, right = np.hstack([b for b, _ in parts]), np.vstack([a for _, a in parts])
-    found, doubt = gram_norm(left, right), _DOUBT * sum(b * a for b, a in sizes)
-    if abs(found - limit) <= doubt * (1 if limit else 1e3):
-        found = qr_norm(left, right)
-    return times_power(found, exponent)
+    whole, doubt = gram_norm(left, right), _DOUBT * sum(b * a for b, a in sizes)
+    if abs(whole - limit) <= doubt * (1 if limit else 1e3):
+        whole = qr_norm(left, right)
+    return times_power(whole, exponent)
 
 
 def balanced(parts: list[tuple[Array, Array]]) -> tuple[list[tuple[Array, Array]], int]:

@@ -38,8 +38,8 @@ class Plan(NamedTuple):
     @property
     def unseen(self) -> frozenset[str]:
         """The releases that rejected the adapter, and of which only the base model would tell what they make of it."""
-        told = [id_ for id_ in PEFT if verdict(id_, self.findings) == "unknown"]
-        return frozenset(id_ for id_ in told if verdict(id_, self.before.findings) == "rejects")
+        doubted = [id_ for id_ in PEFT if verdict(id_, self.findings) == "unknown"]
+        return frozenset(id_ for id_ in doubted if verdict(id_, self.before.findings) == "rejects")
 
     @property
     def fixed(self) -> bool:

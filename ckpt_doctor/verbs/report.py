@@ -70,8 +70,8 @@ class Report(NamedTuple):
 
 def named_release(adapter: Adapter) -> str | None:
     """The PEFT release that saved the adapter, where the config or an earlier record says so."""
-    said = (adapter.config or {}).get("peft_version")
-    if not said and adapter.record:
-        said = adapter.record.get("saved_by")
-        said = said[0] if isinstance(said, list) and len(said) == 1 else said
-    return said if isinstance(said, str) else None
+    release = (adapter.config or {}).get("peft_version")
+    if not release and adapter.record:
+        release = adapter.record.get("saved_by")
+        release = release[0] if isinstance(release, list) and len(release) == 1 else release
+    return release if isinstance(release, str) else None

@@ -30,12 +30,12 @@ def method_unknown(subject: Subject) -> Iterator[Finding]:
     method = subject.adapter.config.get("peft_type")
     if not isinstance(method, str) or not table(method):
         if method is None:
-            said = "the config has no peft_type"
+            message = "the config has no peft_type"
         elif isinstance(method, str) and table(method.upper()):
-            said = f"peft_type is {method!r}, which is a method only in upper case"
+            message = f"peft_type is {method!r}, which is a method only in upper case"
         else:
-            said = f"peft_type is {str(method)[:60]!r}, which is no method of PEFT"
-        yield UNKNOWN_METHOD(said, keys=("peft_type",), rejects=PEFT)
+            message = f"peft_type is {str(method)[:60]!r}, which is no method of PEFT"
+        yield UNKNOWN_METHOD(message, keys=("peft_type",), rejects=PEFT)
     elif method != "ADALORA":  # whose first releases have faults of their own: CD301
         missing = PEFT - knows(method, "peft_type")
         if missing:

@@ -87,18 +87,18 @@ class Faults:
 
 def faults(subject: Subject, method: Method) -> Faults:
     """All faults. Most layers have the shapes of another one, which is looked at once where no pattern is set."""
-    found = Faults(subject, method)
+    fault_kinds = Faults(subject, method)
     patterned = any(subject.config.get(pattern) for pattern in (*method.patterns.values(), "alpha_pattern"))
     fine: set[tuple[tuple[str, tuple[int, ...]], ...]] = set()
     for module, layer in named_layers(subject, method).items():
         shapes = subject.shapes(layer)
         alike = tuple(shapes.items())
         if alike not in fine:
-            before = found.count
-            found.look_at(module, shapes)
-            if found.count == before and not patterned:
+            before = fault_kinds.count
+            fault_kinds.look_at(module, shapes)
+            if fault_kinds.count == before and not patterned:
                 fine.add(alike)
-    return found
+    return fault_kinds
 
 
 @of_methods
@@ -110,22 +110,22 @@ def form(subject: Subject, method: Method) -> Iterator[Finding]:
     """
     if not groups(method.name):
         return
-    found = faults(subject, method)
-    old = found.earlier[0] if found.earlier else NONE
-    wrong = list(found.shape) or list(found.old_shape)
-    if wrong:
-        rejects = (PEFT - old if found.shape else NONE) | (old if found.old_shape else NONE)
-        message = f"the shapes of the tensors are not what the config says for {several(wrong)}"
-        yield SHAPE_MISMATCH(message, tensors=subject.keys_of(wrong), rejects=rejects)
-    if found.missing:
-        lost = list(found.missing)
+    fault_kinds = faults(subject, method)
+    old = fault_kinds.earlier[0] if fault_kinds.earlier else NONE
+    misfits = list(fault_kinds.shape) or list(fault_kinds.old_shape)
+    if misfits:
+        rejects = (PEFT - old if fault_kinds.shape else NONE) | (old if fault_kinds.old_shape else NONE)
+        message = f"the shapes of the tensors are not what the config says for {several(misfits)}"
+        yield SHAPE_MISMATCH(message, tensors=subject.keys_of(misfits), rejects=rejects)
+    if fault_kinds.missing:
+        lost = list(fault_kinds.missing)
         message = f"{len(lost)} layers lack a tensor ({several(lost)}): it stays as initialised"
         yield MISSING_TENSOR(message, tensors=subject.keys_of(lost), misloads=PEFT)
-    if found.extra:
-        placeless = list(found.extra)
+    if fault_kinds.extra:
+        placeless = list(fault_kinds.extra)
         message = f"the config has no place for tensors of {several(placeless)}: they are ignored"
         yield TENSOR_WITHOUT_PLACE(message, tensors=subject.keys_of(placeless), misloads=PEFT)
-    if found.unsized:
+    if fault_kinds.unsized:
         yield UNKNOWN_SIZE("the config has a word or null where PEFT wants the size of a layer", rejects=PEFT)
 
 
@@ -138,21 +138,21 @@ def shared(subject: Subject, method: Method) -> Iterator[Group]:
 def shared_tensors(subject: Subject, method: Method) -> Iterator[Finding]:
     """The tensors that belong to no layer: an embedded prompt, VeRA's projection, the vector bank of VB-LoRA …"""
     shapes = subject.tensor_shapes
-    missing, wrong, unsized = Names(), Names(), False
+    missing, misfits, unsized = Names(), Names(), False
     for group in shared(subject, method):
         way = group.ways[0]
         missing += [key for key, (_, optional) in way.items() if key not in shapes and not optional]
         try:
-            wrong += subject.sizes.mismatch(way, shapes, "", {})
+            misfits += subject.sizes.mismatch(way, shapes, "", {})
         except UnknownSize:
             unsized = True
     if missing:
         is_demanded = bool({*missing} & {*method.demanded})
         rejects, misloads = (PEFT, NONE) if is_demanded else (NONE, PEFT)
         yield MISSING_TENSOR(f"{missing[0]} is missing", rejects=rejects, misloads=misloads)
-    if wrong:
+    if misfits:
         yield SHAPE_MISMATCH(
-            f"the shape of {wrong[0]} is not what the config says", tensors=wrong, rejects=method.shared_sized
+            f"the shape of {misfits[0]} is not what the config says", tensors=misfits, rejects=method.shared_sized
         )
     if unsized:
         message = "the config does not tell the size of the prompt or of what the layers share"
@@ -173,8 +173,8 @@ def key_names(subject: Subject, method: Method) -> Iterator[Finding]:
 
     0.21 takes them under the name "default", save where a method's keys are remapped in another way.
     """
-    found = {key: divide(method.name, key) for layer in subject.layers.values() for key in layer.factors.values()}
-    names = {key: parts[2] for key, parts in found.items() if parts and parts[2]}
+    divided = {key: divide(method.name, key) for layer in subject.layers.values() for key in layer.factors.values()}
+    names = {key: parts[2] for key, parts in divided.items() if parts and parts[2]}
     if names:
         taken = method.takes_default if {*names.values()} == {"default"} else NONE
         message = f"{len(names)} keys have an adapter's name in them ({next(iter(names))}): they are ignored"

@@ -54,36 +54,36 @@ KINDS_ELSEWHERE = ("peft_type", "task_type", "target_modules")
 
 
 def _value(subject: Subject, method: Method, key: str, ids: frozenset[str]) -> Iterator[Finding]:
-    said, default = subject.config[key], subject.defaults[key]
-    if said is None and default is not None and key not in method.nullable and type(default) is not bool:
+    value, default = subject.config[key], subject.defaults[key]
+    if value is None and default is not None and key not in method.nullable and type(default) is not bool:
         yield NULL_VALUE(f"{key} is null", keys=(key,), rejects=ids)
-    elif key == "bias" and not is_of_its_kind(method, key, said, default):
-        message = f"bias is {str(said)[:60]!r}, which is no word for {method.name}"
-        rejected = ids & refusing_bias(said)
+    elif key == "bias" and not is_of_its_kind(method, key, value, default):
+        message = f"bias is {str(value)[:60]!r}, which is no word for {method.name}"
+        rejected = ids & refusing_bias(value)
         yield ODD_VALUE(message, keys=(key,), rejects=rejected, undecided=ids - rejected, needs="a load")
-    elif not is_of_its_kind(method, key, said, default):
-        message = f"{key} is {str(said)[:60]!r}, and what a release makes of that is not known"
+    elif not is_of_its_kind(method, key, value, default):
+        message = f"{key} is {str(value)[:60]!r}, and what a release makes of that is not known"
         yield ODD_VALUE(message, keys=(key,), undecided=ids, needs="a load")
-    elif said != default and key not in followed(method):
-        message = f"{key} is {str(said)[:60]!r}, and nobody looked at what releases make of a value that is not usual"
+    elif value != default and key not in followed(method):
+        message = f"{key} is {str(value)[:60]!r}, and nobody looked at what releases make of a value that is not usual"
         yield ODD_VALUE(message, keys=(key,), undecided=ids, needs="a load")
 
 
-def is_of_its_kind(method: Method, key: str, said: object, default: object) -> bool:
+def is_of_its_kind(method: Method, key: str, value: object, default: object) -> bool:
     """Whether a value is of the type of its default and in its range, or one of the words that are known."""
-    if any(type(said) is type(word) and said == word for word in method.words.get(key, ())):
+    if any(type(value) is type(word) and value == word for word in method.words.get(key, ())):
         return True
-    if said is None:
+    if value is None:
         return default is None
     if default is None:
-        return type(said) in {**KINDS, **method.kinds}.get(key, ())
+        return type(value) in {**KINDS, **method.kinds}.get(key, ())
     if isinstance(default, str):
-        return said == default
+        return value == default
     if type(default) in (int, float):
         kinds = (int, float) if isinstance(default, float) or key.endswith(("alpha", "lambda")) else (int,)
         share = key.endswith(("dropout", "_rate")) or key in ("sparsity", "weight_tying")
-        return type(said) in kinds and not (share and isinstance(said, (int, float)) and not 0 <= said <= 1)
-    return type(said) is type(default)
+        return type(value) in kinds and not (share and isinstance(value, (int, float)) and not 0 <= value <= 1)
+    return type(value) is type(default)
 
 
 def followed(method: Method) -> frozenset[str]:

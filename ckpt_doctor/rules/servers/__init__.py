@@ -37,8 +37,8 @@ def findings(
         words = ""
         made: dict[Outcome, set[str]] = {REJECTS: set(), MISLOADS: set(), UNKNOWN: set(), TAKES: set()}
         for server in servers:
-            made[told := cause.answer(server)].add(server.id)
-            if told == REJECTS:
+            made[answer := cause.answer(server)].add(server.id)
+            if answer == REJECTS:
                 words = words or cause.words(server)
         rejects, misloads, undecided = (frozenset(made[kind]) for kind in (REJECTS, MISLOADS, UNKNOWN))
         if rejects | misloads | undecided:

@@ -26,8 +26,8 @@ class Field:
 
     def __call__(self, server: Server) -> Outcome:
         value: Any = getattr(server, self.name)
-        found: Outcome = worst(outcome(value, entry) for entry in self.entries) if self.entries else value
-        return found
+        answer: Outcome = worst(outcome(value, entry) for entry in self.entries) if self.entries else value
+        return answer
 
 
 class Cause(NamedTuple):
@@ -48,8 +48,8 @@ class Cause(NamedTuple):
     def words(self, server: Server) -> str:
         """What a server says as it rejects this, or nothing."""
         field = self.answer.name if isinstance(self.answer, Field) else self.about
-        said = server.says.get(field)
-        return f' ({server.id.partition("==")[0]} says "{said}")' if said else ""
+        words = server.says.get(field)
+        return f' ({server.id.partition("==")[0]} says "{words}")' if words else ""
 
 
 Stage = Callable[[Subject], Iterable[Cause]]

@@ -24,8 +24,8 @@ def files(subject: Subject) -> Iterator[Cause]:
         return outcome(server.files, pattern)
 
     def of_weights(server: Server) -> Outcome:
-        found = worst(of_file(server, name) for name in subject.adapter.weights)
-        return server.shards if found == TAKES and len(subject.adapter.weights) > 1 else found
+        gravest = worst(of_file(server, name) for name in subject.adapter.weights)
+        return server.shards if gravest == TAKES and len(subject.adapter.weights) > 1 else gravest
 
     def of_others(server: Server) -> Outcome:
         reads = any(of_file(server, name) == TAKES for name in subject.adapter.files)

@@ -42,16 +42,16 @@ def copies(key: str) -> bool:
 
 def by_kind(modules: Iterable[str]) -> dict[str, set[str]]:
     """`layers.0.mlp.up_proj` and `layers.1.mlp.up_proj` → mlp.up_proj: {layers.0, layers.1}."""
-    found: dict[str, set[str]] = {}
+    layers: dict[str, set[str]] = {}
     for match in filter(None, map(re.compile(r"(.*?\.\d+)\.(.*)").fullmatch, modules)):
-        found.setdefault(match[2], set()).add(match[1])
-    return found
+        layers.setdefault(match[2], set()).add(match[1])
+    return layers
 
 
 def faults(subject: Subject) -> dict[str, list[str]]:
     """What is wrong with factors → the modules, as `Server.factors` names it."""
     fused = {name for group in GROUPS for name in group}
-    found: dict[str, list[str]] = {}
+    modules: dict[str, list[str]] = {}
     for module, layer in subject.layers.items():
         present = {name[-1] for name in layer.factors}
         if any(len(subject.tensors[key].shape) < 2 for key in layer.factors.values()):
@@ -66,8 +66,8 @@ def faults(subject: Subject) -> dict[str, list[str]]:
             kind = "two ranks"
         else:
             continue
-        found.setdefault(kind, []).append(module)
-    return found
+        modules.setdefault(kind, []).append(module)
+    return modules
 
 
 def kinds_of_tensors(subject: Subject) -> dict[tuple[str, ...], list[str]]:
@@ -76,7 +76,7 @@ def kinds_of_tensors(subject: Subject) -> dict[tuple[str, ...], list[str]]:
     Those of an option that is set (DoRA, trainable tokens, lora_bias) are its own.
     """
     config, factors = subject.config, set(subject.keys_of(list(subject.layers)))
-    found: dict[tuple[str, ...], list[str]] = {}
+    kinds_of: dict[tuple[str, ...], list[str]] = {}
     for key in subject.tensors:
         name = raw(key)
         module, _, part = name.rpartition(".")
@@ -94,8 +94,8 @@ def kinds_of_tensors(subject: Subject) -> dict[tuple[str, ...], list[str]]:
         else:
             kinds = (_kind(name, leaf(module), part),)
         if kinds:
-            found.setdefault(kinds, []).append(key)
-    return found
+            kinds_of.setdefault(kinds, []).append(key)
+    return kinds_of
 
 
 def _kind(name: str, module: str, part: str) -> str:
@@ -119,9 +119,9 @@ def places(base: Base, layers: dict[str, Layer]) -> dict[tuple[str, ...], list[s
     unknown = [module for module in strange if leaf(module) not in leaves]
     elsewhere = [module for module in strange if leaf(module) in leaves and not wrapped(paths[module])]
     where = "all elsewhere" if len(elsewhere) == len(layers) else "elsewhere"
-    found: dict[tuple[str, ...], list[str]] = {("unknown module",): unknown}
-    found[(where, "beyond") if _beyond(elsewhere, base) else (where,)] = elsewhere
-    return {kinds: modules for kinds, modules in found.items() if modules}
+    modules_of: dict[tuple[str, ...], list[str]] = {("unknown module",): unknown}
+    modules_of[(where, "beyond") if _beyond(elsewhere, base) else (where,)] = elsewhere
+    return {kinds: modules for kinds, modules in modules_of.items() if modules}
 
 
 def _beyond(modules: list[str], base: Base) -> bool:
@@ -132,7 +132,7 @@ def _beyond(modules: list[str], base: Base) -> bool:
 
 def sizes(subject: Subject, base: Base) -> dict[tuple[tuple[str, ...], str], list[str]]:
     """Kinds, and a sentence on the first → modules whose size is not the base's, as `Server.sizes` names them."""
-    found: dict[tuple[str, ...], tuple[str, list[str]]] = {}
+    modules_of: dict[tuple[str, ...], tuple[str, list[str]]] = {}
     for module, layer in subject.layers.items():
         weight = base.weights.get(module)
         if weight is None or len(weight) != 2 or layer.rank is None:
@@ -148,5 +148,5 @@ def sizes(subject: Subject, base: Base) -> dict[tuple[tuple[str, ...], str], lis
         )  # fmt: skip
         if kinds:
             first = f"{module} is {list(ours)}, and {list(true)} in the model"
-            found.setdefault(kinds, (first, []))[1].append(module)
-    return {(kinds, first): modules for kinds, (first, modules) in found.items()}
+            modules_of.setdefault(kinds, (first, []))[1].append(module)
+    return {(kinds, first): modules for kinds, (first, modules) in modules_of.items()}

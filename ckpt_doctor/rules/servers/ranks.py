@@ -48,14 +48,14 @@ def scale(subject: Subject) -> Iterator[Cause]:
         formula = server.scale
         if formula is None:
             return UNKNOWN
-        wrong = any(abs(_taken(formula, row, root) - row.scaling) > 1e-6 * abs(row.scaling) for row in rows)
-        return MISLOADS if wrong else TAKES
+        differs = any(abs(_taken(formula, row, root) - row.scaling) > 1e-6 * abs(row.scaling) for row in rows)
+        return MISLOADS if differs else TAKES
 
     if rows:
-        said = tuple(key for key in ("use_rslora", "alpha_pattern", "rank_pattern") if values.get(key))
+        options = tuple(key for key in ("use_rslora", "alpha_pattern", "rank_pattern") if values.get(key))
         scales = several([f"{value:g}" for value in sorted({row.scaling for row in rows})])
-        message = f"the scale is {scales}" + (f", by {' and '.join(said)}" if said else "")
-        yield Cause(codes.SERVER_SCALE, message, of_scale, keys=said)
+        message = f"the scale is {scales}" + (f", by {' and '.join(options)}" if options else "")
+        yield Cause(codes.SERVER_SCALE, message, of_scale, keys=options)
     for group in alike("ranks", (str(layer.rank) for layer in ranked.values())):
         message = f"the rank is {several(group)}"
         yield Cause(
@@ -87,9 +87,13 @@ def _taken(formula: Scale, row: _Row, root: bool) -> float:
 def largest_rank(subject: Subject) -> int:
     """The rank that a server has to make room for: the tensors' and the config's."""
     pattern = subject.config.get("rank_pattern")
-    told = [subject.config.get("r"), *(pattern.values() if isinstance(pattern, dict) else [])]
+    declared = [subject.config.get("r"), *(pattern.values() if isinstance(pattern, dict) else [])]
     return max(
-        [0, *(layer.rank or 0 for layer in subject.layers.values()), *(value for value in told if type(value) is int)]
+        [
+            0,
+            *(layer.rank or 0 for layer in subject.layers.values()),
+            *(value for value in declared if type(value) is int),
+        ]
     )
 
 

@@ -66,13 +66,13 @@ def keys(subject: Subject) -> Iterator[Cause]:
         else:
             kind = "plain"
         kinds.setdefault(kind, []).append(key)
-    for kind, found in kinds.items():
-        said = {
+    for kind, keys_of_kind in kinds.items():
+        phrases = {
             "plain": "is how the factors are named", "no prefix": "does not start as PEFT names it",
             "wrapped": "has a wrapper's prefix", "other end": "does not end as a factor does",
         }  # fmt: skip
-        tensors = tuple(found) if kind != "plain" else ()
-        yield Cause(codes.SERVER_KEY, f"{found[0]} {said[kind]}", Field("keys", kind), tensors)
+        tensors = tuple(keys_of_kind) if kind != "plain" else ()
+        yield Cause(codes.SERVER_KEY, f"{keys_of_kind[0]} {phrases[kind]}", Field("keys", kind), tensors)
 
 
 def factors(subject: Subject) -> Iterator[Cause]:
@@ -90,17 +90,17 @@ def tensors(subject: Subject) -> Iterator[Cause]:
     """Tensors that are no factor: copies of the base are skipped; anything else is refused, ignored or dropped."""
     saved = subject.config.get("modules_to_save")
     saved = saved if isinstance(saved, list) else []
-    for kinds, found in kinds_of_tensors(subject).items():
-        is_saved = any(leaf(raw(key).rpartition(".")[0]) in saved for key in found)
+    for kinds, names in kinds_of_tensors(subject).items():
+        is_saved = any(leaf(raw(key).rpartition(".")[0]) in saved for key in names)
 
         def of_tensors(server: Server, kinds: tuple[str, ...] = kinds, is_saved: bool = is_saved) -> Outcome:
             each = {outcome(server.tensors, kind) for kind in kinds}
-            told = each.pop() if len(each) == 1 else UNKNOWN
-            return worst((told, server.saved_tensors)) if is_saved else told
+            answer = each.pop() if len(each) == 1 else UNKNOWN
+            return worst((answer, server.saved_tensors)) if is_saved else answer
 
-        message = f"{found[0]} is no factor of LoRA ({kinds[0]})"
+        message = f"{names[0]} is no factor of LoRA ({kinds[0]})"
         needs = "the base model" if len(kinds) > 1 else "a load in that runtime"
-        yield Cause(codes.SERVER_TENSOR, message, of_tensors, tuple(found), needs=needs, about="tensors")
+        yield Cause(codes.SERVER_TENSOR, message, of_tensors, tuple(names), needs=needs, about="tensors")
 
 
 def base(subject: Subject) -> Iterator[Cause]:
