@@ -369,9 +369,9 @@ Shown by: utils/save_and_load.py: set_peft_model_state_dict; huggingface/peft#20
 """)
 UNTARGETED_LAYERS = Code("CD324", "untargeted-layers", """
 The file has tensors of several layers that the config does not target. PEFT never saves that: one of them was changed.
-Who stops: undecided for all: it hangs on whether these layers were meant.
+Who stops: every PEFT release, in silence: trained tensors are not applied. Undecided for those that do target them.
 What to do: compare the config with the one that was saved.
-Shown by: utils/save_and_load.py: get_peft_model_state_dict.
+Shown by: utils/save_and_load.py: get_peft_model_state_dict; loads in 18 releases.
 """)
 HEAD_AMONG_TARGETS = Code("CD325", "head-among-targets", """
 A module that is saved whole is adapted by LoRA as well: a classifier's head under all-linear, or named so.
@@ -455,6 +455,13 @@ The names of factors end otherwise than PEFT's: LoRA's have a `.weight`, those o
 Who stops: every PEFT release ignores them in silence.
 What to do: rename the tensors.
 Shown by: tuners/lora/layer.py: LoraLayer; tuners/adalora/layer.py: AdaLoraLayer.
+""")
+UNAPPLIED_TENSOR = Code("CD408", "unapplied-tensor", """
+The file has trained tensors that a release does not apply: DoRA's magnitudes without use_dora, trained tokens without
+trainable_token_indices, whole modules by their names in memory.
+Who stops: every PEFT release, in silence; from 0.15 on a module in modules_to_save that is not found is a KeyError.
+What to do: set the option with which it was trained, or give the tensors the names that PEFT saves.
+Shown by: utils/save_and_load.py: set_peft_model_state_dict; loads in 18 releases.
 """)
 
 # Methods

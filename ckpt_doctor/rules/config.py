@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from ..adapter.codes import (
     ALL_LINEAR,
     BASE_CHANGING_INIT,
-    BIAS_SPELLING,
     DEFAULT_TARGETS,
     IMPOSSIBLE_VALUE,
     LAYERS_OPTIONS,
-    MISSING_SAVED,
     NO_LAYERS,
     NO_TARGET,
     UNKNOWN_INIT,
@@ -22,13 +20,11 @@ from ..adapter.findings import THE_BASE, Finding
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
 from ..facts.config_keys import CHANGES_BASE, knows
 from ..facts.forms import targets
-from ..facts.layers import module_of
 from ..facts.methods import LORAS
 from ..facts.record import refusing_bias
 from ..facts.subject import Subject
 from ..facts.targets import targeted
 from .declared import rule
-from .heads import heads, without_other_head
 
 
 @rule
@@ -206,38 +202,6 @@ def _of_transformers(subject: Subject) -> bool | None:
 
 
 @rule
-def bias_spelling(subject: Subject) -> Iterator[Finding]:
-    """0.7 and newer call the bias of an adapted module `.base_layer.bias`, older ones `.bias`."""
-    config = subject.config
-    bias = config.get("bias", "none")
-    if subject.method not in LORAS or config.get("target_modules") is None:
-        return
-    if bias not in ("all", "lora_only"):
-        return
-    whole = tuple(f"{head}." for head, _ in heads(subject))  # a head has its own bias, whatever is trained beside it
-    biases = [key for key in subject.tensors if key.endswith(".bias") and not key.startswith(whole or "*")]
-    named = {module_of(key) for key in biases if ".lora_" not in key}
-    new = {name.removesuffix(".base_layer.bias") for name in named if name.endswith(".base_layer.bias")}
-    old = {name.removesuffix(".bias") for name in named} - {name + ".base_layer" for name in new}
-    missing = frozenset[str]()
-    if subject.base is not None and not new and not old and subject.base.biases.isdisjoint(subject.layers):
-        return
-    if not new & subject.layers.keys() and not old & subject.layers.keys():
-        # the layers of 0.6 – 0.9 have no bias of their own, so these trained none (tuners_utils.py: BaseTunerLayer)
-        if bias == "lora_only" and not subject.saved_by <= between("0.6", "0.9"):
-            missing = PEFT
-    else:
-        # what is not adapted keeps the plain name of its bias in every release
-        wrapped = {m for m in new | old if m in subject.layers or targeted(config, m, NEWEST_SERIES)}
-        missing |= upto("0.6") if new - old else frozenset()
-        missing |= since("0.7") if (old - new) & wrapped or (new - old) - wrapped else frozenset()
-    if missing:
-        keys = tuple(key for key in subject.tensors if key.endswith(".bias"))
-        lost = "no bias is in the file" if missing == PEFT else "the biases are named for one side of PEFT 0.7 only"
-        yield BIAS_SPELLING(f"bias is {bias!r} and {lost}", tensors=keys, keys=("bias",), misloads=missing)
-
-
-@rule
 def without_layers(subject: Subject) -> Iterator[Finding]:
     """What PEFT does where no layer is in the file, or the config names no target, depends on the base model."""
     config = subject.config
@@ -259,38 +223,6 @@ def without_layers(subject: Subject) -> Iterator[Finding]:
         message = "target_modules is null: each release then looks the base model up in a table of its own"
         none = PEFT if _of_transformers(subject) is False else frozenset[str]()  # "Please specify `target_modules`"
         yield DEFAULT_TARGETS(message, keys=("target_modules",), rejects=none, undecided=PEFT - none, needs=THE_BASE)
-
-
-@rule
-def missing_parts(subject: Subject) -> Iterator[Finding]:
-    """A KeyError from 0.15 on (utils/save_and_load.py: set_peft_model_state_dict), if the base model has the module.
-
-    For a classifier PEFT 0.13 and newer write both names that its head may have, of which a model has one
-    (peft_model.py: PeftModelForSequenceClassification, PeftModelForTokenClassification; huggingface/peft#2027).
-    """
-    config = subject.config
-    if subject.method not in LORAS or not subject.tensors:
-        return
-    if config.get("trainable_token_indices") and not any("trainable_tokens" in key for key in subject.tensors):
-        message = "trainable_token_indices is set, and the file has no such tensors"
-        yield MISSING_SAVED(message, keys=("trainable_token_indices",), rejects=since("0.15"))
-    saved = config.get("modules_to_save")
-    names = [name for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
-    lost = [name for name in names if not any(f".{name}." in f".{key}" for key in subject.tensors)]
-    lost = without_other_head(subject, names, lost)
-    if subject.base is not None:
-        have = (*subject.base.weights, *subject.base.biases)
-        lost = [name for name in lost if any(module == name or module.endswith(f".{name}") for module in have)]
-    if lost:
-        known = subject.base is not None
-        message = f"modules_to_save names {lost[0]}, which the file has no tensors for"
-        yield MISSING_SAVED(
-            message,
-            keys=("modules_to_save",),
-            rejects=since("0.15") if known else frozenset(),
-            undecided=PEFT - since("0.15") if known else PEFT,
-            needs="what the module was" if known else THE_BASE,
-        )
 
 
 UNPROVEN = ("target_parameters", "use_qalora", "kasa_config", "monteclora_config", "velora_config", "arrow_config")

@@ -96,7 +96,7 @@ def reading(subject: Subject) -> Iterator[Finding]:
         )
         needs = "the order of alpha_pattern in training"
         yield AMBIGUOUS_PATTERN(message, keys=("alpha_pattern",), undecided=PEFT, needs=needs)
-    yield from _untargeted(subject, meant)
+    yield from _untargeted(subject, whole, meant)
     yield from _missing(subject, meant)
 
 
@@ -200,8 +200,10 @@ def _weights(subject: Subject) -> dict[str, tuple[int, ...]]:
     return {} if subject.layers.keys().isdisjoint(weights) else weights
 
 
-def _untargeted(subject: Subject, meant: Era) -> Iterator[Finding]:
-    """Tensors that no release looks at: a single stray module means nothing, but PEFT never saves many of a kind."""
+def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Finding]:
+    """Trained tensors that are not applied. A single stray module means nothing, but PEFT never saves many of a kind.
+    Where a release does target them, as it does not know what narrows the targets, nothing tells what was meant.
+    """
     config = subject.config
     ignored = [
         module for module in subject.layers
@@ -214,13 +216,11 @@ def _untargeted(subject: Subject, meant: Era) -> Iterator[Finding]:
         message = (
             f"the config does not target {several(ignored)}, which have tensors: the config or the file was changed"
         )
+        applying = frozenset[str]().union(*(era.ids for era in whole if not era.hit.isdisjoint(ignored)))
         yield UNTARGETED_LAYERS(
-            message,
-            tensors=subject.keys_of(ignored),
-            keys=("target_modules",),
-            undecided=PEFT,
-            needs="whether these layers were meant",
-        )
+            message, tensors=subject.keys_of(ignored), keys=("target_modules",), misloads=PEFT - applying,
+            undecided=applying, needs="whether these layers were meant",
+        )  # fmt: skip
 
 
 @rule

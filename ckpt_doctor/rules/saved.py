@@ -1,0 +1,149 @@
+"""Rules about what is saved beside the factors: modules that were trained whole, biases, and parts that options add."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ..adapter.codes import ADAPTER_NAME, BIAS_SPELLING, MISSING_SAVED, UNAPPLIED_TENSOR
+from ..adapter.findings import THE_BASE, Finding
+from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, since, upto
+from ..facts.layers import module_of
+from ..facts.methods import LORAS
+from ..facts.subject import Subject
+from ..facts.targets import targeted
+from .declared import rule
+from .heads import CLASSIFIERS, HEADS, heads, without_other_head
+
+
+@rule
+def bias_spelling(subject: Subject) -> Iterator[Finding]:
+    """0.7 and newer call the bias of an adapted module `.base_layer.bias`, older ones `.bias`. One that is named so is
+    loaded whatever `bias` says, as the state dict is not strict (loaded in 18 releases on OPT).
+    """
+    config = subject.config
+    bias = config.get("bias", "none")
+    if subject.method not in LORAS or config.get("target_modules") is None:
+        return
+    whole = tuple(f"{head}." for head, _ in heads(subject))  # a head has its own bias, whatever is trained beside it
+    biases = [key for key in subject.tensors if key.endswith(".bias") and not key.startswith(whole or "*")]
+    named = {module_of(key) for key in biases if ".lora_" not in key}
+    new = {name.removesuffix(".base_layer.bias") for name in named if name.endswith(".base_layer.bias")}
+    old = {name.removesuffix(".bias") for name in named} - {name + ".base_layer" for name in new}
+    missing = frozenset[str]()
+    if bias not in ("all", "lora_only") and subject.base is not None:
+        new, old = new & subject.base.biases, old & subject.base.biases  # others have no place in any release
+    if subject.base is not None and not new and not old and subject.base.biases.isdisjoint(subject.layers):
+        return
+    if not new & subject.layers.keys() and not old & subject.layers.keys():
+        if bias not in ("all", "lora_only"):
+            return
+        # the layers of 0.6 – 0.9 have no bias of their own, so these trained none (tuners_utils.py: BaseTunerLayer)
+        if bias == "lora_only" and not subject.saved_by <= between("0.6", "0.9"):
+            missing = PEFT
+    else:
+        # what is not adapted keeps the plain name of its bias in every release
+        wrapped = {m for m in new | old if m in subject.layers or targeted(config, m, NEWEST_SERIES)}
+        missing |= upto("0.6") if new - old else frozenset()
+        missing |= since("0.7") if (old - new) & wrapped or (new - old) - wrapped else frozenset()
+    if missing:
+        keys = tuple(key for key in subject.tensors if key.endswith(".bias"))
+        lost = "no bias is in the file" if missing == PEFT else "the biases are named for one side of PEFT 0.7 only"
+        yield BIAS_SPELLING(f"bias is {bias!r}, and {lost}", tensors=keys, keys=("bias",), misloads=missing)
+
+
+@rule
+def missing_parts(subject: Subject) -> Iterator[Finding]:
+    """A KeyError from 0.15 on (utils/save_and_load.py: set_peft_model_state_dict), if the base model has the module.
+
+    For a classifier PEFT 0.13 and newer write both names that its head may have, of which a model has one
+    (peft_model.py: PeftModelForSequenceClassification, PeftModelForTokenClassification; huggingface/peft#2027). Its
+    head is new, so that one which is not in the file was lost.
+    """
+    config = subject.config
+    if subject.method not in LORAS or not subject.tensors:
+        return
+    if config.get("trainable_token_indices") and not any("trainable_tokens" in key for key in subject.tensors):
+        message = "trainable_token_indices is set, and the file has no such tensors"
+        yield MISSING_SAVED(message, keys=("trainable_token_indices",), rejects=since("0.15"))
+    saved, keys = config.get("modules_to_save"), ("modules_to_save",)
+    names = [name for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
+    lost = [name for name in names if not any(f".{name}." in f".{key}" for key in subject.tensors)]
+    if {*HEADS} <= {*lost} and config.get("task_type") in CLASSIFIERS and subject.layers:
+        message = f"the head of the classifier ({' or '.join(HEADS)}) is not in the file"
+        yield MISSING_SAVED(message, keys=keys, rejects=since("0.15"), misloads=upto("0.14"))
+        return
+    lost = without_other_head(subject, names, lost)
+    if subject.base is None:
+        if lost:
+            message = f"modules_to_save names {lost[0]}, which the file has no tensors for"
+            yield MISSING_SAVED(message, keys=keys, undecided=PEFT, needs=THE_BASE)
+        return
+    modules = (*subject.base.weights, *subject.base.biases)
+    there = [name for name in lost if any(module == name or module.endswith(f".{name}") for module in modules)]
+    tied = [name for name in lost if name == "lm_head" and name not in there]  # a model's files leave it out
+    if there or tied:
+        message = f"modules_to_save names {(there or tied)[0]}, which the file has no tensors for"
+        stays = subject.base.config.get("tie_word_embeddings") is True or bool(there)
+        rejected = since("0.15") if stays else frozenset[str]()
+        needs = "what the module was" if stays else "the class that was adapted"
+        yield MISSING_SAVED(message, keys=keys, rejects=rejected, undecided=PEFT - rejected, needs=needs)
+
+
+@rule
+def unapplied(subject: Subject) -> Iterator[Finding]:
+    """Tensors of an option that the config does not set, which no release then applies: DoRA's magnitudes, trained
+    tokens. They are left out when the names are mapped (utils/save_and_load.py: set_peft_model_state_dict).
+    """
+    if subject.method != "LORA":
+        return
+    for key, part, what in (
+        ("use_dora", ".lora_magnitude_vector", "DoRA's magnitudes"),
+        ("trainable_token_indices", "trainable_tokens_", "trained tokens"),
+    ):
+        tensors = [name for name in subject.tensors if part in name]
+        if tensors and not subject.config.get(key):
+            message = f"{len(tensors)} tensors are {what} ({tensors[0][:120]}), and {key} is not set: they are ignored"
+            if key == "use_dora" and len(tensors) < len(subject.layers):  # PEFT gives every layer one
+                needs = "what these tensors are"
+                yield UNAPPLIED_TENSOR(message, tensors=tensors, keys=(key,), undecided=PEFT, needs=needs)
+            else:
+                yield UNAPPLIED_TENSOR(message, tensors=tensors, keys=(key,), misloads=PEFT)
+
+
+_IN_MEMORY = re.compile(r"\.modules_to_save\.(?:[^.]+\.(?=[^.]+$))?")
+
+
+@rule
+def kept_as_in_memory(subject: Subject) -> Iterator[Finding]:
+    """Modules that are saved whole, by their names in memory, `<module>.modules_to_save.<adapter>.weight`: ignored up
+    to 0.14, and a KeyError from 0.15 on, which looks for the plain name (utils/save_and_load.py:
+    set_peft_model_state_dict). Heads that are adapted as well have a rule of their own.
+    """
+    if subject.method not in LORAS or heads(subject):
+        return
+    tensors = [key for key in subject.tensors if ".modules_to_save." in key and ".lora_" not in key]
+    plain = {key: _IN_MEMORY.sub(".", key) for key in tensors}  # bias "all" saves those of the copies as well
+    tensors = [key for key in tensors if plain[key] not in subject.tensors]
+    if tensors:
+        message = f"{len(tensors)} keys of whole modules are named as in memory ({tensors[0][:120]})"
+        saved = subject.config.get("modules_to_save")
+        raising = since("0.15") if isinstance(saved, list) and saved else frozenset[str]()
+        yield UNAPPLIED_TENSOR(message, tensors=tensors, rejects=raising, misloads=PEFT - raising)
+
+
+@rule
+def name_of_the_adapter(subject: Subject) -> Iterator[Finding]:
+    """A name with a dot is no name of a module to torch. One that is a module's in modules_to_save is replaced in every
+    key (up to 0.14; utils/save_and_load.py: set_peft_model_state_dict), and is looked for within the copy. Loaded on
+    Mistral in 18 releases.
+    """
+    name, saved = subject.question.adapter_name, subject.config.get("modules_to_save")
+    if subject.method not in LORAS:
+        return
+    if "." in name:
+        yield ADAPTER_NAME(f"the name {name!r} has a dot, which torch refuses", rejects=PEFT)
+    elif isinstance(saved, list) and name in saved:
+        ignoring = between("0.8", "0.14")
+        message = f"loaded under the name {name!r}, which modules_to_save has as well"
+        yield ADAPTER_NAME(message, keys=("modules_to_save",), rejects=PEFT - ignoring, misloads=ignoring)
