@@ -225,7 +225,7 @@ def without_layers(subject: Subject) -> Iterator[Finding]:
         yield DEFAULT_TARGETS(message, keys=("target_modules",), rejects=none, undecided=PEFT - none, needs=THE_BASE)
 
 
-UNPROVEN = ("target_parameters", "use_qalora", "kasa_config", "monteclora_config", "velora_config", "arrow_config")
+UNPROVEN = ("use_qalora", "kasa_config", "monteclora_config", "velora_config", "arrow_config")
 """Options whose tensors or arithmetic changed between releases, or hang on the base model."""
 
 
@@ -238,6 +238,8 @@ def unproven_option(subject: Subject) -> Iterator[Finding]:
     if config.get("layer_replication") and _of_transformers(subject) is False:
         message = "layer_replication is set, which works on a few transformers models only"
         yield UNPROVEN_OPTION(message, keys=("layer_replication",), rejects=since("0.10"))
+    if config.get("target_parameters"):
+        yield _parameters(subject)
     for key in UNPROVEN:
         if config.get(key):
             known = knows(subject.method, key)
@@ -249,3 +251,22 @@ def unproven_option(subject: Subject) -> Iterator[Finding]:
             yield UNPROVEN_OPTION(
                 message, keys=(key,), rejects=rejected, undecided=undecided, needs="a load in that release"
             )
+
+
+def _parameters(subject: Subject) -> Finding:
+    """The sides of the factors of a parameter were swapped in 0.19 (tuners/lora/layer.py: ParamWrapper): what the other
+    releases saved is a size mismatch, unless both sides are of one size. Loaded on GPT-OSS in 18 releases.
+    """
+    older, newer = between("0.17", "0.18"), since("0.19")
+    saved, keys = subject.saved_by, ("target_parameters",)
+    other = newer if saved <= older else older if saved <= newer else frozenset[str]()
+    sides = [
+        (subject.tensors[layer.factors["lora_A"]].shape[1:], subject.tensors[layer.factors["lora_B"]].shape[:1])
+        for layer in subject.layers.values() if {"lora_A", "lora_B"} <= layer.factors.keys()
+    ]  # fmt: skip
+    if saved and other and any(a != b for a, b in sides):
+        message = "target_parameters is set, and PEFT 0.19 and newer have the sides of its factors the other way round"
+        return UNPROVEN_OPTION(message, keys=keys, rejects=other)
+    message = "target_parameters is set, whose factors have their sides the other way round from PEFT 0.19 on"
+    doubted = other or older | newer
+    return UNPROVEN_OPTION(message, keys=keys, undecided=doubted, needs="a load in that release")

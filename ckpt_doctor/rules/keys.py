@@ -34,7 +34,10 @@ def unknown_key(subject: Subject) -> Iterator[Finding]:
         unknown = {key: knows(method, "peft_type") - knows(method, key) for key in keys}
         rejected = frozenset().union(*(ids & RAISING for ids in unknown.values())) if keys else frozenset()
         silent = READ_ELSEWHERE if method in LORAS else {"modules_to_save"}  # CD527
-        loud = frozenset().union(*(unknown[key] for key in keys if key in OTHER_SHAPES))
+        named_layers = (
+            {"layer_replication"} if method == "ADALORA" and subject.masks else set()
+        )  # rank_pattern stops it
+        loud = frozenset().union(*(unknown[key] for key in keys if key in OTHER_SHAPES | named_layers))
         ignored = frozenset().union(*(unknown[key] - RAISING for key in keys if key not in silent)) - loud
         named = tuple(key for key in keys if unknown[key] & (RAISING if is_neutral else PEFT))
         if is_neutral and rejected:

@@ -271,7 +271,8 @@ def _missing(subject: Subject, meant: Era) -> Iterator[Finding]:
             yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
         listed = config.get("target_modules")
         longer = [module for module in layers if isinstance(listed, list) and module in listed and "." in module]
-        if longer and (subject.method == "ADALORA" or config.get("init_lora_weights") is False) and not missing:
+        random = subject.method == "ADALORA" or config.get("init_lora_weights") is False
+        if longer and random and not missing and not _is_whole(subject):
             message = "target_modules lists full names, which also match longer names that end with one"
             doubt = _left_random(subject)
             yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
@@ -306,6 +307,17 @@ def _missing(subject: Subject, meant: Era) -> Iterator[Finding]:
     if unfit:
         message = f"the tensors of {several(unfit)} do not have the size of the base model's weights"
         yield OTHER_SIZE(message, tensors=subject.keys_of(unfit), rejects=PEFT)
+
+
+def _is_whole(subject: Subject) -> bool:
+    """Whether no layer was taken out of an AdaLoRA after its allocation: that leaves target_r triplets a layer on the
+    average (tuners/adalora/layer.py: RankAllocator._set_budget_scheduler), and more were others gone.
+    """
+    budget, ranks = subject.config.get("target_r"), [layer.rank for layer in subject.layers.values()]
+    known = [rank for rank in ranks if rank is not None]
+    if subject.method != "ADALORA" or type(budget) is not int or len(known) < len(ranks):
+        return False
+    return subject.masks.keys() == subject.layers.keys() and sum(known) <= budget * len(ranks)
 
 
 CLASSES = {

@@ -27,7 +27,14 @@ def of_several_shapes(subject: Subject) -> bool:
 def of_several_names(subject: Subject) -> bool:
     """Layers have several names, which may well differ in their inputs."""
     leaves = {module.rpartition(".")[2] for module in subject.layers}
+    if subject.base is not None and subject.layers.keys() <= subject.base.weights.keys():
+        return len({subject.base.weights[module] for module in subject.layers}) > 1
     return not of_several_shapes(subject) and len(leaves) > 1 and not leaves <= SQUARE
+
+
+def of_another_seed(subject: Subject) -> bool:
+    """The projections are in the file, and drawn from a seed that is not the default."""
+    return bool(subject.value("save_projection")) and subject.value("projection_prng_key") != 0
 
 
 ONE_SHAPE = "PEFT 0.11 wants the layers of VeRA to have one shape"
@@ -45,6 +52,12 @@ VERA = Method(
         "save_projection": "the same projections are drawn where they are not in the file (model.py: VeraModel)",
     },
     rows=(
+        Row(
+            METHOD_BY_RELEASE, of_another_seed,
+            "projection_prng_key is set: up to PEFT 0.20 the projections are drawn anew, and those in the file ignored",
+            "tuners/vera/model.py: VeraModel._init_vera_A_vera_B", undecided=between("0.11", "0.20"),
+            keys=("projection_prng_key",), needs="whether the projections are those of that seed",
+        ),
         Row(
             SHAPE_MISMATCH, other_width, "the shape of {names} is not what the layers need",
             "tuners/vera/model.py: VeraModel", rejects=since("0.21"), keys=("save_projection",),
