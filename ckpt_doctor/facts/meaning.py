@@ -6,7 +6,7 @@ makes of it that may have saved it, and whoever relies on it has to be right for
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..adapter import Layer
 from ..adapter.runtimes import PEFT, minor, since
@@ -40,9 +40,9 @@ class Meaning(NamedTuple):
         return {module: layer.scaling for module, layer in self.layers.items() if layer.rank != 0}
 
 
-def eras(subject: Subject) -> list[Era]:
-    """What the releases make of a config, oldest first."""
-    config = subject.config
+def eras(subject: Subject, config: dict[str, Any] | None = None) -> list[Era]:
+    """What the releases make of a config, the adapter's own if none is given, oldest first."""
+    config = subject.config if config is None else config
     starts = ["0.2", "0.5", "0.6"]
     if config.get("layers_to_transform") is not None:
         starts += ["0.4", "0.8", "0.20", "0.21"]

@@ -63,6 +63,11 @@ class Subject:
         headless = self.config.get("task_type") in (None, "FEATURE_EXTRACTION")
         return as_loaded(self.question.base, self.layers, headless)
 
+    @property
+    def model_type(self) -> str:
+        """The type of the base model, "" where it is not known."""
+        return str((self.question.base.config if self.question.base else {}).get("model_type") or "")
+
     @cached_property
     def record(self) -> Method | None:
         """What is known of the method, where it is not LoRA or AdaLoRA, which have rules of their own."""

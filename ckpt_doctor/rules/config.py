@@ -19,7 +19,9 @@ from ..adapter.codes import (
 from ..adapter.findings import THE_BASE, Finding
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
 from ..facts.config_keys import CHANGES_BASE, knows
+from ..facts.default_targets import default_targets
 from ..facts.forms import targets
+from ..facts.meaning import eras
 from ..facts.methods import LORAS
 from ..facts.record import refusing_bias
 from ..facts.subject import Subject
@@ -219,10 +221,35 @@ def without_layers(subject: Subject) -> Iterator[Finding]:
     elif not subject.layers:
         message = "the file has no factors of any layer"
         yield NO_LAYERS(message, undecided=PEFT, needs=THE_BASE)
+    elif target is None and not config.get("target_parameters") and subject.model_type:
+        yield from _defaults(subject)
     elif target is None and not config.get("target_parameters"):
         message = "target_modules is null: each release then looks the base model up in a table of its own"
         none = PEFT if _of_transformers(subject) is False else frozenset[str]()  # "Please specify `target_modules`"
         yield DEFAULT_TARGETS(message, keys=("target_modules",), rejects=none, undecided=PEFT - none, needs=THE_BASE)
+
+
+def _defaults(subject: Subject) -> Iterator[Finding]:
+    """What each release takes for the targets of such a model, against the layers of the file."""
+    rejects, misloads, doubted = set[str](), set[str](), set[str]()
+    for ids, names in default_targets(subject.method or "", subject.model_type):
+        if names is None:
+            rejects |= ids
+            continue
+        config = {**subject.config, "target_modules": names}
+        for era in eras(subject, config):
+            if era.misfits:
+                rejects |= ids & era.ids
+            elif era.hit != subject.layers.keys():
+                misloads |= ids & era.ids
+            elif subject.method == "ADALORA":  # what else is targeted would be left at random numbers
+                doubted |= ids & era.ids
+    if rejects | misloads | doubted:
+        message = f"target_modules is null: what a release takes for a {subject.model_type}, is not the same in all"
+        yield DEFAULT_TARGETS(
+            message, keys=("target_modules",), rejects=frozenset(rejects), misloads=frozenset(misloads),
+            undecided=frozenset(doubted), needs="a load in that release",
+        )  # fmt: skip
 
 
 UNPROVEN = ("use_qalora", "kasa_config", "monteclora_config", "velora_config", "arrow_config")

@@ -16,7 +16,8 @@ def is_contradicted(subject: Subject) -> Names:
     for module, layer in subject.layers.items():
         shape = subject.shapes(layer).get("ia3_l", ())
         is_input = bool(feedforward) and targets(feedforward, module)
-        if len(shape) < 2 or 0 in shape or (len(shape) == 2 and shape[0 if is_input else 1] != 1):
+        turned = len(shape) == 2 and (1 not in shape if feedforward is None else shape[0 if is_input else 1] != 1)
+        if len(shape) < 2 or 0 in shape or turned:
             misfits.append(module)
     return misfits
 
@@ -29,7 +30,7 @@ def is_untargeted(subject: Subject) -> bool:
 
 def is_null(subject: Subject) -> bool:
     """feedforward_modules is null, which PEFT then looks up by the type of the base model."""
-    return subject.config.get("feedforward_modules", "") is None
+    return subject.value("feedforward_modules") is None and not subject.model_type
 
 
 def of_2d(subject: Subject) -> Names:

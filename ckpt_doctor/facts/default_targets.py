@@ -1,0 +1,35 @@
+"""What releases adapt where a config names no target: tables by model_type, made by scripts/make_default_targets.py.
+
+PEFT raises "Please specify `target_modules` in `peft_config`" where the model has no entry
+(tuners/tuners_utils.py: BaseTuner._prepare_adapter_config; in tuners/lora.py: LoraModel before).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from functools import cache
+
+from ..adapter.runtimes import PEFT, since
+
+Ids = frozenset[str]
+
+
+@cache
+def _tables() -> dict[str, dict[str, list[tuple[str, list[str] | None]]]]:
+    with open(os.path.join(os.path.dirname(__file__), "default_targets.json"), "rb") as file:
+        tables: dict[str, dict[str, list[tuple[str, list[str] | None]]]] = json.load(file)
+    return tables
+
+
+def default_targets(table: str, model_type: str) -> Iterator[tuple[Ids, list[str] | None]]:
+    """Releases, and what they target in a model of this type, None where they know none. `table` is a method, or
+    "IA3 feedforward".
+    """
+    rows = _tables()[table].get(model_type, [])
+    before = PEFT - since(rows[0][0]) if rows else PEFT
+    if before:
+        yield before, None
+    for (first, names), after in zip(rows, [*(row[0] for row in rows[1:]), "99.0"], strict=True):
+        yield since(first) - since(after), names
