@@ -21,7 +21,8 @@ class Subject:
     """An adapter, what is asked of it, and what follows from both.
 
     `config` is {} where there is none, `method` the peft_type in upper case, `tensors` are those of the adapter.
-    `saved_by` are the releases that may have saved it; of an adapter on the way of a repair those of the original.
+    `saved_by` are the releases that may have saved it, `triplets` the ranks of all layers together, None where the
+    shapes do not tell; of an adapter on the way of a repair those of the original.
     """
 
     def __init__(
@@ -37,11 +38,18 @@ class Subject:
 
     def changed(self, adapter: Adapter) -> Subject:
         """The same question of an adapter that a repair made of this one."""
-        return Subject(adapter, self.question, self.saved_by)
+        subject = Subject(adapter, self.question, self.saved_by)
+        subject.triplets = self.triplets
+        return subject
 
     @cached_property
     def saved_by(self) -> frozenset[str]:
         return config_keys.saved_by(self.method or "", self.config, self.adapter.record)
+
+    @cached_property
+    def triplets(self) -> int | None:
+        ranks = [layer.rank for layer in self.layers.values()]
+        return None if None in ranks else sum(rank or 0 for rank in ranks)
 
     @cached_property
     def written_by(self) -> frozenset[str]:

@@ -313,11 +313,10 @@ def _is_whole(subject: Subject) -> bool:
     """Whether no layer was taken out of an AdaLoRA after its allocation: that leaves target_r triplets a layer on the
     average (tuners/adalora/layer.py: RankAllocator._set_budget_scheduler), and more were others gone.
     """
-    budget, ranks = subject.config.get("target_r"), [layer.rank for layer in subject.layers.values()]
-    known = [rank for rank in ranks if rank is not None]
-    if subject.method != "ADALORA" or type(budget) is not int or len(known) < len(ranks):
+    budget, triplets = subject.config.get("target_r"), subject.triplets
+    if subject.method != "ADALORA" or type(budget) is not int or triplets is None:
         return False
-    return subject.masks.keys() == subject.layers.keys() and sum(known) <= budget * len(ranks)
+    return subject.masks.keys() == subject.layers.keys() and triplets <= budget * len(subject.layers)
 
 
 CLASSES = {
