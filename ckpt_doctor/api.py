@@ -125,12 +125,12 @@ def preload(
     UnknownRuntimeError for what `for_` does not name.
     """
     folder = locate(fetched(os.fspath(path), subfolder, revision), subfolder)
-    ready_path, doubt = ready(
+    loadable, doubt = ready(
         folder, _question(None if for_ == "installed" else for_, base, adapter_name, max_rank), strict=strict
     )
     if doubt:
         warnings.warn(doubt, UserWarning, stacklevel=2)
-    return Path(ready_path)
+    return Path(loadable)
 
 
 def _question(

@@ -287,10 +287,10 @@ Shown by: tuners/lora/model.py: _create_and_replace; utils/other.py: get_pattern
 """)
 MISSING_LAYER = Code("CD312", "missing-layer", """
 The config targets a layer that the file has no tensors for.
-Who stops: every PEFT release: the layer stays as it was initialised. An AdaLoRA layer that was pruned is zero from 0.12
-on, and random in 0.5 – 0.11.
-What to do: `--base` tells whether the model has the layer. `fix --for` takes pruned layers off the targets; any other
-was lost.
+Who stops: nobody, of a LoRA: such a layer is zero. One that is initialised at random, or from the base, every release.
+An AdaLoRA layer that was pruned is zero from 0.12 on, and random in 0.5 – 0.11.
+What to do: if the layer was trained, its tensors were lost; else nothing. `fix --for` takes pruned layers off the
+targets.
 Shown by: tuners/adalora/layer.py: reset_lora_parameters; tuners/tuners_utils.py: inject_adapter.
 """)
 LAYERS_OPTIONS = Code("CD313", "layers-options", """

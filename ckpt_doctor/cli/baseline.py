@@ -45,14 +45,14 @@ class Baseline:
         """The findings of a report that are known; one that has become more severe is not."""
         place = _place(report, self.folder)
         self._examined.add(place)
-        matched = set()
+        findings = set()
         for finding, fingerprint in fingerprints(place, report.findings).items():
             entry = self._known.get((place, fingerprint))
             if entry:
                 self._again.add(entry)
                 if SEVERITIES.index(finding.severity) <= SEVERITIES.index(entry.severity):
-                    matched.add(finding)
-        return frozenset(matched)
+                    findings.add(finding)
+        return frozenset(findings)
 
     def gone(self) -> list[Known]:
         """What was not found again, of the adapters that were examined or are no longer there."""
@@ -62,10 +62,10 @@ class Baseline:
 
 def _known(entry: dict[str, str]) -> Known:
     """An entry of the file. Raises TypeError and ValueError for what ckpt-doctor did not write."""
-    known = Known(**entry)
-    if not all(isinstance(value, str) for value in known) or known.severity not in SEVERITIES or "\0" in known.path:
+    record = Known(**entry)
+    if not all(isinstance(value, str) for value in record) or record.severity not in SEVERITIES or "\0" in record.path:
         raise ValueError
-    return known
+    return record
 
 
 def document(path: str, reports: Iterable[Report], earlier: Iterable[Known]) -> str:
@@ -74,13 +74,13 @@ def document(path: str, reports: Iterable[Report], earlier: Iterable[Known]) -> 
     Of `earlier` entries it keeps those of adapters that are there and that no report is about.
     """
     folder = os.path.dirname(os.path.abspath(path))
-    of_places: dict[str, list[Known]] = {}
+    by_place: dict[str, list[Known]] = {}
     for report in reports:
         place = _place(report, folder)
         named = fingerprints(place, report.findings)
-        of_places[place] = [Known(place, f.code, f.name, f.severity, named[f]) for f in report.shown]
-    entries = [entry for entry in earlier if entry.path not in of_places and _exists(entry, folder)]
-    entries += [entry for of_one in of_places.values() for entry in of_one]
+        by_place[place] = [Known(place, f.code, f.name, f.severity, named[f]) for f in report.shown]
+    entries = [entry for entry in earlier if entry.path not in by_place and _exists(entry, folder)]
+    entries += [entry for of_one in by_place.values() for entry in of_one]
     return json.dumps(
         {"schema_version": SCHEMA_VERSION, "findings": [entry._asdict() for entry in sorted(entries)]},
         indent=2, ensure_ascii=False,

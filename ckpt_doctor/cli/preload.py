@@ -46,7 +46,7 @@ def command(
     try:
         folder = locate(fetched(path, subfolder, revision), subfolder)
         with busy("preparing a copy"):
-            folder_to_load, doubt = ready(folder, options.settings(ctx)(folder).question, strict=strict)
+            loadable, doubt = ready(folder, options.settings(ctx)(folder).question, strict=strict)
     except AdapterRejected as error:
         complain(str(error))
         sys.exit(1)
@@ -55,4 +55,4 @@ def command(
         sys.exit(2)
     if doubt:
         complain(doubt)
-    click.echo(os.fsencode(folder_to_load))  # to the byte, whatever the locale
+    click.echo(os.fsencode(loadable))  # to the byte, whatever the locale

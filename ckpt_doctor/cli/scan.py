@@ -96,8 +96,8 @@ def command(
         reports = _examined(options.settings(ctx), watched(folders, quiet=quiet or blocks), known, codes, verbose)
         kept = list(reports) if len(sinks) > 1 or target or ("github", None) in sinks else None
         for format_, file in sinks:
-            shown = chain(kept if kept is not None else reports, () if format_ == "table" else unread)
-            print_to(file, render(format_, shown, style))
+            batch = chain(kept if kept is not None else reports, () if format_ == "table" else unread)
+            print_to(file, render(format_, batch, style))
             if format_ == "github" and kept is not None:
                 _summarise(chain(kept, unread))
         if target:

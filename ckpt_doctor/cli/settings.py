@@ -142,8 +142,8 @@ def _override(entry: dict[str, Any], path: str) -> tuple[tuple[str, ...], dict[s
     patterns = _strings(entry.pop("paths", []), path)
     if not patterns:
         raise ValueError("an override needs paths, as paths = ['legacy/*']")
-    values_of_paths = _checked(entry, _OF_PATHS, path)
-    return tuple(patterns), {_OF_PATHS[key][0]: _OF_PATHS[key][1](value) for key, value in values_of_paths.items()}
+    values = _checked(entry, _OF_PATHS, path)
+    return tuple(patterns), {_OF_PATHS[key][0]: _OF_PATHS[key][1](value) for key, value in values.items()}
 
 
 def _strings(value: Any, _: str) -> list[str]:

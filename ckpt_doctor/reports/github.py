@@ -19,7 +19,7 @@ LONGEST = 2000
 MOST_BYTES = 500_000
 """Of the summary; GitHub takes 1 MiB from all that a step writes."""
 
-Told = tuple[Report, Finding | None]
+Annotation = tuple[Report, Finding | None]
 """A finding of a report, or None for the error that kept it from being examined."""
 
 
@@ -50,8 +50,8 @@ def rest(reports: Iterable[Report]) -> Iterator[str]:
     yield row(("---",) * 4)
     size = 0
     for at, (report, finding) in enumerate(left_out):
-        cause = (finding.code, sentence(finding)) if finding else ("", cut(report.error or "", LONGEST))
-        line = row((code(report.path), cause[0], _severity(finding), words(cause[1])))
+        cells = (finding.code, sentence(finding)) if finding else ("", cut(report.error or "", LONGEST))
+        line = row((code(report.path), cells[0], _severity(finding), words(cells[1])))
         size += len(line.encode()) + 1
         if size > MOST_BYTES:
             yield ""
@@ -60,9 +60,11 @@ def rest(reports: Iterable[Report]) -> Iterator[str]:
         yield line
 
 
-def _divided(reports: Iterable[Report]) -> tuple[list[Told], list[Told]]:
+def _divided(reports: Iterable[Report]) -> tuple[list[Annotation], list[Annotation]]:
     """What is annotated, most severe first and what fails before what does not; and the rest in the same order."""
-    levels: dict[str, tuple[list[Told], list[Told]]] = {severity: ([], []) for severity in reversed(SEVERITIES)}
+    levels: dict[str, tuple[list[Annotation], list[Annotation]]] = {
+        severity: ([], []) for severity in reversed(SEVERITIES)
+    }
     for report in reports:
         if report.error:
             levels[ERROR][0].append((report, None))

@@ -18,16 +18,16 @@ def relative(path: str) -> str:
 
     A path on another drive stays whole.
     """
-    shown = path
+    location = path
     for root in (os.environ.get("GITHUB_WORKSPACE"), os.curdir):
         if root:
             try:
-                shown = os.path.relpath(path, root)
+                location = os.path.relpath(path, root)
             except ValueError:
                 continue
-            if shown.split(os.sep)[0] != os.pardir:
+            if location.split(os.sep)[0] != os.pardir:
                 break
-    return shown.replace(os.sep, "/")
+    return location.replace(os.sep, "/")
 
 
 def places(report: Report) -> dict[Finding, tuple[str, int]]:

@@ -192,8 +192,8 @@ def compare(result: Comparison, style: Style) -> Iterator[str]:
     rows = sorted((*result.layers, *result.others), key=lambda row: -row.relative)
     largest = max((row.relative for row in rows), default=0.0)
     counts = f"{len(result.layers)} layers and {len(result.others)} other tensors"
-    verdict = f"{result.verdict}: {counts}, largest relative difference {largest:.2g} (tolerance {result.tolerance:g})"
-    yield from lines(verdict, 0, style, VERDICTS)
+    summary = f"{result.verdict}: {counts}, largest relative difference {largest:.2g} (tolerance {result.tolerance:g})"
+    yield from lines(summary, 0, style, VERDICTS)
     for reason in result.reasons:
         yield from lines(reason, 2, style)
     widest = max((style.width or 1000) - 34, 10)

@@ -266,7 +266,7 @@ def _missing(subject: Subject, meant: Era) -> Iterator[Finding]:
     if subject.base is None:
         missing = [module for module in holes(layers, config, meant.release) if module not in none_left]
         doubt = _left_random(subject)
-        if missing and doubt:
+        if missing:
             message = f"the config targets {several(missing)}, for which there are no tensors"
             yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
         listed = config.get("target_modules")
@@ -291,7 +291,12 @@ def _missing(subject: Subject, meant: Era) -> Iterator[Finding]:
     missing = [module for module, shape in weights.items() if module not in layers and module not in none_left
                and len(shape) > 1 and targeted(config, module, meant.release)]  # fmt: skip
     tops = {module.partition(".")[0] for module in layers}
-    heads = [module for module in missing if module.partition(".")[0] not in tops and not _has_head(subject)]
+    outside = {module.rpartition(".")[0] for module in layers}
+    heads = [
+        module for module in missing
+        if (module.partition(".")[0] not in tops and not _has_head(subject))
+        or (not re.search(r"\.\d+\.", module) and module.rpartition(".")[0] not in outside and not _is_class(subject))
+    ]  # fmt: skip
     missing = [module for module in missing if module not in heads]
     if str(config.get("target_modules")).lower() == "all-linear":  # it takes what it finds
         heads = missing = []
@@ -340,14 +345,27 @@ def _has_head(subject: Subject) -> bool:
     )
 
 
+def _is_class(subject: Subject) -> bool:
+    """Whether the class that was adapted is the one that the base model was saved as: not every one has a pooler."""
+    mapping = subject.config.get("auto_mapping")
+    name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    saved_as = subject.base.config.get("architectures") if subject.base else None
+    return not isinstance(saved_as, list) or name in saved_as
+
+
 def _left_random(subject: Subject) -> frozenset[str]:
     """The releases in which a layer without tensors is not what it was.
 
-    A LoRA layer was trained, or it would not be targeted. An AdaLoRA layer that neither the file nor its rank_pattern
-    has was pruned: 0.12 and newer leave it at zero, 0.5 – 0.11 at lora_E ~ N(0, 0.02), and with init_lora_weights
-    false it is uninitialised from 0.5 on (tuners/adalora/layer.py: reset_lora_parameters).
+    A LoRA layer that nothing is loaded into computes nothing, as its B is zero: PEFT saves every layer that it adapts,
+    so that the name was another model's, or the tensors were lost, which the files do not tell. By other
+    initialisations it is random, or changes the base (tuners/lora/layer.py: LoraLayer.reset_lora_parameters). An
+    AdaLoRA layer that neither the file nor its rank_pattern has was pruned: 0.12 and newer leave it at zero, 0.5 – 0.11
+    at lora_E ~ N(0, 0.02), and with init_lora_weights false it is uninitialised from 0.5 on (tuners/adalora/layer.py:
+    reset_lora_parameters).
     """
     config = subject.config
+    if subject.method == "LORA" and config.get("init_lora_weights", True) in (True, "gaussian"):
+        return frozenset()
     if subject.method != "ADALORA" or not isinstance(config.get("rank_pattern"), dict):
         return PEFT
     return since("0.5") if config.get("init_lora_weights") is False else between("0.5", "0.11")

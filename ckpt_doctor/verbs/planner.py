@@ -87,7 +87,7 @@ def repaired(start: State, repairs: Sequence[Repair], asked: frozenset[str] | No
         return None
 
     while len(done) < MAX_STEPS:
-        taken = next((attempted for repair in repairs if (attempted := attempt(repair)) is not None), None)
+        taken = next((pair for repair in repairs if (pair := attempt(repair)) is not None), None)
         if taken is None:
             break
         state, steps = taken

@@ -97,7 +97,7 @@ def _copy(the_plan: Plan) -> str:
         sorted(question.base.weights.items()), sorted(question.base.biases), sorted(question.base.config.items())
     )  # fmt: skip
     asked = question.runtimes or frozenset()
-    question_asked = (__version__, sorted(asked), question.adapter_name, question.max_rank, base)
+    values = (__version__, sorted(asked), question.adapter_name, question.max_rank, base)
 
     def good(folder: str) -> bool:
         if not os.path.isdir(folder):
@@ -106,5 +106,5 @@ def _copy(the_plan: Plan) -> str:
         return not report.error and not _against(report.findings, asked)
 
     return cache.once(
-        cache.key(adapter.folder, names, question_asked), good, lambda folder: carry_out(the_plan, folder, force=True)
+        cache.key(adapter.folder, names, values), good, lambda folder: carry_out(the_plan, folder, force=True)
     )

@@ -75,6 +75,11 @@ def siblings(subject: Subject, method: Method) -> Iterator[Finding]:
     if not method.tensors or len(subject.layers) < 2:
         return
     target = config.get("target_modules")
+    weights = subject.base.weights if subject.base is not None else {}
+    if subject.layers.keys() <= weights.keys() and not any(config.get(key) is not None for key in NARROWING):
+        targeted = {module for module, shape in weights.items() if len(shape) > 1 and targets(target, module)}
+        if targeted <= subject.layers.keys():
+            return  # the model has no other layer that a name could mean
     chosen = isinstance(target, str) or any(config.get(key) is not None for key in NARROWING)
     full_names = isinstance(target, list) and any("." in str(name) for name in target)
     uneven = [] if chosen or full_names else uneven_stacks(subject.layers)

@@ -76,7 +76,7 @@ def kinds_of_tensors(subject: Subject) -> dict[tuple[str, ...], list[str]]:
     Those of an option that is set (DoRA, trainable tokens, lora_bias) are its own.
     """
     config, factors = subject.config, set(subject.keys_of(list(subject.layers)))
-    kinds_of: dict[tuple[str, ...], list[str]] = {}
+    by_kinds: dict[tuple[str, ...], list[str]] = {}
     for key in subject.tensors:
         name = raw(key)
         module, _, part = name.rpartition(".")
@@ -94,8 +94,8 @@ def kinds_of_tensors(subject: Subject) -> dict[tuple[str, ...], list[str]]:
         else:
             kinds = (_kind(name, leaf(module), part),)
         if kinds:
-            kinds_of.setdefault(kinds, []).append(key)
-    return kinds_of
+            by_kinds.setdefault(kinds, []).append(key)
+    return by_kinds
 
 
 def _kind(name: str, module: str, part: str) -> str:
@@ -119,9 +119,9 @@ def places(base: Base, layers: dict[str, Layer]) -> dict[tuple[str, ...], list[s
     unknown = [module for module in strange if leaf(module) not in leaves]
     elsewhere = [module for module in strange if leaf(module) in leaves and not wrapped(paths[module])]
     where = "all elsewhere" if len(elsewhere) == len(layers) else "elsewhere"
-    modules_of: dict[tuple[str, ...], list[str]] = {("unknown module",): unknown}
-    modules_of[(where, "beyond") if _beyond(elsewhere, base) else (where,)] = elsewhere
-    return {kinds: modules for kinds, modules in modules_of.items() if modules}
+    by_kinds: dict[tuple[str, ...], list[str]] = {("unknown module",): unknown}
+    by_kinds[(where, "beyond") if _beyond(elsewhere, base) else (where,)] = elsewhere
+    return {kinds: modules for kinds, modules in by_kinds.items() if modules}
 
 
 def _beyond(modules: list[str], base: Base) -> bool:
@@ -132,7 +132,7 @@ def _beyond(modules: list[str], base: Base) -> bool:
 
 def sizes(subject: Subject, base: Base) -> dict[tuple[tuple[str, ...], str], list[str]]:
     """Kinds, and a sentence on the first → modules whose size is not the base's, as `Server.sizes` names them."""
-    modules_of: dict[tuple[str, ...], tuple[str, list[str]]] = {}
+    by_kinds: dict[tuple[str, ...], tuple[str, list[str]]] = {}
     for module, layer in subject.layers.items():
         weight = base.weights.get(module)
         if weight is None or len(weight) != 2 or layer.rank is None:
@@ -148,5 +148,5 @@ def sizes(subject: Subject, base: Base) -> dict[tuple[tuple[str, ...], str], lis
         )  # fmt: skip
         if kinds:
             first = f"{module} is {list(ours)}, and {list(true)} in the model"
-            modules_of.setdefault(kinds, (first, []))[1].append(module)
-    return {(kinds, first): modules for kinds, (first, modules) in modules_of.items()}
+            by_kinds.setdefault(kinds, (first, []))[1].append(module)
+    return {(kinds, first): modules for kinds, (first, modules) in by_kinds.items()}

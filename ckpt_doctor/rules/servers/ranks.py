@@ -48,8 +48,8 @@ def scale(subject: Subject) -> Iterator[Cause]:
         formula = server.scale
         if formula is None:
             return UNKNOWN
-        differs = any(abs(_taken(formula, row, root) - row.scaling) > 1e-6 * abs(row.scaling) for row in rows)
-        return MISLOADS if differs else TAKES
+        mismatch = any(abs(_taken(formula, row, root) - row.scaling) > 1e-6 * abs(row.scaling) for row in rows)
+        return MISLOADS if mismatch else TAKES
 
     if rows:
         options = tuple(key for key in ("use_rslora", "alpha_pattern", "rank_pattern") if values.get(key))
