@@ -69,14 +69,14 @@ def list_known(*, allow_new: bool) -> None:
     """Write the list of what is known to be wrong."""
     asked = list(net.questions(net.read()))
     recorded = {question.key: list(question.real) for question in asked}
-    mistakes = {question.key: net.wrong(question, net.judged(question)) for question in asked}
+    mistakes = {question.key: net.mistakes(question, net.judged(question)) for question in asked}
     mistakes = {key: ids for key, ids in mistakes.items() if ids}
     before = net.known(net.KNOWN.read_text(encoding="utf-8"), recorded) if net.KNOWN.exists() else {}
     new, gone = net.difference(mistakes, before)
     if new and not allow_new:
-        print(net.told(new, recorded))
+        print(net.listing(new, recorded))
         sys.exit(f"{net.count(new)} outcomes are wrong that were not: nothing is written without --allow-new")
-    net.KNOWN.write_text(net.KNOWN_HEAD + net.told(mistakes, recorded), encoding="utf-8")
+    net.KNOWN.write_text(net.KNOWN_HEAD + net.listing(mistakes, recorded), encoding="utf-8")
     print(f"{net.count(new)} added, {net.count(gone)} removed, {net.count(mistakes)} known to be wrong")
 
 

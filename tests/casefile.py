@@ -66,13 +66,13 @@ class Case(NamedTuple):
     def faults(self, findings: Iterable[Any]) -> list[str]:
         """Where the findings are not those wanted."""
         findings = tuple(findings)
-        found = judging.stopped(findings)
+        stopped = judging.stopped(findings)
         severities = judging.severities(findings, self.asked)
-        faults = [f"{code} is found" for code in sorted(self.quiet & found.keys())]
+        faults = [f"{code} is found" for code in sorted(self.quiet & stopped.keys())]
         for code, wanted in self.fires.items():
-            if code not in found:
+            if code not in stopped:
                 faults.append(f"{code} is not found")
-            for kind, right, ours in zip(KINDS, wanted, found.get(code, wanted), strict=True):
+            for kind, right, ours in zip(KINDS, wanted, stopped.get(code, wanted), strict=True):
                 if ours != right:
                     faults.append(f"{code} {_difference(kind, ours, right)}")
             if severities.get(code) != self.severities.get(code, severities.get(code)):
@@ -94,58 +94,58 @@ def _names(ids: frozenset[str]) -> str:
 
 def read(path: Path, folder: Path) -> Case:
     """A case; what needs a folder of files is written to `folder`."""
-    said = tomllib.loads(path.read_text(encoding="utf-8"))
-    assert said.keys() <= KEYS, f"{path.name}: {said.keys() - KEYS}"
-    fires = said.get("fires", [])
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert table.keys() <= KEYS, f"{path.name}: {table.keys() - KEYS}"
+    fires = table.get("fires", [])
     assert all(fire.keys() <= {"code", "severity", *KINDS} for fire in fires), path.name
-    found: dict[str, judging.Stopped] = {}
+    stopped: dict[str, judging.Stopped] = {}
     for fire in fires:
         rejects, misloads, undecided = (judging.ids(fire.get(kind, "")) for kind in KINDS)
-        found[fire["code"]] = rejects, misloads, undecided
-    assert len(found) == len(fires), f"{path.name}: a code is there twice"
-    adapter = _adapter(said, folder / path.stem)
-    accepts = judging.ids(said["accepts"]) if "accepts" in said else None
+        stopped[fire["code"]] = rejects, misloads, undecided
+    assert len(stopped) == len(fires), f"{path.name}: a code is there twice"
+    adapter = _adapter(table, folder / path.stem)
+    accepts = judging.ids(table["accepts"]) if "accepts" in table else None
     severities = {fire["code"]: fire["severity"] for fire in fires if "severity" in fire}
-    quiet = frozenset(said.get("quiet", ()))
-    return Case(path.stem, adapter, judging.ids(said.get("for", "")), found, severities, quiet, accepts)
+    quiet = frozenset(table.get("quiet", ()))
+    return Case(path.stem, adapter, judging.ids(table.get("for", "")), stopped, severities, quiet, accepts)
 
 
-def _adapter(said: dict[str, Any], folder: Path) -> Any:
-    like = _like(said["like"]) if "like" in said else {}
+def _adapter(table: dict[str, Any], folder: Path) -> Any:
+    like = _like(table["like"]) if "like" in table else {}
     config = None
-    if "config" in said or "config" in like:
-        keys = {**_config(like), **_config(said)}
-        config = {key: value for key, value in keys.items() if key not in said.get("absent", ())}
-    shaped = {name: shape for name, shape in {**tensors(like), **tensors(said)}.items() if shape}
-    options: dict[str, Any] = {key: said[key] for key in ("adapter_name", "max_rank") if key in said}
-    if "base" in said:
-        options["base"] = _base(_like(said["base"]), said.get("model_type"))
-    if "bytes" in said:
-        _write(folder, config, said["bytes"])
+    if "config" in table or "config" in like:
+        keys = {**_config(like), **_config(table)}
+        config = {key: value for key, value in keys.items() if key not in table.get("absent", ())}
+    shaped = {name: shape for name, shape in {**tensors(like), **tensors(table)}.items() if shape}
+    options: dict[str, Any] = {key: table[key] for key in ("adapter_name", "max_rank") if key in table}
+    if "base" in table:
+        options["base"] = _base(_like(table["base"]), table.get("model_type"))
+    if "bytes" in table:
+        _write(folder, config, table["bytes"])
         return judging.read(str(folder), **options)
-    known = {key: said[key] for key in ("weights", "files", "bin_agrees") if key in said}
-    return judging.adapter(config, shaped, file_format=said.get("format", "safetensors"), **known, **options)
+    known = {key: table[key] for key in ("weights", "files", "bin_agrees") if key in table}
+    return judging.adapter(config, shaped, file_format=table.get("format", "safetensors"), **known, **options)
 
 
-def _config(said: dict[str, Any]) -> dict[str, Any]:
-    return {**said.get("config", {}), **dict.fromkeys(said.get("null", ()))}
+def _config(table: dict[str, Any]) -> dict[str, Any]:
+    return {**table.get("config", {}), **dict.fromkeys(table.get("null", ()))}
 
 
 def _like(name: str) -> dict[str, Any]:
-    said: dict[str, Any] = tomllib.loads((FOLDER / "like" / f"{name}.toml").read_text(encoding="utf-8"))
-    return said
+    table: dict[str, Any] = tomllib.loads((FOLDER / "like" / f"{name}.toml").read_text(encoding="utf-8"))
+    return table
 
 
-def tensors(said: dict[str, Any]) -> dict[str, str]:
+def tensors(table: dict[str, Any]) -> dict[str, str]:
     """Name → dtype and shape, or "" for one that is taken away."""
-    found = {}
-    for module, factors in said.get("layers", {}).items():
+    forms = {}
+    for module, factors in table.get("layers", {}).items():
         for name in expanded(module):
             for factor, _, shape in (part.strip().partition(" ") for part in factors.split(",")):
-                found[f"{PREFIX}{name}.{factor}"] = f"F32 {shape}"
-    for names, form in said.get("tensors", {}).items():
-        found |= dict.fromkeys(expanded(names), form)
-    return found
+                forms[f"{PREFIX}{name}.{factor}"] = f"F32 {shape}"
+    for names, form in table.get("tensors", {}).items():
+        forms |= dict.fromkeys(expanded(names), form)
+    return forms
 
 
 def expanded(name: str) -> Iterator[str]:
@@ -155,10 +155,10 @@ def expanded(name: str) -> Iterator[str]:
     return map("".join, itertools.product(*choices))
 
 
-def _base(said: dict[str, Any], model_type: str | None) -> Any:
-    shapes = {name: shape.split() for names, shape in said["weights"].items() for name in expanded(names)}
-    biases = [name for names in said["biases"] for name in expanded(names)]
-    config = {**said["config"], **({"model_type": model_type} if model_type else {})}
+def _base(table: dict[str, Any], model_type: str | None) -> Any:
+    shapes = {name: shape.split() for names, shape in table["weights"].items() for name in expanded(names)}
+    biases = [name for names in table["biases"] for name in expanded(names)]
+    config = {**table["config"], **({"model_type": model_type} if model_type else {})}
     return judging.base({name: map(int, shape) for name, shape in shapes.items()}, config, biases)
 
 

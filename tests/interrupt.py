@@ -70,7 +70,7 @@ def forked(scenario: str, before: Callable[[], None] = lambda: None) -> tuple[in
         signal.signal(signal.SIGINT, signal.default_int_handler)
         code: Any = 99
         try:
-            with Path("../stderr").open("w") as said, redirect_stderr(said), redirect_stdout(io.StringIO()):
+            with Path("../stderr").open("w") as stderr, redirect_stderr(stderr), redirect_stdout(io.StringIO()):
                 before()
                 main(SCENARIOS[scenario])
         except SystemExit as end:
@@ -117,13 +117,13 @@ def stopping(how: str, at: int, after: bool) -> Callable[[], None]:
     return set_up
 
 
-def wrong(scenario: str, how: str, old: Tree, new: Tree) -> list[str]:
+def damage(scenario: str, how: str, old: Tree, new: Tree) -> list[str]:
     """What is there that must not be, or the reverse."""
-    left, found = tree(), []
+    left, faults = tree(), []
     strange = [name for name in os.listdir() if name not in ("in", "out")]
     strange += [name for name in left if "/." in name or REPLACED in name]
     if how in ("SIGINT", "SIGTERM") and strange:
-        found.append(f"left: {strange}")
+        faults.append(f"left: {strange}")
     hidden = {name: data for name, data in left.items() if name.startswith(".") or "/." in name}
     aside = {name: data for name, data in left.items() if REPLACED in name}
     plain = {name: data for name, data in left.items() if name not in hidden and name not in aside}
@@ -134,15 +134,15 @@ def wrong(scenario: str, how: str, old: Tree, new: Tree) -> list[str]:
             state = [[name for name, of in (("old", old), ("new", new)) if plain.get(n) == of[n]] for n in names]
             whole = state[0] == state[1] and state[0] != []
             if not whole and (how in ("SIGINT", "SIGTERM") or names[0] in plain):
-                found.append(f"{folder} is neither: {state}")
+                faults.append(f"{folder} is neither: {state}")
             lost = [name for name in names if old[name] not in (plain.get(name), plain.get(f"{name}.bak"))]
             if lost:
-                found.append(f"lost: {lost}")
-        return found
+                faults.append(f"lost: {lost}")
+        return faults
     if {name: data for name, data in plain.items() if name.startswith("in/")} != {
         name: data for name, data in old.items() if name.startswith("in/")
     }:
-        found.append("IN was written to")
+        faults.append("IN was written to")
     for place, other in (("out/", "out/sub/"), ("out/sub/", None)):
 
         def of(files: Tree, place: str = place, other: str | None = other) -> Tree:
@@ -153,21 +153,21 @@ def wrong(scenario: str, how: str, old: Tree, new: Tree) -> list[str]:
         saved = {f"out/{name.partition('/out/')[2]}": data for name, data in aside.items() if name.startswith("out.")}
         saved |= {f"out/sub/{n.partition('/sub/')[2]}": d for n, d in aside.items() if n.startswith("out/sub.")}
         if not (scenario.endswith("fallback") and how == "SIGKILL" and not of(plain) and of(saved) == of(old)):
-            found.append(f"{place} is neither the old one nor the new one: {sorted(of(plain))}")
-    return found
+            faults.append(f"{place} is neither the old one nor the new one: {sorted(of(plain))}")
+    return faults
 
 
 def again(scenario: str, new: Tree) -> list[str]:
     """What is wrong with the next run of the command."""
     aside = any(REPLACED in name for name in tree())
     done = scenario == "new" and os.path.exists("out")
-    code, said = forked(scenario)
-    found = wrong(scenario, "again", new, new)
+    code, stderr = forked(scenario)
+    faults = damage(scenario, "again", new, new)
     if code != (2 if done else 0):
-        found.append(f"exit code {code}: {said}")
-    if aside and "when a fix was killed" not in said:
-        found.append("it does not say where the old one is")
-    return [f"again: {line}" for line in found]
+        faults.append(f"exit code {code}: {stderr}")
+    if aside and "when a fix was killed" not in stderr:
+        faults.append("it does not say where the old one is")
+    return [f"again: {line}" for line in faults]
 
 
 def run(scenario: str, how: str) -> dict[str, Any]:
@@ -176,24 +176,24 @@ def run(scenario: str, how: str) -> dict[str, Any]:
         renaming._renamed = lambda *_: False  # type: ignore[assignment]
     prepare(scenario)
     old = tree()
-    code, said = forked(scenario)
-    assert code == 0, said
+    code, stderr = forked(scenario)
+    assert code == 0, stderr
     new = tree()
     runs, report = 0, []
     for after in (False, True) if how == "SIGINT" else (False,):
         for at in range(1, 1000):
             prepare(scenario)
             Path("../stopped").unlink(missing_ok=True)
-            code, said = forked(scenario, stopping(how, at, after))
+            code, stderr = forked(scenario, stopping(how, at, after))
             if not Path("../stopped").exists():
                 break  # there are not so many steps
             runs += 1
-            found = wrong(scenario, how, old, new)
-            if code != CODES.get(how, code) or "Traceback" in said:
-                found.append(f"exit code {code}: {said}")
+            faults = damage(scenario, how, old, new)
+            if code != CODES.get(how, code) or "Traceback" in stderr:
+                faults.append(f"exit code {code}: {stderr}")
             if how == "SIGKILL" and scenario != "in place":
-                found += again(scenario, new)
-            report += [f"{how} {'after' if after else 'before'} step {at}: {line}" for line in found]
+                faults += again(scenario, new)
+            report += [f"{how} {'after' if after else 'before'} step {at}: {line}" for line in faults]
     return {"runs": runs, "wrong": report}
 
 

@@ -72,13 +72,16 @@ def read(
 
 def described(folder: str) -> dict[str, Any]:
     """What the loader finds in a folder, as the arguments of `adapter`; what is as PEFT saves it is left out."""
-    found = loader.load(folder)
-    told = {
-        "file_format": found.format, "weights": found.weights, "files": found.files,
-        "faults": [fault.name for fault in found.faults], "bin_agrees": found.bin_agrees, "config": found.config,
-        "tensors": {key: " ".join((info.dtype, *map(str, info.shape))) for key, info in found.tensors.items()},
+    checkpoint = loader.load(folder)
+    arguments = {
+        "file_format": checkpoint.format, "weights": checkpoint.weights, "files": checkpoint.files,
+        "faults": [fault.name for fault in checkpoint.faults], "bin_agrees": checkpoint.bin_agrees,
+        "config": checkpoint.config,
+        "tensors": {key: " ".join((info.dtype, *map(str, info.shape))) for key, info in checkpoint.tensors.items()},
     }  # fmt: skip
-    return {key: value for key, value in told.items() if key not in ("faults", "bin_agrees") or value not in ([], None)}
+    return {
+        key: value for key, value in arguments.items() if key not in ("faults", "bin_agrees") or value not in ([], None)
+    }
 
 
 def base(weights: Mapping[str, Iterable[int]], config: dict[str, Any], biases: Iterable[str] = ()) -> Base:
@@ -88,8 +91,8 @@ def base(weights: Mapping[str, Iterable[int]], config: dict[str, Any], biases: I
 
 def described_base(path: str) -> dict[str, Any]:
     """What is known of the base model in a folder, as the arguments of `base`."""
-    found = base_model.load_base(path)
-    return {"weights": found.weights, "config": found.config, "biases": sorted(found.biases)}
+    model = base_model.load_base(path)
+    return {"weights": model.weights, "config": model.config, "biases": sorted(model.biases)}
 
 
 def judge(subject: Subject, asked: frozenset[str] = frozenset()) -> tuple[Finding, ...]:
@@ -116,11 +119,11 @@ Stopped = tuple[frozenset[str], frozenset[str], frozenset[str]]
 
 def stopped(findings: Iterable[Finding]) -> dict[str, Stopped]:
     """Code → whom its findings stop together."""
-    found: dict[str, Stopped] = {}
+    by_code: dict[str, Stopped] = {}
     for f in findings:
-        before = found.get(f.code, (frozenset(), frozenset(), frozenset()))
-        found[f.code] = (before[0] | f.rejected_by, before[1] | f.misloaded_by, before[2] | f.undecided_for)
-    return found
+        before = by_code.get(f.code, (frozenset(), frozenset(), frozenset()))
+        by_code[f.code] = (before[0] | f.rejected_by, before[1] | f.misloaded_by, before[2] | f.undecided_for)
+    return by_code
 
 
 def verdicts(runtimes: Iterable[str], findings: Iterable[Finding]) -> dict[str, str]:
@@ -138,10 +141,10 @@ def _name(rule: Any) -> str:
     return f"{rule.__module__.removeprefix('ckpt_doctor.rules.')}.{rule.__name__}"
 
 
-def said_of(server: Any, subject: Subject) -> tuple[dict[str, Stopped], str]:
+def judgement(server: Any, subject: Subject) -> tuple[dict[str, Stopped], str]:
     """What a server's record alone says of an adapter: code → whom it stops, and the verdict."""
-    found = tuple(servers.judge(subject, (server,)))
-    return stopped(found), verdict(server.id, found)
+    findings = tuple(servers.judge(subject, (server,)))
+    return stopped(findings), verdict(server.id, findings)
 
 
 def by_rule(subject: Subject, asked: frozenset[str] = frozenset()) -> dict[str, tuple[Finding, ...]]:
@@ -206,9 +209,9 @@ def common_keys() -> frozenset[str]:
 
 
 def _record(method: str) -> Any:
-    found = methods.record(method)
-    assert found is not None
-    return found
+    record = methods.record(method)
+    assert record is not None
+    return record
 
 
 def reasons(method: str) -> dict[str, str]:

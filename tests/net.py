@@ -52,7 +52,7 @@ class Question(NamedTuple):
         return judging.SERVERS & self.real.keys()
 
 
-Wrong = dict[tuple[str, str], dict[str, tuple[str, str]]]
+Mistakes = dict[tuple[str, str], dict[str, tuple[str, str]]]
 """Corpus and adapter → runtime → what it did, and what is said of it."""
 
 
@@ -102,7 +102,7 @@ def _plain(real: str) -> str:
     return "accepts" if real == "loads" else real
 
 
-def wrong(question: Question, ours: dict[str, str]) -> dict[str, tuple[str, str]]:
+def mistakes(question: Question, ours: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Runtime → real outcome and ours, where that is wrong."""
     return {
         id_: (_plain(real), ours[id_])
@@ -115,15 +115,15 @@ def judged(question: Question) -> dict[str, str]:
     return judging.verdicts(question.real, judging.judge(question.adapter, question.servers))
 
 
-def difference(found: Wrong, before: Wrong) -> tuple[Wrong, Wrong]:
+def difference(outcomes: Mistakes, before: Mistakes) -> tuple[Mistakes, Mistakes]:
     """What is wrong and was not, or was otherwise; and what was wrong and is right.
 
     A wrong word that has become "unknown" is neither.
     """
-    new: Wrong = {}
-    gone: Wrong = {}
-    for key in {**found, **before}:
-        now, was = found.get(key, {}), before.get(key, {})
+    new: Mistakes = {}
+    gone: Mistakes = {}
+    for key in {**outcomes, **before}:
+        now, was = outcomes.get(key, {}), before.get(key, {})
         for id_, kind in now.items():
             if was.get(id_) != kind and not (id_ in was and kind[1] == "unknown"):
                 new.setdefault(key, {})[id_] = kind
@@ -132,32 +132,32 @@ def difference(found: Wrong, before: Wrong) -> tuple[Wrong, Wrong]:
     return new, gone
 
 
-def count(found: Wrong) -> int:
+def count(outcomes: Mistakes) -> int:
     """How many outcomes these are."""
-    return sum(map(len, found.values()))
+    return sum(map(len, outcomes.values()))
 
 
 Recorded = dict[tuple[str, str], list[str]]
 """Corpus and adapter → the runtimes whose outcome is known, in their order."""
 
 
-def told(found: Wrong, recorded: Recorded) -> str:
+def listing(outcomes: Mistakes, recorded: Recorded) -> str:
     """The text of a list of wrong outcomes."""
     lines = []
-    for corpus, pairs in groupby(sorted(found), key=lambda pair: pair[0]):
+    for corpus, pairs in groupby(sorted(outcomes), key=lambda pair: pair[0]):
         lines.append(f"\n[{corpus}]\n")
         for pair in pairs:
             kinds: dict[tuple[str, str], list[str]] = {}
-            for id_ in filter(found[pair].__contains__, recorded[pair]):
-                kinds.setdefault(found[pair][id_], []).append(id_)
+            for id_ in filter(outcomes[pair].__contains__, recorded[pair]):
+                kinds.setdefault(outcomes[pair][id_], []).append(id_)
             parts = [f"{' '.join(kind)} {' '.join(_spans(ids, recorded[pair]))}" for kind, ids in kinds.items()]
             lines.append(" | ".join((pair[1], *parts)) + "\n")
     return "".join(lines)
 
 
-def known(text: str, recorded: Recorded) -> Wrong:
-    """What `told` said."""
-    found: Wrong = {}
+def known(text: str, recorded: Recorded) -> Mistakes:
+    """What `listing` said."""
+    outcomes: Mistakes = {}
     corpus = ""
     for line in filter(None, text.splitlines()):
         if line.startswith("["):
@@ -166,10 +166,10 @@ def known(text: str, recorded: Recorded) -> Wrong:
             name, *parts = line.split(" | ")
             order = recorded[corpus, name]
             words = [part.split() for part in parts]
-            found[corpus, name] = {
+            outcomes[corpus, name] = {
                 id_: (real, ours) for real, ours, *spans in words for span in spans for id_ in _within(span, order)
             }
-    return found
+    return outcomes
 
 
 def _spans(ids: list[str], order: list[str]) -> list[str]:

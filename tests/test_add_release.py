@@ -73,8 +73,8 @@ def verdicts(project: Path, fixture: str) -> dict[str, Any]:
     command = [sys.executable, "-c", code, str(project / "fixtures" / fixture)]
     environ = {**os.environ, "PYTHONPATH": str(project)}
     out = subprocess.run(command, capture_output=True, check=True, env=environ, cwd=project).stdout
-    found: dict[str, Any] = json.loads(out)
-    return found
+    by_id: dict[str, Any] = json.loads(out)
+    return by_id
 
 
 def test_it_is_looked_at_without_being_written(project: Path) -> None:

@@ -28,7 +28,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def told(result: Any) -> dict[str, list[str]]:
+def codes(result: Any) -> dict[str, list[str]]:
     """The codes that are told of each adapter."""
     return {
         Path(report["path"]).name: [finding["code"] for finding in report["findings"]]
@@ -38,14 +38,14 @@ def told(result: Any) -> dict[str, list[str]]:
 
 @pytest.mark.usefixtures("project")
 def test_select_and_ignore_say_what_is_told_and_never_what_is_true(run: Any) -> None:
-    assert told(run("scan", "adapters", "--format", "json", "--select", "CD1"))["zero"] == ["CD101"]
-    assert told(run("scan", "adapters", "--format", "json", "--select", "adalora-rank-zero,CD3"))["zero"] == [
+    assert codes(run("scan", "adapters", "--format", "json", "--select", "CD1"))["zero"] == ["CD101"]
+    assert codes(run("scan", "adapters", "--format", "json", "--select", "adalora-rank-zero,CD3"))["zero"] == [
         "CD101",
         "CD301",
     ]
     result = run("scan", "adapters", "--format", "json", "--ignore", "CD101")
     assert result.exit_code == 0
-    assert "CD101" not in told(result)["zero"]
+    assert "CD101" not in codes(result)["zero"]
     (zero,) = [r for r in json.loads(result.stdout)["reports"] if r["path"].endswith("zero")]
     assert zero["verdicts"]["peft==0.9.0"] == "rejects"
     assert "accepted by PEFT 0.4.0 – 0.5.0, 0.10.0" in run("scan", "adapters/zero", "--ignore", "CD").output
@@ -54,7 +54,7 @@ def test_select_and_ignore_say_what_is_told_and_never_what_is_true(run: Any) -> 
 @pytest.mark.usefixtures("project")
 def test_ignore_wins_over_select(run: Any) -> None:
     result = run("scan", "adapters/zero", "--format", "json", "--select", "CD1", "--ignore", "CD101")
-    assert told(result) == {"zero": []}
+    assert codes(result) == {"zero": []}
 
 
 @pytest.mark.usefixtures("project")
@@ -171,7 +171,7 @@ def test_a_baseline_lets_what_is_known_pass_and_names_what_is_gone(run: Any, pro
     assert run("scan", "adapters", "--write-baseline", "known.json").exit_code == 0
     result = run("scan", "adapters", "--baseline", "known.json", "--format", "json")
     assert result.exit_code == 0
-    assert told(result) == {"healthy": [], "zero": []}
+    assert codes(result) == {"healthy": [], "zero": []}
     shutil.copytree(ZERO, project / "adapters/new")
     assert run("scan", "adapters", "--baseline", "known.json").exit_code == 1
     shutil.rmtree(project / "adapters/new")

@@ -107,16 +107,16 @@ def test_pre_commit(user: tuple[Path, Callable[[str], tuple[int, str]]]) -> None
     folder, run = user
     before = contents(folder)
 
-    code, said = run("ckpt-doctor-scan")
-    assert code == 1, said
-    assert said.count("CD101") == 1, said
-    assert "adapters/broken one" in said
-    assert "healthy" not in said, said
+    code, output = run("ckpt-doctor-scan")
+    assert code == 1, output
+    assert output.count("CD101") == 1, output
+    assert "adapters/broken one" in output
+    assert "healthy" not in output, output
     assert contents(folder) == before
 
-    code, said = run("ckpt-doctor-fix")
-    assert code == 1, said
-    assert "files were modified by this hook" in said
+    code, output = run("ckpt-doctor-fix")
+    assert code == 1, output
+    assert "files were modified by this hook" in output
     after = contents(folder)
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     assert {"adapters/broken one/adapter_model.safetensors"} < changed
@@ -124,8 +124,8 @@ def test_pre_commit(user: tuple[Path, Callable[[str], tuple[int, str]]]) -> None
     assert not [name for name in after if name.endswith(".bak")]
 
     for hook in ("ckpt-doctor-fix", "ckpt-doctor-scan"):
-        code, said = run(hook)
-        assert code == 0, said
+        code, output = run(hook)
+        assert code == 0, output
     assert contents(folder) == after
 
 
@@ -137,12 +137,12 @@ def test_pre_commit_takes_no_name_for_an_option(user: tuple[Path, Callable[[str]
     (folder / "adapters" / "broken one").rename(folder / "--exit-zero")
     git(folder, "add", "--all")
     before = contents(folder)
-    code, said = run("ckpt-doctor-scan")
-    assert code == 1, said
-    assert said.count("CD101") == 1, said
+    code, output = run("ckpt-doctor-scan")
+    assert code == 1, output
+    assert output.count("CD101") == 1, output
     assert contents(folder) == before
-    code, said = run("ckpt-doctor-fix")
-    assert "files were modified by this hook" in said
+    code, output = run("ckpt-doctor-fix")
+    assert "files were modified by this hook" in output
     assert run("ckpt-doctor-scan")[0] == 0
 
 
@@ -204,9 +204,9 @@ class Runner:
     def scan(self, **inputs: str) -> tuple[int, str]:
         """The same of the last step; its output says the exit code too."""
         self._output.write_text("")
-        code, said = self.step(ACTION["runs"]["steps"][-1], **inputs)
+        code, output = self.step(ACTION["runs"]["steps"][-1], **inputs)
         assert self._output.read_text() == f"exit-code={code}\n"
-        return code, said
+        return code, output
 
 
 @pytest.fixture(scope="module")
@@ -215,8 +215,8 @@ def installed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     workspace, temp = tmp_path_factory.mktemp("workspace"), tmp_path_factory.mktemp("runner temp")
     (workspace / "pip.py").write_text(PWNED)
     for step in ACTION["runs"]["steps"][:-1]:
-        code, said = Runner(project, temp, workspace).step(step)
-        assert code == 0, said
+        code, output = Runner(project, temp, workspace).step(step)
+        assert code == 0, output
     assert contents(workspace) == {"pip.py": PWNED.encode()}
     return project, temp
 
@@ -235,10 +235,10 @@ def runner(installed: tuple[Path, Path], tmp_path: Path) -> Runner:
 def test_action(runner: Runner) -> None:
     """Everything below the workspace; findings are annotations and SARIF."""
     before = contents(runner.workspace)
-    code, said = runner.scan(sarif="out.sarif")
-    assert code == 1, said
-    assert [line for line in said.splitlines() if line.startswith("::error file=broken one/adapter_config.json,")]
-    assert "::error file=healthy" not in said
+    code, output = runner.scan(sarif="out.sarif")
+    assert code == 1, output
+    assert [line for line in output.splitlines() if line.startswith("::error file=broken one/adapter_config.json,")]
+    assert "::error file=healthy" not in output
     written = contents(runner.workspace)
     sarif = json.loads(written.pop("out.sarif"))
     assert sarif["version"] == "2.1.0"
@@ -268,8 +268,8 @@ def test_action(runner: Runner) -> None:
 )
 def test_inputs_of_the_action(runner: Runner, inputs: dict[str, str], code: int) -> None:
     """Each gets where it belongs."""
-    got, said = runner.scan(**inputs)
-    assert got == code, said
+    got, output = runner.scan(**inputs)
+    assert got == code, output
 
 
 @pytest.mark.ci
@@ -282,9 +282,9 @@ def test_inputs_of_the_action_are_not_run(runner: Runner, name: str) -> None:
     ]  # fmt: skip
     before = contents(runner.workspace)
     for value in hostile:
-        code, said = runner.scan(**{name: value})
-        assert code == (1 if name == "sarif" else 2), (value, said)
-        assert "Usage: ckpt-doctor [" not in said
+        code, output = runner.scan(**{name: value})
+        assert code == (1 if name == "sarif" else 2), (value, output)
+        assert "Usage: ckpt-doctor [" not in output
         if name == "sarif":
             (runner.workspace / value).unlink()
         assert contents(runner.workspace) == before, value
@@ -295,11 +295,11 @@ def test_paths_of_the_action_are_no_options(runner: Runner) -> None:
     """Also where they look as one, and exist."""
     (runner.workspace / "broken one").rename(runner.workspace / "--exit-zero")
     (runner.workspace / "healthy").rename(runner.workspace / "[a-z]*")
-    code, said = runner.scan(paths="--exit-zero", fail_on="error")
-    assert code == 1, said
-    assert "::error file=--exit-zero/adapter_config.json," in said
-    code, said = runner.scan(paths="[a-z]*")
-    assert code == 0, said
+    code, output = runner.scan(paths="--exit-zero", fail_on="error")
+    assert code == 1, output
+    assert "::error file=--exit-zero/adapter_config.json," in output
+    code, output = runner.scan(paths="[a-z]*")
+    assert code == 0, output
 
 
 # --- what the docs show

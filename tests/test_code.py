@@ -155,7 +155,7 @@ def adapter(tmp_path: Path) -> Path:
     return Path(shutil.copytree(PLAIN, tmp_path / "a"))
 
 
-def told(report: dict[str, Any]) -> set[tuple[str, str]]:
+def severities(report: dict[str, Any]) -> set[tuple[str, str]]:
     return {(finding["code"], finding["severity"]) for finding in report["findings"]}
 
 
@@ -169,7 +169,9 @@ def test_what_torch_runs_is_never_accepted(
     assert run("scan", adapter).exit_code in (1, 2)
     if name != "a compressed pickle":  # which is not looked into
         report = scan(adapter)
-        assert ("CD010", "error") in told(report) or (name == "two ends" and ("CD012", "error") in told(report))
+        assert ("CD010", "error") in severities(report) or (
+            name == "two ends" and ("CD012", "error") in severities(report)
+        )
         assert {report["verdicts"][id_] for id_ in PEFT} == {"rejects"}
 
 
@@ -180,7 +182,7 @@ def test_what_torch_runs_is_named_beside_good_weights(
     (adapter / "adapter_model.bin").write_bytes(run_by_torch[name])
     assert run("scan", adapter).exit_code == 1
     report = scan(adapter)
-    assert ("CD010", "error") in told(report)
+    assert ("CD010", "error") in severities(report)
     (finding,) = (finding for finding in report["findings"] if finding["code"] == "CD010")
     assert "adapter_model.bin" in finding["message"]
     assert finding["fixable"]
@@ -191,7 +193,7 @@ def test_what_torch_runs_is_named_beside_good_weights(
 def test_a_large_bin_with_code_is_named(scan: Any, adapter: Path) -> None:
     large = [*harm(code(adapter / "marker")), ("archive/data/large", bytes(2 << 20))]
     (adapter / "adapter_model.bin").write_bytes(zipped(large))
-    assert ("CD010", "error") in told(scan(adapter))
+    assert ("CD010", "error") in severities(scan(adapter))
 
 
 def test_code_beside_shards_is_named(scan: Any, adapter: Path) -> None:
@@ -202,7 +204,7 @@ def test_code_beside_shards_is_named(scan: Any, adapter: Path) -> None:
         index = {"weight_map": dict.fromkeys(file.keys(), "one.safetensors")}
     (adapter / "adapter_model.safetensors.index.json").write_text(json.dumps(index))
     (adapter / "adapter_model.bin").write_bytes(zipped(harm(code(adapter / "marker"))))
-    assert ("CD010", "error") in told(scan(adapter))
+    assert ("CD010", "error") in severities(scan(adapter))
 
 
 def test_a_fix_leaves_code_behind(run: Any, scan: Any, adapter: Path, tmp_path: Path) -> None:
@@ -216,7 +218,7 @@ def test_a_fix_leaves_code_behind(run: Any, scan: Any, adapter: Path, tmp_path: 
         shutil.rmtree(out)
     assert run("fix", "--in-place", adapter).exit_code == 0
     assert not (adapter / "adapter_model.bin").exists()
-    assert ("CD010", "error") not in told(scan(adapter))
+    assert ("CD010", "error") not in severities(scan(adapter))
     assert not (tmp_path / "marker").exists()
 
 
@@ -224,7 +226,7 @@ def test_a_fix_leaves_code_behind(run: Any, scan: Any, adapter: Path, tmp_path: 
 def test_a_damaged_bin_beside_good_weights_is_a_note(scan: Any, adapter: Path, data: bytes) -> None:
     (adapter / "adapter_model.bin").write_bytes(data)
     report = scan(adapter)
-    assert ("CD022", "note") in told(report)
+    assert ("CD022", "note") in severities(report)
     assert {report["verdicts"][id_] for id_ in OLD} == {"rejects"}
     assert report["verdicts"]["peft==0.21.2"] == "accepts"
 
@@ -244,7 +246,7 @@ REFUSED = {
 def test_records_that_torch_does_not_write_are_refused(scan: Any, adapter: Path, name: str) -> None:
     (adapter / "adapter_model.safetensors").unlink()
     (adapter / "adapter_model.bin").write_bytes(zipped(REFUSED[name]))
-    assert ("CD010", "error") in told(scan(adapter))
+    assert ("CD010", "error") in severities(scan(adapter))
 
 
 @pytest.mark.parametrize("tail", [b"x", b"PK\x05\x06" + bytes(18)])
@@ -252,16 +254,16 @@ def test_a_comment_is_refused(scan: Any, adapter: Path, tail: bytes) -> None:
     whole = zipped(records())
     (adapter / "adapter_model.safetensors").unlink()
     (adapter / "adapter_model.bin").write_bytes(whole[:-2] + struct.pack("<H", len(tail)) + tail)
-    assert told(scan(adapter)) & {("CD010", "error"), ("CD012", "error")}
+    assert severities(scan(adapter)) & {("CD010", "error"), ("CD012", "error")}
 
 
 def test_torchscript_is_what_torch_takes_it_for(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(zipped(REFUSED["TorchScript"]))
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as log:
         warnings.simplefilter("always")
         with pytest.raises(RuntimeError):
             torch.load(tmp_path / "a.bin", weights_only=False)
-    assert any("TorchScript" in str(warning.message) for warning in said)
+    assert any("TorchScript" in str(warning.message) for warning in log)
 
 
 @pytest.mark.parametrize("as_zip", [True, False], ids=["zip", "before 1.6"])
@@ -273,10 +275,10 @@ def test_what_torch_writes_is_read(scan: Any, adapter: Path, as_zip: bool, stem:
     (adapter / f"{stem}.pt").rename(adapter / "adapter_model.bin")
     report = scan(adapter)
     assert {report["verdicts"][id_] for id_ in OLD} == {"accepts"}
-    assert not any(severity == "error" for _, severity in told(report))
+    assert not any(severity == "error" for _, severity in severities(report))
 
 
 def test_a_zip_that_was_written_again_is_read(scan: Any, adapter: Path) -> None:
     (adapter / "adapter_model.safetensors").unlink()
     (adapter / "adapter_model.bin").write_bytes(zipped(records()))
-    assert not any(severity == "error" for _, severity in told(scan(adapter)))
+    assert not any(severity == "error" for _, severity in severities(scan(adapter)))

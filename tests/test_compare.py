@@ -25,11 +25,11 @@ def read(path: Path) -> Subject:
 
 
 def tensors(out: int = 24, inner: int = 16, rank: int = 4) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    factors: dict[str, Any] = {}
     for module in ("a.q", "a.v", "b.q"):
-        found[f"{P}{module}.lora_A.weight"] = RANDOM.standard_normal((rank, inner)).astype(np.float32)
-        found[f"{P}{module}.lora_B.weight"] = RANDOM.standard_normal((out, rank)).astype(np.float32)
-    return found
+        factors[f"{P}{module}.lora_A.weight"] = RANDOM.standard_normal((rank, inner)).astype(np.float32)
+        factors[f"{P}{module}.lora_B.weight"] = RANDOM.standard_normal((out, rank)).astype(np.float32)
+    return factors
 
 
 PLAIN = tensors()
@@ -53,22 +53,22 @@ def mapped(change: Any) -> dict[str, Any]:
 
 
 def test_equal_bytes_are_the_same(tmp_path: Path) -> None:
-    found = judge(tmp_path, LORA, PLAIN)
-    assert (found.verdict, found.largest.difference if found.largest else None) == ("same", 0.0)
+    comparison = judge(tmp_path, LORA, PLAIN)
+    assert (comparison.verdict, comparison.largest.difference if comparison.largest else None) == ("same", 0.0)
 
 
 def test_a_sign_flip_in_one_element(tmp_path: Path) -> None:
     table = mapped(lambda _, value: value.copy())
     table[f"{P}b.q.lora_B.weight"][3, 2] *= -1
-    found = judge(tmp_path, LORA, table)
-    assert found.verdict == "different"
-    assert [row.name for row in found.layers if row.relative > 1e-6] == ["b.q"]
+    comparison = judge(tmp_path, LORA, table)
+    assert comparison.verdict == "different"
+    assert [row.name for row in comparison.layers if row.relative > 1e-6] == ["b.q"]
 
 
 def test_the_difference_is_that_of_the_products(tmp_path: Path) -> None:
     table = mapped(lambda _, value: value + 1e-3 * RANDOM.standard_normal(value.shape).astype(np.float32))
-    found = {row.name: row for row in judge(tmp_path, LORA, table).layers}
-    for module, row in found.items():
+    layers = {row.name: row for row in judge(tmp_path, LORA, table).layers}
+    for module, row in layers.items():
         a, b = (PLAIN[f"{P}{module}.lora_{factor}.weight"].astype(np.float64) for factor in "AB")
         x, y = (table[f"{P}{module}.lora_{factor}.weight"].astype(np.float64) for factor in "AB")
         assert row.difference == pytest.approx(np.linalg.norm(2 * (b @ a) - 2 * (y @ x)), rel=1e-9)
@@ -121,9 +121,9 @@ def test_a_layer_that_adds_nothing_may_be_missing(tmp_path: Path) -> None:
 
 
 def test_a_tensor_that_overwrites_a_head_is_different(tmp_path: Path) -> None:
-    found = judge(tmp_path, LORA, {**PLAIN, P + "head.weight": np.ones((2, 2), np.float32)})
-    assert found.verdict == "different"
-    assert "head.weight" in found.reasons[0]
+    comparison = judge(tmp_path, LORA, {**PLAIN, P + "head.weight": np.ones((2, 2), np.float32)})
+    assert comparison.verdict == "different"
+    assert "head.weight" in comparison.reasons[0]
 
 
 def test_a_bias_under_either_name_is_one(tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ def test_a_bias_under_either_name_is_one(tmp_path: Path) -> None:
     one = write(tmp_path / "1", LORA, {**PLAIN, **old})
     other = write(tmp_path / "2", LORA, {**PLAIN, **old, **new})
     assert compare(read(one), read(other)).verdict == "same"
-    wrong = write(tmp_path / "3", LORA, {**PLAIN, **old, P + "a.q.base_layer.bias": np.zeros(24, np.float32)})
-    assert compare(read(one), read(wrong)).verdict == "different"
+    third = write(tmp_path / "3", LORA, {**PLAIN, **old, P + "a.q.base_layer.bias": np.zeros(24, np.float32)})
+    assert compare(read(one), read(third)).verdict == "different"
 
 
 def test_prefixes_do_not_matter(tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_an_option_that_changes_the_meaning_is_a_doubt(tmp_path: Path, option: s
 def test_a_damaged_adapter_is_a_doubt(tmp_path: Path) -> None:
     one, other = write(tmp_path / "1", LORA, PLAIN), write(tmp_path / "2", LORA, PLAIN)
     (other / "adapter_model.safetensors").write_bytes(b"")
-    found = compare(read(one), read(other))
-    assert found.verdict == "cannot tell" or found.verdict == "different"
+    comparison = compare(read(one), read(other))
+    assert comparison.verdict == "cannot tell" or comparison.verdict == "different"
 
 
 def deltas(
@@ -191,9 +191,9 @@ def heads(tmp_path: Path, one: Any, other: Any, tolerance: float = 1e-6) -> Comp
     return compare(read(folders[0]), read(folders[1]), tolerance)
 
 
-def relative(found: Comparison) -> float:
-    assert found.largest
-    return found.largest.relative
+def relative(comparison: Comparison) -> float:
+    assert comparison.largest
+    return comparison.largest.relative
 
 
 I2 = np.eye(2)
@@ -211,12 +211,12 @@ EXTREMES = {
 @pytest.mark.parametrize("name", EXTREMES)
 def test_extreme_numbers_are_compared_as_others(tmp_path: Path, name: str) -> None:
     a, other, expected = EXTREMES[name]
-    for kind, found in (
+    for kind, comparison in (
         ("delta", deltas(tmp_path, (I2, a), (I2, other))), ("B", deltas(tmp_path / "b", (a, I2), (other, I2))),
         ("head", heads(tmp_path / "h", a, other)),
     ):  # fmt: skip
-        assert relative(found) == pytest.approx(expected, rel=1e-6), kind
-        assert found.verdict == ("different" if expected > 1e-6 else "cannot tell"), kind
+        assert relative(comparison) == pytest.approx(expected, rel=1e-6), kind
+        assert comparison.verdict == ("different" if expected > 1e-6 else "cannot tell"), kind
 
 
 def test_the_least_difference_is_none_without_a_tolerance(tmp_path: Path) -> None:
@@ -229,13 +229,13 @@ def test_a_product_that_float64_does_not_have(tmp_path: Path) -> None:
     for number, factor in enumerate((1e-200, 1e200)):
         folder, b, a = tmp_path / str(number), factor * np.array([[1, 2], [3, 4]]), factor * np.array([[5, 6], [7, 8]])
         assert deltas(folder / "same", (b, a), (2 * b, a / 2)).verdict == "same"
-        found = deltas(folder / "different", (b, a), (b * (1 + 1e-5), a))
-        assert (found.verdict, relative(found)) == ("different", pytest.approx(1e-5))
+        comparison = deltas(folder / "different", (b, a), (b * (1 + 1e-5), a))
+        assert (comparison.verdict, relative(comparison)) == ("different", pytest.approx(1e-5))
 
 
 def test_a_product_that_is_far_smaller_than_its_factors(tmp_path: Path) -> None:
-    found = deltas(tmp_path, ([[1, 1e-200]], [[0], [1]]), ([[1, 3e-200]], [[0], [1]]))
-    assert (found.verdict, relative(found)) == ("different", pytest.approx(2))
+    comparison = deltas(tmp_path, ([[1, 1e-200]], [[0], [1]]), ([[1, 3e-200]], [[0], [1]]))
+    assert (comparison.verdict, relative(comparison)) == ("different", pytest.approx(2))
 
 
 def test_a_scale_moved_far_between_factors_is_the_same(tmp_path: Path) -> None:
@@ -250,8 +250,8 @@ def test_an_extreme_scale(tmp_path: Path, alpha: float) -> None:
     b, a = RANDOM.standard_normal((24, 4)), RANDOM.standard_normal((4, 16))
     b = b * (1e100 if alpha > 1 else 1e-100)
     assert deltas(tmp_path, (b, a), (2 * b, a / 2), lora_alpha=alpha).verdict == "same"
-    found = deltas(tmp_path / "x", (b, a), (b * 1.001, a), lora_alpha=alpha)
-    assert (found.verdict, relative(found)) == ("different", pytest.approx(1e-3))
+    comparison = deltas(tmp_path / "x", (b, a), (b * 1.001, a), lora_alpha=alpha)
+    assert (comparison.verdict, relative(comparison)) == ("different", pytest.approx(1e-3))
 
 
 def test_a_scale_that_is_no_number_is_a_doubt(tmp_path: Path) -> None:

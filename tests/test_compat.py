@@ -28,9 +28,9 @@ def test_there_are_releases_to_try() -> None:
 @pytest.mark.parametrize("venv", VENVS, ids=lambda venv: venv.name)
 def test_before_is_as_the_findings_say(venv: Path) -> None:
     release = venv.name.replace("-", "==")
-    said = {str(FIXTURES / n): verdict(release, examine(str(FIXTURES / n)).findings) for n in ADAPTERS}
+    expected = {str(FIXTURES / n): verdict(release, examine(str(FIXTURES / n)).findings) for n in ADAPTERS}
     rows = load(str(venv / "bin/python"), [FIXTURES / name for name in ADAPTERS])
-    assert {row["folder"]: row["verdict"] for row in rows} == said
+    assert {row["folder"]: row["verdict"] for row in rows} == expected
 
 
 @pytest.mark.parametrize("how", ["pad", "prune"])
@@ -39,11 +39,11 @@ def test_after_is_as_the_findings_say(run: Any, tmp_path: Path, venv: Path, how:
     """And from 0.5 on, that is accepted."""
     release = venv.name.replace("-", "==")
     folders = fixed(run, tmp_path, "--rank-zero", how)
-    said = {str(folder): verdict(release, examine(str(folder)).findings) for folder in folders}
+    expected = {str(folder): verdict(release, examine(str(folder)).findings) for folder in folders}
     rows = load(str(venv / "bin/python"), folders)
-    assert {row["folder"]: row["verdict"] for row in rows} == said
+    assert {row["folder"]: row["verdict"] for row in rows} == expected
     if release in parse("peft>=0.5"):
-        assert set(said.values()) == {"accepts"}
+        assert set(expected.values()) == {"accepts"}
 
 
 @pytest.mark.parametrize("venv", VENVS, ids=lambda venv: venv.name)
@@ -63,8 +63,8 @@ def verdicts() -> Any:
     """What each release that is here makes of adapters: release → folder → verdict."""
 
     def of(folders: list[Path]) -> dict[str, dict[str, str]]:
-        rows = {venv.name.removeprefix("peft-"): load(str(venv / "bin/python"), folders) for venv in VENVS}
-        return {release: {row["folder"]: row["verdict"] for row in told} for release, told in rows.items()}
+        tables = {venv.name.removeprefix("peft-"): load(str(venv / "bin/python"), folders) for venv in VENVS}
+        return {release: {row["folder"]: row["verdict"] for row in rows} for release, rows in tables.items()}
 
     return of
 
@@ -80,10 +80,10 @@ def test_no_fix_takes_a_release_from_a_loud_rejection_to_a_silent_difference(
 ) -> None:
     for name in ADAPTERS:
         run("fix", FIXTURES / name, tmp_path / name, *(["--for", spec] if "==" in spec else []))
-    found = verdicts([tmp_path / name for name in ADAPTERS if (tmp_path / name).exists()])
+    fixes = verdicts([tmp_path / name for name in ADAPTERS if (tmp_path / name).exists()])
     for name in ADAPTERS:
         before = {release: rows[str(FIXTURES / name)] for release, rows in originals.items()}
-        after = {release: rows[str(tmp_path / name)] for release, rows in found.items() if str(tmp_path / name) in rows}
+        after = {release: rows[str(tmp_path / name)] for release, rows in fixes.items() if str(tmp_path / name) in rows}
         assert (name, faults(spec.removeprefix("peft=="), before, after)) == (name, [])
 
 
@@ -102,8 +102,8 @@ def test_what_preload_gives_is_accepted_by_the_release_that_is_installed(tmp_pat
     names = [name for name in names if release in parse("peft>=0.7,<0.13") or name not in OLD_READING[2:]]
     environ = {**os.environ, "PYTHONPATH": str(FIXTURES.parent), "CKPT_DOCTOR_CACHE": str(tmp_path / "cache")}
     command = [str(venv / "bin/python"), "-c", PRELOAD, *(str(FIXTURES / name) for name in names)]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, env=environ).stdout.splitlines()
-    for name, path in zip(names, found, strict=True):
+    paths = subprocess.run(command, capture_output=True, text=True, check=True, env=environ).stdout.splitlines()
+    for name, path in zip(names, paths, strict=True):
         assert (path == str(FIXTURES / name)) == (verdict(release, examine(str(FIXTURES / name)).findings) == "accepts")
         shutil.copytree(path, tmp_path / name)
     rows = load(str(venv / "bin/python"), [tmp_path / name for name in names])

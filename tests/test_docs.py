@@ -33,12 +33,12 @@ FOREIGN = {"--help", "--version", "--json", "--lora-modules", "--enable-lora", "
 def options() -> set[str]:
     """Every long option of every command."""
     context = click.Context(main)
-    found = set()
+    flags = set()
     for name in COMMANDS:
         command = main.get_command(context, name)
         assert command is not None
-        found |= {text for option in command.params for text in option.opts if text.startswith("--")}
-    return found
+        flags |= {text for option in command.params for text in option.opts if text.startswith("--")}
+    return flags
 
 
 def fenced(text: str, language: str = r"\w*") -> list[str]:

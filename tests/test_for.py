@@ -48,8 +48,8 @@ def test_the_command_that_is_proposed_reaches_what_was_asked_for(
 ) -> None:
     shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "a")
     monkeypatch.chdir(tmp_path)
-    said = run("scan", "a", "--for", "peft>=0.6,<0.10").output
-    command = shlex.split(said.partition("or repair it: ckpt-doctor ")[2].splitlines()[0])
+    output = run("scan", "a", "--for", "peft>=0.6,<0.10").output
+    command = shlex.split(output.partition("or repair it: ckpt-doctor ")[2].splitlines()[0])
     assert run(*command).exit_code == 0
     assert run("scan", "a-fixed", "--for", "peft>=0.6,<0.10").exit_code == 0
 

@@ -18,11 +18,11 @@ def room(path: Path) -> str:
 def imported(path: Path) -> set[str]:
     """The rooms that a module imports, also within functions."""
     depth = len(path.relative_to(PACKAGE).parts)
-    found = set()
+    rooms = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == depth:
-            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
-    return found & set(ROOMS)
+            rooms |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+    return rooms & set(ROOMS)
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -28,8 +28,8 @@ def adapter(tmp_path: Path) -> Path:
 
 def git(folder: Path, *arguments: str) -> None:
     environ = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    said = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", *said, "-C", folder, *arguments], check=True, capture_output=True, env=environ)
+    settings = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *settings, "-C", folder, *arguments], check=True, capture_output=True, env=environ)
 
 
 def test_the_newest_peft_computes_the_same_from_where_it_was(run: Any, adapter: Path) -> None:

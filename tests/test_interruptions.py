@@ -47,9 +47,9 @@ def test_at_any_step_the_old_one_or_the_new_one_is_there(tmp_path: Path, scenari
     environ = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
-    assert found["wrong"] == []
-    assert found["runs"] > 5
+    report = json.loads(result.stdout)
+    assert report["wrong"] == []
+    assert report["runs"] > 5
 
 
 @pytest.mark.usefixtures("renames")

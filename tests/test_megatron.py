@@ -53,7 +53,7 @@ def loaded(python: str, folder: Path, tmp_path: Path, module: str) -> tuple[bool
     return ran, done.stdout.strip()
 
 
-def told(report: dict[str, Any], code: str) -> dict[str, Any]:
+def by_code(report: dict[str, Any], code: str) -> dict[str, Any]:
     (finding,) = (finding for finding in report["findings"] if finding["code"] == code)
     assert isinstance(finding, dict)
     return finding
@@ -69,7 +69,7 @@ def test_a_config_that_imports_a_module_is_an_error(run: Any, scan: Any, tmp_pat
     for id_ in ("peft==0.13.2", "peft==0.21.2"):
         assert run("scan", "--for", id_, folder).exit_code == 1
     report = scan(folder)
-    finding = told(report, "CD016")
+    finding = by_code(report, "CD016")
     assert (finding["severity"], finding["fixable"]) == ("error", True)
     assert "megatron_core" in finding["message"]
     assert "a_module_of_the_test" in finding["message"]
@@ -91,7 +91,7 @@ def test_a_fix_takes_the_module_away(run: Any, scan: Any, tmp_path: Path, option
 @pytest.mark.parametrize("core", ["megatron.other", "megatron.core.other"])
 def test_what_newer_releases_let_through_is_imported_by_them(scan: Any, tmp_path: Path, core: str) -> None:
     report = scan(adapter(tmp_path / "a", megatron_config={"a": 1}, megatron_core=core))
-    assert told(report, "CD016")["severity"] == "error"
+    assert by_code(report, "CD016")["severity"] == "error"
     assert verdicts(report, peft("0.7")) == {"misloads"}
 
 
@@ -105,14 +105,14 @@ def test_what_only_begins_alike_is_refused_by_them(scan: Any, tmp_path: Path, co
 @pytest.mark.parametrize("core", [{}, {"megatron_core": "megatron.core"}], ids=["absent", "default"])
 def test_megatron_itself_is_a_question_of_what_is_installed(scan: Any, tmp_path: Path, core: dict[str, Any]) -> None:
     report = scan(adapter(tmp_path / "a", megatron_config={"a": 1}, **core))
-    assert told(report, "CD017")["severity"] == "note"
+    assert by_code(report, "CD017")["severity"] == "note"
     assert verdicts(report, peft("0.7")) == {"unknown"}
 
 
 @pytest.mark.parametrize("core", [None, 3, ["a"], "", ".x"])
 def test_what_is_no_module_is_rejected(scan: Any, tmp_path: Path, core: object) -> None:
     report = scan(adapter(tmp_path / "a", megatron_config={"a": 1}, megatron_core=core))
-    assert told(report, "CD017")["severity"] == "error"
+    assert by_code(report, "CD017")["severity"] == "error"
     assert verdicts(report, peft("0.7")) == {"rejects"}
 
 
@@ -141,7 +141,7 @@ def test_what_imports_nothing_is_not_told(scan: Any, tmp_path: Path, config: dic
 @pytest.mark.parametrize("library", ["net", "transformers_modules.a.b", "transformersx"])
 def test_what_only_auto_peft_model_imports_is_a_note(scan: Any, tmp_path: Path, library: str) -> None:
     report = scan(adapter(tmp_path / "a", auto_mapping={"base_model_class": "Net", "parent_library": library}))
-    finding = told(report, "CD018")
+    finding = by_code(report, "CD018")
     assert finding["severity"] == "note"
     assert library in finding["message"]
     assert report["verdicts"]["peft==0.21.2"] == "accepts"
@@ -160,12 +160,12 @@ def test_the_peft_here_refuses_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("venv", RELEASES, ids=lambda venv: venv.name)
 def test_a_release_runs_it_as_the_findings_say(scan: Any, tmp_path: Path, venv: Path) -> None:
     release, python, folder = venv.name.replace("-", "=="), str(venv / "bin/python"), adapter(tmp_path / "a", **HARM)
-    said = scan(folder)["verdicts"][release]
+    verdict = scan(folder)["verdicts"][release]
     classes = "class tensor_parallel:\n    ColumnParallelLinear = RowParallelLinear = ()\n"
     ran, error = loaded(python, folder, tmp_path, classes)
-    assert ran == (said == "misloads")
+    assert ran == (verdict == "misloads")
     if release in peft("0.4"):  # older ones want more of a model than this one has
-        assert (error == "") == (said != "rejects")
+        assert (error == "") == (verdict != "rejects")
     if ran:
         absent = adapter(tmp_path / "b", **{**HARM, "megatron_core": "no_such_module"})
         assert loaded(python, absent, tmp_path, "") == (False, "ModuleNotFoundError")

@@ -166,10 +166,10 @@ CASES: dict[str, tuple[str, dict[str, Any], Shapes, frozenset[str], frozenset[st
 def test_verdicts_are_those_of_real_loads(tmp_path: Path, name: str) -> None:
     method, config, shapes, accepts, misloads = CASES[name]
     findings = examine(str(write(tmp_path, method, config, shapes))).findings
-    said = {id_: verdict(id_, findings) for id_ in PEFT}
-    assert {id_ for id_ in PEFT if said[id_] == "accepts"} == accepts
-    assert {id_ for id_ in PEFT if said[id_] == "misloads"} == misloads
-    assert {id_ for id_ in PEFT if said[id_] == "rejects"} == PEFT - accepts - misloads
+    verdicts = {id_: verdict(id_, findings) for id_ in PEFT}
+    assert {id_ for id_ in PEFT if verdicts[id_] == "accepts"} == accepts
+    assert {id_ for id_ in PEFT if verdicts[id_] == "misloads"} == misloads
+    assert {id_ for id_ in PEFT if verdicts[id_] == "rejects"} == PEFT - accepts - misloads
 
 
 @pytest.mark.parametrize(

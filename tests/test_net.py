@@ -22,14 +22,14 @@ def judged() -> list[tuple[net.Question, dict[str, str]]]:
 
 
 def test_outcomes_are_wrong_only_where_that_is_known(judged: list[tuple[net.Question, dict[str, str]]]) -> None:
-    found = {question.key: net.wrong(question, ours) for question, ours in judged}
+    mistakes = {question.key: net.mistakes(question, ours) for question, ours in judged}
     recorded = {question.key: list(question.real) for question, _ in judged}
     known = net.known(net.KNOWN.read_text(encoding="utf-8"), recorded)
     print("\n" + table(judged))
-    new, gone = net.difference(found, known)
-    assert not new, f"{net.count(new)} outcomes are wrong that were not: real, ours\n{net.told(new, recorded)}"
-    assert not gone, f"{net.count(gone)} outcomes are {SHRINK}\n{net.told(gone, recorded)}"
-    text = net.KNOWN_HEAD + net.told({key: ids for key, ids in found.items() if ids}, recorded)
+    new, gone = net.difference(mistakes, known)
+    assert not new, f"{net.count(new)} outcomes are wrong that were not: real, ours\n{net.listing(new, recorded)}"
+    assert not gone, f"{net.count(gone)} outcomes are {SHRINK}\n{net.listing(gone, recorded)}"
+    text = net.KNOWN_HEAD + net.listing({key: ids for key, ids in mistakes.items() if ids}, recorded)
     assert text == net.KNOWN.read_text(encoding="utf-8"), f"what is unknown now is listed as worse: {SHRINK}"
 
 
@@ -51,16 +51,16 @@ def table(judged: list[tuple[net.Question, dict[str, str]]]) -> str:
 
 def test_the_list_reads_as_it_is_written() -> None:
     order = [f"peft=={release}" for release in ("0.5.0", "0.6.2", "0.9.0", "0.10.0")] + ["vllm==0.33.0"]
-    found: net.Wrong = {
+    mistakes: net.Mistakes = {
         ("a", "x"): dict.fromkeys((*order[:2], order[3], order[4]), ("rejects", "accepts")) | {order[2]: ("a", "b")}
     }
-    text = net.told(found, {("a", "x"): order})
+    text = net.listing(mistakes, {("a", "x"): order})
     assert "x | rejects accepts 0.5.0-0.6.2 0.10.0 vllm==0.33.0 | a b 0.9.0\n" in text
-    assert net.known(text, {("a", "x"): order}) == found
+    assert net.known(text, {("a", "x"): order}) == mistakes
 
 
 def test_only_what_is_worse_is_new() -> None:
-    def says(ours: str) -> net.Wrong:
+    def says(ours: str) -> net.Mistakes:
         return {("a", "x"): {"peft==0.9.0": ("rejects", ours)}}
 
     assert net.difference(says("accepts"), says("accepts")) == ({}, {})

@@ -46,32 +46,32 @@ def test_what_is_accepted_is_its_own_path(cache: Path) -> None:
 
 def test_what_is_rejected_is_repaired_once(cache: Path) -> None:
     before = tree(ZERO)
-    found = preload(ZERO, "peft==0.9.0")
-    assert copies(cache) == [found]
-    assert preload(ZERO, "peft==0.9.0") == found
-    assert ckpt_doctor.scan(found, "peft==0.9.0").verdicts["peft==0.9.0"] == "accepts"
-    assert ckpt_doctor.compare(ZERO, found).verdict == "same"
-    (row,) = load(sys.executable, [found])
+    copy = preload(ZERO, "peft==0.9.0")
+    assert copies(cache) == [copy]
+    assert preload(ZERO, "peft==0.9.0") == copy
+    assert ckpt_doctor.scan(copy, "peft==0.9.0").verdicts["peft==0.9.0"] == "accepts"
+    assert ckpt_doctor.compare(ZERO, copy).verdict == "same"
+    (row,) = load(sys.executable, [copy])
     assert row["verdict"] == "accepts"
     assert tree(ZERO) == before
 
 
 def test_the_copy_hangs_on_the_content_and_on_nothing_else(tmp_path: Path) -> None:
     shutil.copytree(ZERO, tmp_path / "elsewhere")
-    found = preload(ZERO, "peft==0.9.0")
-    assert preload(tmp_path / "elsewhere", "peft==0.9.0") == found
-    assert preload(ZERO, "peft==0.8.2") != found
+    copy = preload(ZERO, "peft==0.9.0")
+    assert preload(tmp_path / "elsewhere", "peft==0.9.0") == copy
+    assert preload(ZERO, "peft==0.8.2") != copy
     config = tmp_path / "elsewhere/adapter_config.json"
     config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 16'))
-    assert preload(tmp_path / "elsewhere", "peft==0.9.0") != found
+    assert preload(tmp_path / "elsewhere", "peft==0.9.0") != copy
 
 
 def test_a_damaged_copy_is_made_again() -> None:
-    found = preload(ZERO, "peft==0.9.0")
-    before = tree(found)
-    (found / "adapter_model.safetensors").write_bytes(b"")
-    assert preload(ZERO, "peft==0.9.0") == found
-    assert tree(found) == before
+    copy = preload(ZERO, "peft==0.9.0")
+    before = tree(copy)
+    (copy / "adapter_model.safetensors").write_bytes(b"")
+    assert preload(ZERO, "peft==0.9.0") == copy
+    assert tree(copy) == before
 
 
 def test_what_no_repair_helps_is_rejected_with_the_findings(tmp_path: Path, cache: Path) -> None:
@@ -163,8 +163,8 @@ def test_a_crash_leaves_no_half_copy(cache: Path, step: str) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, ZERO, step], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert [path.name[0] for path in copies(cache)] == ["."]
-    found = preload(ZERO, "peft==0.9.0")
-    assert copies(cache) == [found]
+    copy = preload(ZERO, "peft==0.9.0")
+    assert copies(cache) == [copy]
 
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,16 +177,16 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pyt
 def test_what_an_earlier_fix_said_counts(tmp_path: Path) -> None:
     """It says which release saved the adapter, so it can decide what is repaired."""
     shutil.copytree(ZERO, tmp_path / "a")
-    found = preload(tmp_path / "a", "peft==0.9.0")
+    copy = preload(tmp_path / "a", "peft==0.9.0")
     (tmp_path / "a/ckpt-doctor.json").write_text('{"saved_by": "0.21.2"}')
-    assert preload(tmp_path / "a", "peft==0.9.0") != found
+    assert preload(tmp_path / "a", "peft==0.9.0") != copy
 
 
 def test_the_time_of_a_copy_is_that_of_its_last_use() -> None:
-    found = preload(ZERO, "peft==0.9.0")
-    os.utime(found, (0, 0))
+    copy = preload(ZERO, "peft==0.9.0")
+    os.utime(copy, (0, 0))
     preload(ZERO, "peft==0.9.0")
-    assert found.stat().st_mtime > time.time() - 60
+    assert copy.stat().st_mtime > time.time() - 60
 
 
 def test_the_command_prints_the_path(run: Any, cache: Path, tmp_path: Path) -> None:

@@ -29,14 +29,14 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
     """All cases that ask for a server, then the net."""
     folder = tmp_path_factory.mktemp("cases")
     cases = [casefile.read(path, folder) for path in casefile.PATHS]
-    found = [Question(case.name, case.adapter, case.asked - judging.PEFT) for case in cases]
-    found += [Question(question.name, question.adapter, question.servers) for question in net.questions(net.read())]
-    return [question for question in found if question.ids]
+    pool = [Question(case.name, case.adapter, case.asked - judging.PEFT) for case in cases]
+    pool += [Question(question.name, question.adapter, question.servers) for question in net.questions(net.read())]
+    return [question for question in pool if question.ids]
 
 
 def test_a_server_without_a_fact_accepts_nothing(questions: list[Question]) -> None:
     for question in questions:
-        assert judging.said_of(FIFTH, question.adapter)[1] != "accepts", question.name
+        assert judging.judgement(FIFTH, question.adapter)[1] != "accepts", question.name
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -44,7 +44,7 @@ def test_a_fact_alone_accepts_nothing(questions: list[Question], field: str) -> 
     best = next(server for server in SERVERS if (server, field) in FILLED)
     one = FIFTH._replace(**{field: getattr(best, field)})
     for question in questions[:100]:
-        assert judging.said_of(one, question.adapter)[1] != "accepts", question.name
+        assert judging.judgement(one, question.adapter)[1] != "accepts", question.name
 
 
 @pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.id)
@@ -53,10 +53,10 @@ def test_each_field_is_held(questions: list[Question], server: Server) -> None:
     about = [question for question in questions if server.id in question.ids]
     left = {field for other, field in FILLED if other is server}
     for question in about:
-        whole = judging.said_of(server, question.adapter)
+        whole = judging.judgement(server, question.adapter)
         for field in sorted(left):
             without = server._replace(**{field: getattr(FIFTH, field)})
-            if judging.said_of(without, question.adapter) != whole:
+            if judging.judgement(without, question.adapter) != whole:
                 left.remove(field)
     assert not left
 
@@ -84,8 +84,8 @@ def test_each_entry_of_a_table_is_held(questions: list[Question]) -> None:
         for server, field, entry in [one for one in left if one[0].id in question.ids]:
             table = {key: value for key, value in getattr(server, field).items() if key != entry}
             if server.id not in whole:
-                whole[server.id] = judging.said_of(server, question.adapter)
-            if judging.said_of(server._replace(**{field: table}), question.adapter) != whole[server.id]:
+                whole[server.id] = judging.judgement(server, question.adapter)
+            if judging.judgement(server._replace(**{field: table}), question.adapter) != whole[server.id]:
                 left.remove((server, field, entry))
     for server, field, entry in left:
         print(f"\n{server.id}: {field}[{entry!r}]", end="")

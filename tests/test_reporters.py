@@ -36,7 +36,7 @@ from ckpt_doctor.verbs.report import Report
 from ckpt_doctor.verbs.scan import examine
 
 ROOT = FIXTURES.parent
-TOLD_BY = ("json", "jsonl", "sarif", "junit", "github", "markdown")
+FORMATS = ("json", "jsonl", "sarif", "junit", "github", "markdown")
 HOSTILE = (
     "a\nb", "\r\n::set-env name=x::y", "::error file=x::y", "##[error]x", "a,b:c=d;e", "a|b\\|c\\\\|", "x | y | z",
     "<script>alert(1)</script>", "<!-- x", "&lt;b&gt;", "]]>", "\x00\x01\x1b[31m\x07\x7f\x9b", "%0A%25%2C%3A 100%",
@@ -59,15 +59,15 @@ def report(path: str, *findings: Finding, **values: Any) -> Report:
 
 def hostile() -> list[Report]:
     """A report for each hostile string, which is in all that a file can say; and one that could not be examined."""
-    found = []
+    reports = []
     for at, text in enumerate(HOSTILE):
-        wrong = finding(
+        fault = finding(
             f"wrong in {text} and {text}", tensors=(text, f"{text}.weight"), config_keys=(text,),
             rejected_by=peft("0.5", "0.7"), undecided_for=peft("0.9", "0.9"), needs="the base model", fixable=True,
         )  # fmt: skip
-        doubt = wrong._replace(code="CD312", name="missing-layer", severity=WARNING, message=text)
-        found += [report(f"{text}/{at}", wrong, doubt, method=text), Report(text, error=f"{text} cannot be read")]
-    return found
+        doubt = fault._replace(code="CD312", name="missing-layer", severity=WARNING, message=text)
+        reports += [report(f"{text}/{at}", fault, doubt, method=text), Report(text, error=f"{text} cannot be read")]
+    return reports
 
 
 def text(format_: str, reports: Iterable[Report]) -> str:
@@ -86,15 +86,15 @@ def copied(name: str, to: Path) -> Path:
 # What is told
 
 
-@pytest.mark.parametrize("format_", TOLD_BY)
+@pytest.mark.parametrize("format_", FORMATS)
 def test_what_passes_is_not_told_and_does_not_fail(format_: str) -> None:
     shown, hidden = finding("seen", severity=WARNING), finding("unseen")
-    told = text(format_, [report("a", shown, hidden, passed=frozenset({hidden}))])
-    assert "seen" in told
-    assert "unseen" not in told
+    output = text(format_, [report("a", shown, hidden, passed=frozenset({hidden}))])
+    assert "seen" in output
+    assert "unseen" not in output
 
 
-@pytest.mark.parametrize("format_", TOLD_BY)
+@pytest.mark.parametrize("format_", FORMATS)
 def test_only_junit_imports_an_xml_library(format_: str) -> None:
     script = (
         "import sys; from importlib import import_module; "
@@ -109,9 +109,9 @@ def test_only_junit_imports_an_xml_library(format_: str) -> None:
 @pytest.mark.parametrize("format_", ["json", "jsonl"])
 def test_json_can_be_read_back(format_: str) -> None:
     reports = [*fixtures(), *hostile()]
-    told = text(format_, reports)
-    found = [json.loads(line) for line in told.split("\n")] if format_ == "jsonl" else json.loads(told)["reports"]
-    for one, expected in zip_longest(found, reports):
+    output = text(format_, reports)
+    entries = [json.loads(line) for line in output.split("\n")] if format_ == "jsonl" else json.loads(output)["reports"]
+    for one, expected in zip_longest(entries, reports):
         assert one["path"] == expected.path.replace("\\", "/")
         assert [f["message"] for f in one["findings"]] == [f.message for f in expected.shown]
 
@@ -152,9 +152,9 @@ def test_the_line_is_that_of_the_key_at_the_top(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_bytes(CONFIG.encode())
     adapter = Adapter(str(tmp_path), str(tmp_path), json.loads(CONFIG), {}, files=("adapter_config.json",))
     keys = [("lora_alpha",), ("r",), ("rank_pattern",), ("target_modules",), ("none", "x"), ("q", "none"), ()]
-    told = tuple(finding(str(key), config_keys=key) for key in keys)
-    found = places.places(Report(str(tmp_path), None, Subject(adapter), findings=told))
-    assert [line for _, line in found.values()] == [7, 8, 2, 5, 4, 1, 1]
+    findings = tuple(finding(str(key), config_keys=key) for key in keys)
+    by_finding = places.places(Report(str(tmp_path), None, Subject(adapter), findings=findings))
+    assert [line for _, line in by_finding.values()] == [7, 8, 2, 5, 4, 1, 1]
 
 
 def test_the_file_is_the_config_or_the_weights_or_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +163,8 @@ def test_the_file_is_the_config_or_the_weights_or_the_folder(tmp_path: Path, mon
     folder = copied("adalora-rank0-0.9.0", tmp_path / "a")
 
     def file() -> str:
-        (found,) = {file for file, _ in places.places(examine("a")).values()}
-        return found
+        (path,) = {file for file, _ in places.places(examine("a")).values()}
+        return path
 
     assert file() == "a/adapter_config.json"
     (folder / "adapter_config.json").write_text("{")
@@ -180,10 +180,10 @@ def test_a_config_that_is_a_fifo_is_not_opened_for_lines(tmp_path: Path) -> None
     folder = copied("lora-plain-0.21.2", tmp_path / "a")
     (folder / "adapter_config.json").unlink()
     os.mkfifo(folder / "adapter_config.json")
-    found = examine(str(folder))
-    assert "CD009" in {f.code for f in found.findings}
-    told = places.places(found._replace(findings=(*found.findings, finding(config_keys=("r",)))))
-    assert {line for _, line in told.values()} == {1}
+    fifo = examine(str(folder))
+    assert "CD009" in {f.code for f in fifo.findings}
+    by_finding = places.places(fifo._replace(findings=(*fifo.findings, finding(config_keys=("r",)))))
+    assert {line for _, line in by_finding.values()} == {1}
 
 
 # SARIF
@@ -216,13 +216,13 @@ def test_the_validator_sees_faults() -> None:
 def test_sarif_says_what_a_report_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("GITHUB_WORKSPACE", raising=False)
-    found = examine(f"fixtures/{name}")
-    run = sarif([found])
+    source = examine(f"fixtures/{name}")
+    run = sarif([source])
     driver = run["tool"]["driver"]
     assert driver["name"] == "ckpt-doctor"
-    assert [rule["id"] for rule in driver["rules"]] == sorted({f.code for f in found.shown})
+    assert [rule["id"] for rule in driver["rules"]] == sorted({f.code for f in source.shown})
     assert run["invocations"] == [{"executionSuccessful": True, "toolExecutionNotifications": []}]
-    for result, expected in zip_longest(run["results"], found.shown):
+    for result, expected in zip_longest(run["results"], source.shown):
         rule = driver["rules"][result["ruleIndex"]]
         assert (
             (result["ruleId"], result["level"]) == (expected.code, expected.severity) == (rule["id"], result["level"])
@@ -243,11 +243,11 @@ def test_sarif_says_what_a_report_does(name: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_sarif_says_whom_a_finding_stops() -> None:
-    wrong = finding(
+    fault = finding(
         "wrong", rejected_by=peft("0.8", "0.9"), misloaded_by=peft("0.10", "0.10"), undecided_for=peft("0.2", "0.2"),
         needs="the base model", fixable=True,
     )  # fmt: skip
-    (result,) = sarif([report("a", wrong)])["results"]
+    (result,) = sarif([report("a", fault)])["results"]
     assert result["message"]["text"] == (
         "wrong; rejected by PEFT 0.8.0 – 0.9.0; misloaded by PEFT 0.10.0; undecided for PEFT 0.2.0 (needs the base "
         "model); ckpt-doctor fix repairs it"
@@ -255,9 +255,9 @@ def test_sarif_says_whom_a_finding_stops() -> None:
 
 
 def test_a_rule_has_what_github_shows_of_it() -> None:
-    told = [finding(code=code.number, name=code.name, severity=NOTE) for code in CODES.values()]
-    told.append(finding("other", code="CD505", severity=ERROR))
-    run = sarif([report("a", *told)])
+    findings = [finding(code=code.number, name=code.name, severity=NOTE) for code in CODES.values()]
+    findings.append(finding("other", code="CD505", severity=ERROR))
+    run = sarif([report("a", *findings)])
     rules = run["tool"]["driver"]["rules"]
     assert len(rules) == len(CODES)
     for rule in rules:
@@ -275,9 +275,9 @@ def test_what_could_not_be_examined_is_a_notification(tmp_path: Path) -> None:
     run = sarif([examine(path), report("b", finding())])
     (invocation,) = run["invocations"]
     assert invocation["executionSuccessful"] is False
-    (told,) = invocation["toolExecutionNotifications"]
-    assert told["level"] == "error"
-    assert path in told["message"]["text"]
+    (notification,) = invocation["toolExecutionNotifications"]
+    assert notification["level"] == "error"
+    assert path in notification["message"]["text"]
     assert len(run["results"]) == 1
 
 
@@ -309,24 +309,24 @@ def test_sarif_stays_within_githubs_limits() -> None:
         for at in range(60)
         for severity in [(NOTE, WARNING, ERROR)[at % 3]]
     ]
-    told = text("sarif", many)
-    log = json.loads(told)
+    output = text("sarif", many)
+    log = json.loads(output)
     (run,) = log["runs"]
     SARIF.validate({**log, "runs": [{**run, "results": run["results"][::500]}]})
     assert [run["results"][at]["level"] for at in (0, 1999, 2000, 3999, 4000, 4999)] == [
         "error", "error", "warning", "warning", "note", "note",
     ]  # fmt: skip
     assert len(run["results"]) == 5000
-    (told_of,) = run["invocations"][0]["toolExecutionNotifications"]
-    assert told_of["message"]["text"].startswith("1000 findings are left out")
+    (notification,) = run["invocations"][0]["toolExecutionNotifications"]
+    assert notification["message"]["text"].startswith("1000 findings are left out")
     assert all(len(result["locations"][0]["logicalLocations"]) <= 10 for result in run["results"])
-    assert len(gzip.compress(told.encode())) < 10_000_000
+    assert len(gzip.compress(output.encode())) < 10_000_000
 
 
 def test_adapters_that_could_not_be_examined_do_not_pile_up_either() -> None:
     run = sarif(Report(f"a{n}", error="no permission") for n in range(5003))
-    *_, last = told = run["invocations"][0]["toolExecutionNotifications"]
-    assert len(told) == 5001
+    *_, last = notifications = run["invocations"][0]["toolExecutionNotifications"]
+    assert len(notifications) == 5001
     assert last["message"]["text"] == "3 more adapters could not be examined"
 
 
@@ -337,15 +337,15 @@ def fingerprints(reports: Iterable[Report]) -> list[str]:
 def test_a_fingerprint_outlives_what_does_not_make_the_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GITHUB_WORKSPACE", raising=False)
     monkeypatch.chdir(tmp_path)
-    wrong = finding("wrong", tensors=("x", "y"), config_keys=("r",), rejected_by=PEFT)
-    (before,) = fingerprints([report("a", wrong)])
-    reworded = wrong._replace(message="it is wrong", severity=NOTE, rejected_by=peft("0.9"), tensors=("y", "x"))
+    fault = finding("wrong", tensors=("x", "y"), config_keys=("r",), rejected_by=PEFT)
+    (before,) = fingerprints([report("a", fault)])
+    reworded = fault._replace(message="it is wrong", severity=NOTE, rejected_by=peft("0.9"), tensors=("y", "x"))
     other = finding("other", code="CD201", name="unknown-config-key")
     assert before in fingerprints([report("b", other), report(str(tmp_path / "a"), other, reworded, other)])
     changed = (
-        report("b", wrong), report("a", wrong._replace(code="CD102")), report("a", wrong._replace(tensors=("x",))),
-        report("a", wrong._replace(config_keys=("x",))),
-        report("a", wrong._replace(tensors=("x",), config_keys=("y", "r"))),
+        report("b", fault), report("a", fault._replace(code="CD102")), report("a", fault._replace(tensors=("x",))),
+        report("a", fault._replace(config_keys=("x",))),
+        report("a", fault._replace(tensors=("x",), config_keys=("y", "r"))),
     )  # fmt: skip
     assert before not in {name for one in changed for name in fingerprints([one])}
 
@@ -353,9 +353,9 @@ def test_a_fingerprint_outlives_what_does_not_make_the_finding(tmp_path: Path, m
 def test_fingerprints_are_unique(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     same = [finding(f"wrong {n}") for n in range(5)]
-    found = fingerprints([*fixtures(), *hostile(), report("a", *same, same[0])])
-    assert len(found) > 5 + 2 * len(HOSTILE)
-    assert len(found) == len(set(found))
+    digests = fingerprints([*fixtures(), *hostile(), report("a", *same, same[0])])
+    assert len(digests) > 5 + 2 * len(HOSTILE)
+    assert len(digests) == len(set(digests))
     hidden = report("a", *same, passed=frozenset(same[:4]))
     assert fingerprints([hidden]) == fingerprints([report("a", *same)])[4:]
 
@@ -364,8 +364,8 @@ def test_fingerprints_are_unique(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def junit(reports: Iterable[Report]) -> tuple[JUnitXml, ET.Element]:
-    told = text("junit", reports).encode()
-    return JUnitXml.fromstring(told), ET.fromstring(told)  # noqa: S314 - it is ours
+    document = text("junit", reports).encode()
+    return JUnitXml.fromstring(document), ET.fromstring(document)  # noqa: S314 - it is ours
 
 
 def test_junit_has_a_case_for_each_adapter(tmp_path: Path) -> None:
@@ -423,8 +423,8 @@ def annotation(line: str) -> tuple[str, dict[str, str], str]:
 
     line = line.lstrip()
     assert line.startswith("::")
-    info, found, data = line[2:].partition("::")
-    assert found
+    info, separator, data = line[2:].partition("::")
+    assert separator
     name, _, properties = info.partition(" ")
     pairs = (one.split("=", 1) for one in properties.strip().split(",") if one)
     return name, {key: unescape(value, PROPERTY) for key, value in pairs}, unescape(data, DATA)
@@ -439,9 +439,9 @@ def test_annotations_say_what_and_where(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("GITHUB_WORKSPACE", str(ROOT))
     one = examine("fixtures/adalora-rank0-0.9.0")
     unread = examine(str(tmp_path / "nothing"))
-    found = annotated([one, unread])
-    assert [name for name, _, _ in found] == ["error", "error", "notice", "notice", "notice"]
-    _, properties, data = found[0]
+    commands = annotated([one, unread])
+    assert [name for name, _, _ in commands] == ["error", "error", "notice", "notice", "notice"]
+    _, properties, data = commands[0]
     assert properties.keys() == {"file", "line", "title"}
     assert properties["file"] == "fixtures/adalora-rank0-0.9.0/adapter_config.json"
     lines = Path(properties["file"]).read_text().split("\n")
@@ -449,7 +449,7 @@ def test_annotations_say_what_and_where(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert properties["title"] == "CD101 adalora-rank-zero"
     assert one.shown[0].message in data
     assert "rejected by PEFT 0.8.0 – 0.9.0" in data
-    assert found[1][2] == unread.error
+    assert commands[1][2] == unread.error
 
 
 def test_hostile_names_stay_within_their_annotation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,9 +457,9 @@ def test_hostile_names_stay_within_their_annotation(monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(ROOT)
     for one in hostile():
         lines = re.split("[\r\n]", text("github", [one]))
-        found = [annotation(line) for line in lines]
-        assert [name for name, _, _ in found] == (["error"] if one.error else ["error", "warning"])
-        for _, properties, data in found:
+        commands = [annotation(line) for line in lines]
+        assert [name for name, _, _ in commands] == (["error"] if one.error else ["error", "warning"])
+        for _, properties, data in commands:
             assert properties.keys() == {"file", "line", "title"}
             assert "\x1b" not in data
             shown = [part for part in re.split(r"[^ -~\n]", one.path[:300]) if part]
@@ -475,11 +475,11 @@ def test_ten_annotations_of_a_level_and_the_rest_in_the_summary() -> None:
     unread = Report("unread", error="no permission")
     odd = [report(f"w{n}", finding(f"odd {n}", severity=WARNING)) for n in range(10)]
     reports = [*odd, *few, grave, unread]
-    found = annotated(reports)
-    assert [name for name, _, _ in found] == ["error"] * 10 + ["warning"] * 10 + ["notice"]
-    assert found[0][2].startswith("fails: grave")
-    assert found[1][2] == "no permission"
-    assert found[2][2].startswith("e0: wrong 0 0")
+    commands = annotated(reports)
+    assert [name for name, _, _ in commands] == ["error"] * 10 + ["warning"] * 10 + ["notice"]
+    assert commands[0][2].startswith("fails: grave")
+    assert commands[1][2] == "no permission"
+    assert commands[2][2].startswith("e0: wrong 0 0")
     *_, last = text("github", reports).split("\n")
     assert last.startswith("4 more findings")
     assert table(github.rest(reports)) == [
@@ -507,9 +507,9 @@ def test_the_summary_of_a_step_is_bounded_and_safe() -> None:
 # Markdown
 
 
-def parsed(told: str) -> list[Token]:
+def parsed(markdown: str) -> list[Token]:
     """As GitHub's Markdown: tables, bare links, strikethrough."""
-    return MarkdownIt("gfm-like").parse(told)
+    return MarkdownIt("gfm-like").parse(markdown)
 
 
 def flat(tokens: Iterable[Token]) -> list[Token]:
@@ -528,16 +528,16 @@ def table(lines: Iterable[str]) -> list[list[str]]:
     return rows
 
 
-def assert_harmless(told: str) -> None:
+def assert_harmless(markdown: str) -> None:
     """No markup of names: no HTML, links, pictures or emphasis, and no mention outside a code span."""
-    assert told.isprintable() or told.replace("\n", "").isprintable()
+    assert markdown.isprintable() or markdown.replace("\n", "").isprintable()
     known = {
         "text", "code_inline", "strong_open", "strong_close", "inline", "paragraph_open", "paragraph_close",
         "heading_open", "heading_close", "bullet_list_open", "bullet_list_close", "list_item_open", "list_item_close",
         "table_open", "table_close", "thead_open", "thead_close", "tbody_open", "tbody_close", "tr_open", "tr_close",
         "th_open", "th_close", "td_open", "td_close",
     }  # fmt: skip
-    for token in flat(parsed(told)):
+    for token in flat(parsed(markdown)):
         assert token.type in known
         if token.type == "text":
             assert not re.search(r"[@#<>&`|*_~$\\\[\]]|://|www\.|GH-\d", token.content)
@@ -545,8 +545,8 @@ def assert_harmless(told: str) -> None:
 
 def test_markdown_has_a_row_for_each_adapter(tmp_path: Path) -> None:
     reports = [*fixtures(), examine(str(tmp_path / "nothing"))]
-    told = text("markdown", reports)
-    head, *rows = table([told])
+    markdown = text("markdown", reports)
+    head, *rows = table([markdown])
     assert head == ["adapter", "method", "worst", "accepted by"]
     assert sorted(row[0] for row in rows) == sorted(one.path for one in reports)
     assert rows[0][1:] == ["", "not examined", ""]
@@ -556,17 +556,17 @@ def test_markdown_has_a_row_for_each_adapter(tmp_path: Path) -> None:
     (row,) = [row for row in rows if row[0].endswith("adalora-rank0-0.9.0")]
     assert row[1:] == ["ADALORA", "error", "PEFT 0.4.0 – 0.5.0, 0.10.0 – 0.21.2"]
     failing = sum(bool(one.failing) for one in reports)
-    assert f"{failing} of {len(reports)} adapters fail, 1 could not be examined" in told.split("\n")[0]
+    assert f"{failing} of {len(reports)} adapters fail, 1 could not be examined" in markdown.split("\n")[0]
     notes = sum(f.severity == NOTE for one in reports for f in one.shown)
-    assert f"{notes} notes are not shown." in told
-    assert "CD201" not in told
+    assert f"{notes} notes are not shown." in markdown
+    assert "CD201" not in markdown
 
 
 def test_markdown_of_hostile_names() -> None:
     reports = hostile()
-    told = text("markdown", reports)
-    assert_harmless(told)
-    rows = table([told])
+    markdown = text("markdown", reports)
+    assert_harmless(markdown)
+    rows = table([markdown])
     assert {len(row) for row in rows} == {4}
     assert len(rows) == 1 + len(reports)
     shown = {row[0] for row in rows}
@@ -594,9 +594,11 @@ def test_markdown_names_the_ways_out(run: Any, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "in").mkdir()
     copied("adalora-rank0-0.9.0", tmp_path / "in" / "here" if name == "." else tmp_path / "in" / name)
     monkeypatch.chdir(tmp_path / "in/here" if name == "." else tmp_path / "in")
-    told = text("markdown", [examine(name)])
-    assert "load it with PEFT ≥ 0.10.0" in told
-    (command,) = [t.content for t in flat(parsed(told)) if t.type == "code_inline" and t.content.startswith("ckpt-")]
+    markdown = text("markdown", [examine(name)])
+    assert "load it with PEFT ≥ 0.10.0" in markdown
+    (command,) = [
+        t.content for t in flat(parsed(markdown)) if t.type == "code_inline" and t.content.startswith("ckpt-")
+    ]
     result = run(*shlex.split(command)[1:])
     assert result.exit_code == 0, result.output
     assert examine(shlex.split(command)[-1]).failing == ()
@@ -615,26 +617,26 @@ def test_markdown_does_not_promise_a_repair() -> None:
 @pytest.mark.parametrize("count", [0, 1, 40, 3000])
 def test_markdown_stays_below_the_limit_of_a_comment(count: int) -> None:
     many = [report(f"adapters/{n}", *(finding(f"wrong {n} {m} " * 20) for m in range(30))) for n in range(count)]
-    told = text("markdown", [*(report(f"fine/{n}") for n in range(count)), *many])
-    assert len(told) < 60_000
-    rows, sections = len(table([told])) - 1, told.count("### ")
-    left = re.findall(r"(\d+) more adapters", told)
+    markdown = text("markdown", [*(report(f"fine/{n}") for n in range(count)), *many])
+    assert len(markdown) < 60_000
+    rows, sections = len(table([markdown])) - 1, markdown.count("### ")
+    left = re.findall(r"(\d+) more adapters", markdown)
     expected = [2 * count - rows] * (rows < 2 * count) + [count - sections] * (sections < count)
     assert [int(number) for number in left] == expected
     if count:
         assert sections
-        assert table([told])[1][0] == "adapters/0"
-        assert told.count("10 more") == sections
+        assert table([markdown])[1][0] == "adapters/0"
+        assert markdown.count("10 more") == sections
 
 
 def test_markdown_counts_servers_among_what_accepts() -> None:
     ids = frozenset({"vllm==0.33.0", "sglang==0.5.23"})
-    wrong = finding("wrong", rejected_by=frozenset({"sglang==0.5.23"}))
-    (_, row) = table([text("markdown", [report("a", wrong, asked=ids)])])
+    fault = finding("wrong", rejected_by=frozenset({"sglang==0.5.23"}))
+    (_, row) = table([text("markdown", [report("a", fault, asked=ids)])])
     assert row[3] == "PEFT 0.2.0 – 0.21.2, vllm 0.33.0"
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_findings_are_named_as_their_pages(name: str) -> None:
-    found = examine(str(FIXTURES / name), Question(PEFT | SERVERS)).findings
-    assert {(f.code, f.name) for f in found} <= {(code.number, code.name) for code in CODES.values()}
+    findings = examine(str(FIXTURES / name), Question(PEFT | SERVERS)).findings
+    assert {(f.code, f.name) for f in findings} <= {(code.number, code.name) for code in CODES.values()}

@@ -159,8 +159,8 @@ def test_a_pattern_without_an_entry_is_rebuilt(run: Any, tmp_path: Path) -> None
 def test_no_release_that_rejected_it_is_left_in_doubt(tmp_path: Path) -> None:
     """A doubt is harm to a release that was not asked for, but where only the base model is missing."""
     source = edited("lora-plain-0.21.2", tmp_path / "in", modules_to_save=["head"])
-    told = plan(examine(str(source)))
-    assert told.unseen == peft("0.6", "0.13")
+    repair = plan(examine(str(source)))
+    assert repair.unseen == peft("0.6", "0.13")
     strange = load_file(source / "adapter_model.safetensors")
     for block in (0, 1):
         strange[f"base_model.model.blocks.{block}.k.lora_A.weight"] = np.zeros((4, 8), np.float32)
@@ -174,8 +174,8 @@ def test_no_release_that_rejected_it_is_left_in_doubt(tmp_path: Path) -> None:
 
 def test_a_fix_says_which_releases_it_leaves_to_the_base_model(run: Any, tmp_path: Path) -> None:
     source = edited("lora-plain-0.21.2", tmp_path / "in", modules_to_save=["head"])
-    said = " ".join(run("fix", source, tmp_path / "out").output.split())
-    assert "what PEFT 0.6.0 – 0.13.2 makes of it hangs on the model: name it with --base" in said
+    output = " ".join(run("fix", source, tmp_path / "out").output.split())
+    assert "what PEFT 0.6.0 – 0.13.2 makes of it hangs on the model: name it with --base" in output
 
 
 @pytest.mark.parametrize("spec", ["sglang", "vllm", "tgi", "servers", "peft==*"])
@@ -193,8 +193,8 @@ def test_a_plan_for_another_method_ends(tmp_path: Path, method: str, spec: str) 
     }  # fmt: skip
     (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "peft_type": method}, default=str))
     save_file(tensors, tmp_path / "adapter_model.safetensors")
-    told = plan(examine(str(tmp_path), Question(ids(spec))), ids(spec))
-    assert len(told.done) < 6
+    repair = plan(examine(str(tmp_path), Question(ids(spec))), ids(spec))
+    assert len(repair.done) < 6
 
 
 def test_a_form_that_was_asked_for_silences_no_rejection(run: Any, tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ Q = {module: 4 for module in ALL if module.endswith("q_proj")}
 
 def verdicts(run: Any, folder: Path, *options: object) -> dict[str, str]:
     out = run("scan", folder, "--format", "json", "--for", "servers", *options).stdout
-    found: dict[str, str] = json.loads(out)["reports"][0]["verdicts"]
-    return {id_: found[id_] for id_ in (VLLM, SGLANG, LLAMA, TRANSFORMERS)}
+    by_id: dict[str, str] = json.loads(out)["reports"][0]["verdicts"]
+    return {id_: by_id[id_] for id_ in (VLLM, SGLANG, LLAMA, TRANSFORMERS)}
 
 
 def expected(word: str) -> dict[str, str]:
@@ -99,8 +99,7 @@ def test_verdicts_are_what_the_servers_did(run: Any, tmp_path: Path, base: Path,
 
 
 def test_without_the_base_nothing_is_accepted(run: Any, tmp_path: Path) -> None:
-    found = verdicts(run, lora(tmp_path / "a", ALL))
-    assert found == expected("uuuu")
+    assert verdicts(run, lora(tmp_path / "a", ALL)) == expected("uuuu")
 
 
 def test_adalora_is_refused_by_all(run: Any) -> None:

@@ -88,10 +88,10 @@ def test_force_color_in_a_pipe_and_never_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_lines_fit_the_terminal(width: int) -> None:
     """But for paths and commands, which stay whole to be copied."""
-    said = at_a_terminal("scan", ZERO, "-v", width=width, NO_COLOR="1")
-    long = [line for line in said.splitlines() if columns(line) > width and str(ZERO) not in line]
+    output = at_a_terminal("scan", ZERO, "-v", width=width, NO_COLOR="1")
+    long = [line for line in output.splitlines() if columns(line) > width and str(ZERO) not in line]
     assert long == []
-    assert "accepted by" in said
+    assert "accepted by" in output
 
 
 def test_lines_are_whole_in_a_pipe() -> None:
@@ -163,18 +163,18 @@ def test_closed_streams_are_no_failure() -> None:
 
 
 def test_quiet_tells_what_fails_and_nothing_else(run: Any) -> None:
-    said = run("scan", "-q", ZERO, HEALTHY).output
-    assert "CD101" in said
-    assert "CD201" not in said
-    assert str(HEALTHY) not in said
+    output = run("scan", "-q", ZERO, HEALTHY).output
+    assert "CD101" in output
+    assert "CD201" not in output
+    assert str(HEALTHY) not in output
     assert run("scan", "-q", HEALTHY).output == ""
 
 
 def test_verbose_tells_where(run: Any) -> None:
-    said = run("scan", "-v", ZERO).output
-    assert "tensors: base_model.model.blocks.1.up.lora_A" in said
-    assert "config keys: rank_pattern" in said
-    assert "scaling" in said
+    output = run("scan", "-v", ZERO).output
+    assert "tensors: base_model.model.blocks.1.up.lora_A" in output
+    assert "config keys: rank_pattern" in output
+    assert "scaling" in output
 
 
 def many(tmp_path: Path, count: int) -> Path:
@@ -186,9 +186,9 @@ def many(tmp_path: Path, count: int) -> Path:
 def test_progress_is_for_a_person_who_waits(tmp_path: Path) -> None:
     """On standard error, after a second, gone when it is done; never where it is a pipe or quiet is asked for."""
     folder = many(tmp_path, 400)
-    said = at_a_terminal("scan", folder, "--format", "json", stderr_only=True)
-    assert "of 400 adapters" in said
-    assert said.endswith(f"{ESCAPE}K")
+    output = at_a_terminal("scan", folder, "--format", "json", stderr_only=True)
+    assert "of 400 adapters" in output
+    assert output.endswith(f"{ESCAPE}K")
     assert at_a_terminal("scan", "-q", folder, "--format", "json", stderr_only=True) == ""
     assert at_a_terminal("scan", HEALTHY, "--format", "json", stderr_only=True) == ""
 
@@ -272,8 +272,7 @@ def test_what_github_does_not_show_goes_to_the_summary(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    said = run("scan", FIXTURES, "--format", "github").output.splitlines()
-    assert "more findings are left out" in said[-1]
+    assert "more findings are left out" in run("scan", FIXTURES, "--format", "github").output.splitlines()[-1]
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
     (tmp_path / "summary").write_text("of an earlier command\n")
     last = run("scan", FIXTURES, "--format", "github").output.splitlines()[-1]

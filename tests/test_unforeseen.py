@@ -116,8 +116,8 @@ def test_a_comparison_that_fails_is_whole_json(run: Any, tmp_path: Path, monkeyp
 def test_verbose_tells_more_of_a_fix(run: Any, tmp_path: Path) -> None:
     shutil.copytree(HEALTHY, tmp_path / "in")
     (tmp_path / "in/adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": "x"}')
-    said = [run("fix", tmp_path / "in", tmp_path / "out", *more).output for more in ([], ["-v"])]
-    assert ["config keys: lora_alpha" in text for text in said] == [False, True]
+    outputs = [run("fix", tmp_path / "in", tmp_path / "out", *more).output for more in ([], ["-v"])]
+    assert ["config keys: lora_alpha" in text for text in outputs] == [False, True]
 
 
 def config(**values: Any) -> Callable[[Path], None]:
@@ -201,7 +201,7 @@ CASES: dict[str, tuple[Path, Callable[[Path], None], list[str], str]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_strange_adapter_does_not_stop_its_neighbours(tmp_path: Path, name: str) -> None:
-    fixture, change, options, said = CASES[name]
+    fixture, change, options, message = CASES[name]
     other = ZERO if options == ["--in-place"] else HEALTHY
     for place, source in (("a", other), ("b", fixture), ("c", other)):
         shutil.copytree(source, tmp_path / "in" / place)
@@ -215,11 +215,11 @@ def test_a_strange_adapter_does_not_stop_its_neighbours(tmp_path: Path, name: st
     results = json.loads(result.stdout)["results"]
     assert [entry["path"][-1] for entry in results] == ["a", "b", "c"]
     assert [(entry["error"], entry["written"]) for entry in (results[0], results[2])] == [(None, True)] * 2
-    if said and results[1]["error"] is None:
-        assert said in json.dumps(results[1]["refused"])
-    elif said:
-        assert said in results[1]["error"]
-        assert said in result.stderr
+    if message and results[1]["error"] is None:
+        assert message in json.dumps(results[1]["refused"])
+    elif message:
+        assert message in results[1]["error"]
+        assert message in result.stderr
     assert tree(tmp_path / "in/b") == before
     assert not (tmp_path / "out/b").exists()
 

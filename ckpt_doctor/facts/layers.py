@@ -14,7 +14,7 @@ __all__ = [
     "pattern_module", "pattern_value",
 ]  # fmt: skip
 
-_KEY = re.compile(r"(?P<module>.+?)\.(?P<factor>lora_(?:embedding_)?[ABE])(?:\.(?!weight$)[^.]+)?(?:\.weight)?")
+_KEY = re.compile(r"(?P<module>.+?)\.(?P<factor>lora_(?:embedding_)?[ABE])(?:\.(?!weight)[^.]+)?(?:\.weight)?")
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _PREFIXES = ("base_model.model.", "module.")
 

@@ -52,7 +52,32 @@ def as_loaded(base: Base, modules: Collection[str], headless: bool) -> Base:
     prefixes = {name for name in prefixes if name in ("model", "transformer") or (name and kind.startswith(name))}
     candidates = [_renamed(base, f"{prefix}.", "") for prefix in sorted(prefixes)]
     candidates += [_renamed(base, "", f"{prefix}.") for prefix in sorted(prefixes) if headless]
+    if any("visual" in name or "vision" in name for name in base.weights):
+        older = {new: old for old, new in LANGUAGE_MODELS.items()}
+        candidates += [_mapped(base, LANGUAGE_MODELS), _mapped(base, older)]
     return next((candidate for candidate in candidates if candidate.weights.keys() >= set(modules)), base)
+
+
+LANGUAGE_MODELS = {
+    "language_model.model.": "model.language_model.", "language_model.lm_head": "lm_head",
+    "model.": "model.language_model.", "visual.": "model.visual.", "vision_tower.": "model.vision_tower.",
+    "multi_modal_projector.": "model.multi_modal_projector.",
+}  # fmt: skip
+"""How the files of vision-language models name their parts, and how transformers does from 4.52 on (the
+_checkpoint_conversion_mapping of its classes, as of modeling_qwen2_5_vl.py and modeling_llava.py)."""
+
+
+def _mapped(base: Base, names: dict[str, str]) -> Base:
+    """The base with the beginnings of its names replaced; what begins as replaced ones do stays."""
+
+    def mapped(name: str) -> str:
+        if name.startswith(tuple(new for old, new in names.items() if new.startswith(old))):
+            return name
+        old = next((old for old in names if name.startswith(old)), None)
+        return name if old is None else names[old] + name[len(old) :]
+
+    weights = {mapped(name): shape for name, shape in base.weights.items()}
+    return Base(weights, base.config, frozenset(map(mapped, base.biases)))
 
 
 def _renamed(base: Base, added: str, removed: str) -> Base:

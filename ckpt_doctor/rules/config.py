@@ -210,7 +210,7 @@ def without_layers(subject: Subject) -> Iterator[Finding]:
     if subject.method not in LORAS or not subject.tensors or subject.adapter.config is None:
         return
     target = config.get("target_modules")
-    if target == []:
+    if target == [] and not config.get("target_parameters"):
         message = "target_modules is empty, so no layer is adapted"
         yield NO_LAYERS(message, keys=("target_modules",), rejects=PEFT)
     elif not subject.layers and subject.base is not None:

@@ -73,7 +73,7 @@ def reading(subject: Subject) -> Iterator[Finding]:
                 message = f"target_modules names {holding}, which holds layers and cannot be adapted itself"
                 yield UNSUPPORTED_TARGET(message, keys=("target_modules",), rejects=era.ids)
     untargeted = [era for era in every if not era.hit]
-    if untargeted:
+    if untargeted and not any(_of_parameter(module, config.get("target_parameters")) for module in layers):
         ids = frozenset[str]().union(*(era.ids for era in untargeted))
         message = f"target_modules ({str(config['target_modules'])[:60]}) matches none of the layers in the file"
         yield NO_TARGET(message, keys=("target_modules",), rejects=ids)
@@ -284,9 +284,10 @@ def _missing(subject: Subject, meant: Era) -> Iterator[Finding]:
     attention |= {module + OUT_PROJ for module in attention}
     strange = [m for m in layers if m in meant.hit and m not in weights and m not in attention]
     if strange:
-        # what the base has not got never computed anything there; that it has none at all means another model
         message = f"the base model has no {several(strange)}: the tensors are ignored in silence"
-        lost = PEFT if len(strange) == len(meant.hit) else frozenset[str]()
+        # a head is not in every class, and a single stray layer means nothing; that it has none means another model
+        numbered = [module for module in strange if re.search(r"\.\d+\.", module)]
+        lost = PEFT if len(strange) == len(meant.hit) or len(numbered) > 1 else frozenset[str]()
         yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), misloads=lost)
     missing = [module for module, shape in weights.items() if module not in layers and module not in none_left
                and len(shape) > 1 and targeted(config, module, meant.release)]  # fmt: skip

@@ -133,6 +133,19 @@ def kept_as_in_memory(subject: Subject) -> Iterator[Finding]:
 
 
 @rule
+def named_like_a_factor(subject: Subject) -> Iterator[Finding]:
+    """A module that is saved whole, with "lora_" in its name: up to 0.20 its tensors are taken for factors, and dropped
+    (utils/save_and_load.py: set_peft_model_state_dict). Loaded in 8 releases.
+    """
+    saved = subject.config.get("modules_to_save")
+    names = [name for name in saved if isinstance(name, str) and "lora_" in name] if isinstance(saved, list) else []
+    tensors = [key for key in subject.tensors if any(f".{name}." in f".{key}" for name in names)]
+    if tensors and subject.method in LORAS:
+        message = f"modules_to_save names {names[0]}, whose tensors are taken for factors and dropped"
+        yield UNAPPLIED_TENSOR(message, tensors=tensors, keys=("modules_to_save",), misloads=upto("0.20"))
+
+
+@rule
 def name_of_the_adapter(subject: Subject) -> Iterator[Finding]:
     """A name with a dot is no name of a module to torch. One that is a module's in modules_to_save is replaced in every
     key (up to 0.14; utils/save_and_load.py: set_peft_model_state_dict), and is looked for within the copy. Loaded on

@@ -155,18 +155,25 @@ def strange_tensor(subject: Subject) -> Iterator[Finding]:
     """Every tensor is a factor, a part that an option adds, or a parameter of the model by its own name; what releases
     make of any other nobody looked at: most ignore it in silence.
     """
-    if subject.method not in LORAS or not subject.layers:
+    if subject.method not in LORAS:
         return
     factors = set(_factors(subject.layers))
     parts = [key for key in subject.tensors if key not in factors]
-    strange = [key for key in parts if not _PART.fullmatch(key) or _is_foreign(key)]
+    saved = subject.config.get("modules_to_save")
+    whole = [f".{name}." for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
+    foreign = [key for key in parts if _is_foreign(key) and not any(name in f".{key}" for name in whole)]
+    if foreign:
+        message = f"{len(foreign)} tensors of LoRA are named as PEFT names none ({foreign[0][:120]}): they are ignored"
+        packed = ", as factors of a quantised model" if any(".weight_packed" in key for key in foreign) else ""
+        yield STRANGE_TENSOR(f"{message} in silence{packed}", tensors=foreign, misloads=PEFT)
+    strange = [key for key in parts if not _PART.fullmatch(key) and key not in foreign] if subject.layers else []
     if strange:
         message = f"{len(strange)} tensors are none that PEFT gives a LoRA ({strange[0][:120]})"
         yield STRANGE_TENSOR(message, tensors=strange, undecided=PEFT, needs="the tool that wrote them")
 
 
 def _is_foreign(key: str) -> bool:
-    """Whether a name speaks of LoRA in another way than PEFT does."""
+    """Whether a name speaks of LoRA in another way than PEFT does: torchtune's, Megatron's, quantised factors."""
     tail = key.rpartition(".lora_")[2] if ".lora_" in key else ""
-    known = ("magnitude_vector", "B.bias", "A.", "B.", "E", "embedding_")
-    return bool(tail) and not tail.startswith(known)
+    known = re.match(r"magnitude_vector|B\.bias|(?:embedding_)?[ABE](?:\.(?!weight_)|$)", tail)
+    return (bool(tail) and not known) or bool(re.search(r"\.adapter\.linear_(?:in|out)\.weight$", key))
