@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 from ..adapter import Layer
-from ..adapter.codes import ADALORA_CONVOLUTION, GROUPED_CONVOLUTION, LAYER_KIND, MISSING_PART
+from ..adapter.codes import ADALORA_CONVOLUTION, GROUPED_CONVOLUTION, LAYER_KIND, MISSING_PART, RENAMED_MODEL
 from ..adapter.findings import THE_BASE, Finding
 from ..adapter.runtimes import PEFT, between, since, upto
 from ..facts.config_keys import table
 from ..facts.layers import groups_of
+from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ
 from .declared import rule
@@ -99,6 +101,23 @@ def _beside(subject: Subject, layer: Layer, factor: str) -> bool:
     """Whether a layer has a part beside its factors A and B."""
     stems = {key.rsplit(".lora_", 1)[0] for key in layer.factors.values()}
     return any(f"{stem}.{factor}{end}" in subject.tensors for stem in stems for end in ("", ".weight"))
+
+
+_EXPERT = re.compile(r"\.experts\.\d+\.")
+
+
+@rule
+def fused_experts(subject: Subject) -> Iterator[Finding]:
+    """Transformers 5 makes one parameter of the experts of a layer (core_model_loading.py), so that LoRA of single ones
+    finds no module, and is ignored in silence. A model that an older one saved is mostly loaded by an older one.
+    """
+    version = str((subject.base.config if subject.base else {}).get("transformers_version") or "")
+    experts = [module for module in subject.layers if _EXPERT.search(module)]
+    if experts and subject.method in LORAS and version.partition(".")[0].isdecimal() and int(version.split(".")[0]) > 4:
+        message = f"{experts[0]} is a single expert, for which transformers 5 has no module: its tensors are ignored"
+        yield RENAMED_MODEL(
+            message, tensors=subject.keys_of(experts), undecided=PEFT, needs="the release of transformers"
+        )
 
 
 @rule

@@ -322,6 +322,8 @@ def _is_whole(subject: Subject) -> bool:
     budget, triplets = subject.config.get("target_r"), subject.triplets
     if subject.method != "ADALORA" or type(budget) is not int or triplets is None:
         return False
+    if not subject.masks:  # never allocated
+        return bool(triplets == subject.config.get("init_r", 12) * len(subject.layers))
     return subject.masks.keys() == subject.layers.keys() and triplets <= budget * len(subject.layers)
 
 
@@ -367,7 +369,7 @@ def _left_random(subject: Subject) -> frozenset[str]:
     config = subject.config
     if subject.method == "LORA" and config.get("init_lora_weights", True) in (True, "gaussian"):
         return frozenset()
-    if subject.method != "ADALORA" or not isinstance(config.get("rank_pattern"), dict):
+    if subject.method != "ADALORA":
         return PEFT
     return since("0.5") if config.get("init_lora_weights") is False else between("0.5", "0.11")
 
