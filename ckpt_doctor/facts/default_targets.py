@@ -14,6 +14,7 @@ from functools import cache
 from ..adapter.runtimes import PEFT, since
 
 Ids = frozenset[str]
+NONE = Ids()
 
 
 @cache
@@ -31,5 +32,5 @@ def default_targets(table: str, model_type: str) -> Iterator[tuple[Ids, list[str
     before = PEFT - since(rows[0][0]) if rows else PEFT
     if before:
         yield before, None
-    for (first, names), after in zip(rows, [*(row[0] for row in rows[1:]), "99.0"], strict=True):
-        yield since(first) - since(after), names
+    for at, (first, names) in enumerate(rows):
+        yield since(first) - (since(rows[at + 1][0]) if at + 1 < len(rows) else NONE), names

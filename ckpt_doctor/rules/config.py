@@ -241,7 +241,8 @@ def _defaults(subject: Subject) -> Iterator[Finding]:
             if era.misfits:
                 rejects |= ids & era.ids
             elif era.hit != subject.layers.keys():
-                misloads |= ids & era.ids
+                stopped = subject.masks.keys() - era.hit if subject.method == "ADALORA" else ()
+                (rejects if stopped else misloads).update(ids & era.ids)
             elif subject.method == "ADALORA":  # what else is targeted would be left at random numbers
                 doubted |= ids & era.ids
     if rejects | misloads | doubted:

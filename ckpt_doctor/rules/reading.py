@@ -212,14 +212,18 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
     ends = [module.rpartition(".")[2] for module in ignored]
     target = config.get("target_modules")
     filtered = isinstance(target, list) and any(end in target for end in ends)
-    if ignored and (filtered or max(map(ends.count, ends)) > 1):
+    alike = {module.rpartition(".")[2] for module in meant.hit}
+    sized = subject.method == "ADALORA" and not subject.masks.keys().isdisjoint(ignored)
+    if ignored and (filtered or sized or max(map(ends.count, ends)) > 1 or not alike.isdisjoint(ends)):
         message = (
             f"the config does not target {several(ignored)}, which have tensors: the config or the file was changed"
         )
         applying = frozenset[str]().union(*(era.ids for era in whole if not era.hit.isdisjoint(ignored)))
+        # AdaLoRA's pattern wants to size them (tuners/adalora/model.py: resize_modules_by_rank_pattern)
+        stopping = PEFT - applying if sized else frozenset[str]()
         yield UNTARGETED_LAYERS(
-            message, tensors=subject.keys_of(ignored), keys=("target_modules",), misloads=PEFT - applying,
-            undecided=applying, needs="whether these layers were meant",
+            message, tensors=subject.keys_of(ignored), keys=("target_modules",), rejects=stopping,
+            misloads=PEFT - applying - stopping, undecided=applying, needs="whether these layers were meant",
         )  # fmt: skip
 
 

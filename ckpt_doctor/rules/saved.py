@@ -68,7 +68,8 @@ def missing_parts(subject: Subject) -> Iterator[Finding]:
         yield MISSING_SAVED(message, keys=("trainable_token_indices",), rejects=since("0.15"))
     saved, keys = config.get("modules_to_save"), ("modules_to_save",)
     names = [name for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
-    lost = [name for name in names if not any(f".{name}." in f".{key}" for key in subject.tensors)]
+    there = [f".{key}" for key in subject.tensors if ".lora_" not in key]
+    lost = [name for name in names if not any(f".{name}." in key for key in there)]
     if {*HEADS} <= {*lost} and config.get("task_type") in CLASSIFIERS and subject.layers:
         message = f"the head of the classifier ({' or '.join(HEADS)}) is not in the file"
         yield MISSING_SAVED(message, keys=keys, rejects=since("0.15"), misloads=upto("0.14"))
@@ -80,11 +81,11 @@ def missing_parts(subject: Subject) -> Iterator[Finding]:
             yield MISSING_SAVED(message, keys=keys, undecided=PEFT, needs=THE_BASE)
         return
     modules = (*subject.base.weights, *subject.base.biases)
-    there = [name for name in lost if any(module == name or module.endswith(f".{name}") for module in modules)]
-    tied = [name for name in lost if name == "lm_head" and name not in there]  # a model's files leave it out
-    if there or tied:
-        message = f"modules_to_save names {(there or tied)[0]}, which the file has no tensors for"
-        stays = subject.base.config.get("tie_word_embeddings") is True or bool(there)
+    present = [name for name in lost if any(module == name or module.endswith(f".{name}") for module in modules)]
+    tied = [name for name in lost if name == "lm_head" and name not in present]  # a model's files leave it out
+    if present or tied:
+        message = f"modules_to_save names {(present or tied)[0]}, which the file has no tensors for"
+        stays = subject.base.config.get("tie_word_embeddings") is True or bool(present)
         rejected = since("0.15") if stays else frozenset[str]()
         needs = "what the module was" if stays else "the class that was adapted"
         yield MISSING_SAVED(message, keys=keys, rejects=rejected, undecided=PEFT - rejected, needs=needs)
