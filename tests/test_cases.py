@@ -18,8 +18,9 @@ def test_what_is_found(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", judging.codes())
 def test_each_code_fires_and_nearly_does(code: str, tmp_path: Path) -> None:
     cases = [casefile.read(path, tmp_path) for path in casefile.PATHS if path.stem.startswith(f"{code}-")]
-    assert any(code in case.fires and code in case.severities for case in cases if not case.is_near)
-    assert any(code in case.quiet for case in cases if case.is_near)
+    fires = any(code in case.fires and code in case.severities for case in cases if not case.is_near)
+    assert fires, f"no case {code}-NAME.toml fires with a severity"
+    assert any(code in case.quiet for case in cases if case.is_near), f"no case {code}-NAME-near.toml has it in quiet"
 
 
 def test_each_case_is_about_the_code_of_its_name(tmp_path: Path) -> None:
