@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import ADAPTERS, FIXTURES, OLD_READING
+from safetensors.numpy import load_file, save_file
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -223,3 +224,16 @@ def test_lora_of_rank_zero(run: Any, tmp_path: Path, name: str) -> None:
         written = load_file(tmp_path / "out/adapter_model.safetensors")
         assert {tensor.shape[0] for key, tensor in written.items() if "lora_A" in key} == {4}
         assert run("scan", tmp_path / "out").exit_code == 0
+
+
+def test_no_command_is_proposed_that_is_refused(run: Any, tmp_path: Path) -> None:
+    """Keys that older releases do not know could go, and then those would load it, and drop its magnitudes."""
+    source = tmp_path / "in"
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", source)
+    weights = load_file(source / "adapter_model.safetensors")
+    for key in [key for key in weights if key.endswith("lora_A.weight")]:
+        weights[key.replace("lora_A.weight", "lora_magnitude_vector")] = weights[key][:, 0].copy()
+    save_file(weights, source / "adapter_model.safetensors")
+    assert "ckpt-doctor fix" not in run("scan", source).output
+    assert "cannot repair it" in run("scan", source).output
+    assert run("fix", source, tmp_path / "out").exit_code == 1

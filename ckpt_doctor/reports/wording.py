@@ -72,8 +72,8 @@ def load_with(report: Report) -> str:
 
 
 def fix_command(report: Report) -> str | None:
-    """The command that repairs the adapter; None where none of what is told can be, or a line cannot hold its path."""
-    if not any(finding.fixable for finding in report.shown) or clean(report.path) != report.path:
+    """The command that repairs the adapter; None where it would not lead there, or a line cannot hold its path."""
+    if not report.reached or not any(finding.fixable for finding in report.shown) or clean(report.path) != report.path:
         return None
     path = f"./{report.path}" if report.path.startswith("-") else report.path
     out = path.rstrip("/")
@@ -86,4 +86,4 @@ def fix_command(report: Report) -> str | None:
 def cannot_be_fixed(report: Report) -> bool:
     """Whether there is an error and nothing that a fix repairs."""
     findings = report.shown
-    return any(f.severity == ERROR for f in findings) and not any(f.fixable for f in findings)
+    return any(f.severity == ERROR for f in findings) and not (report.reached and any(f.fixable for f in findings))

@@ -287,12 +287,14 @@ def _parameters(subject: Subject) -> Finding:
     """
     older, newer = between("0.17", "0.18"), since("0.19")
     saved, keys = subject.saved_by, ("target_parameters",)
-    other = newer if saved <= older else older if saved <= newer else frozenset[str]()
+    other = frozenset[str]()
+    if saved:
+        other = newer if saved <= older else older if saved <= newer else other
     sides = [
         (subject.tensors[layer.factors["lora_A"]].shape[1:], subject.tensors[layer.factors["lora_B"]].shape[:1])
         for layer in subject.layers.values() if {"lora_A", "lora_B"} <= layer.factors.keys()
     ]  # fmt: skip
-    if saved and other and any(a != b for a, b in sides):
+    if other and any(a != b for a, b in sides):
         message = "target_parameters is set, and PEFT 0.19 and newer have the sides of its factors the other way round"
         return UNPROVEN_OPTION(message, keys=keys, rejects=other)
     message = "target_parameters is set, whose factors have their sides the other way round from PEFT 0.19 on"

@@ -73,7 +73,7 @@ def reading(subject: Subject) -> Iterator[Finding]:
                 message = f"target_modules names {holding}, which holds layers and cannot be adapted itself"
                 yield UNSUPPORTED_TARGET(message, keys=("target_modules",), rejects=era.ids)
     untargeted = [era for era in every if not era.hit]
-    if untargeted and not any(_of_parameter(module, config.get("target_parameters")) for module in layers):
+    if untargeted and not all(_of_parameter(module, config.get("target_parameters")) for module in layers):
         ids = frozenset[str]().union(*(era.ids for era in untargeted))
         message = f"target_modules ({str(config['target_modules'])[:60]}) matches none of the layers in the file"
         yield NO_TARGET(message, keys=("target_modules",), rejects=ids)

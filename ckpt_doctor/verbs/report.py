@@ -15,7 +15,7 @@ class Report(NamedTuple):
 
     `passed` are the findings that a choice or a baseline lets pass: they are not shown and fail nothing, and still
     decide the verdicts. `fail_on` is the least severity that fails, or "never". `trace` is Python's, of an `error` that
-    nothing foresaw.
+    nothing foresaw. `reached` is false where the repairs do not lead to what was asked for.
     """
 
     path: str
@@ -25,6 +25,7 @@ class Report(NamedTuple):
     passed: frozenset[Finding] = frozenset()
     fail_on: str = ERROR
     trace: str | None = None
+    reached: bool = True
 
     @property
     def adapter(self) -> Adapter | None:

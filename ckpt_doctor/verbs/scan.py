@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..adapter import NOTHING_ASKED, AdapterError, Question, unforeseen
-from ..adapter.findings import ERROR, Finding, hits, weighed
+from ..adapter.findings import ERROR, hits, weighed
 from ..facts.subject import Subject
 from ..files.loader import load
 from ..rules import judge
@@ -20,9 +20,10 @@ def examine(folder: str, question: Question = NOTHING_ASKED, *, repairs: bool = 
     try:
         subject = Subject(load(folder), question)
         report = Report(folder, None, subject, judge(subject))
-        findings = _with_repairs(report) if repairs else report.findings
+        report = _with_repairs(report) if repairs else report
         if question.runtimes is not None:
-            findings = tuple(f._replace(severity=weighed(f, question.runtimes)) for f in findings)
+            weighted = (f._replace(severity=weighed(f, question.runtimes)) for f in report.findings)
+            report = report._replace(findings=tuple(weighted))
     except AdapterError as error:
         return Report(folder, error=str(error))
     except OSError as error:
@@ -31,7 +32,7 @@ def examine(folder: str, question: Question = NOTHING_ASKED, *, repairs: bool = 
         from traceback import format_exc
 
         return Report(folder, error=unforeseen(folder, error), trace=format_exc())
-    return report._replace(findings=findings)
+    return report
 
 
 def examined(folder: str, question: Question, *, repairs: bool = True) -> Report:
@@ -42,12 +43,14 @@ def examined(folder: str, question: Question, *, repairs: bool = True) -> Report
     return report
 
 
-def _with_repairs(report: Report) -> tuple[Finding, ...]:
-    """The findings, each with whether a repair heals it: by the catalogue where it is a note, by a plan elsewhere."""
+def _with_repairs(report: Report) -> Report:
+    """The report, each finding with whether a repair heals it: by the catalogue where it is a note, else by a plan."""
     from ..repairs import all_of
 
     asked = report.asked
     weighty = [f for f in report.findings if (hits(f, asked) if asked is not None else f.severity == ERROR)]
-    healed = {code for step in plan(report, asked).done for code in step.codes} if weighty else set[str]()
+    planned = plan(report, asked) if weighty else None
+    healed = {code for step in planned.done for code in step.codes} if planned else set[str]()
     listed = frozenset[str]().union(*(repair.heals for repair in all_of("pad", asked=None)))
-    return tuple(f._replace(fixable=f.code in (healed if f in weighty else listed)) for f in report.findings)
+    findings = tuple(f._replace(fixable=f.code in (healed if f in weighty else listed)) for f in report.findings)
+    return report._replace(findings=findings, reached=planned is None or planned.fixed)
