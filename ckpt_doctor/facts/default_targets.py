@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from ..adapter.runtimes import PEFT, since
-
-Ids = frozenset[str]
-NONE = Ids()
+from .record import NONE, Ids
 
 
 @cache

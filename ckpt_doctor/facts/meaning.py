@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 from ..adapter import Layer
 from ..adapter.runtimes import PEFT, minor, since
+from .record import NONE
 from .subject import Subject
 from .targets import OUT_PROJ, Reading, Release, ambiguous, lora_reading, targeted
-
-NONE = frozenset[str]()
 
 
 class Era(NamedTuple):

@@ -113,7 +113,8 @@ def fused_experts(subject: Subject) -> Iterator[Finding]:
     """
     version = str((subject.base.config if subject.base else {}).get("transformers_version") or "")
     experts = [module for module in subject.layers if _EXPERT.search(module)]
-    if experts and subject.method in LORAS and version.partition(".")[0].isdecimal() and int(version.split(".")[0]) > 4:
+    major = version.partition(".")[0]
+    if experts and subject.method in LORAS and major.isdecimal() and major not in ("0", "1", "2", "3", "4"):
         message = f"{experts[0]} is a single expert, for which transformers 5 has no module: its tensors are ignored"
         yield RENAMED_MODEL(
             message, tensors=subject.keys_of(experts), undecided=PEFT, needs="the release of transformers"

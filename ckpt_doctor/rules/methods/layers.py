@@ -22,7 +22,7 @@ def _unclear(key: str, message: str, ids: frozenset[str] = PEFT) -> Finding:
 @of_methods
 def target_modules(subject: Subject, method: Method) -> Iterator[Finding]:
     """target_modules, or what narrows it, leaves out layers that have tensors, or says too little to tell."""
-    method, target, layers = method, subject.config.get("target_modules"), subject.layers
+    target, layers = subject.config.get("target_modules"), subject.layers
     if not method.tensors or (target is None and method.targets != NAMED):
         return
     if method.targets == COUNTED and isinstance(target, (str, list)):
