@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from itertools import pairwise
 
 PEFT_RELEASES = (
     "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.6.1", "0.6.2", "0.7.0", "0.7.1", "0.8.0", "0.8.1", "0.8.2",
@@ -67,6 +68,14 @@ def upto(last: str) -> frozenset[str]:
 def between(first: str, last: str) -> frozenset[str]:
     """The ids of all releases of the minor series from `first` to `last`, both included."""
     return peft(first, last)
+
+
+def turns(ids: frozenset[str]) -> list[str]:
+    """The minor series with which PEFT's releases come to be among some ids, or cease to be."""
+    return [
+        ".".join(map(str, _MINORS[id_]))
+        for before, id_ in pairwise(_IDS) if (before in ids) is not (id_ in ids)
+    ]  # fmt: skip
 
 
 class UnknownRuntimeError(ValueError):

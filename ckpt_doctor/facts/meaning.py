@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..adapter import Layer
-from ..adapter.runtimes import PEFT, minor, since
+from ..adapter.runtimes import PEFT, minor, since, turns
 from .record import NONE
 from .subject import Subject
 from .targets import OUT_PROJ, Reading, Release, ambiguous, lora_reading, targeted
@@ -17,7 +17,7 @@ from .targets import OUT_PROJ, Reading, Release, ambiguous, lora_reading, target
 
 class Era(NamedTuple):
     """Releases that read a config alike, and what they make of it: the layers of the file that they adapt (`hit`), and
-    those of them whose tensors do not have the rank that is built.
+    those of them whose tensors it finds, and which do not have the rank that is built.
     """
 
     release: Release
@@ -52,6 +52,7 @@ def eras(subject: Subject, config: dict[str, Any] | None = None) -> list[Era]:
     starts += ["0.15"] if any(module.endswith(OUT_PROJ) for module in subject.layers) else []
     starts += ["0.16"] if config.get("modules_to_save") else []
     starts += ["0.19"] if config.get("ensure_weight_tying") else []
+    starts += [start for ids in {*subject.unread.values()} for start in turns(ids)]
     ordered = sorted({minor(start) for start in starts})
     periods = []
     for first, after in zip(ordered, [*ordered[1:], (99, 0)], strict=True):
@@ -62,8 +63,10 @@ def eras(subject: Subject, config: dict[str, Any] | None = None) -> list[Era]:
         if subject.method == "LORA":
             readings = {module: lora_reading(config, module, first) for module in hit}
             misfits = [
-                m for m in subject.layers if m in hit and not _fits(subject, subject.layers[m], readings[m].rank)
-            ]
+                m for m in subject.layers
+                if m in hit and not ids <= subject.unread_of(m)
+                and not _fits(subject, subject.layers[m], readings[m].rank)
+            ]  # fmt: skip
         periods.append(Era(first, ids, hit, readings, misfits))
     return periods
 

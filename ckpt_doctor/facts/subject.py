@@ -11,8 +11,9 @@ from ..adapter.runtimes import upto
 from . import config_keys
 from .forms import Config, Sizes
 from .layers import RANK_AXIS, layers, pattern_module
+from .lookup import Lookup, Unread, look_up
 from .methods import record
-from .record import Method, Names
+from .record import NONE, Ids, Method, Names
 
 Shape = tuple[int, ...]
 
@@ -60,6 +61,21 @@ class Subject:
     def layers(self) -> dict[str, Layer]:
         """The adapted layers, by module."""
         return layers(self.adapter)
+
+    @cached_property
+    def lookup(self) -> Lookup:
+        """The tensors that releases do not find, by what is wrong with their names."""
+        return look_up(self.method or "", self.config, self.layers, self.tensors)
+
+    @cached_property
+    def unread(self) -> Unread:
+        """Tensor → the releases that do not find it."""
+        return self.lookup.unread
+
+    def unread_of(self, module: str) -> Ids:
+        """The releases that find no tensor of a layer."""
+        ids = [self.unread.get(key, NONE) for key in self.layers[module].factors.values()]
+        return ids[0].intersection(*ids[1:])
 
     @cached_property
     def base(self) -> Base | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..adapter import Layer
 from ..adapter.codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, LORA_RANK_ZERO, UNGATHERED
 from ..adapter.findings import Finding, several
 from ..adapter.runtimes import PEFT, between, upto
+from ..facts.layers import RANK_AXIS
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from .declared import rule
@@ -16,6 +18,12 @@ def is_mask(subject: Subject, mask: object) -> bool:
     """Whether a value of rank_pattern has a true or false for each triplet."""
     init_r = subject.config.get("init_r", 12)
     return isinstance(mask, list) and len(mask) == init_r and all(type(kept) is bool for kept in mask)
+
+
+def ranks_of(subject: Subject, layer: Layer) -> set[int]:
+    """The ranks that the factors of a layer have; a flat one has none."""
+    shapes = [(subject.tensors[key].shape, RANK_AXIS[factor]) for factor, key in layer.factors.items()]
+    return {shape[axis] for shape, axis in shapes if len(shape) >= 2}
 
 
 @rule
@@ -44,7 +52,10 @@ def lora_rank_zero(subject: Subject) -> Iterator[Finding]:
         return
     config = subject.config
     r, pattern = config.get("r", 8), config.get("rank_pattern")
-    zero = [module for module, layer in subject.layers.items() if subject.has_zero_factor(layer)]
+    zero = [
+        module for module, layer in subject.layers.items()
+        if subject.has_zero_factor(layer) and not subject.unread_of(module) >= PEFT
+    ]  # fmt: skip
     listed = pattern.items() if isinstance(pattern, dict) else ()
     entries = [key for key, value in listed if isinstance(value, (int, float)) and value <= 0]
     if type(r) is int and r <= 0:
@@ -91,13 +102,18 @@ def pattern_mismatch(subject: Subject) -> Iterator[Finding]:
         return
     init_r, masks = subject.config.get("init_r", 12), subject.masks
     misfits = [module for module, mask in masks.items() if module not in subject.layers and not is_mask(subject, mask)]
+    spared = PEFT if not misfits else frozenset[str]()
     for module, layer in subject.layers.items():
-        mask = masks.get(module)
-        if mask is None and any(key.endswith(".weight") for key in layer.factors.values()):
-            continue  # no release looks for such names, so nothing is met (CD407)
-        fits = layer.rank == init_r if mask is None else is_mask(subject, mask) and sum(mask) == layer.rank
-        if not fits and layer.rank is not None:
+        mask, ranks = masks.get(module), ranks_of(subject, layer)
+        fits = (
+            all(rank == init_r for rank in ranks) if mask is None else is_mask(subject, mask) and ranks <= {sum(mask)}
+        )
+        unread = subject.unread_of(module)  # a tensor that is not found meets no shape
+        if not fits and not unread >= PEFT:
             misfits.append(module)
+            spared &= unread
     if misfits:
         message = f"rank_pattern does not fit the tensors of {several(misfits)}"
-        yield ADALORA_PATTERN_MISMATCH(message, tensors=subject.keys_of(misfits), keys=("rank_pattern",), rejects=PEFT)
+        yield ADALORA_PATTERN_MISMATCH(
+            message, tensors=subject.keys_of(misfits), keys=("rank_pattern",), rejects=PEFT - spared
+        )

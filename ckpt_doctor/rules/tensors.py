@@ -17,14 +17,11 @@ from ..adapter.codes import (
     WEIGHT_SUFFIX,
 )
 from ..adapter.findings import Finding
-from ..adapter.runtimes import PEFT, between, since, upto
-from ..facts.layers import WRAPPERS
+from ..adapter.runtimes import PEFT, since
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from .declared import rule
 
-PREFIX = "base_model.model."
-_NAMED = re.compile(r"\.lora_(?:embedding_)?[ABE]\.(?!weight$)[^.]+(?:\.weight)?$")
 FACTORS = {
     "LORA": ({"lora_A", "lora_B"}, {"lora_embedding_A", "lora_embedding_B"}),
     "ADALORA": ({"lora_A", "lora_B", "lora_E"},),
@@ -38,11 +35,8 @@ def _factors(layers: dict[str, Layer]) -> list[str]:
 @rule
 def foreign_prefix(subject: Subject) -> Iterator[Finding]:
     """Keys that PEFT does not look for are ignored (utils/save_and_load.py: set_peft_model_state_dict)."""
-    foreign = [
-        key for key in _factors(subject.layers)
-        if not key.startswith(PREFIX) or key.startswith((PREFIX + "module.", PREFIX + PREFIX))
-        or any(f".{wrapper}" in key for wrapper in WRAPPERS)
-    ]  # fmt: skip
+    pruned = {key for key, info in subject.tensors.items() if 0 in info.shape and subject.method == "ADALORA"}
+    foreign = [key for key in subject.lookup.foreign if key not in pruned]  # which lose nothing
     if foreign:
         message = f"{len(foreign)} keys do not start as PEFT names them ({foreign[0]}): they are ignored in silence"
         yield FOREIGN_PREFIX(message, tensors=foreign, misloads=PEFT)
@@ -51,11 +45,12 @@ def foreign_prefix(subject: Subject) -> Iterator[Finding]:
 @rule
 def adapter_name_in_key(subject: Subject) -> Iterator[Finding]:
     """0.21 takes `.lora_A.default.weight` (utils/save_and_load.py: set_peft_model_state_dict)."""
-    named = [key for key in _factors(subject.layers) if _NAMED.search(key)]
+    named = subject.lookup.named
     if named:
-        message = f"{len(named)} keys have an adapter's name in them ({named[0]}): up to PEFT 0.20 they are ignored"
-        ids = upto("0.20") if all(".default" in key for key in named) else PEFT
-        yield ADAPTER_NAME_IN_KEY(message, tensors=named, misloads=ids)
+        message = (
+            f"{len(named)} keys have an adapter's name in them ({next(iter(named))}): up to PEFT 0.20 they are ignored"
+        )
+        yield ADAPTER_NAME_IN_KEY(message, tensors=named, misloads=frozenset[str]().union(*named.values()))
 
 
 @rule
@@ -75,38 +70,21 @@ def missing_factor(subject: Subject) -> Iterator[Finding]:
 @rule
 def weight_suffix(subject: Subject) -> Iterator[Finding]:
     """LoRA's factors are modules with a `.weight`, an Embedding's and AdaLoRA's are bare; others are ignored."""
-    if subject.method not in LORAS:
-        return
-    misnamed = [
-        key for layer in subject.layers.values() for name, key in layer.factors.items()
-        if key.endswith(".weight") is not (subject.method == "LORA" and name in ("lora_A", "lora_B"))
-    ]  # fmt: skip
-    if misnamed and not (subject.method == "LORA" and all(".lora_E" in key for key in misnamed)):
-        message = f"{len(misnamed)} keys do not end as PEFT names them ({misnamed[0]}): they are ignored in silence"
+    misnamed = subject.lookup.unending
+    if misnamed:
+        message = (
+            f"{len(misnamed)} keys do not end as PEFT names them ({next(iter(misnamed))}): they are ignored in silence"
+        )
         yield WEIGHT_SUFFIX(message, tensors=misnamed, misloads=PEFT)
 
 
 @rule
 def mangled_key(subject: Subject) -> Iterator[Finding]:
-    """`k.replace(suffix, …)` up to 0.17 hits every "weight" in a path, and `split("lora_")` every "lora_"; up to 0.14
-    the names in modules_to_save are replaced wherever they occur (utils/save_and_load.py: set_peft_model_state_dict).
-    The tensors then match nothing, in silence.
-    """
-    if subject.method not in LORAS:
-        return
-    saved = subject.config.get("modules_to_save")
-    saved = [name for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
-    lost: dict[str, frozenset[str]] = {}
-    for key in _factors(subject.layers):
-        path, _, end = key.removeprefix(PREFIX).rpartition(".lora_")
-        if "lora_" in path or ("weight" in path and end.endswith("weight")):
-            lost[key] = between("0.3", "0.17")
-        elif any(name in path for name in saved):
-            lost[key] = between("0.3", "0.14")
+    """Older releases replace parts of names wherever they occur (facts/lookup.py). The tensors then match nothing."""
+    lost = subject.lookup.mangled
     if lost:
         message = f"older releases mangle {len(lost)} keys ({next(iter(lost))}), and then ignore them in silence"
-        ids = frozenset[str]().union(*lost.values())
-        yield MANGLED_KEY(message, tensors=lost, misloads=ids)
+        yield MANGLED_KEY(message, tensors=lost, misloads=frozenset[str]().union(*lost.values()))
 
 
 @rule
@@ -157,11 +135,8 @@ def strange_tensor(subject: Subject) -> Iterator[Finding]:
     """
     if subject.method not in LORAS:
         return
-    factors = set(_factors(subject.layers))
+    factors, foreign = set(_factors(subject.layers)), list(subject.lookup.others)
     parts = [key for key in subject.tensors if key not in factors]
-    saved = subject.config.get("modules_to_save")
-    whole = [f".{name}." for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
-    foreign = [key for key in parts if _is_foreign(key) and not any(name in f".{key}" for name in whole)]
     if foreign:
         message = f"{len(foreign)} tensors of LoRA are named as PEFT names none ({foreign[0][:120]}): they are ignored"
         packed = ", as factors of a quantised model" if any(".weight_packed" in key for key in foreign) else ""
@@ -170,10 +145,3 @@ def strange_tensor(subject: Subject) -> Iterator[Finding]:
     if strange:
         message = f"{len(strange)} tensors are none that PEFT gives a LoRA ({strange[0][:120]})"
         yield STRANGE_TENSOR(message, tensors=strange, undecided=PEFT, needs="the tool that wrote them")
-
-
-def _is_foreign(key: str) -> bool:
-    """Whether a name speaks of LoRA in another way than PEFT does: torchtune's, Megatron's, quantised factors."""
-    tail = key.rpartition(".lora_")[2] if ".lora_" in key else ""
-    known = re.match(r"magnitude_vector|B\.bias|(?:embedding_)?[ABE](?:\.(?!weight_)|$)", tail)
-    return (bool(tail) and not known) or bool(re.search(r"\.adapter\.linear_(?:in|out)\.weight$", key))

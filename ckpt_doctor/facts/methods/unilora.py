@@ -15,6 +15,7 @@ def tells_no_layer(subject: Subject) -> bool:
 
 UNILORA = Method(
     "UNILORA", REVIEWED,
+    starts_random=True,
     tensors=(
         "save_indices=true: unilora_indices_A[r in] unilora_indices_B[out r]"
         " unilora_scales_A[r in] unilora_scales_B[out r]",

@@ -10,13 +10,22 @@ from ...adapter.findings import Finding, several
 from ...adapter.runtimes import PEFT
 from ...facts.default_targets import default_targets
 from ...facts.forms import targets
-from ...facts.record import COUNTED, NAMED, NONE, Method, Names
+from ...facts.record import COUNTED, INIT, NAMED, NONE, Method, Names
 from ...facts.subject import Subject
 from .review import of_methods
 
 
 def _unclear(key: str, message: str, ids: frozenset[str] = PEFT) -> Finding:
     return UNCLEAR_TARGET(message, keys=(key,), undecided=ids, needs="the base model")
+
+
+def starts_random(subject: Subject, method: Method) -> bool:
+    """Whether a layer that nothing is loaded into computes something: with its init flag off that of any method does
+    (run with 28 methods in PEFT 0.21.2).
+    """
+    return method.starts_random or any(
+        subject.config.get(key) is False for key, why in method.harmless.items() if why is INIT
+    )
 
 
 @of_methods
@@ -44,8 +53,8 @@ def target_modules(subject: Subject, method: Method) -> Iterator[Finding]:
         excluded = subject.config.get("exclude_modules")
         if excluded and any(targets(excluded, module) for module in layers):
             yield _unclear("exclude_modules", "exclude_modules leaves out layers that the file has tensors of")
-        if isinstance(target, list) and method.starts_random and not left:
-            fresh = [name for name in target if not any(targets([name], module) for module in layers)]
+        if isinstance(target, list) and starts_random(subject, method) and not left:
+            fresh = [str(name) for name in target if not any(targets([name], module) for module in layers)]
             if fresh:
                 message = f"no tensor is of {several(fresh)}, and a layer of it would be adapted at random"
                 yield _unclear("target_modules", message)
@@ -67,12 +76,13 @@ def _chosen_layers(subject: Subject) -> Iterator[Finding]:
 
 @of_methods
 def siblings(subject: Subject, method: Method) -> Iterator[Finding]:
-    """A layer is missing, or a tensor of one, that others of its name have: it would stay as it was initialised.
+    """A layer is missing, or a tensor of one, that others of its name have: it would stay as it was initialised, which
+    is no identity.
 
     A base model may well be so (a hybrid of two kinds of blocks), so this is a doubt, not a fault.
     """
     config = subject.config
-    if not method.tensors or len(subject.layers) < 2:
+    if not method.tensors or len(subject.layers) < 2 or not starts_random(subject, method):
         return
     target = config.get("target_modules")
     weights = subject.base.weights if subject.base is not None else {}

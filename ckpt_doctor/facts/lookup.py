@@ -1,0 +1,100 @@
+"""The names under which a release looks for the tensors of an adapter, and the tensors that it does not find.
+
+set_peft_model_state_dict (utils/save_and_load.py) maps the names of a file to those of the model, and the load that
+follows is not strict: a tensor whose name is no other than the one that is looked for is ignored, in silence. Only a
+tensor that is found meets a shape.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from ..adapter import Layer
+from ..adapter.runtimes import PEFT, between, upto
+from .layers import WRAPPERS
+from .methods import LORAS
+
+PREFIX = "base_model.model."
+_NAMED = re.compile(r"\.lora_(?:embedding_)?[ABE]\.(?!weight$)[^.]+(?:\.weight)?$")
+_FOREIGN_FACTOR = re.compile(r"\.adapter\.linear_(?:in|out)\.weight$")
+_FACTOR_END = re.compile(r"magnitude_vector|B\.bias|(?:embedding_)?[ABE](?:\.(?!weight_)|$)")
+
+Unread = dict[str, frozenset[str]]
+"""Tensor → the releases that do not find it."""
+
+
+class Lookup(NamedTuple):
+    """The tensors that are not found, by what is wrong with their names."""
+
+    foreign: Unread
+    """Not below `base_model.model.`, or with a launcher's wrapper in between."""
+    named: Unread
+    """A factor with an adapter's name in it: 0.21 takes `.lora_A.default.weight`."""
+    unending: Unread
+    """LoRA's factors are modules with a `.weight`, an Embedding's and AdaLoRA's are bare."""
+    mangled: Unread
+    """`k.replace(suffix, …)` up to 0.17 hits every "weight" in a path, and `split("lora_")` every "lora_"; up to 0.14
+    the names in modules_to_save are replaced wherever they occur."""
+    stray: Unread
+    """An AdaLoRA's lora_E in a LoRA."""
+    others: Unread
+    """Of LoRA in another way than PEFT's: torchtune's, Megatron's, quantised factors."""
+
+    @property
+    def unread(self) -> Unread:
+        """All of them."""
+        together: Unread = {}
+        for unread in self:
+            for key, ids in unread.items():
+                together[key] = together.get(key, frozenset()) | ids
+        return together
+
+
+def look_up(method: str, config: dict[str, Any], layers: dict[str, Layer], tensors: Iterable[str]) -> Lookup:
+    """The tensors that releases do not find; of a method with a record those of layers, below another prefix."""
+    factors = [(name, key) for layer in layers.values() for name, key in layer.factors.items()]
+    own = {key for _, key in factors}
+    if method not in LORAS:
+        return Lookup({key: PEFT for _, key in factors if not _is_below(key)}, {}, {}, {}, {}, {})
+    others = {key: PEFT for key in tensors if key not in own and _is_other(key, list(_saved(config)))}
+    return Lookup(
+        foreign={key: PEFT for key in tensors if key not in others and not _is_below(key)},
+        named={key: upto("0.20") if ".default" in key else PEFT for _, key in factors if _NAMED.search(key)},
+        unending={
+            key: PEFT for name, key in factors
+            if key.endswith(".weight") is not (method == "LORA" and name in ("lora_A", "lora_B"))
+            and not (method == "LORA" and name == "lora_E")
+        },
+        mangled=dict(_mangled(config, [key for _, key in factors])),
+        stray={key: PEFT for name, key in factors if name == "lora_E" and method == "LORA"},
+        others=others,
+    )  # fmt: skip
+
+
+def _is_below(key: str) -> bool:
+    doubled = key.startswith((PREFIX + "module.", PREFIX + PREFIX))
+    return key.startswith(PREFIX) and not doubled and not any(f".{wrapper}" in key for wrapper in WRAPPERS)
+
+
+def _saved(config: dict[str, Any]) -> Iterator[str]:
+    saved = config.get("modules_to_save")
+    return (name for name in saved if isinstance(name, str)) if isinstance(saved, list) else iter(())
+
+
+def _mangled(config: dict[str, Any], factors: Iterable[str]) -> Iterator[tuple[str, frozenset[str]]]:
+    saved = list(_saved(config))
+    for key in factors:
+        path, _, end = key.removeprefix(PREFIX).rpartition(".lora_")
+        if "lora_" in path or ("weight" in path and end.endswith("weight")):
+            yield key, between("0.3", "0.17")
+        elif any(name in path for name in saved):
+            yield key, between("0.3", "0.14")
+
+
+def _is_other(key: str, saved: list[str]) -> bool:
+    if any(f".{name}." in f".{key}" for name in saved):
+        return False
+    tail = key.rpartition(".lora_")[2] if ".lora_" in key else ""
+    return (bool(tail) and not _FACTOR_END.match(tail)) or bool(_FOREIGN_FACTOR.search(key))
