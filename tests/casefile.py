@@ -156,10 +156,14 @@ def expanded(name: str) -> Iterator[str]:
 
 
 def _base(table: dict[str, Any], model_type: str | None) -> Any:
-    shapes = {name: shape.split() for names, shape in table["weights"].items() for name in expanded(names)}
-    biases = [name for names in table["biases"] for name in expanded(names)]
+    weights = {
+        name: [*map(int, sizes.split())] for names, sizes in table["weights"].items() for name in expanded(names)
+    }
+    biases = {name: weights[name][:1] for names in table["biases"] for name in expanded(names)}
     config = {**table["config"], **({"model_type": model_type} if model_type else {})}
-    return judging.base({name: map(int, shape) for name, shape in shapes.items()}, config, biases)
+    parameters = {f"{name}.{part}": shape for part, of in (("weight", weights), ("bias", biases))
+                  for name, shape in of.items()}  # fmt: skip
+    return judging.base(parameters, config)
 
 
 def _write(folder: Path, config: dict[str, Any] | None, files: dict[str, str]) -> None:

@@ -84,15 +84,15 @@ def described(folder: str) -> dict[str, Any]:
     }
 
 
-def base(weights: Mapping[str, Iterable[int]], config: dict[str, Any], biases: Iterable[str] = ()) -> Base:
-    """A base model: module → shape of its weight, its config.json, and the modules that have a bias."""
-    return Base({module: tuple(shape) for module, shape in weights.items()}, config, frozenset(biases))
+def base(parameters: Mapping[str, Iterable[int]], config: dict[str, Any]) -> Base:
+    """A base model: parameter → its shape, and its config.json."""
+    return Base({name: tuple(shape) for name, shape in parameters.items()}, config)
 
 
 def described_base(path: str) -> dict[str, Any]:
     """What is known of the base model in a folder, as the arguments of `base`."""
     model = base_model.load_base(path)
-    return {"weights": model.weights, "config": model.config, "biases": sorted(model.biases)}
+    return {"parameters": model.parameters, "config": model.config}
 
 
 def judge(subject: Subject, asked: frozenset[str] = frozenset()) -> tuple[Finding, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 DTYPE_BITS = {
@@ -95,20 +97,34 @@ class TensorInfo(NamedTuple):
         return count * DTYPE_BITS[self.dtype] // 8
 
 
-class Base(NamedTuple):
-    """A base model: `weights` maps a module to the shape of its weight, `config` is its config.json, or {}, `biases`
-    are the modules that have one.
-    """
+class Base:
+    """A base model: the shape of each parameter by its name, and its config.json, or {}."""
 
-    weights: dict[str, tuple[int, ...]]
-    config: dict[str, Any]
-    biases: frozenset[str] = frozenset()
+    def __init__(self, parameters: dict[str, tuple[int, ...]], config: dict[str, Any]) -> None:
+        self.parameters = parameters
+        self.config = config
 
-    @property
+    @cached_property
+    def weights(self) -> dict[str, tuple[int, ...]]:
+        """Module → the shape of its weight."""
+        ends = ".weight"
+        return {name[: -len(ends)]: shape for name, shape in self.parameters.items() if name.endswith(ends)}
+
+    @cached_property
+    def biases(self) -> frozenset[str]:
+        """The modules that have a bias."""
+        ends = ".bias"
+        return frozenset(name[: -len(ends)] for name in self.parameters if name.endswith(ends))
+
+    @cached_property
     def containers(self) -> frozenset[str]:
         """The modules that only hold others."""
         names = {name.rsplit(".", depth)[0] for name in self.weights for depth in range(1, name.count(".") + 1)}
         return frozenset(names - self.weights.keys())
+
+    def renamed(self, name: Callable[[str], str]) -> Base:
+        """The same model with its parameters named otherwise."""
+        return Base({name(old): shape for old, shape in self.parameters.items()}, self.config)
 
 
 class Adapter(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..adapter import Layer
-from ..adapter.runtimes import PEFT, minor, since, turns
+from ..adapter.runtimes import PEFT, between, minor, since, turns
 from .record import NONE
 from .subject import Subject
 from .targets import OUT_PROJ, Reading, Release, ambiguous, lora_reading, targeted
@@ -71,6 +71,19 @@ def eras(subject: Subject, config: dict[str, Any] | None = None) -> list[Era]:
     return periods
 
 
+def taking(every: list[Era]) -> list[Era]:
+    """Those that adapt layers of the file, and take the tensors of all that they adapt."""
+    return [era for era in every if era.hit and not era.misfits]
+
+
+def meant_era(subject: Subject) -> Era | None:
+    """What was meant: what the newest release makes of it that may have saved it, or else that takes it."""
+    if subject.config.get("target_modules") is None:
+        return None
+    whole = taking(eras(subject))
+    return next((era for era in reversed(whole) if subject.saved_by & era.ids), whole[-1] if whole else None)
+
+
 def meanings(subject: Subject, ids: frozenset[str] = PEFT) -> list[Meaning]:
     """What the releases `ids` make of an subject, each meaning once; none of those that cannot take its tensors.
 
@@ -124,3 +137,21 @@ def _fits(subject: Subject, layer: Layer, rank: object) -> bool:
     if type(rank) is int and rank <= 0:
         return True
     return layer.rank is not None and type(rank) is int and layer.rank == rank
+
+
+def left_random(subject: Subject) -> frozenset[str]:
+    """The releases in which a layer without tensors is not what it was.
+
+    A LoRA layer that nothing is loaded into computes nothing, as its B is zero: PEFT saves every layer that it adapts,
+    so that the name was another model's, or the tensors were lost, which the files do not tell. By other
+    initialisations it is random, or changes the base (tuners/lora/layer.py: LoraLayer.reset_lora_parameters). An
+    AdaLoRA layer that neither the file nor its rank_pattern has was pruned: 0.12 and newer leave it at zero, 0.5 – 0.11
+    at lora_E ~ N(0, 0.02), and with init_lora_weights false it is uninitialised from 0.5 on (tuners/adalora/layer.py:
+    reset_lora_parameters).
+    """
+    config = subject.config
+    if subject.method == "LORA" and config.get("init_lora_weights", True) in (True, "gaussian"):
+        return frozenset()
+    if subject.method != "ADALORA":
+        return PEFT
+    return since("0.5") if config.get("init_lora_weights") is False else between("0.5", "0.11")

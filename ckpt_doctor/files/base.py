@@ -23,19 +23,14 @@ def load_base(path: str) -> Base:
     if not files:
         raise AdapterError(f"{path} has no safetensors file, the only ones that --base reads")
     shapes: dict[str, tuple[int, ...]] = {}
-    biases: set[str] = set()
     for name in files:
         try:
-            for key, info in read_weights(os.path.join(folder, os.path.basename(name))).items():
-                module, _, part = key.rpartition(".")
-                if part == "weight":
-                    shapes[module] = info.shape
-                elif part == "bias":
-                    biases.add(module)
+            tensors = read_weights(os.path.join(folder, os.path.basename(name)))
+            shapes.update((key, info.shape) for key, info in tensors.items())
         except DamagedFile as error:
             raise AdapterError(f"{os.path.join(folder, name)}: {error.message}") from None
     config = os.path.join(folder, "config.json")
-    return Base(shapes, _json(config) if os.path.isdir(path) and os.path.exists(config) else {}, frozenset(biases))
+    return Base(shapes, _json(config) if os.path.isdir(path) and os.path.exists(config) else {})
 
 
 def as_loaded(base: Base, modules: Collection[str], headless: bool) -> Base:
@@ -76,13 +71,11 @@ def _mapped(base: Base, names: dict[str, str]) -> Base:
         old = next((old for old in names if name.startswith(old)), None)
         return name if old is None else names[old] + name[len(old) :]
 
-    weights = {mapped(name): shape for name, shape in base.weights.items()}
-    return Base(weights, base.config, frozenset(map(mapped, base.biases)))
+    return base.renamed(mapped)
 
 
 def _renamed(base: Base, added: str, removed: str) -> Base:
-    weights = {added + name.removeprefix(removed): shape for name, shape in base.weights.items()}
-    return Base(weights, base.config, frozenset(added + name.removeprefix(removed) for name in base.biases))
+    return base.renamed(lambda name: added + name.removeprefix(removed))
 
 
 def _shards(index: str) -> list[str]:

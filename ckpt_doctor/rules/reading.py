@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..adapter import Layer
 from ..adapter.codes import (
     ADALORA_PATTERN_MISMATCH,
     AMBIGUOUS_PATTERN,
@@ -13,20 +12,18 @@ from ..adapter.codes import (
     IGNORED_LAYER,
     MISSING_LAYER,
     NO_TARGET,
-    NOT_IN_BASE,
     OTHER_SCALE,
-    OTHER_SIZE,
     RANK_MISMATCH,
     RENAMED_MODEL,
     UNSUPPORTED_TARGET,
     UNTARGETED_LAYERS,
 )
 from ..adapter.findings import THE_BASE, Code, Finding, several
-from ..adapter.runtimes import PEFT, between, since, upto
-from ..facts.meaning import Era, eras
+from ..adapter.runtimes import PEFT, between, upto
+from ..facts.meaning import Era, eras, left_random, meant_era, taking
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
-from ..facts.targets import OUT_PROJ, Reading, ambiguous, holes, targeted
+from ..facts.targets import Reading, ambiguous, holes, targeted
 from .declared import rule
 from .rank import is_mask
 
@@ -83,11 +80,9 @@ def reading(subject: Subject) -> Iterator[Finding]:
         where = misfit[-1].misfits
         message = f"the rank of the tensors is not what the config says for {several(where)}"
         yield RANK_MISMATCH(message, tensors=subject.keys_of(where), keys=("r", "rank_pattern"), rejects=ids)
-    whole = [era for era in every if era.hit and not era.misfits]
-    if not whole:
+    whole, meant = taking(every), meant_era(subject)
+    if meant is None:
         return
-    saved = subject.saved_by
-    meant = next((era for era in reversed(whole) if saved & era.ids), whole[-1])
     yield from _otherwise(subject, whole, meant)
     unclear = [module for module in meant.hit if ambiguous(config, module)] if subject.method == "LORA" else []
     if unclear and meant.release >= (0, 14):
@@ -97,7 +92,6 @@ def reading(subject: Subject) -> Iterator[Finding]:
         needs = "the order of alpha_pattern in training"
         yield AMBIGUOUS_PATTERN(message, keys=("alpha_pattern",), undecided=PEFT, needs=needs)
     yield from _untargeted(subject, whole, meant)
-    yield from _missing(subject, meant)
 
 
 def _otherwise(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Finding]:
@@ -263,60 +257,25 @@ def _same(a: Reading, b: Reading) -> bool:
     return abs(a.scaling - b.scaling) <= 1e-9 * abs(b.scaling)
 
 
-def _missing(subject: Subject, meant: Era) -> Iterator[Finding]:
-    config, layers = subject.config, subject.layers
-    keys = ("target_modules",)
-    none_left = subject.pruned if subject.method == "ADALORA" else set[str]()  # sized to nothing by the pattern
-    if subject.base is None:
-        missing = [module for module in holes(layers, config, meant.release) if module not in none_left]
-        doubt = _left_random(subject)
-        if missing:
-            message = f"the config targets {several(missing)}, for which there are no tensors"
-            yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
-        listed = config.get("target_modules")
-        longer = [module for module in layers if isinstance(listed, list) and module in listed and "." in module]
-        random = subject.method == "ADALORA" or config.get("init_lora_weights") is False
-        if longer and random and not missing and not _is_whole(subject):
-            message = "target_modules lists full names, which also match longer names that end with one"
-            doubt = _left_random(subject)
-            yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
+@rule
+def missing_layers(subject: Subject) -> Iterator[Finding]:
+    """Layers that the config targets, as far as those of the file tell; what the base model tells is in `base.py`."""
+    config, layers, keys = subject.config, subject.layers, ("target_modules",)
+    meant = meant_era(subject) if subject.base is None and subject.method in LORAS else None
+    if meant is None:
         return
-    weights = subject.base.weights
-    if any(config.get(key) for key in ("layer_replication", "use_bdlora", "use_qalora", "target_parameters")):
-        return  # other layers, or other sizes, than the base model's
-    attention = {m.removesuffix(OUT_PROJ) for m in layers if m.endswith(OUT_PROJ)}  # its own parameters are no modules
-    attention |= {module + OUT_PROJ for module in attention}
-    strange = [m for m in layers if m in meant.hit and m not in weights and m not in attention]
-    if strange:
-        message = f"the base model has no {several(strange)}: the tensors are ignored in silence"
-        # a head is not in every class, and a single stray layer means nothing; that it has none means another model
-        numbered = [module for module in strange if re.search(r"\.\d+\.", module)]
-        lost = PEFT if len(strange) == len(meant.hit) or len(numbered) > 1 else frozenset[str]()
-        yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), misloads=lost)
-    missing = [module for module, shape in weights.items() if module not in layers and module not in none_left
-               and len(shape) > 1 and targeted(config, module, meant.release)]  # fmt: skip
-    tops = {module.partition(".")[0] for module in layers}
-    outside = {module.rpartition(".")[0] for module in layers}
-    heads = [
-        module for module in missing
-        if (module.partition(".")[0] not in tops and not _has_head(subject))
-        or (not re.search(r"\.\d+\.", module) and module.rpartition(".")[0] not in outside and not _is_class(subject))
-    ]  # fmt: skip
-    missing = [module for module in missing if module not in heads]
-    if str(config.get("target_modules")).lower() == "all-linear":  # it takes what it finds
-        heads = missing = []
-    # a LoRA's layer without tensors computes nothing, so that a head which was not there, or not trained, is no doubt
-    if heads and not missing and (subject.method == "ADALORA" or config.get("init_lora_weights") is False):
-        message = f"the config targets {several(heads)} of the base model, if the adapted class has such a head"
-        needs = "the class that was adapted"
-        yield MISSING_LAYER(message, keys=keys, undecided=_left_random(subject), needs=needs)
+    none_left = subject.pruned if subject.method == "ADALORA" else set[str]()  # sized to nothing by the pattern
+    missing = [module for module in holes(layers, config, meant.release) if module not in none_left]
+    doubt = left_random(subject)
     if missing:
-        message = f"the config targets {several(missing)} of the base model, for which there are no tensors"
-        yield MISSING_LAYER(message, keys=keys, misloads=_left_random(subject))
-    unfit = [m for m in layers if m in meant.hit and m in weights and not _has_size(subject, layers[m], weights[m])]
-    if unfit:
-        message = f"the tensors of {several(unfit)} do not have the size of the base model's weights"
-        yield OTHER_SIZE(message, tensors=subject.keys_of(unfit), rejects=PEFT)
+        message = f"the config targets {several(missing)}, for which there are no tensors"
+        yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
+    listed = config.get("target_modules")
+    longer = [module for module in layers if isinstance(listed, list) and module in listed and "." in module]
+    random = subject.method == "ADALORA" or config.get("init_lora_weights") is False
+    if longer and random and not missing and not _is_whole(subject):
+        message = "target_modules lists full names, which also match longer names that end with one"
+        yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
 
 
 def _is_whole(subject: Subject) -> bool:
@@ -329,68 +288,3 @@ def _is_whole(subject: Subject) -> bool:
     if not subject.masks:  # never allocated
         return bool(triplets == subject.config.get("init_r", 12) * len(subject.layers))
     return subject.masks.keys() == subject.layers.keys() and triplets <= budget * len(subject.layers)
-
-
-CLASSES = {
-    "CAUSAL_LM": ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),
-    "SEQ_2_SEQ_LM": ("ForConditionalGeneration",),
-    "SEQ_CLS": ("ForSequenceClassification",),
-    "TOKEN_CLS": ("ForTokenClassification",),
-    "QUESTION_ANS": ("ForQuestionAnswering",),
-}
-"""How transformers names the classes with a head that a task type is for."""
-
-
-def _has_head(subject: Subject) -> bool:
-    """Whether the class that was adapted has the head which is in the base model's files. One that is none of
-    transformers' has the modules that its files name.
-    """
-    saved_as = subject.base.config.get("architectures") if subject.base else None
-    task = subject.config.get("task_type")
-    return not isinstance(saved_as, list) or any(
-        str(name).endswith(CLASSES.get(task, ())) for name in saved_as if isinstance(task, str)
-    )
-
-
-def _is_class(subject: Subject) -> bool:
-    """Whether the class that was adapted is the one that the base model was saved as: not every one has a pooler."""
-    mapping = subject.config.get("auto_mapping")
-    name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
-    saved_as = subject.base.config.get("architectures") if subject.base else None
-    return not isinstance(saved_as, list) or name in saved_as
-
-
-def _left_random(subject: Subject) -> frozenset[str]:
-    """The releases in which a layer without tensors is not what it was.
-
-    A LoRA layer that nothing is loaded into computes nothing, as its B is zero: PEFT saves every layer that it adapts,
-    so that the name was another model's, or the tensors were lost, which the files do not tell. By other
-    initialisations it is random, or changes the base (tuners/lora/layer.py: LoraLayer.reset_lora_parameters). An
-    AdaLoRA layer that neither the file nor its rank_pattern has was pruned: 0.12 and newer leave it at zero, 0.5 – 0.11
-    at lora_E ~ N(0, 0.02), and with init_lora_weights false it is uninitialised from 0.5 on (tuners/adalora/layer.py:
-    reset_lora_parameters).
-    """
-    config = subject.config
-    if subject.method == "LORA" and config.get("init_lora_weights", True) in (True, "gaussian"):
-        return frozenset()
-    if subject.method != "ADALORA":
-        return PEFT
-    return since("0.5") if config.get("init_lora_weights") is False else between("0.5", "0.11")
-
-
-def _has_size(subject: Subject, layer: Layer, weight: tuple[int, ...]) -> bool:
-    """Whether A and B fit a weight: Linear [out, in], Conv1D [in, out], convolution [out, in, …], Embedding [V, d]."""
-    inner = [subject.tensors[key].shape[1:] for name, key in layer.factors.items() if name.endswith("A")]
-    outer = [subject.tensors[key].shape[:1] for name, key in layer.factors.items() if name.endswith("B")]
-    if len(inner) != 1 or len(outer) != 1 or not all((*inner, *outer)):
-        return True
-    count = 1
-    for size in weight[1:]:
-        count *= size
-    first, last = inner[0][0], outer[0][0]
-    if len(weight) == 2:
-        return sorted((first, last)) == sorted(weight)
-    if len(inner[0]) == 1:  # AdaLoRA's A is flat
-        return last == weight[0] and first == count
-    groups = first // weight[1] if weight[1] and first % weight[1] == 0 else 0  # weight[1] is in / groups
-    return last == weight[0] and inner[0][1:] == weight[2:] and groups > 0 and last % groups == 0

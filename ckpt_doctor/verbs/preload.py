@@ -93,9 +93,7 @@ def _copy(the_plan: Plan) -> str:
     assert adapter is not None  # noqa: S101 - a plan has one
     names = [name for name in (CONFIG, RECORD, *adapter.weights, *carried(adapter)) if name in adapter.files]
     question = the_plan.after.question
-    base = question.base and (
-        sorted(question.base.weights.items()), sorted(question.base.biases), sorted(question.base.config.items())
-    )  # fmt: skip
+    base = question.base and (sorted(question.base.parameters.items()), sorted(question.base.config.items()))
     asked = question.runtimes or frozenset()
     values = (__version__, sorted(asked), question.adapter_name, question.max_rank, base)
 

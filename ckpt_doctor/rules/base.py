@@ -1,0 +1,119 @@
+"""Rules that hold an adapter against the base model: which layers it has, of which sizes, and what is missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ..adapter import Base, Layer
+from ..adapter.codes import MISSING_LAYER, NOT_IN_BASE, OTHER_SIZE
+from ..adapter.findings import Finding, several
+from ..adapter.runtimes import PEFT
+from ..facts.meaning import left_random, meant_era
+from ..facts.methods import LORAS
+from ..facts.subject import Subject
+from ..facts.targets import OUT_PROJ, targeted
+from .declared import rule
+
+
+@rule
+def against_base(subject: Subject) -> Iterator[Finding]:
+    """The layers that the config targets in the base model, against those of the file."""
+    config, layers, keys = subject.config, subject.layers, ("target_modules",)
+    meant = meant_era(subject) if subject.method in LORAS else None
+    if subject.base is None or meant is None:
+        return
+    none_left = subject.pruned if subject.method == "ADALORA" else set[str]()  # sized to nothing by the pattern
+    weights = subject.base.weights
+    if any(config.get(key) for key in ("layer_replication", "use_bdlora", "use_qalora", "target_parameters")):
+        return  # other layers, or other sizes, than the base model's
+    attention = {m.removesuffix(OUT_PROJ) for m in layers if m.endswith(OUT_PROJ)}  # its own parameters are no modules
+    attention |= {module + OUT_PROJ for module in attention}
+    strange = [m for m in layers if m in meant.hit and m not in weights and m not in attention]
+    if strange:
+        message = f"the base model has no {several(strange)}: the tensors are ignored in silence"
+        # a head is not in every class, and a single stray layer means nothing; that it has none means another model
+        numbered = [module for module in strange if re.search(r"\.\d+\.", module)]
+        lost = PEFT if len(strange) == len(meant.hit) or len(numbered) > 1 else frozenset[str]()
+        yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), misloads=lost)
+    missing = [module for module, shape in weights.items() if module not in layers and module not in none_left
+               and len(shape) > 1 and targeted(config, module, meant.release)]  # fmt: skip
+    tops = {module.partition(".")[0] for module in layers}
+    outside = {module.rpartition(".")[0] for module in layers}
+    heads = [
+        module for module in missing
+        if (module.partition(".")[0] not in tops and not _has_head(subject))
+        or (not re.search(r"\.\d+\.", module) and module.rpartition(".")[0] not in outside and not _is_class(subject))
+    ]  # fmt: skip
+    missing = [module for module in missing if module not in heads]
+    if str(config.get("target_modules")).lower() == "all-linear":  # it takes what it finds
+        heads = missing = []
+    # a LoRA's layer without tensors computes nothing, so that a head which was not there, or not trained, is no doubt
+    if heads and not missing and (subject.method == "ADALORA" or config.get("init_lora_weights") is False):
+        message = f"the config targets {several(heads)} of the base model, if the adapted class has such a head"
+        needs = "the class that was adapted"
+        yield MISSING_LAYER(message, keys=keys, undecided=left_random(subject), needs=needs)
+    if missing:
+        message = f"the config targets {several(missing)} of the base model, for which there are no tensors"
+        yield MISSING_LAYER(message, keys=keys, misloads=left_random(subject))
+    sizes = {module: _weight_of(subject.base, module) for module in layers if module in meant.hit}
+    unfit = [module for module, weight in sizes.items() if weight and not _has_size(subject, layers[module], weight)]
+    if unfit:
+        message = f"the tensors of {several(unfit)} do not have the size of the base model's weights"
+        yield OTHER_SIZE(message, tensors=subject.keys_of(unfit), rejects=PEFT)
+
+
+CLASSES = {
+    "CAUSAL_LM": ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),
+    "SEQ_2_SEQ_LM": ("ForConditionalGeneration",),
+    "SEQ_CLS": ("ForSequenceClassification",),
+    "TOKEN_CLS": ("ForTokenClassification",),
+    "QUESTION_ANS": ("ForQuestionAnswering",),
+}
+"""How transformers names the classes with a head that a task type is for."""
+
+
+def _has_head(subject: Subject) -> bool:
+    """Whether the class that was adapted has the head which is in the base model's files. One that is none of
+    transformers' has the modules that its files name.
+    """
+    saved_as = subject.base.config.get("architectures") if subject.base else None
+    task = subject.config.get("task_type")
+    return not isinstance(saved_as, list) or any(
+        str(name).endswith(CLASSES.get(task, ())) for name in saved_as if isinstance(task, str)
+    )
+
+
+def _is_class(subject: Subject) -> bool:
+    """Whether the class that was adapted is the one that the base model was saved as: not every one has a pooler."""
+    mapping = subject.config.get("auto_mapping")
+    name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    saved_as = subject.base.config.get("architectures") if subject.base else None
+    return not isinstance(saved_as, list) or name in saved_as
+
+
+def _weight_of(base: Base, module: str) -> tuple[int, ...] | None:
+    """The shape of the weight that a layer adapts: a MultiheadAttention has two, of which one is a parameter of its own
+    (tuners/lora/layer.py: MultiheadAttention).
+    """
+    if module.endswith(OUT_PROJ):
+        module = module.removesuffix(OUT_PROJ) + ".out_proj"
+    return base.weights.get(module) or base.parameters.get(f"{module}.in_proj_weight")
+
+
+def _has_size(subject: Subject, layer: Layer, weight: tuple[int, ...]) -> bool:
+    """Whether A and B fit a weight: Linear [out, in], Conv1D [in, out], convolution [out, in, …], Embedding [V, d]."""
+    inner = [subject.tensors[key].shape[1:] for name, key in layer.factors.items() if name.endswith("A")]
+    outer = [subject.tensors[key].shape[:1] for name, key in layer.factors.items() if name.endswith("B")]
+    if len(inner) != 1 or len(outer) != 1 or not all((*inner, *outer)):
+        return True
+    count = 1
+    for size in weight[1:]:
+        count *= size
+    first, last = inner[0][0], outer[0][0]
+    if len(weight) == 2:
+        return sorted((first, last)) == sorted(weight)
+    if len(inner[0]) == 1:  # AdaLoRA's A is flat
+        return last == weight[0] and first == count
+    groups = first // weight[1] if weight[1] and first % weight[1] == 0 else 0  # weight[1] is in / groups
+    return last == weight[0] and inner[0][1:] == weight[2:] and groups > 0 and last % groups == 0
