@@ -135,7 +135,6 @@ CASES: dict[str, tuple[str, dict[str, Any], Shapes, frozenset[str], frozenset[st
         "IA3", {**IA3_CONFIG, "target_modules": ["conv"]}, {"base_model.model.conv.ia3_l": (1, 4, 1, 1)},
         peft("0.6"), NONE,
     ),
-    "ia3-lost-module": ("IA3", {**IA3_CONFIG, "modules_to_save": ["head"]}, IA3, NONE, peft("0.4", "0.14")),
     "prompt": ("PROMPT_TUNING", PROMPT_CONFIG, PROMPT, peft("0.4"), NONE),
     "prompt-newer-key": (
         "PROMPT_TUNING", {**PROMPT_CONFIG, "tokenizer_kwargs": None}, PROMPT, peft("0.4", "0.5") | peft("0.7"), NONE

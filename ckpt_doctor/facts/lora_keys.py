@@ -58,14 +58,7 @@ ITEMS: dict[str, tuple[type, ...]] = {
 FIELDS = {"use_bdlora": {"match_strict", "nblocks", "target_modules_bd_a", "target_modules_bd_b"}}
 """What an object may hold (tuners/lora/config.py: BdLoraConfig)."""
 
-NULLABLE = (
-    "alpha_pattern",
-    "init_lora_weights",
-    "loftq_config",
-    "lora_alpha",
-    "lora_dropout",
-    "orth_reg_weight",
-    "rank_pattern",
-    "runtime_config",
-)
-"""Keys with a default of which it is known what releases make of null."""
+UNREAD = {
+    "ADALORA": {"r": "init_r is the rank of its layers (tuners/adalora/model.py: AdaLoraModel._create_and_replace)"}
+}
+"""Keys that a method has and no release reads, whatever they hold (loaded as a word and as null in 7 releases)."""

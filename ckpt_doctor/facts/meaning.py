@@ -57,7 +57,7 @@ def eras(subject: Subject, config: dict[str, Any] | None = None) -> list[Era]:
     periods = []
     for first, after in zip(ordered, [*ordered[1:], (99, 0)], strict=True):
         ids = _since(first) - _since(after)
-        hit = frozenset(module for module in subject.layers if targeted(config, module, first))
+        hit = frozenset(module for module in subject.layers if _is_adapted(subject, config, module, first))
         readings: dict[str, Reading] = {}
         misfits = []
         if subject.method == "LORA":
@@ -69,6 +69,17 @@ def eras(subject: Subject, config: dict[str, Any] | None = None) -> list[Era]:
             ]  # fmt: skip
         periods.append(Era(first, ids, hit, readings, misfits))
     return periods
+
+
+def _is_adapted(subject: Subject, config: dict[str, Any], module: str, release: Release) -> bool:
+    """Whether a release adapts a layer of the file: "all-linear" is no convolution and no embedding
+    (tuners/tuners_utils.py: _maybe_include_all_linear_layers).
+    """
+    linear = str(config.get("target_modules")).lower() != "all-linear" or all(
+        len(subject.tensors[key].shape) <= 2 and "embedding" not in factor
+        for factor, key in subject.layers[module].factors.items()
+    )
+    return linear and targeted(config, module, release)
 
 
 def taking(every: list[Era]) -> list[Era]:

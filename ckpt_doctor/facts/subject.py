@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ..adapter import NOTHING_ASKED, Adapter, Base, Layer, Question
-from ..adapter.runtimes import upto
+from ..adapter.runtimes import PEFT, upto
 from . import config_keys
 from .forms import Config, Sizes
 from .layers import RANK_AXIS, layers, pattern_module
@@ -77,6 +77,10 @@ class Subject:
         ids = [self.unread.get(key, NONE) for key in self.layers[module].factors.values()]
         return ids[0].intersection(*ids[1:])
 
+    def found(self, modules: Iterable[str]) -> Ids:
+        """The releases that find a tensor of these layers, so that it meets a shape."""
+        return NONE.union(*(PEFT - self.unread_of(module) for module in modules))
+
     @cached_property
     def base(self) -> Base | None:
         """The base model with its modules named as they are once transformers has loaded it."""
@@ -85,7 +89,8 @@ class Subject:
         from ..files.base import as_loaded
 
         headless = self.config.get("task_type") in (None, "FEATURE_EXTRACTION")
-        return as_loaded(self.question.base, self.layers, headless)
+        found = [module for module in self.layers if self.found([module])]
+        return as_loaded(self.question.base, self.masks or found or self.layers, headless)
 
     @property
     def model_type(self) -> str:
@@ -150,6 +155,10 @@ class Subject:
         """The tensors that are named, or are of the layers named."""
         factors = [self.layers[name].factors.values() if name in self.layers else (name,) for name in names]
         return tuple(key for keys in factors for key in keys if key in self.tensors)
+
+    def is_empty(self, key: str) -> bool:
+        """Whether a tensor has no element."""
+        return 0 in self.tensors[key].shape
 
     def has_zero_factor(self, layer: Layer) -> bool:
         """Whether a factor of the layer has no row (or column) on its rank axis."""

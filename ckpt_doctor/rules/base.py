@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from ..adapter import Base, Layer
 from ..adapter.codes import MISSING_LAYER, NOT_IN_BASE, OTHER_SIZE
 from ..adapter.findings import Finding, several
-from ..adapter.runtimes import PEFT
+from ..adapter.runtimes import PEFT, since, upto
+from ..facts.lookup import PREFIX
 from ..facts.meaning import left_random, meant_era
 from ..facts.methods import LORAS
+from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ, targeted
 from .declared import rule
@@ -46,6 +48,8 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         or (not re.search(r"\.\d+\.", module) and module.rpartition(".")[0] not in outside and not _is_class(subject))
     ]  # fmt: skip
     missing = [module for module in missing if module not in heads]
+    if config.get("task_type") in CLASSES:  # whose classes have no head of another task
+        heads = [module for module in heads if module.partition(".")[0] in tops]
     if str(config.get("target_modules")).lower() == "all-linear":  # it takes what it finds
         heads = missing = []
     # a LoRA's layer without tensors computes nothing, so that a head which was not there, or not trained, is no doubt
@@ -60,8 +64,46 @@ def against_base(subject: Subject) -> Iterator[Finding]:
     unfit = [module for module, weight in sizes.items() if weight and not _has_size(subject, layers[module], weight)]
     if unfit:
         message = f"the tensors of {several(unfit)} do not have the size of the base model's weights"
-        yield OTHER_SIZE(message, tensors=subject.keys_of(unfit), rejects=PEFT)
+        yield OTHER_SIZE(message, tensors=subject.keys_of(unfit), rejects=subject.found(unfit))
 
+
+_RESIZED = re.compile(r"embed|lm_head|\bwte\b")
+
+
+@rule
+def parameters(subject: Subject) -> Iterator[Finding]:
+    """Parameters of the base model that are in the file whole, with another size (load_state_dict: "size mismatch").
+
+    A head may have as many classes as the training had, and a vocabulary may have been resized before the load.
+    """
+    if subject.base is None or subject.method not in LORAS:
+        return
+    saved = subject.config.get("modules_to_save")
+    heads = [f".{name}." for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
+    resized, unfit, finding = [], [], NONE
+    for key, info in subject.tensors.items():
+        if ".lora_" in key or subject.unread.get(key, NONE) >= PEFT:
+            continue
+        name = _WRAPPED.sub("", key.removeprefix(PREFIX))
+        shape, module = subject.base.parameters.get(name), name.rpartition(".")[0]
+        if shape is None or shape == info.shape:
+            continue
+        if shape[1:] == info.shape[1:] and (_RESIZED.search(name) or any(head in f".{name}" for head in heads)):
+            resized.append(key)
+            continue
+        unfit.append(key)
+        wrapped = ".base_layer." in key
+        finding |= since("0.7") if wrapped else upto("0.6") if module in subject.layers else PEFT
+    if unfit:
+        message = f"{several(unfit)} do not have the size of the base model's parameters"
+        yield OTHER_SIZE(message, tensors=unfit, rejects=finding)
+    if resized:
+        message = f"{several(resized)} have another number of rows than the base model's parameters"
+        needs = "whether the model is resized before the load"
+        yield OTHER_SIZE(message, tensors=resized, undecided=PEFT, needs=needs)
+
+
+_WRAPPED = re.compile(r"(?:base_layer|original_module|modules_to_save)\.")
 
 CLASSES = {
     "CAUSAL_LM": ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 from ..adapter.codes import (
@@ -132,7 +133,7 @@ def impossible_value(subject: Subject) -> Iterator[Finding]:
             yield IMPOSSIBLE_VALUE(f"{key} is not an object", keys=(key,), rejects=since("0.6"))
     nulls = {"rank_pattern": since("0.6"), "alpha_pattern": since("0.6"), "loftq_config": between("0.7", "0.18")}
     for key, rejected in nulls.items():
-        if key in config and config[key] is None and (key == "loftq_config" or subject.method == "LORA"):
+        if key in config and config[key] is None and subject.method == "LORA":
             yield IMPOSSIBLE_VALUE(f"{key} is null", keys=(key,), rejects=rejected)
     orth = config.get("orth_reg_weight", 0.5)
     if subject.method == "ADALORA" and (not isinstance(orth, (int, float)) or orth < 0):
@@ -195,7 +196,8 @@ def _of_transformers(subject: Subject) -> bool | None:
     config = subject.config
     if subject.base is not None:
         return bool(subject.base.config.get("model_type"))
-    library = str((config.get("auto_mapping") or {}).get("parent_library", ""))
+    mapping = config.get("auto_mapping")
+    library = str(mapping.get("parent_library", "")) if isinstance(mapping, dict) else ""
     if config.get("task_type") or library.startswith("transformers."):
         return True
     if config.get("base_model_name_or_path", "") is None:
@@ -253,6 +255,9 @@ def _defaults(subject: Subject) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+_REPLICATED = re.compile(r"(?:model\.)*(?:bert\.)?(?:layers|encoder\.layer|h)\.\d+\.")
+"""Where PEFT looks for the layers to replicate (tuners/tuners_utils.py: replicate_layers)."""
+
 UNPROVEN = ("use_qalora", "kasa_config", "monteclora_config", "velora_config", "arrow_config")
 """Options whose tensors or arithmetic changed between releases, or hang on the base model."""
 
@@ -263,8 +268,9 @@ def unproven_option(subject: Subject) -> Iterator[Finding]:
     config = subject.config
     if subject.method not in LORAS:
         return
-    if config.get("layer_replication") and _of_transformers(subject) is False:
-        message = "layer_replication is set, which works on a few transformers models only"
+    unlocated = _of_transformers(subject) is False or not any(map(_REPLICATED.match, subject.layers))
+    if config.get("layer_replication") and subject.layers and unlocated:
+        message = "layer_replication is set, which works on models with layers, encoder.layer or h alone"
         yield UNPROVEN_OPTION(message, keys=("layer_replication",), rejects=since("0.10"))
     if config.get("target_parameters"):
         yield _parameters(subject)

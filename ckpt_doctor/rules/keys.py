@@ -31,6 +31,8 @@ def unknown_key(subject: Subject) -> Iterator[Finding]:
     idle = {"exclude_modules"} if method == "IA3" and not _hits(subject) else set()  # a vector of ones
     if all(any(key.endswith(name) for key in subject.tensors) for name in (".lm_head.weight", ".embed_tokens.weight")):
         idle.add("ensure_weight_tying")  # both are in the file, and loaded by their names
+    if not any(key.endswith(".lora_B.bias") for key in subject.tensors):
+        idle.add("lora_bias")  # it starts at zero
     for is_neutral in (True, False):
         keys = [k for k, v in subject.adapter.config.items() if (k in idle or neutral(method, k, v)) is is_neutral]
         unknown = {key: knows(method, "peft_type") - knows(method, key) for key in keys}

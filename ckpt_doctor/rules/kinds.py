@@ -58,7 +58,8 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
     for what, ids in rejected.items():
         if ids:
             yield LAYER_KIND(f"{what} is among the layers", rejects=ids)
-    if dora or config.get("lora_bias"):
+    biased = any(key.endswith(".lora_B.bias") for key in subject.tensors)  # without one they all start at zero
+    if dora or (config.get("lora_bias") and biased):
         factor = "lora_magnitude_vector" if dora else "lora_B.bias"
         without = [m for m, layer in subject.layers.items() if not _beside(subject, layer, factor)]
         if without:
@@ -74,7 +75,8 @@ def _grouped(subject: Subject) -> Iterator[Finding]:
     wide = [module for module, layer in subject.layers.items() if groups_of(subject.adapter, layer.factors) > 1]
     if wide:
         message = f"{wide[0]} is a convolution in groups, with a lora_B as PEFT 0.16 and newer have it"
-        yield GROUPED_CONVOLUTION(message, tensors=subject.keys_of(wide[:1]), rejects=upto("0.15"))
+        rejects = upto("0.15") & subject.found(wide)
+        yield GROUPED_CONVOLUTION(message, tensors=subject.keys_of(wide[:1]), rejects=rejects)
     saved = subject.saved_by
     if saved and saved <= since("0.16"):
         return
@@ -86,7 +88,7 @@ def _grouped(subject: Subject) -> Iterator[Finding]:
         weight = subject.base.weights.get(module) if subject.base else None
         if math.gcd(a[1], b[0]) == 1 or (weight and weight[1:2] == a[1:2]):
             continue
-        other = upto("0.6") | since("0.16")
+        other = (upto("0.6") | since("0.16")) & subject.found([module])
         what = "is" if weight else "may be"
         message = f"{module} {what} a convolution in groups, whose lora_B is another from 0.16 on"
         tensors = subject.keys_of([module])

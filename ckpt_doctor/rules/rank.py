@@ -54,7 +54,7 @@ def lora_rank_zero(subject: Subject) -> Iterator[Finding]:
     r, pattern = config.get("r", 8), config.get("rank_pattern")
     zero = [
         module for module, layer in subject.layers.items()
-        if subject.has_zero_factor(layer) and not subject.unread_of(module) >= PEFT
+        if subject.has_zero_factor(layer) and subject.found([module])
     ]  # fmt: skip
     listed = pattern.items() if isinstance(pattern, dict) else ()
     entries = [key for key, value in listed if isinstance(value, (int, float)) and value <= 0]
@@ -102,18 +102,17 @@ def pattern_mismatch(subject: Subject) -> Iterator[Finding]:
         return
     init_r, masks = subject.config.get("init_r", 12), subject.masks
     misfits = [module for module, mask in masks.items() if module not in subject.layers and not is_mask(subject, mask)]
-    spared = PEFT if not misfits else frozenset[str]()
+    rejects = PEFT if misfits else frozenset[str]()
     for module, layer in subject.layers.items():
         mask, ranks = masks.get(module), ranks_of(subject, layer)
         fits = (
             all(rank == init_r for rank in ranks) if mask is None else is_mask(subject, mask) and ranks <= {sum(mask)}
         )
-        unread = subject.unread_of(module)  # a tensor that is not found meets no shape
-        if not fits and not unread >= PEFT:
+        if not fits and subject.found([module]):
             misfits.append(module)
-            spared &= unread
+            rejects |= subject.found([module])
     if misfits:
         message = f"rank_pattern does not fit the tensors of {several(misfits)}"
         yield ADALORA_PATTERN_MISMATCH(
-            message, tensors=subject.keys_of(misfits), keys=("rank_pattern",), rejects=PEFT - spared
+            message, tensors=subject.keys_of(misfits), keys=("rank_pattern",), rejects=rejects
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from ..adapter.codes import (
     ADALORA_PATTERN_MISMATCH,
@@ -19,9 +20,10 @@ from ..adapter.codes import (
     UNTARGETED_LAYERS,
 )
 from ..adapter.findings import THE_BASE, Code, Finding, several
-from ..adapter.runtimes import PEFT, between, upto
+from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, upto
 from ..facts.meaning import Era, eras, left_random, meant_era, taking
 from ..facts.methods import LORAS
+from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..facts.targets import Reading, ambiguous, holes, targeted
 from .declared import rule
@@ -36,12 +38,20 @@ def ignored_exclusion(subject: Subject) -> Iterator[Finding]:
     config = subject.config
     if subject.method not in LORAS or not config.get("exclude_modules"):
         return
+    weights = _weights(subject)
+    bare = {key: value for key, value in config.items() if key != "exclude_modules"}
+    if weights and all(module in subject.layers for module in weights if _is_excluded(config, bare, module)):
+        return  # it excludes nothing of this model
     uninitialised = config.get("init_lora_weights") is False
     adalora = between("0.5", "0.5") if subject.method == "ADALORA" else frozenset[str]()
     random = upto("0.5") if uninitialised else adalora
     if random:
         message = "exclude_modules is ignored, and what it excludes is left at random numbers"
         yield IGNORED_EXCLUSION(message, keys=("exclude_modules",), misloads=random)
+
+
+def _is_excluded(config: dict[str, Any], bare: dict[str, Any], module: str) -> bool:
+    return targeted(bare, module, NEWEST_SERIES) and not targeted(config, module, NEWEST_SERIES)
 
 
 @rule
@@ -71,9 +81,10 @@ def reading(subject: Subject) -> Iterator[Finding]:
                 yield UNSUPPORTED_TARGET(message, keys=("target_modules",), rejects=era.ids)
     untargeted = [era for era in every if not era.hit]
     if untargeted and not all(_of_parameter(module, config.get("target_parameters")) for module in layers):
-        ids = frozenset[str]().union(*(era.ids for era in untargeted))
+        ids = NONE.union(*(era.ids for era in untargeted))
+        others = NONE.union(*(era.ids for era in untargeted if _hits_others(subject, era)))
         message = f"target_modules ({str(config['target_modules'])[:60]}) matches none of the layers in the file"
-        yield NO_TARGET(message, keys=("target_modules",), rejects=ids)
+        yield NO_TARGET(message, keys=("target_modules",), rejects=ids - others, misloads=others)
     misfit = [era for era in every if era.misfits]
     if misfit:
         ids = frozenset[str]().union(*(era.ids for era in misfit))
@@ -92,6 +103,16 @@ def reading(subject: Subject) -> Iterator[Finding]:
         needs = "the order of alpha_pattern in training"
         yield AMBIGUOUS_PATTERN(message, keys=("alpha_pattern",), undecided=PEFT, needs=needs)
     yield from _untargeted(subject, whole, meant)
+
+
+def _hits_others(subject: Subject, era: Era) -> bool:
+    """Whether the config targets layers of the model that are not in the file, so that a load goes on without any."""
+    weights = _weights(subject)
+    if weights:
+        return any(
+            len(shape) > 1 and targeted(subject.config, module, era.release) for module, shape in weights.items()
+        )
+    return bool(holes(subject.layers, subject.config, era.release))
 
 
 def _otherwise(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Finding]:

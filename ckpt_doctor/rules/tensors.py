@@ -35,11 +35,15 @@ def _factors(layers: dict[str, Layer]) -> list[str]:
 @rule
 def foreign_prefix(subject: Subject) -> Iterator[Finding]:
     """Keys that PEFT does not look for are ignored (utils/save_and_load.py: set_peft_model_state_dict)."""
-    pruned = {key for key, info in subject.tensors.items() if 0 in info.shape and subject.method == "ADALORA"}
-    foreign = [key for key in subject.lookup.foreign if key not in pruned]  # which lose nothing
+    lost = [key for key in subject.lookup.foreign if not (subject.method == "ADALORA" and subject.is_empty(key))]
+    copies = [key for key in lost if key.endswith(".base_layer.weight")]
+    foreign = [key for key in lost if key not in copies]
     if foreign:
         message = f"{len(foreign)} keys do not start as PEFT names them ({foreign[0]}): they are ignored in silence"
         yield FOREIGN_PREFIX(message, tensors=foreign, misloads=PEFT)
+    elif copies:
+        message = f"{copies[0]} does not start as PEFT names it, so that the base model's own weight is left"
+        yield FOREIGN_PREFIX(message, tensors=copies, undecided=PEFT, needs="whether that weight was trained")
 
 
 @rule
@@ -60,7 +64,11 @@ def missing_factor(subject: Subject) -> Iterator[Finding]:
     if not whole:
         return
     stray = {"lora_E"} if subject.method == "LORA" else set()  # ignored
-    partial = [module for module, layer in subject.layers.items() if set(layer.factors) - stray not in whole]
+    partial = [
+        module for module, layer in subject.layers.items()
+        if set(layer.factors) - stray not in whole
+        and not (module in subject.pruned and all(map(subject.is_empty, layer.factors.values())))
+    ]  # fmt: skip
     if partial:
         keys = tuple(key for module in partial for key in subject.layers[module].factors.values())
         message = f"{len(partial)} layers lack a factor ({partial[0]}): it stays as it was initialised"

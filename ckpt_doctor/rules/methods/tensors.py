@@ -15,16 +15,15 @@ from ...adapter.codes import (
     TENSOR_WITHOUT_PLACE,
     UNKNOWN_SIZE,
     UNSAVED_BIAS,
-    UNSAVED_MODULE,
 )
 from ...adapter.findings import Finding, several
-from ...adapter.runtimes import PEFT, since
+from ...adapter.runtimes import PEFT
 from ...facts.config_keys import knows
 from ...facts.forms import Form, Group, Sizes, UnknownSize, nearest, parse, targets
-from ...facts.layers import divide, groups, module_of
+from ...facts.layers import divide, groups
 from ...facts.record import COUNTED, NONE, Method, Names
 from ...facts.subject import Subject
-from ..heads import CLASSIFIERS, HEADS, without_other_head
+from ..heads import CLASSIFIERS, HEADS
 from .review import of_methods
 
 
@@ -183,7 +182,7 @@ def key_names(subject: Subject, method: Method) -> Iterator[Finding]:
 
 @of_methods
 def saved_beside(subject: Subject, method: Method) -> Iterator[Finding]:
-    """What the config says was trained beside the method, and is not in the file: modules_to_save, biases.
+    """Biases that the config says were trained beside the method, and that are not in the file.
 
     Up to 0.20 most methods train their biases and do not save them (BaseTuner._get_learnable_bias_state_dict is of
     0.21): such an adapter computes something else in the very release that saved it.
@@ -193,20 +192,6 @@ def saved_beside(subject: Subject, method: Method) -> Iterator[Finding]:
     if bias not in ("none", None) and knows(name, "bias") and not any(key.endswith(".bias") for key in tensors):
         message = f"bias is {bias!r}, and no bias is in the file"
         yield UNSAVED_BIAS(message, keys=("bias",), misloads=PEFT)
-    modules = subject.config.get("modules_to_save")
-    if isinstance(modules, list) and modules:
-        # a KeyError from 0.15 on (save_and_load.py: set_peft_model_state_dict), a fresh module before
-        known = knows(name, "modules_to_save")
-        paths = [f".{module_of(key)}" for key in tensors]
-        lost = [name for name in modules if not any(f".{name}." in path for path in paths)]
-        lost = without_other_head(subject, modules, lost)
-        lost += [path[1:] for path in (path[: -len(".bias")] for path in paths if path.endswith(".bias"))
-                 if f"{path}.weight" not in paths and path.endswith(tuple(f".{name}" for name in modules))]  # fmt: skip
-        if lost:
-            message = f"modules_to_save names {', '.join(map(str, lost))}, which the file does not have whole"
-            yield UNSAVED_MODULE(
-                message, keys=("modules_to_save",), rejects=known & since("0.15"), misloads=known - since("0.15"),
-            )  # fmt: skip
 
 
 EMBEDDING = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
