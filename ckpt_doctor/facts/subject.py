@@ -90,7 +90,8 @@ class Subject:
 
         headless = self.config.get("task_type") in (None, "FEATURE_EXTRACTION")
         found = [module for module in self.layers if self.found([module])]
-        return as_loaded(self.question.base, self.masks or found or self.layers, headless)
+        named = self.masks if self.method == "ADALORA" else ()
+        return as_loaded(self.question.base, named or found or self.layers, headless)
 
     @property
     def model_type(self) -> str:

@@ -34,23 +34,21 @@ def load_base(path: str) -> Base:
 
 
 def as_loaded(base: Base, modules: Collection[str], headless: bool) -> Base:
-    """The base with its modules named as they are once it is loaded, where that is how `modules` are named.
+    """The base with its modules named as they are once it is loaded: the way that most of `modules` are named.
 
     transformers adds and strips the base_model_prefix of a class (modeling_utils.py: from_pretrained): in the file of a
     model without a head `bert.` is missing, and one with a head has it though the class without one, which can only
-    have been adapted where it is `headless`, has not.
+    have been adapted where it is `headless`, has not. A class has modules that are not in the file, as its head.
     """
-    if not modules or base.weights.keys() >= set(modules):
-        return base
     kind = str(base.config.get("model_type", "")).replace("-", "_")
     prefixes = {name.partition(".")[0] for name in (*modules, *base.weights)}
     prefixes = {name for name in prefixes if name in ("model", "transformer") or (name and kind.startswith(name))}
-    candidates = [_renamed(base, f"{prefix}.", "") for prefix in sorted(prefixes)]
+    candidates = [base, *(_renamed(base, f"{prefix}.", "") for prefix in sorted(prefixes))]
     candidates += [_renamed(base, "", f"{prefix}.") for prefix in sorted(prefixes) if headless]
     if any("visual" in name or "vision" in name for name in base.weights):
         older = {new: old for old, new in LANGUAGE_MODELS.items()}
         candidates += [_mapped(base, LANGUAGE_MODELS), _mapped(base, older)]
-    return next((candidate for candidate in candidates if candidate.weights.keys() >= set(modules)), base)
+    return max(candidates, key=lambda candidate: sum(module in candidate.weights for module in modules))
 
 
 LANGUAGE_MODELS = {

@@ -9,6 +9,7 @@ from ..adapter import Base, Layer
 from ..adapter.codes import MISSING_LAYER, NOT_IN_BASE, OTHER_SIZE
 from ..adapter.findings import Finding, several
 from ..adapter.runtimes import PEFT, since, upto
+from ..facts.layers import module_of
 from ..facts.lookup import PREFIX
 from ..facts.meaning import left_random, meant_era
 from ..facts.methods import LORAS
@@ -38,8 +39,12 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         numbered = [module for module in strange if re.search(r"\.\d+\.", module)]
         lost = PEFT if len(strange) == len(meant.hit) or len(numbered) > 1 else frozenset[str]()
         yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), misloads=lost)
-    missing = [module for module, shape in weights.items() if module not in layers and module not in none_left
-               and len(shape) > 1 and targeted(config, module, meant.release)]  # fmt: skip
+    whole = {module_of(key).rpartition(".")[0] for key in subject.tensors if ".lora_" not in key}
+    missing = [
+        module for module, shape in weights.items()
+        if module not in layers and module not in none_left and module not in whole
+        and len(shape) > 1 and targeted(config, module, meant.release)
+    ]  # fmt: skip
     tops = {module.partition(".")[0] for module in layers}
     outside = {module.rpartition(".")[0] for module in layers}
     heads = [
