@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..adapter import Layer
 from ..adapter.runtimes import PEFT, between, minor, since, turns
+from .methods import LORAS
 from .record import NONE
 from .subject import Subject
 from .targets import OUT_PROJ, Reading, Release, ambiguous, lora_reading, targeted
@@ -55,8 +56,10 @@ def eras(subject: Subject, config: dict[str, Any] | None = None) -> list[Era]:
     starts += [start for ids in {*subject.unread.values()} for start in turns(ids)]
     ordered = sorted({minor(start) for start in starts})
     periods = []
-    for first, after in zip(ordered, [*ordered[1:], (99, 0)], strict=True):
-        ids = _since(first) - _since(after)
+    for start, after in zip(ordered, [*ordered[1:], (99, 0)], strict=True):
+        ids = _since(start) - _since(after)
+        # before BaseTuner was shared IA3 read names as it does (tuners/ia3.py: _is_valid_match)
+        first = start if subject.method in LORAS else max(start, (0, 6))
         hit = frozenset(module for module in subject.layers if _is_adapted(subject, config, module, first))
         readings: dict[str, Reading] = {}
         misfits = []

@@ -12,8 +12,8 @@ from . import config_keys
 from .forms import Config, Sizes
 from .layers import RANK_AXIS, layers, pattern_module
 from .lookup import Lookup, Unread, look_up
-from .methods import record
-from .record import NONE, Ids, Method, Names
+from .methods import LORAS, record
+from .record import NAMED, NONE, Ids, Method, Names
 
 Shape = tuple[int, ...]
 
@@ -102,6 +102,12 @@ class Subject:
     def record(self) -> Method | None:
         """What is known of the method, where it is not LoRA or AdaLoRA, which have rules of their own."""
         return record(self.method)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the method adapts what target_modules names, as LoRA does (tuners/tuners_utils.py: BaseTuner)."""
+        method = self.record
+        return self.method in LORAS or (method is not None and method.targets == NAMED and bool(method.tensors))
 
     @cached_property
     def defaults(self) -> Config:

@@ -63,7 +63,7 @@ def reading(subject: Subject) -> Iterator[Finding]:
     makes of it is what was meant; where that is not known, the newest that takes every tensor.
     """
     config, layers = subject.config, subject.layers
-    if subject.method not in LORAS or not layers or config.get("target_modules") is None:
+    if not subject.is_named or not layers or config.get("target_modules") is None:
         return
     every = eras(subject)
     # a module that holds layers cannot be adapted itself: "Target module … is not supported"

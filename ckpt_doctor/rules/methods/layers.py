@@ -47,12 +47,6 @@ def target_modules(subject: Subject, method: Method) -> Iterator[Finding]:
         yield NO_TARGET("target_modules is empty", keys=("target_modules",), rejects=PEFT)
     else:
         left = [module for module in layers if not targets(target, module)]
-        if left and len(left) < len(layers):
-            message = f"target_modules does not name {several(left)}, though the file has tensors of them"
-            yield _unclear("target_modules", message)
-        excluded = subject.config.get("exclude_modules")
-        if excluded and any(targets(excluded, module) for module in layers):
-            yield _unclear("exclude_modules", "exclude_modules leaves out layers that the file has tensors of")
         if isinstance(target, list) and starts_random(subject, method) and not left:
             fresh = [str(name) for name in target if not any(targets([name], module) for module in layers)]
             if fresh:
@@ -62,15 +56,7 @@ def target_modules(subject: Subject, method: Method) -> Iterator[Finding]:
 
 
 def _chosen_layers(subject: Subject) -> Iterator[Finding]:
-    chosen = subject.config.get("layers_to_transform")
-    if chosen is not None:
-        listed = chosen if isinstance(chosen, list) else [chosen]
-        numbers = {str(number) for number in listed if type(number) is int}
-        if not all(numbers & set(module.split(".")) for module in subject.layers):
-            yield _unclear("layers_to_transform", "layers_to_transform leaves out layers that the file has tensors of")
-        message = "layers_to_transform numbers the layers, which releases read in different ways"
-        yield _unclear("layers_to_transform", message, PEFT - subject.saved_by)
-    elif subject.config.get("layers_pattern"):
+    if subject.config.get("layers_pattern") and subject.config.get("layers_to_transform") is None:
         yield _unclear("layers_pattern", "layers_pattern is set without layers_to_transform")
 
 
