@@ -486,11 +486,12 @@ What to do: `fix --for` sets it to null.
 Shown by: config.py: PeftConfigMixin `__post_init__`; utils/peft_types.py: TaskType.
 """)
 TASK_OF_PROMPT = Code("CD504", "task-of-prompt", """
-A prompt with a task_type under which only some models use it.
-Who stops: CPT without CAUSAL_LM is rejected from 0.18 on. For other prompts it is undecided: the class of the task puts
-the prompt before the input, PeftModel itself does not.
+A prompt with a task_type that not every release loads it for, or under which it is not used.
+Who stops: CPT without CAUSAL_LM is rejected from 0.18 on. A prompt for a classifier is rejected by 0.13, one for tokens
+or for answers by 0.16 as well. A prefix for SEQ_2_SEQ_LM hangs on the release of transformers from 0.10 on. Without a
+task it is undecided: the class of the task puts the prompt before the input, PeftModel itself does not.
 What to do: set the task_type that the prompt was trained with.
-Shown by: tuners/cpt/config.py: `__post_init__`; peft_model.py: PeftModelForCausalLM.forward.
+Shown by: tuners/cpt/config.py: `__post_init__`; peft_model.py: PeftModelForCausalLM.forward; loads in 20 releases.
 """)
 SHAPE_MISMATCH = Code("CD505", "shape-mismatch", """
 The shapes of tensors are not those that PEFT builds from the config.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-from ...adapter.codes import METHOD_BY_RELEASE, MODULES_BESIDE_PROMPT, TASK_OF_PROMPT
-from ...adapter.runtimes import PEFT, since, upto
+from ...adapter.codes import METHOD_BY_RELEASE, MODULES_BESIDE_PROMPT, TASK_OF_PROMPT, UNSAVED_MODULE
+from ...adapter.runtimes import PEFT, between, since, upto
 from ..record import INIT, REVIEWED, Method, Row
 from ..subject import Subject
 
@@ -24,9 +24,43 @@ LOSS = "of the loss (tuners/cpt/model.py: CPTEmbedding.calculate_loss)"
 DELTA = "of a delta that is zero after a load (tuners/cpt/model.py: CPTEmbedding.get_projection)"
 
 
+HEADS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
+"""The heads that are saved with a prompt for a task."""
+
+
+def _task(subject: Subject) -> str:
+    return str(subject.config.get("task_type"))
+
+
 def is_of_another_task(subject: Subject) -> bool:
-    """The task is none whose class puts a prompt before the input whatever the base model is."""
-    return subject.config.get("task_type") not in ("CAUSAL_LM", "FEATURE_EXTRACTION")
+    """The task is none whose class puts a prompt before the input."""
+    return _task(subject) not in ("CAUSAL_LM", "FEATURE_EXTRACTION", "SEQ_2_SEQ_LM", *HEADS)
+
+
+def has_head(subject: Subject) -> bool:
+    """The task is one of a model with a head that is trained as well."""
+    return _task(subject) in HEADS
+
+
+def has_head_of_tokens(subject: Subject) -> bool:
+    """The task is to classify tokens, or to find an answer."""
+    return subject.config.get("task_type") in ("TOKEN_CLS", "QUESTION_ANS")
+
+
+def lacks_head(subject: Subject) -> bool:
+    """The head that the task trains is not in the file."""
+    heads = HEADS.get(_task(subject), ())
+    return bool(heads) and not any(f".{head}." in key for key in subject.tensors for head in heads)
+
+
+def is_prefix_of_sequences(subject: Subject) -> bool:
+    """A prefix in a classifier of sequences."""
+    return subject.config.get("task_type") == "SEQ_CLS"
+
+
+def is_prefix_of_two_stacks(subject: Subject) -> bool:
+    """A prefix in an encoder and a decoder."""
+    return subject.config.get("task_type") == "SEQ_2_SEQ_LM"
 
 
 def is_not_causal(subject: Subject) -> bool:
@@ -51,12 +85,42 @@ def of_another_model(subject: Subject) -> bool:
     return all(type(size) is int for size in sizes) and shape[1:] != (2 * prod(sizes),)
 
 
-TASK = Row(
-    TASK_OF_PROMPT, is_of_another_task, "with this task_type it depends on the base model whether the prompt is used",
-    "peft_model.py: PeftModel", undecided=PEFT, keys=("task_type",),
+TASKS = (
+    Row(
+        TASK_OF_PROMPT, is_of_another_task, "with this task_type the prompt is not put before the input",
+        "peft_model.py: PeftModel", undecided=PEFT, keys=("task_type",), needs="the task that it was trained for",
+    ),
+    Row(
+        TASK_OF_PROMPT, has_head, "PEFT 0.13 cannot load a prompt for a model with such a head",
+        "peft_model.py: PeftModelForSequenceClassification.add_adapter", rejects=between("0.13", "0.13"),
+        keys=("task_type",),
+    ),
+    Row(
+        TASK_OF_PROMPT, has_head_of_tokens, "PEFT 0.16 cannot load a prompt for a model with such a head",
+        "peft_model.py: PeftModelForTokenClassification", rejects=between("0.16", "0.16"), keys=("task_type",),
+    ),
+    Row(
+        UNSAVED_MODULE, lacks_head, "the head that the task trains is not in the file",
+        "utils/save_and_load.py: set_peft_model_state_dict", rejects=since("0.17"), undecided=upto("0.16"),
+        needs="whether it was trained", keys=("task_type",),
+    ),
 )  # fmt: skip
-"""PeftModel itself does not put a prompt before the input, only its classes for tasks do; what these need of the base
-model is not in the files."""
+"""PeftModel itself does not put a prompt before the input, only its classes for tasks do. Loaded in 20 releases with
+prompts, prefixes and P-tuning on BERT, RoBERTa, Qwen2, T5, GPT-2, OPT and Mistral."""
+
+PREFIXES = (
+    Row(
+        TASK_OF_PROMPT, is_prefix_of_sequences, "a prefix in a classifier hangs on transformers and on the model here",
+        "peft_model.py: PeftModelForSequenceClassification._prefix_tuning_forward",
+        undecided=between("0.15", "0.16"), keys=("task_type",), needs="a load in that release",
+    ),
+    Row(
+        TASK_OF_PROMPT, is_prefix_of_two_stacks, "a prefix in two stacks hangs on the release of transformers",
+        "peft_model.py: PeftModel.get_prompt", undecided=since("0.10"), keys=("task_type",),
+        needs="the release of transformers",
+    ),
+)  # fmt: skip
+"""How a prefix is handed to the model changed with the caches of transformers."""
 
 MODULES = Row(
     MODULES_BESIDE_PROMPT, has_modules, "modules_to_save goes with a prompt only from PEFT 0.17 on",
@@ -80,7 +144,7 @@ CARTRIDGE = Method(
     kinds=KINDS,
     alike=SIZES,
     rows=(
-        TASK, MODULES,
+        *TASKS, MODULES,
         Row(
             METHOD_BY_RELEASE, of_another_model, "num_layers and token_dim are not those of the cartridge",
             "tuners/cartridge/model.py: CartridgeEncoder", undecided=PEFT, keys=("num_layers", "token_dim"),
@@ -129,7 +193,7 @@ MULTITASK_PROMPT_TUNING = Method(
     words={"prompt_tuning_init": ("TEXT", "AVERAGE_SOURCE_TASKS", "EXACT_SOURCE_TASK", "ONLY_SOURCE_SHARED")},
     kinds=KINDS,
     alike=SIZES,
-    rows=(TASK, MODULES),
+    rows=(*TASKS, MODULES),
 )  # fmt: skip
 
 PREFIX_TUNING = Method(
@@ -139,7 +203,7 @@ PREFIX_TUNING = Method(
     kinds={**KINDS, "init_weights": (bool, str)},
     harmless={"encoder_hidden_size": ENCODER, "init_weights": INIT, "prefix_projection": ENCODER},
     alike=SIZES,
-    rows=(TASK, MODULES),
+    rows=(*TASKS, *PREFIXES, MODULES),
 )  # fmt: skip
 
 PROMPT_TUNING = Method(
@@ -154,7 +218,7 @@ PROMPT_TUNING = Method(
         "what training starts from (tuners/prompt_tuning/model.py: PromptEmbedding); of a text see the row",
     ),
     alike=SIZES,
-    rows=(TASK, MODULES, TEXT),
+    rows=(*TASKS, MODULES, TEXT),
 )  # fmt: skip
 
 P_TUNING = Method(
@@ -168,5 +232,5 @@ P_TUNING = Method(
         ("encoder_dropout", "encoder_hidden_size", "encoder_num_layers", "encoder_reparameterization_type"), ENCODER
     ),
     alike=SIZES,
-    rows=(TASK, MODULES),
+    rows=(*TASKS, MODULES),
 )  # fmt: skip
