@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..adapter import Layer
 from ..adapter.runtimes import PEFT, between, minor, since, turns
 from .methods import LORAS
-from .record import NONE
+from .record import INIT, NONE
 from .subject import Subject
 from .targets import OUT_PROJ, Reading, Release, ambiguous, lora_reading, targeted
 
@@ -163,7 +163,10 @@ def left_random(subject: Subject) -> frozenset[str]:
     at lora_E ~ N(0, 0.02), and with init_lora_weights false it is uninitialised from 0.5 on (tuners/adalora/layer.py:
     reset_lora_parameters).
     """
-    config = subject.config
+    config, method = subject.config, subject.record
+    if method is not None:  # with its init flag off any method starts so (run with 28 in PEFT 0.21.2)
+        flags = [key for key, why in method.harmless.items() if why is INIT]
+        return PEFT if method.starts_random or any(config.get(flag) is False for flag in flags) else NONE
     if subject.method == "LORA" and config.get("init_lora_weights", True) in (True, "gaussian"):
         return frozenset()
     if subject.method != "ADALORA":

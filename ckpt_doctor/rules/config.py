@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from ..adapter.codes import (
     ALL_LINEAR,
     BASE_CHANGING_INIT,
-    DEFAULT_TARGETS,
     IMPOSSIBLE_VALUE,
     LAYERS_OPTIONS,
     NO_LAYERS,
@@ -20,9 +19,7 @@ from ..adapter.codes import (
 from ..adapter.findings import THE_BASE, Finding
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
 from ..facts.config_keys import CHANGES_BASE, knows
-from ..facts.default_targets import default_targets
 from ..facts.forms import targets
-from ..facts.meaning import eras
 from ..facts.methods import LORAS
 from ..facts.record import refusing_bias
 from ..facts.subject import Subject
@@ -179,9 +176,9 @@ def all_linear(subject: Subject) -> Iterator[Finding]:
     if isinstance(target, str) and target.lower() == "all-linear":
         message = "target_modules is all-linear, which PEFT 0.7 and older do not know"
         rejected, undecided = upto("0.7"), between("0.8", "0.14")
-        of_transformers = _of_transformers(subject)
-        if of_transformers is not None:
-            rejected |= frozenset() if of_transformers else undecided
+        is_of = of_transformers(subject)
+        if is_of is not None:
+            rejected |= frozenset() if is_of else undecided
             undecided = frozenset()
         yield ALL_LINEAR(message, keys=("target_modules",), rejects=rejected, undecided=undecided, needs=THE_BASE)
     elif subject.method not in LORAS and not any(targets(target, module) for module in subject.layers):
@@ -189,7 +186,7 @@ def all_linear(subject: Subject) -> Iterator[Finding]:
         yield NO_TARGET(message, keys=("target_modules",), rejects=PEFT)
 
 
-def _of_transformers(subject: Subject) -> bool | None:
+def of_transformers(subject: Subject) -> bool | None:
     """Whether the base is a transformers model, where something tells: PEFT writes the name that those have, and
     without a task the library of the class (peft_model.py: save_pretrained).
     """
@@ -223,36 +220,6 @@ def without_layers(subject: Subject) -> Iterator[Finding]:
     elif not subject.layers:
         message = "the file has no factors of any layer"
         yield NO_LAYERS(message, undecided=PEFT, needs=THE_BASE)
-    elif target is None and not config.get("target_parameters") and subject.model_type:
-        yield from _defaults(subject)
-    elif target is None and not config.get("target_parameters"):
-        message = "target_modules is null: each release then looks the base model up in a table of its own"
-        none = PEFT if _of_transformers(subject) is False else frozenset[str]()  # "Please specify `target_modules`"
-        yield DEFAULT_TARGETS(message, keys=("target_modules",), rejects=none, undecided=PEFT - none, needs=THE_BASE)
-
-
-def _defaults(subject: Subject) -> Iterator[Finding]:
-    """What each release takes for the targets of such a model, against the layers of the file."""
-    rejects, misloads, doubted = set[str](), set[str](), set[str]()
-    for ids, names in default_targets(subject.method or "", subject.model_type):
-        if names is None:
-            rejects |= ids
-            continue
-        config = {**subject.config, "target_modules": names}
-        for era in eras(subject, config):
-            if era.misfits:
-                rejects |= ids & era.ids
-            elif era.hit != subject.layers.keys():
-                stopped = subject.masks.keys() - era.hit if subject.method == "ADALORA" else ()
-                (rejects if stopped else misloads).update(ids & era.ids)
-            elif subject.method == "ADALORA":  # what else is targeted would be left at random numbers
-                doubted |= ids & era.ids
-    if rejects | misloads | doubted:
-        message = f"target_modules is null: what a release takes for a {subject.model_type}, is not the same in all"
-        yield DEFAULT_TARGETS(
-            message, keys=("target_modules",), rejects=frozenset(rejects), misloads=frozenset(misloads),
-            undecided=frozenset(doubted), needs="a load in that release",
-        )  # fmt: skip
 
 
 _REPLICATED = re.compile(r"(?:model\.)*(?:bert\.)?(?:layers|encoder\.layer|h)\.\d+\.")
@@ -268,7 +235,7 @@ def unproven_option(subject: Subject) -> Iterator[Finding]:
     config = subject.config
     if subject.method not in LORAS:
         return
-    unlocated = _of_transformers(subject) is False or not any(map(_REPLICATED.match, subject.layers))
+    unlocated = of_transformers(subject) is False or not any(map(_REPLICATED.match, subject.layers))
     if config.get("layer_replication") and subject.layers and unlocated:
         message = "layer_replication is set, which works on models with layers, encoder.layer or h alone"
         yield UNPROVEN_OPTION(message, keys=("layer_replication",), rejects=since("0.10"))

@@ -8,24 +8,15 @@ from collections.abc import Iterable, Iterator
 from ...adapter.codes import NO_TARGET, UNCLEAR_TARGET, UNEVEN_LAYERS
 from ...adapter.findings import Finding, several
 from ...adapter.runtimes import PEFT
-from ...facts.default_targets import default_targets
 from ...facts.forms import targets
-from ...facts.record import COUNTED, INIT, NAMED, NONE, Method, Names
+from ...facts.meaning import left_random
+from ...facts.record import COUNTED, NAMED, Method, Names
 from ...facts.subject import Subject
 from .review import of_methods
 
 
 def _unclear(key: str, message: str, ids: frozenset[str] = PEFT) -> Finding:
     return UNCLEAR_TARGET(message, keys=(key,), undecided=ids, needs="the base model")
-
-
-def starts_random(subject: Subject, method: Method) -> bool:
-    """Whether a layer that nothing is loaded into computes something: with its init flag off that of any method does
-    (run with 28 methods in PEFT 0.21.2).
-    """
-    return method.starts_random or any(
-        subject.config.get(key) is False for key, why in method.harmless.items() if why is INIT
-    )
 
 
 @of_methods
@@ -36,9 +27,9 @@ def target_modules(subject: Subject, method: Method) -> Iterator[Finding]:
         return
     if method.targets == COUNTED and isinstance(target, (str, list)):
         return
-    if target is None and subject.model_type and method.name == "IA3":
-        return  # looked_up says more
-    if target is None or (isinstance(target, str) and target.lower() == "all-linear"):
+    if target is None:
+        return  # rules/defaults.py
+    if isinstance(target, str) and target.lower() == "all-linear":
         message = f"target_modules is {target}: which layers are adapted is up to the base model"
         yield _unclear("target_modules", message)
     elif not isinstance(target, (str, list)):
@@ -47,7 +38,7 @@ def target_modules(subject: Subject, method: Method) -> Iterator[Finding]:
         yield NO_TARGET("target_modules is empty", keys=("target_modules",), rejects=PEFT)
     else:
         left = [module for module in layers if not targets(target, module)]
-        if isinstance(target, list) and starts_random(subject, method) and not left:
+        if isinstance(target, list) and left_random(subject) and not left:
             fresh = [str(name) for name in target if not any(targets([name], module) for module in layers)]
             if fresh:
                 message = f"no tensor is of {several(fresh)}, and a layer of it would be adapted at random"
@@ -68,7 +59,7 @@ def siblings(subject: Subject, method: Method) -> Iterator[Finding]:
     A base model may well be so (a hybrid of two kinds of blocks), so this is a doubt, not a fault.
     """
     config = subject.config
-    if not method.tensors or len(subject.layers) < 2 or not starts_random(subject, method):
+    if not method.tensors or len(subject.layers) < 2 or not left_random(subject):
         return
     target = config.get("target_modules")
     weights = subject.base.weights if subject.base is not None else {}
@@ -118,29 +109,3 @@ def _odd_one_out(subject: Subject) -> bool:
         kinds.setdefault(module.rpartition(".")[2], []).append(tuple(sorted(subject.shapes(layer).items())))
     return any(len(kind) > 2 and len(set(kind)) == 2 and min(kind.count(s) for s in set(kind)) == 1
                for kind in kinds.values())  # fmt: skip
-
-
-@of_methods
-def looked_up(subject: Subject, method: Method) -> Iterator[Finding]:
-    """What IA3's config leaves to the type of the base model, whose type is known: each release has tables of its own
-    (tuners/ia3/model.py: IA3Model._prepare_adapter_config).
-    """
-    if method.name != "IA3" or not subject.model_type:
-        return
-    feedforward, keys = subject.value("feedforward_modules"), ("target_modules", "feedforward_modules")
-    rejects, misloads = NONE, NONE
-    if subject.value("target_modules") is None:
-        for ids, names in default_targets("IA3", subject.model_type):
-            rejects |= ids if names is None else NONE
-            misloads |= ids if names and not all(targets(names, module) for module in subject.layers) else NONE
-    if feedforward is None:
-        for ids, names in default_targets("IA3 feedforward", subject.model_type):
-            turned = [
-                module for module, layer in subject.layers.items()
-                if len(shape := subject.shapes(layer).get("ia3_l", ())) == 2
-                and shape[0 if names and targets(names, module) else 1] != 1
-            ]  # fmt: skip
-            rejects |= ids if names is None or turned else NONE
-    if rejects | misloads:
-        message = f"what the config leaves open is up to the base model, a {subject.model_type}, and to the release"
-        yield UNCLEAR_TARGET(message, keys=keys, rejects=rejects, misloads=misloads)
