@@ -57,7 +57,11 @@ def look_up(method: str, config: dict[str, Any], layers: dict[str, Layer], tenso
     factors = [(name, key) for layer in layers.values() for name, key in layer.factors.items()]
     own = {key for _, key in factors}
     if method not in LORAS:
-        return Lookup({key: PEFT for _, key in factors if not _is_below(key)}, {}, {}, {}, {}, {})
+        below = "" if not layers else "base_model."  # of a prompt nothing is
+        strays = [key for key in tensors if key not in own and (not key.startswith(below) or _is_wrapped(key))]
+        return Lookup(
+            dict.fromkeys((*(key for _, key in factors if not _is_below(key)), *strays), PEFT), {}, {}, {}, {}, {}
+        )
     others = {key: PEFT for key in tensors if key not in own and _is_other(key, list(_saved(config)))}
     return Lookup(
         foreign={key: PEFT for key in tensors if key not in others and not _is_below(key)},
@@ -74,8 +78,12 @@ def look_up(method: str, config: dict[str, Any], layers: dict[str, Layer], tenso
 
 
 def _is_below(key: str) -> bool:
+    return key.startswith(PREFIX) and not _is_wrapped(key)
+
+
+def _is_wrapped(key: str) -> bool:
     doubled = key.startswith((PREFIX + "module.", PREFIX + PREFIX))
-    return key.startswith(PREFIX) and not doubled and not any(f".{wrapper}" in key for wrapper in WRAPPERS)
+    return doubled or any(f".{wrapper}" in key for wrapper in WRAPPERS)
 
 
 def _saved(config: dict[str, Any]) -> Iterator[str]:

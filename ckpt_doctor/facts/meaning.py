@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..adapter import Layer
 from ..adapter.runtimes import PEFT, between, minor, since, turns
+from .layers import RANK_AXIS
 from .methods import LORAS
 from .record import INIT, NONE
 from .subject import Subject
@@ -150,6 +151,12 @@ def _fits(subject: Subject, layer: Layer, rank: object) -> bool:
         return True
     if type(rank) is int and rank <= 0:
         return True
+    init = subject.config.get("init_lora_weights")
+    if isinstance(init, str) and init.lower().startswith(("pissa", "olora")) and type(rank) is int:
+        # what is cut from the base has no more rows than the base (tuners/lora/layer.py: LoraLayer.olora_init)
+        shapes = [(subject.tensors[key].shape, RANK_AXIS[factor]) for factor, key in layer.factors.items()]
+        sides = [size for shape, axis in shapes for at, size in enumerate(shape) if at != axis]
+        rank = min(rank, *sides)
     return layer.rank is not None and type(rank) is int and layer.rank == rank
 
 

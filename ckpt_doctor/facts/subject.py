@@ -98,6 +98,24 @@ class Subject:
         """The type of the base model, "" where it is not known."""
         return str((self.question.base.config if self.question.base else {}).get("model_type") or "")
 
+    @property
+    def task(self) -> str:
+        """The task_type, "" where there is none."""
+        task = self.config.get("task_type")
+        return task if isinstance(task, str) else ""
+
+    @property
+    def adapted_class(self) -> str:
+        """The class of the model that was adapted, which PEFT writes where there is no task; else ""."""
+        mapping = self.config.get("auto_mapping")
+        return str(mapping.get("base_model_class") or "") if isinstance(mapping, dict) else ""
+
+    @property
+    def saved_as(self) -> list[str]:
+        """The classes that the base model's files were saved as."""
+        names = self.question.base.config.get("architectures") if self.question.base else None
+        return [str(name) for name in names] if isinstance(names, list) else []
+
     @cached_property
     def record(self) -> Method | None:
         """What is known of the method, where it is not LoRA or AdaLoRA, which have rules of their own."""

@@ -6,7 +6,23 @@ from ..adapter.findings import Finding
 from ..adapter.runtimes import SERVERS
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
-from . import adalora, base, config, defaults, files, heads, imports, keys, kinds, rank, reading, saved, tensors, values  # noqa: F401
+from . import (  # noqa: F401
+    adalora,
+    base,
+    config,
+    defaults,
+    files,
+    heads,
+    imports,
+    keys,
+    kinds,
+    rank,
+    reading,
+    saved,
+    tensors,
+    values,
+    whole,
+)
 from .declared import RULES
 
 COMMON_TASKS = (None, "CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")

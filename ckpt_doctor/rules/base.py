@@ -16,6 +16,7 @@ from ..facts.methods import LORAS
 from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ, targeted
+from ..facts.tasks import CLASSES
 from .declared import rule
 
 
@@ -23,7 +24,7 @@ from .declared import rule
 def against_base(subject: Subject) -> Iterator[Finding]:
     """The layers that the config targets in the base model, against those of the file."""
     config, layers, keys = subject.config, subject.layers, ("target_modules",)
-    meant = meant_era(subject) if subject.method in LORAS else None
+    meant = meant_era(subject) if subject.is_named else None
     if subject.base is None or meant is None:
         return
     none_left = subject.pruned if subject.method == "ADALORA" else set[str]()  # sized to nothing by the pattern
@@ -39,6 +40,8 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         numbered = [module for module in strange if re.search(r"\.\d+\.", module)]
         lost = PEFT if len(strange) == len(meant.hit) or len(numbered) > 1 else frozenset[str]()
         yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), misloads=lost)
+    if subject.method not in LORAS:
+        return
     whole = {module_of(key).rpartition(".")[0] for key in subject.tensors if ".lora_" not in key}
     missing = [
         module for module, shape in weights.items()
@@ -53,7 +56,7 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         or (not re.search(r"\.\d+\.", module) and module.rpartition(".")[0] not in outside and not _is_class(subject))
     ]  # fmt: skip
     missing = [module for module in missing if module not in heads]
-    if str(config.get("task_type")) in CLASSES:  # whose classes have no head of another task
+    if subject.task in CLASSES:  # whose classes have no head of another task
         heads = [module for module in heads if module.partition(".")[0] in tops]
     if str(config.get("target_modules")).lower() == "all-linear":  # it takes what it finds
         heads = missing = []
@@ -110,33 +113,17 @@ def parameters(subject: Subject) -> Iterator[Finding]:
 
 _WRAPPED = re.compile(r"(?:base_layer|original_module|modules_to_save)\.")
 
-CLASSES = {
-    "CAUSAL_LM": ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),
-    "SEQ_2_SEQ_LM": ("ForConditionalGeneration",),
-    "SEQ_CLS": ("ForSequenceClassification",),
-    "TOKEN_CLS": ("ForTokenClassification",),
-    "QUESTION_ANS": ("ForQuestionAnswering",),
-}
-"""How transformers names the classes with a head that a task type is for."""
-
 
 def _has_head(subject: Subject) -> bool:
     """Whether the class that was adapted has the head which is in the base model's files. One that is none of
     transformers' has the modules that its files name.
     """
-    saved_as = subject.base.config.get("architectures") if subject.base else None
-    task = subject.config.get("task_type")
-    return not isinstance(saved_as, list) or any(
-        str(name).endswith(CLASSES.get(task, ())) for name in saved_as if isinstance(task, str)
-    )
+    return not subject.saved_as or any(name.endswith(CLASSES.get(subject.task, ())) for name in subject.saved_as)
 
 
 def _is_class(subject: Subject) -> bool:
     """Whether the class that was adapted is the one that the base model was saved as: not every one has a pooler."""
-    mapping = subject.config.get("auto_mapping")
-    name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
-    saved_as = subject.base.config.get("architectures") if subject.base else None
-    return not isinstance(saved_as, list) or name in saved_as
+    return not subject.saved_as or subject.adapted_class in subject.saved_as
 
 
 def _weight_of(base: Base, module: str) -> tuple[int, ...] | None:

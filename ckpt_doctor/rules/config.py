@@ -42,7 +42,10 @@ def base_changing_init(subject: Subject) -> Iterator[Finding]:
     keeping, saved = upto("0.6"), subject.saved_by
     misloaded = frozenset[str]()
     undecided = misloaded
-    if saved and saved <= keeping:
+    if "_niter_" in init.lower() and not (saved and saved <= keeping):
+        # torch.svd_lowrank draws at each load (tuners/lora/layer.py: LoraLayer.pissa_init)
+        misloaded, undecided = changing, keeping - saved
+    elif saved and saved <= keeping:
         misloaded = changing
     elif saved and not saved & keeping:
         misloaded = keeping

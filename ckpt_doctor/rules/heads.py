@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from ..adapter.codes import HEAD_AMONG_TARGETS, TARGET_WITHIN_SAVED
 from ..adapter.findings import Finding, several
@@ -15,26 +14,12 @@ from ..facts.subject import Subject
 from ..facts.targets import targeted
 from .declared import rule
 
-HEADS = ("classifier", "score")
-"""What the head of a classifier may be called; PEFT 0.12 and newer write both, and a model has one."""
-
-CLASSIFIERS = ("SEQ_CLS", "TOKEN_CLS")
-"""The task types whose models have such a head."""
-
 _IN_HEAD = re.compile(r"(?P<head>.+?)\.modules_to_save\.(?P<inner>.*?)\.?lora_")
 
 
 def heads(subject: Subject) -> set[tuple[str, str]]:
     """The modules that are adapted and saved whole, each as the name of the whole and that of the part in it, or ""."""
     return {(place["head"], place["inner"]) for place in map(_IN_HEAD.match, subject.tensors) if place}
-
-
-def without_other_head(subject: Subject, saved: list[Any], lost: list[Any]) -> list[Any]:
-    """The modules in modules_to_save that are `lost`, without the name that the head of a classifier does not have."""
-    there = [name for name in HEADS if name in saved and name not in lost]
-    if subject.config.get("task_type") in CLASSIFIERS and len(there) == 1:
-        return [name for name in lost if name not in HEADS]
-    return lost
 
 
 @rule

@@ -9,6 +9,7 @@ from ..adapter.codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, LORA_RA
 from ..adapter.findings import Finding, several
 from ..adapter.runtimes import PEFT, between, upto
 from ..facts.layers import RANK_AXIS
+from ..facts.lookup import PREFIX
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from .declared import rule
@@ -103,12 +104,14 @@ def pattern_mismatch(subject: Subject) -> Iterator[Finding]:
     init_r, masks = subject.config.get("init_r", 12), subject.masks
     misfits = [module for module, mask in masks.items() if module not in subject.layers and not is_mask(subject, mask)]
     rejects = PEFT if misfits else frozenset[str]()
+    # the file calls all layers otherwise, by names that may be a model's
+    strange = bool(masks) and not any(name in subject.layers or name.startswith(PREFIX) for name in masks)
     for module, layer in subject.layers.items():
         mask, ranks = masks.get(module), ranks_of(subject, layer)
         fits = (
             all(rank == init_r for rank in ranks) if mask is None else is_mask(subject, mask) and ranks <= {sum(mask)}
         )
-        if not fits and subject.found([module]):
+        if not fits and subject.found([module]) and not (mask is None and strange):
             misfits.append(module)
             rejects |= subject.found([module])
     if misfits:

@@ -8,6 +8,7 @@ from ...adapter.codes import METHOD_BY_RELEASE, MODULES_BESIDE_PROMPT, TASK_OF_P
 from ...adapter.runtimes import PEFT, between, since, upto
 from ..record import INIT, REVIEWED, Method, Row
 from ..subject import Subject
+from ..tasks import HEADS
 
 ROWS_OF_TOKENS = "prompt_embeddings[num_virtual_tokens*num_transformer_submodules token_dim]"
 DEMANDED = ("prompt_embeddings",)
@@ -24,22 +25,14 @@ LOSS = "of the loss (tuners/cpt/model.py: CPTEmbedding.calculate_loss)"
 DELTA = "of a delta that is zero after a load (tuners/cpt/model.py: CPTEmbedding.get_projection)"
 
 
-HEADS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
-"""The heads that are saved with a prompt for a task."""
-
-
-def _task(subject: Subject) -> str:
-    return str(subject.config.get("task_type"))
-
-
 def is_of_another_task(subject: Subject) -> bool:
     """The task is none whose class puts a prompt before the input."""
-    return _task(subject) not in ("CAUSAL_LM", "FEATURE_EXTRACTION", "SEQ_2_SEQ_LM", *HEADS)
+    return subject.task not in ("CAUSAL_LM", "FEATURE_EXTRACTION", "SEQ_2_SEQ_LM", *HEADS)
 
 
 def has_head(subject: Subject) -> bool:
     """The task is one of a model with a head that is trained as well."""
-    return _task(subject) in HEADS
+    return subject.task in HEADS
 
 
 def has_head_of_tokens(subject: Subject) -> bool:
@@ -49,7 +42,7 @@ def has_head_of_tokens(subject: Subject) -> bool:
 
 def lacks_head(subject: Subject) -> bool:
     """The head that the task trains is not in the file."""
-    heads = HEADS.get(_task(subject), ())
+    heads = HEADS.get(subject.task, ())
     return bool(heads) and not any(f".{head}." in key for key in subject.tensors for head in heads)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from ...adapter.codes import NO_TARGET, UNCLEAR_TARGET, UNEVEN_LAYERS
 from ...adapter.findings import Finding, several
-from ...adapter.runtimes import PEFT
+from ...adapter.runtimes import PEFT, since
 from ...facts.forms import targets
 from ...facts.meaning import left_random
 from ...facts.record import COUNTED, NAMED, Method, Names
@@ -48,7 +48,15 @@ def target_modules(subject: Subject, method: Method) -> Iterator[Finding]:
 
 def _chosen_layers(subject: Subject) -> Iterator[Finding]:
     if subject.config.get("layers_pattern") and subject.config.get("layers_to_transform") is None:
-        yield _unclear("layers_pattern", "layers_pattern is set without layers_to_transform")
+        message = "layers_pattern is set without layers_to_transform"
+        if subject.method in UNCHECKED:
+            yield _unclear("layers_pattern", message)
+        else:  # "When `layers_pattern` is specified, `layers_to_transform` must also be specified"
+            yield UNCLEAR_TARGET(message, keys=("layers_pattern",), rejects=since("0.14"))
+
+
+UNCHECKED = frozenset({"ADAMSS", "BONE", "C3A", "GRALORA", "HIRA", "MISS", "RANDLORA", "UNILORA"})
+"""Methods whose configs do not hold the two against each other (config.py: __post_init__)."""
 
 
 @of_methods

@@ -23,7 +23,7 @@ from ...facts.forms import Form, Group, Sizes, UnknownSize, nearest, parse, targ
 from ...facts.layers import divide, groups
 from ...facts.record import COUNTED, NONE, Method, Names
 from ...facts.subject import Subject
-from ..heads import CLASSIFIERS, HEADS
+from ...facts.tasks import HEADS
 from .review import of_methods
 
 
@@ -198,11 +198,6 @@ EMBEDDING = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
 """Embeddings, which PEFT saves with any adapter when the vocabulary was resized (save_embedding_layers)."""
 
 
-OF_TASKS = {**dict.fromkeys(CLASSIFIERS, HEADS), "QUESTION_ANS": ("qa_outputs",)}
-"""The modules that are saved whole for a task, whatever modules_to_save says (peft_model.py:
-PeftModelForSequenceClassification, PeftModelForTokenClassification, PeftModelForQuestionAnswering)."""
-
-
 @of_methods
 def strange_tensors(subject: Subject, method: Method) -> Iterator[Finding]:
     """Tensors that are not the method's, nor of what the config says was trained beside it.
@@ -211,8 +206,9 @@ def strange_tensors(subject: Subject, method: Method) -> Iterator[Finding]:
     """
     config, method = subject.config, method
     saved = config.get("modules_to_save")
-    beside = [f".{name}." for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
-    beside += [f".{name}." for name in OF_TASKS.get(str(config.get("task_type")), ())]
+    # PEFT compares the ends of names, and no dot (utils/other.py: _set_trainable)
+    beside = [f"{name}." for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
+    beside += [f".{name}." for name in HEADS.get(subject.task, ())]
     own = {key for layer in subject.layers.values() for key in layer.factors.values()}
     own |= {key for group in parse(method.shared) for way in group.ways for key in way}
     strange = [

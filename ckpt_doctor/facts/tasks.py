@@ -1,0 +1,26 @@
+"""What a task_type says of the model: PEFT's classes for tasks, and how transformers names classes and their heads."""
+
+from __future__ import annotations
+
+CLASSIFIER_HEADS = ("classifier", "score")
+"""What the head of a classifier may be called; PEFT 0.12 and newer write both, and a model has one."""
+
+HEADS = {"SEQ_CLS": CLASSIFIER_HEADS, "TOKEN_CLS": CLASSIFIER_HEADS, "QUESTION_ANS": ("qa_outputs",)}
+"""The heads that are trained and saved whole for a task, whatever modules_to_save says (peft_model.py:
+PeftModelForSequenceClassification, PeftModelForTokenClassification, PeftModelForQuestionAnswering)."""
+
+OTHER_HEADS = frozenset({"bart", "bigbird_pegasus", "led", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"})
+"""The types of models whose head is called classification_head (transformers: modeling_bart.py and others), which PEFT
+then neither trains nor saves. All have an encoder and a decoder."""
+
+CLASSES = {
+    "CAUSAL_LM": ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),
+    "SEQ_2_SEQ_LM": ("ForConditionalGeneration",),
+    "SEQ_CLS": ("ForSequenceClassification",),
+    "TOKEN_CLS": ("ForTokenClassification",),
+    "QUESTION_ANS": ("ForQuestionAnswering",),
+}
+"""How transformers names the classes with a head that a task type is for."""
+
+WITH_BIAS = ("classifier", "qa_outputs")
+"""Heads that have a bias in every class of transformers."""

@@ -1,0 +1,127 @@
+"""Rules about modules that were trained whole, and that the file lacks, or a parameter of which it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..adapter.codes import MISSING_SAVED, UNSAVED_MODULE
+from ..adapter.findings import THE_BASE, Code, Finding, several
+from ..adapter.runtimes import PEFT, since, upto
+from ..facts.config_keys import knows
+from ..facts.lookup import PREFIX
+from ..facts.methods import LORAS
+from ..facts.record import NONE
+from ..facts.subject import Subject
+from ..facts.tasks import CLASSES, HEADS, OTHER_HEADS, WITH_BIAS
+from .declared import rule
+
+KEYS = ("modules_to_save",)
+
+
+@rule
+def missing_tokens(subject: Subject) -> Iterator[Finding]:
+    """A KeyError from 0.15 on (utils/save_and_load.py: set_peft_model_state_dict)."""
+    there = any("trainable_tokens" in key and not subject.unread.get(key, NONE) >= PEFT for key in subject.tensors)
+    if subject.method in LORAS and subject.config.get("trainable_token_indices") and subject.tensors and not there:
+        message = "trainable_token_indices is set, and the file has no such tensors"
+        yield MISSING_SAVED(message, keys=("trainable_token_indices",), rejects=since("0.15"))
+
+
+@rule
+def missing_modules(subject: Subject) -> Iterator[Finding]:
+    """Modules that are trained whole, or parameters of theirs, that are not in the file: a KeyError from 0.15 on
+    (utils/save_and_load.py: set_peft_model_state_dict), where the base model has them. Up to 0.14 they stay as they
+    are in the base model, and nothing tells whether they were trained.
+
+    For a task PEFT 0.13 and newer write all names that its head may have into modules_to_save, of which a model has one
+    (huggingface/peft#2027). It is new, so that one which is not in the file was lost.
+    """
+    saved = subject.config.get("modules_to_save")
+    named = [name for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
+    heads = HEADS.get(subject.task, ()) if subject.layers else ()
+    if heads and _calls_it_otherwise(subject):
+        named, heads = [name for name in named if name not in heads], ()
+    if not (named or heads) or not subject.tensors or not subject.method:
+        return
+    code = MISSING_SAVED if subject.method in LORAS else UNSAVED_MODULE
+    known = knows(subject.method, "modules_to_save")
+    raising, silent = known & since("0.15"), known & upto("0.14")
+    factors = {key for layer in subject.layers.values() for key in layer.factors.values()}
+    beside = [key for key in subject.tensors if key not in factors and ".lora_" not in key]
+    there = {key for key in beside if not subject.unread.get(key, NONE) >= PEFT}
+    astray = [
+        key for key in beside
+        if key not in there and any(f"{name}." in key for name in (*named, *heads))
+        and not any(f".{other}".endswith(f".{key}") for other in there)
+    ]  # fmt: skip
+    if astray:
+        message = f"{several(astray)} are of a module that is saved whole, and no release finds them"
+        yield code(message, keys=KEYS, tensors=astray, rejects=raising, misloads=silent)
+    if heads and not any(f".{head}." in f".{key}" for head in heads for key in there):
+        message = f"the head that the task trains ({' or '.join(heads)}) is not in the file"
+        # a model with two stacks may call its own otherwise
+        if subject.base is None and any("decoder" in module for module in subject.layers):
+            yield code(message, keys=KEYS, undecided=known, needs=THE_BASE)
+        else:
+            yield code(message, keys=KEYS, rejects=raising, misloads=silent)
+        return
+    yield from _incomplete(subject, code, (*named, *heads), there)
+    lost = [name for name in named if name not in heads and not any(f"{name}." in key for key in there)]
+    lost = [name for name in lost if subject.base is None or _has(subject, name) is not False]
+    if lost:
+        message = f"modules_to_save names {lost[0]}, which the file has no tensors for"
+        if _has(subject, lost[0]):
+            yield code(message, keys=KEYS, rejects=raising, undecided=silent, needs="what the module was in training")
+        else:
+            needs = THE_BASE if subject.base is None else "the class that was adapted"
+            yield code(message, keys=KEYS, undecided=known, needs=needs)
+
+
+def _calls_it_otherwise(subject: Subject) -> bool:
+    """Whether the class that was adapted has no head by the names that PEFT knows."""
+    of_the_task = subject.adapted_class.endswith(CLASSES.get(subject.task, ()))
+    return subject.model_type in OTHER_HEADS or bool(subject.adapted_class and not of_the_task)
+
+
+def _has(subject: Subject, name: str) -> bool | None:
+    """Whether the model that was adapted has a module of this name, None where nothing tells. An lm_head that is tied
+    to the embedding is in no file, and in every class for language modelling.
+    """
+    if subject.base is None:
+        return None
+    if any(f"{name}." in parameter for parameter in subject.base.parameters):
+        return True
+    of_language = CLASSES["CAUSAL_LM"]
+    if name != "lm_head" or (subject.adapted_class and not subject.adapted_class.endswith(of_language)):
+        return False
+    if subject.task in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
+        named = any(kind.endswith(of_language) for kind in subject.saved_as)
+        return True if named or subject.base.config.get("tie_word_embeddings") is True else None
+    return False if subject.task else None
+
+
+def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set[str]) -> Iterator[Finding]:
+    """Modules that are in the file, and a parameter of theirs is not: the base model has it, or a bias alone is there,
+    or the weight alone of a head that is an nn.Linear in every class of transformers.
+    """
+    parts: dict[str, set[str]] = {}
+    for key in there:
+        module, _, part = key.removeprefix(PREFIX).rpartition(".")
+        if module.endswith(names):
+            parts.setdefault(module, set()).add(part)
+    known, base = knows(subject.method or "", "modules_to_save"), subject.base.parameters if subject.base else {}
+    lost = [f"{module}.weight" for module, present in parts.items() if present == {"bias"}]
+    lost += [
+        name for name in base
+        if parts and name.rpartition(".")[0].endswith(names) and f"{PREFIX}{name}" not in there and name not in lost
+    ]  # fmt: skip
+    if lost:
+        message = f"{several(lost)} of a module that is saved whole is not in the file"
+        yield code(message, keys=KEYS, rejects=known & since("0.15"), misloads=known & upto("0.14"))
+    doubted = [
+        f"{module}.bias" for module, present in parts.items()
+        if module.rpartition(".")[2] in WITH_BIAS and present == {"weight"}
+    ]  # fmt: skip
+    if doubted and not lost:
+        message = f"{several(doubted)} is not in the file, which such a head has in transformers"
+        yield code(message, keys=KEYS, undecided=known, needs="the class that was adapted")
