@@ -44,7 +44,8 @@ def base_changing_init(subject: Subject) -> Iterator[Finding]:
     undecided = misloaded
     if "_niter_" in init.lower() and not (saved and saved <= keeping):
         # torch.svd_lowrank draws at each load (tuners/lora/layer.py: LoraLayer.pissa_init)
-        misloaded, undecided = changing, keeping - saved
+        misloaded = changing | (keeping if saved and not saved & keeping else frozenset())
+        undecided = keeping - misloaded
     elif saved and saved <= keeping:
         misloaded = changing
     elif saved and not saved & keeping:
