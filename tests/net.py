@@ -1,4 +1,5 @@
 """Adapters without their weights, and what real runtimes did with them: data/net.json.xz, made by scripts/make_net.py.
+data/lab.json.xz, made by scripts/lab, is of the same form.
 
 The file holds `max_rank`, the limit that servers were run with, `bases` (name → arguments of `judging.base`) and
 `corpora` (name → `peft`, the releases that were run, and `adapters`). An adapter has `adapter` (arguments of
@@ -20,7 +21,7 @@ import judging
 
 DATA = Path(__file__).parent / "data"
 NET = DATA / "net.json.xz"
-KNOWN = DATA / "net_known_wrong.txt"
+LAB = DATA / "lab.json.xz"
 OUTCOMES = {"a": "accepts", "r": "rejects", "m": "misloads", "l": "loads"}
 NOT_RUN = "-"
 KNOWN_HEAD = """\
@@ -56,16 +57,21 @@ Mistakes = dict[tuple[str, str], dict[str, tuple[str, str]]]
 """Corpus and adapter → runtime → what it did, and what is said of it."""
 
 
-def read() -> dict[str, Any]:
-    """The file."""
-    net: dict[str, Any] = json.loads(lzma.decompress(NET.read_bytes()))
+def known_wrong(path: Path) -> Path:
+    """The list beside a file of what is known to be wrong."""
+    return DATA / f"{path.name.partition('.')[0]}_known_wrong.txt"
+
+
+def read(path: Path = NET) -> dict[str, Any]:
+    """A file."""
+    net: dict[str, Any] = json.loads(lzma.decompress(path.read_bytes()))
     return net
 
 
-def write(net: dict[str, Any]) -> None:
-    """Write the file."""
+def write(net: dict[str, Any], path: Path = NET) -> None:
+    """Write a file."""
     text = json.dumps(net, separators=(",", ":"), ensure_ascii=False)
-    NET.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
+    path.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
 def questions(net: dict[str, Any]) -> Iterator[Question]:

@@ -1,0 +1,94 @@
+"""Make adapters in the environment of a PEFT release, which saves them.
+
+usage: PEFT_ENVIRONMENT/bin/python -W ignore save.py SEED INDEX...     in the folder where adapters/ and base/ are
+
+One line of JSON an adapter. In its folder lies what it computes as it was trained, expected_output.npy.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import draw
+import nets
+import numpy as np
+import peft
+import torch
+
+TRIES = 40
+SHOWS = 0.01
+"""An adapter that changes the output by less proves nothing."""
+MOVES = {"OFT": 0.1, "BOFT": 0.1, "HRA": 0.3, "PSOFT": 0.1}
+"""How far training moves the weights: turns are small."""
+
+
+def trained(rng: Random, name: str) -> tuple[Any, str, dict[str, Any]]:
+    """A model with an adapter of random weights, its method, and the arguments of its config."""
+    model = nets.built(name)
+    method, settings = draw.drawn(rng, draw.looked_at(model), nets.NETS[name].task)
+    config = draw.CONFIGS[method](**settings)
+    torch.manual_seed(rng.randrange(1000))
+    adapted = peft.get_peft_model(model, config)
+    noise = torch.Generator().manual_seed(rng.randrange(1000))
+    with torch.no_grad():
+        for weight in adapted.parameters():
+            if (weight.requires_grad or settings.get("inference_mode")) and weight.is_floating_point():
+                if weight.requires_grad or not _of_the_model(adapted, weight):
+                    weight.add_(torch.randn(weight.shape, generator=noise) * MOVES.get(method, 0.3))
+    if method == "ADALORA" and rng.random() < 0.6:
+        _budget(adapted, name)
+    return adapted.eval(), method, settings
+
+
+def _of_the_model(adapted: Any, weight: torch.Tensor) -> bool:
+    names = next(name for name, other in adapted.named_parameters() if other is weight)
+    return "default" not in names
+
+
+def _budget(adapted: Any, name: str) -> None:
+    """A few steps of AdaLoRA, whose ranks then stand in rank_pattern."""
+    adapted.train()
+    for step in range(1, 11):
+        out = adapted(**nets.inputs(name))
+        next(getattr(out, key) for key in nets.OUTPUTS if getattr(out, key, None) is not None).pow(2).mean().backward()
+        adapted.base_model.update_and_allocate(step)
+        adapted.zero_grad()
+
+
+def saved(seed: str, index: int) -> dict[str, Any]:
+    """Draw until the release can make it and it computes something; save it."""
+    rng = Random(f"{seed}-{index}")
+    name = rng.choice([name for name in nets.NETS if nets.available(name)])
+    bare = nets.run(nets.built(name), name)
+    for _ in range(TRIES):
+        try:
+            adapted, method, settings = trained(rng, name)
+            output = nets.run(adapted, name)
+        except Exception:  # noqa: S112 - what does not fit together is drawn again
+            continue
+        if output.isfinite().all() and (output.shape != bare.shape or (output - bare).abs().max() > SHOWS):
+            break
+    else:
+        return {}
+    folder = f"{index:03d}-{method.lower()}-{name}-by{peft.__version__}"
+    form = {"safe_serialization": rng.random() > 0.05}
+    adapted.save_pretrained(f"adapters/{folder}", **form)
+    np.save(f"adapters/{folder}/expected_output.npy", output.numpy())
+    if not Path("base", name).exists():
+        nets.save_base(name, f"base/{name}")
+    drawn = {key: str(value) for key, value in settings.items()}
+    return {"name": folder, "base": name, "method": method, "saved_by": peft.__version__, "drawn": drawn}
+
+
+def main() -> None:
+    """Save, and say what was saved."""
+    for index in map(int, sys.argv[2:]):
+        print(json.dumps(saved(sys.argv[1], index)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
