@@ -7,6 +7,7 @@ One line of JSON an adapter. In its folder lies what it computes as it was train
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -59,29 +60,32 @@ def _budget(adapted: Any, name: str) -> None:
         adapted.zero_grad()
 
 
-def saved(seed: str, index: int) -> dict[str, Any]:
-    """Draw until the release can make it and it computes something; save it."""
-    rng = Random(f"{seed}-{index}")
-    name = rng.choice([name for name in nets.NETS if nets.available(name)])
+def attempt(rng: Random, name: str, index: int) -> dict[str, Any]:
+    """Train an adapter and save it; nothing, where it computes what the model does."""
     bare = nets.run(nets.built(name), name)
-    for _ in range(TRIES):
-        try:
-            adapted, method, settings = trained(rng, name)
-            output = nets.run(adapted, name)
-        except Exception:  # noqa: S112 - what does not fit together is drawn again
-            continue
-        if output.isfinite().all() and (output.shape != bare.shape or (output - bare).abs().max() > SHOWS):
-            break
-    else:
+    adapted, method, settings = trained(rng, name)
+    output = nets.run(adapted, name)
+    if not output.isfinite().all() or (output.shape == bare.shape and (output - bare).abs().max() < SHOWS):
         return {}
     folder = f"{index:03d}-{method.lower()}-{name}-by{peft.__version__}"
-    form = {"safe_serialization": rng.random() > 0.05}
-    adapted.save_pretrained(f"adapters/{folder}", **form)
+    adapted.save_pretrained(f"adapters/{folder}", safe_serialization=rng.random() > 0.05)
     np.save(f"adapters/{folder}/expected_output.npy", output.numpy())
-    if not Path("base", name).exists():
-        nets.save_base(name, f"base/{name}")
     drawn = {key: str(value) for key, value in settings.items()}
     return {"name": folder, "base": name, "method": method, "saved_by": peft.__version__, "drawn": drawn}
+
+
+def saved(seed: str, index: int) -> dict[str, Any]:
+    """Draw until the release can make it and it computes something."""
+    rng = Random(f"{seed}-{index}")
+    name = rng.choice([name for name in nets.NETS if nets.available(name)])
+    if not Path("base", name).exists():
+        nets.save_base(name, f"base/{name}")
+    for _ in range(TRIES):
+        with contextlib.suppress(Exception):  # what does not fit together is drawn again
+            row = attempt(rng, name, index)
+            if row:
+                return row
+    return {}
 
 
 def main() -> None:
