@@ -76,7 +76,7 @@ def list_known(path: Path, *, allow_new: bool) -> None:
     if new and not allow_new:
         print(net.listing(new, recorded))
         sys.exit(f"{net.count(new)} outcomes are wrong that were not: nothing is written without --allow-new")
-    list_.write_text(net.KNOWN_HEAD + net.listing(mistakes, recorded), encoding="utf-8")
+    list_.write_text(net.head(path) + net.listing(mistakes, recorded), encoding="utf-8")
     print(f"{list_.name}: {net.count(new)} added, {net.count(gone)} removed, {net.count(mistakes)} known to be wrong")
 
 

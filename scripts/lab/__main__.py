@@ -48,11 +48,13 @@ class Lab:
 
     def save(self, savers: list[str], count: int) -> None:
         """Have each adapter made by a release that is drawn."""
-        by: dict[str, list[str]] = {}
-        for index in range(count):
-            by.setdefault(Random(f"{self.seed}-{index}-saver").choice(savers), []).append(str(index))
-        rows = [row for release, indices in by.items() for row in self._run(release, "save.py", self.seed, *indices)]
-        self.made = {row["name"]: {**row, "edit": "", "of": row["name"]} for row in sorted(filter(None, rows), key=lambda row: str(row["name"]))}
+        rows = []
+        drawn = [Random(f"{self.seed}-{index}-saver").choice(savers) for index in range(count)]
+        for release in dict.fromkeys(drawn):
+            indices = [str(index) for index, saver in enumerate(drawn) if saver == release]
+            rows += self._run(release, "save.py", self.seed, *indices)
+        by_name = {row["name"]: {**row, "edit": "", "of": row["name"]} for row in rows if row}
+        self.made = dict(sorted(by_name.items()))
 
     def edit(self) -> None:
         """Put edited copies beside some."""

@@ -71,12 +71,17 @@ def _leaves(rng: Random, model: Model) -> list[str]:
     return sorted(rng.sample(leaves, min(len(leaves), rng.choice((1, 2, 2, 3)))))
 
 
+FORMS = {"names": 9, "full": 2, "regex": 3, "tails": 2, "all": 1, "none": 2, "embedding": 2, "head": 1, "conv": 1}
+"""How targets are named, and how often."""
+EXPRESSIONS = (r".*\.({})", r".*(?:layers?|blocks?|h)\.[01]\..*\.?({})$", r"^.*\.1\..*({})")
+
+
 def _targets(rng: Random, model: Model) -> Any:
-    form = rng.choices(("names", "full", "regex", "tails", "all", "none", "embedding", "head", "conv"), (9, 2, 3, 2, 1, 2, 2, 1, 1))[0]
+    form = rng.choices(tuple(FORMS), tuple(FORMS.values()))[0]
     leaves = _leaves(rng, model)
     full = [name for name in model.bodies if name.rpartition(".")[2] in leaves]
     if form == "regex":
-        return rng.choice((r".*\.({})", r".*(?:layers?|blocks?|h)\.[01]\..*\.?({})$", r"^.*\.1\..*({})")).format("|".join(map(re.escape, leaves)))
+        return rng.choice(EXPRESSIONS).format("|".join(map(re.escape, leaves)))
     return {
         "names": leaves, "full": full, "tails": sorted({".".join(name.split(".")[-2:]) for name in full}),
         "all": "all-linear", "none": None, "embedding": [*leaves, rng.choice(model.of("Embedding") or leaves)],
@@ -127,7 +132,7 @@ OPTIONS: dict[str, tuple[float, Draw]] = {
     "target_modules": (0.93, _targets),
     "modules_to_save": (0.2, _extra), "exclude_modules": (0.1, _excluded), "layers_to_transform": (0.12, _layers),
     "rank_pattern": (0.2, _pattern(1, 3, 6)), "alpha_pattern": (0.2, _pattern(1, 5, 32)),
-    "bias": (0.2, _one_of("all", "lora_only", "oft_only", "boft_only", "vera_only")),
+    "bias": (0.2, _one_of("all", "OWN_only")),
     "r": (0.9, RANKS), "lora_alpha": (0.8, _one_of(1, 4, 8, 16, 32)), "alpha": (0.7, _one_of(2, 4, 16)),
     "use_rslora": (0.15, _one_of(True)), "use_dora": (0.15, _one_of(True)), "lora_bias": (0.06, _one_of(True)),
     "target_parameters": (0.06, _parameters), "trainable_token_indices": (0.08, _tokens),
@@ -162,6 +167,8 @@ def drawn(rng: Random, model: Model, task: str | None) -> tuple[str, dict[str, A
     for option, (chance, draw) in OPTIONS.items():
         if option in fields and rng.random() < chance and not (method in PROMPTS and option in ANY_METHOD):
             settings[option] = draw(rng, model)
+    if settings.get("bias") == "OWN_only":
+        settings["bias"] = f"{'lora' if method == 'ADALORA' else method.lower()}_only"
     if method == "IA3" and settings.get("target_modules"):
         settings["feedforward_modules"] = _feedforward(rng, settings["target_modules"])
     if method in ("OFT", "GRALORA", "ADAMSS") and "oft_block_size" in settings:

@@ -24,7 +24,12 @@ NEWER = (
     "runtime_config", "lora_ga_config", "monteclora_config", "velora_config", "use_bdlora", "rank_pattern",
     "alpha_pattern", "init_weights", "use_effective_conv2d", "inference_mode",
 )  # fmt: skip
-NAMES = re.compile(r"\.(lora_(?:A|B|E|embedding_A|embedding_B|magnitude_vector)|ia3_l|hada_\w+|lokr_\w+|oft_\w+|boft_\w+|vera_lambda_\w)\b")
+NAMES = re.compile(
+    r"\.(lora_(?:[ABE]|embedding_[AB]|magnitude_vector)|ia3_l|hada_\w+|lokr_\w+|b?oft_\w+|vera_lambda_\w)\b"
+)
+FACTORS = re.compile(r"(lora_[ABE]|hada_w\d_[ab]|lokr_w\d|ia3_l)(?=\.|$)")
+"""Those behind whose names PEFT puts the adapter's in a model."""
+OTHERS = ("nosuch_proj", "o_proj", "dense", "v_proj", "out_proj", "lm_head")
 
 
 def _layers(tensors: Tensors) -> list[str]:
@@ -87,14 +92,16 @@ def level_lost(_: Random, __: Config, tensors: Tensors) -> bool:
 
 def adapter_name_left(rng: Random, _: Config, tensors: Tensors) -> bool:
     name = rng.choice(("default", "default", "other"))
-    return _renamed(tensors, lambda key: re.sub(r"(lora_[AB]|hada_w\d_[ab]|lokr_w\d|ia3_l|lora_E)(?=\.|$)", rf"\1.{name}", key))
+    return _renamed(tensors, lambda key: FACTORS.sub(rf"\1.{name}", key))
 
 
 def state_dict_of_the_model(_: Random, __: Config, tensors: Tensors) -> bool:
     """The names of modules that were saved whole, as the model has them in training."""
-    if any(NAMES.search(name) for name in tensors):
-        return _renamed(tensors, lambda key: key if NAMES.search(key) else re.sub(r"\.(\w+)$", r".modules_to_save.default.\1", key))
-    return False
+
+    def whole(name: str) -> str:
+        return name if NAMES.search(name) else re.sub(r"\.(\w+)$", r".modules_to_save.default.\1", name)
+
+    return bool(_layers(tensors)) and _renamed(tensors, whole)
 
 
 def base_layer_added(rng: Random, _: Config, tensors: Tensors) -> bool:
@@ -116,7 +123,7 @@ def transposed(rng: Random, _: Config, tensors: Tensors) -> bool:
 
 def rank_cut(rng: Random, _: Config, tensors: Tensors) -> bool:
     """The factors of one layer have a rank that the config does not tell."""
-    layers = [la for la in _layers(tensors) if f"{la}.lora_B.weight" in tensors and len(tensors[f"{la}.lora_A.weight"]) > 1]
+    layers = [layer for layer in _layers(tensors) if len(tensors.get(f"{layer}.lora_A.weight", ())) > 1]
     if layers:
         layer = rng.choice(layers)
         tensors[f"{layer}.lora_A.weight"] = tensors[f"{layer}.lora_A.weight"][:1]
@@ -142,7 +149,7 @@ def targets_shortened(rng: Random, config: Config, _: Tensors) -> bool:
 def targets_extended(rng: Random, config: Config, _: Tensors) -> bool:
     targets = config.get("target_modules")
     if isinstance(targets, list):
-        config["target_modules"] = [*targets, rng.choice(("nosuch_proj", "o_proj", "dense", "v_proj", "out_proj", "lm_head"))]
+        config["target_modules"] = [*targets, rng.choice(OTHERS)]
     return isinstance(targets, list)
 
 
@@ -237,5 +244,5 @@ VALUES = (
 EDITS: dict[str, Edit] = {edit.__name__: edit for edit in (*NAMES_OF_TENSORS, *TARGETS, *VALUES)}
 UNSAID = {
     "layer_dropped": "always", "second_block_dropped": "always", "factor_dropped": "base", "level_lost": "base",
-    "lora_scale_added": "always", "training_added": "always",
+    "lora_scale_added": "always", "training_added": "always", "saved_added": "base", "target_modules_nulled": "base",
 }  # fmt: skip

@@ -21,19 +21,21 @@ import peft
 import torch
 from peft import peft_model
 
+READER = "set_peft_model_state_dict"
 READ: list[Any] = []
 """What the last loads of a state dict made of their keys."""
 
 
 def _listen() -> None:
-    read = peft_model.set_peft_model_state_dict
+    module = vars(peft_model)
+    read = module[READER]
 
     def heard(*arguments: Any, **options: Any) -> Any:
         result = read(*arguments, **options)
         READ.append(result)
         return result
 
-    peft_model.set_peft_model_state_dict = heard
+    module[READER] = heard
 
 
 def keys() -> dict[str, list[str]]:

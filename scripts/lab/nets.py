@@ -18,13 +18,13 @@ import transformers
 torch.set_num_threads(1)
 
 HEADS = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 16}
-TEXT = {**HEADS, "vocab_size": 48, "max_position_embeddings": 32, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+TOKENS = {"vocab_size": 48, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+TEXT = {**HEADS, **TOKENS, "max_position_embeddings": 32}
 DECODER = {**TEXT, "intermediate_size": 24, "num_key_value_heads": 2}
 ENCODER = {**TEXT, "intermediate_size": 24, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 SEQ2SEQ = {
     "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "vocab_size": 48, "pad_token_id": 0, "bos_token_id": 1,
-    "eos_token_id": 2, "decoder_start_token_id": 1,
+    "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "decoder_start_token_id": 1, **TOKENS,
 }  # fmt: skip
 SPOKEN = {"num_mel_bins": 8, "max_source_positions": 8, "max_target_positions": 16, "suppress_tokens": None,
           "begin_suppress_tokens": None}  # fmt: skip
@@ -135,8 +135,14 @@ def inputs(name: str) -> dict[str, torch.Tensor]:
     return {**text, "decoder_input_ids": _tokens(5, 8)} if NETS[name].task == "SEQ_2_SEQ_LM" else text
 
 
+def output(out: Any) -> torch.Tensor:
+    """The tensor that a model is asked for."""
+    tensor: torch.Tensor = next(getattr(out, key) for key in OUTPUTS if getattr(out, key, None) is not None)
+    return tensor
+
+
 def run(model: Any, name: str) -> torch.Tensor:
     """The output that is compared."""
     with torch.no_grad():
         out = model(**inputs(name))
-    return next(getattr(out, key) for key in OUTPUTS if getattr(out, key, None) is not None).float()
+    return output(out).float()

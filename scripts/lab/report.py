@@ -39,14 +39,13 @@ def judged(record: dict[str, Any]) -> Iterator[Judged]:
     """Each adapter in each release, without its base model and with it."""
     groups = {name: known["group"] for held in record["corpora"].values() for name, known in held["adapters"].items()}
     for question in net.questions(record):
-        by_rule = judging.by_rule(question.adapter)
-        findings = judging.judge(question.adapter)
+        base = WITH if question.corpus.endswith("with base") else WITHOUT
+        name, by_rule = question.name, judging.by_rule(question.adapter)
+        verdicts = judging.verdicts(judging.PEFT, judging.judge(question.adapter))
         for id_, real in question.real.items():
-            ours = judging.verdicts([as_known(id_)], findings)[as_known(id_)]
+            ours, rules = verdicts[as_known(id_)], tuple(_saying(by_rule, as_known(id_)))
             right = net.is_right(id_, real, ours, question.unsaid)
-            rules = tuple(_saying(by_rule, as_known(id_)))
-            base = WITH if question.corpus.endswith("with base") else WITHOUT
-            yield Judged(base, question.name, groups[question.name], id_.removeprefix("peft=="), real, ours, right, rules)
+            yield Judged(base, name, groups[name], id_.removeprefix("peft=="), real, ours, right, rules)
 
 
 def _saying(by_rule: dict[str, Any], id_: str) -> Iterator[str]:
@@ -75,7 +74,10 @@ def shares(rows: list[Judged], title: str, key: Any) -> str:
     counts: dict[Any, Counter[str]] = {}
     for row in rows:
         counts.setdefault(key(row), Counter()).update({row.base: 1, f"{row.base} right": row.right})
-    table = [(one, *(f"{c[f'{base} right']}/{c[base]}" for base in (WITHOUT, WITH))) for one, c in sorted(counts.items())]
+    table = [
+        (one, *(f"{count[f'{base} right']} of {count[base]}" for base in (WITHOUT, WITH)))
+        for one, count in sorted(counts.items())
+    ]
     return tabulate(table, (title, WITHOUT, WITH)) + "\n"
 
 
@@ -103,7 +105,7 @@ def tell(folder: Path, *, record: bool) -> None:
     rows = list(judged(whole))
     print(wrong(rows, errors), "\n")
     print(shares(rows, "method", lambda row: row.group.split()[0]))
-    print(shares(rows, "release", lambda row: tuple(map(int, row.release.split(".")))))
+    print(shares(rows, "release", lambda row: row.release.rjust(6)))
     print(matrix(rows))
     if record:
         net.write(whole, net.LAB)

@@ -36,26 +36,21 @@ def trained(rng: Random, name: str) -> tuple[Any, str, dict[str, Any]]:
     adapted = peft.get_peft_model(model, config)
     noise = torch.Generator().manual_seed(rng.randrange(1000))
     with torch.no_grad():
-        for weight in adapted.parameters():
-            if (weight.requires_grad or settings.get("inference_mode")) and weight.is_floating_point():
-                if weight.requires_grad or not _of_the_model(adapted, weight):
-                    weight.add_(torch.randn(weight.shape, generator=noise) * MOVES.get(method, 0.3))
+        for name_, weight in adapted.named_parameters():
+            # what is made for inference alone has no gradients, and was trained before
+            trains = weight.requires_grad or (settings.get("inference_mode") and "default" in name_.split("."))
+            if trains and weight.is_floating_point():
+                weight.add_(torch.randn(weight.shape, generator=noise) * MOVES.get(method, 0.3))
     if method == "ADALORA" and rng.random() < 0.6:
         _budget(adapted, name)
     return adapted.eval(), method, settings
-
-
-def _of_the_model(adapted: Any, weight: torch.Tensor) -> bool:
-    names = next(name for name, other in adapted.named_parameters() if other is weight)
-    return "default" not in names
 
 
 def _budget(adapted: Any, name: str) -> None:
     """A few steps of AdaLoRA, whose ranks then stand in rank_pattern."""
     adapted.train()
     for step in range(1, 11):
-        out = adapted(**nets.inputs(name))
-        next(getattr(out, key) for key in nets.OUTPUTS if getattr(out, key, None) is not None).pow(2).mean().backward()
+        torch.autograd.backward(nets.output(adapted(**nets.inputs(name))).pow(2).mean())
         adapted.base_model.update_and_allocate(step)
         adapted.zero_grad()
 
