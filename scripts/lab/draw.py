@@ -139,7 +139,7 @@ OPTIONS: dict[str, tuple[float, Draw]] = {
     "token_indices": (0.9, _one_of([3, 5, 9])), "fan_in_fan_out": (0.08, _one_of(True)),
     "init_lora_weights": (0.2, _one_of(True, False, "gaussian", "pissa", "pissa_niter_4", "olora", "orthogonal")),
     "layer_replication": (0.02, _one_of([[0, 2], [1, 2]])), "use_bdlora": (0.03, _one_of(None)),
-    "lora_dropout": (0.3, _one_of(0.05, 0.1)), "inference_mode": (0.1, _one_of(True)),
+    "lora_dropout": (0.3, _one_of(0.05, 0.1)),
     "target_r": (0.8, _one_of(1, 2, 4)), "init_r": (0.8, _one_of(4, 6, 8)), "total_step": (1, _one_of(10)),
     "tinit": (0.5, _one_of(0, 1)), "tfinal": (0.5, _one_of(1, 5)), "deltaT": (0.5, _one_of(1)),
     "use_effective_conv2d": (0.3, _one_of(True)), "decompose_both": (0.4, _one_of(True)),
@@ -155,7 +155,8 @@ OPTIONS: dict[str, tuple[float, Draw]] = {
     "u": (0.5, _one_of(4)), "effective_rank": (0.5, _one_of(4)), "theta_d_length": (1, _one_of(32)),
 }  # fmt: skip
 """Option → how often it is drawn, and what it may be."""
-ANY_METHOD = ("target_modules", "modules_to_save", "inference_mode")
+NOT_OF_PROMPTS = ("target_modules", "modules_to_save")
+"""What configs of prompts have as well, and the releases do not read."""
 
 
 def drawn(rng: Random, model: Model, task: str | None) -> tuple[str, dict[str, Any]]:
@@ -165,13 +166,15 @@ def drawn(rng: Random, model: Model, task: str | None) -> tuple[str, dict[str, A
     fields = {field.name for field in dataclasses.fields(CONFIGS[method])}
     settings: dict[str, Any] = {"task_type": task if method in PROMPTS or rng.random() < 0.75 else None}
     for option, (chance, draw) in OPTIONS.items():
-        if option in fields and rng.random() < chance and not (method in PROMPTS and option in ANY_METHOD):
+        if option in fields and rng.random() < chance and not (method in PROMPTS and option in NOT_OF_PROMPTS):
             settings[option] = draw(rng, model)
     if settings.get("bias") == "OWN_only":
         settings["bias"] = f"{'lora' if method == 'ADALORA' else method.lower()}_only"
     if method == "IA3" and settings.get("target_modules"):
         settings["feedforward_modules"] = _feedforward(rng, settings["target_modules"])
-    if method in ("OFT", "GRALORA", "ADAMSS") and "oft_block_size" in settings:
+    if method == "TRAINABLE_TOKENS" and settings.get("target_modules"):
+        settings["target_modules"] = model.of("Embedding")[:1]
+    if "oft_block_size" in settings:
         settings["r"] = 0
     return method, settings
 

@@ -232,7 +232,7 @@ NAMES_OF_TENSORS = (
 TARGETS = (targets_shortened, targets_extended, targets_regex, targets_word, targets_full, _nulled("target_modules"))
 VALUES = (
     saved_added, _nulled("modules_to_save"), rank_wrong, newer_removed, _nulled("task_type"), task_other,
-    _set("bias", "all", "none", "lora_only"), _set("use_rslora", True, False), _set("use_dora", True, False),
+    _set("bias", "none"), _set("use_rslora", True, False), _set("use_dora", True, False),
     _set("lora_alpha", 0, 64), _set("init_lora_weights", False, "gaussian", "pissa"), _set("fan_in_fan_out", True, False),
     _set("layers_to_transform", None, [0], [1], 5), _set("layers_pattern", "layers", "nosuch"), _nulled("rank_pattern"),
     _nulled("alpha_pattern"), _nulled("layers_to_transform"), _nulled("exclude_modules"), _nulled("feedforward_modules"),
@@ -244,5 +244,5 @@ VALUES = (
 EDITS: dict[str, Edit] = {edit.__name__: edit for edit in (*NAMES_OF_TENSORS, *TARGETS, *VALUES)}
 UNSAID = {
     "layer_dropped": "always", "second_block_dropped": "always", "factor_dropped": "base", "level_lost": "base",
-    "lora_scale_added": "always", "training_added": "always", "saved_added": "base", "target_modules_nulled": "base",
+    "base_layer_added": "always", "lora_scale_added": "always", "training_added": "always", "saved_added": "base", "target_modules_nulled": "base",
 }  # fmt: skip
