@@ -24,7 +24,7 @@ TRIES = 40
 SHOWS = 0.01
 """An adapter that changes the output by less proves nothing."""
 OF_TRANSFORMERS = {("PREFIX_TUNING", "bloom")}
-"""What the release of transformers decides, not PEFT's: that of 4.42 or so turned the keys of Bloom's cache."""
+"""What transformers decides, not PEFT: its pull request 31445 turned the keys of Bloom's cache."""
 MOVES = {"OFT": 0.1, "BOFT": 0.1, "HRA": 0.3, "PSOFT": 0.1}
 """How far training moves the weights: turns are small."""
 
