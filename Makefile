@@ -1,8 +1,11 @@
 PYTHON ?= python3
 BIN = .venv/bin
 RELEASES ?= 0.6.2 0.8.2 0.9.0 0.13.2 0.21.2
+SAVERS ?= 0.9.0 0.13.2 0.21.2
+SEED ?= 1
+COUNT ?= 100
 
-.PHONY: demo test compat compat-all lint wheel actions
+.PHONY: demo test compat compat-all lab lint wheel actions
 .DEFAULT_GOAL := test
 
 .venv/.run: pyproject.toml
@@ -31,6 +34,10 @@ lint: .venv/.dev
 compat: .venv/.dev  ## prove each fixture, before and after, in real PEFT releases
 	scripts/make_peft_venvs.sh .venvs $(RELEASES)
 	PEFT_VENVS=.venvs $(BIN)/python -m pytest -q -m compat
+
+lab: .venv/.dev  ## adapters of random draw, as saved and as people break them, in real PEFT releases: what is judged wrong
+	scripts/make_peft_venvs.sh .venvs $(RELEASES) $(SAVERS)
+	$(BIN)/python scripts/lab $(RELEASES) --savers $(SAVERS) --seed $(SEED) --count $(COUNT)
 
 wheel:  ## the wheel, alone, under every Python that is here, and the examples of README.md
 	scripts/check_wheel.sh

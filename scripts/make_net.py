@@ -5,7 +5,7 @@ usage: python scripts/make_net.py FOLDER[=BASE]... [--max-rank N]
 FOLDER holds adapters/ and truth.json: name → "peft" and "runtimes" ({release or server: [outcome, error]}), and where it
 is so "base", "adapter_name", "files_do_not_tell", "only_the_base_tells". The bases of its adapters are in base/, as the
 Hub has them, and in base_full/, as their own classes name them; BASE is the one of all.
-With --known, tests/data/net_known_wrong.txt is written anew: outcomes that are right now go; one that was not in it is
+With --known, tests/data/net_known_wrong.txt and lab_known_wrong.txt are written anew: outcomes that are right now go; one that was not in it is
 added with --allow-new only, or where a wrong word has become "unknown".
 """
 
@@ -44,8 +44,8 @@ def entry(folder: Path, truth: dict[str, Any], releases: list[str], bases: dict[
     }
 
 
-def make(places: list[str], max_rank: int | None) -> None:
-    """Read the folders and write the net."""
+def made(places: list[str], max_rank: int | None) -> dict[str, Any]:
+    """The net of some folders."""
     whole: dict[str, Any] = {"max_rank": max_rank, "bases": {}, "corpora": {}}
     for place in places:
         root, _, one = place.partition("=")
@@ -62,22 +62,22 @@ def make(places: list[str], max_rank: int | None) -> None:
                     whole["bases"][bases[form]] = judging.described_base(str(path))
             adapters[name] = entry(folder / "adapters" / name, truth, releases, bases)
         whole["corpora"][folder.name] = {"peft": releases, "adapters": adapters}
-    net.write(whole)
+    return whole
 
 
-def list_known(*, allow_new: bool) -> None:
-    """Write the list of what is known to be wrong."""
-    asked = list(net.questions(net.read()))
+def list_known(path: Path, *, allow_new: bool) -> None:
+    """Write the list of what is known to be wrong in a record."""
+    asked, list_ = list(net.questions(net.read(path))), net.known_wrong(path)
     recorded = {question.key: list(question.real) for question in asked}
     mistakes = {question.key: net.mistakes(question, net.judged(question)) for question in asked}
     mistakes = {key: ids for key, ids in mistakes.items() if ids}
-    before = net.known(net.KNOWN.read_text(encoding="utf-8"), recorded) if net.KNOWN.exists() else {}
+    before = net.known(list_.read_text(encoding="utf-8"), recorded) if list_.exists() else {}
     new, gone = net.difference(mistakes, before)
     if new and not allow_new:
         print(net.listing(new, recorded))
         sys.exit(f"{net.count(new)} outcomes are wrong that were not: nothing is written without --allow-new")
-    net.KNOWN.write_text(net.KNOWN_HEAD + net.listing(mistakes, recorded), encoding="utf-8")
-    print(f"{net.count(new)} added, {net.count(gone)} removed, {net.count(mistakes)} known to be wrong")
+    list_.write_text(net.head(path) + net.listing(mistakes, recorded), encoding="utf-8")
+    print(f"{list_.name}: {net.count(new)} added, {net.count(gone)} removed, {net.count(mistakes)} known to be wrong")
 
 
 def main() -> None:
@@ -91,9 +91,10 @@ def main() -> None:
     if asked.known is bool(asked.folder):
         parser.error("name folders, or --known")
     if asked.known:
-        list_known(allow_new=asked.allow_new)
+        for path in (net.NET, net.LAB):
+            list_known(path, allow_new=asked.allow_new)
     else:
-        make(asked.folder, asked.max_rank)
+        net.write(made(asked.folder, asked.max_rank), net.NET)
 
 
 if __name__ == "__main__":

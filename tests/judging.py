@@ -23,6 +23,7 @@ from ckpt_doctor.rules.methods import values as method_values
 from ckpt_doctor.rules.methods.review import reviewed
 
 PEFT = runtimes.PEFT
+NEWEST = runtimes.NEWEST
 SERVERS = frozenset(runtimes.RAN.values())
 """The servers whose outcomes were recorded."""
 

@@ -1,4 +1,5 @@
 """Adapters without their weights, and what real runtimes did with them: data/net.json.xz, made by scripts/make_net.py.
+data/lab.json.xz, made by scripts/lab, is of the same form.
 
 The file holds `max_rank`, the limit that servers were run with, `bases` (name → arguments of `judging.base`) and
 `corpora` (name → `peft`, the releases that were run, and `adapters`). An adapter has `adapter` (arguments of
@@ -11,20 +12,22 @@ from __future__ import annotations
 
 import json
 import lzma
+from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import judging
+from tabulate import tabulate
 
 DATA = Path(__file__).parent / "data"
 NET = DATA / "net.json.xz"
-KNOWN = DATA / "net_known_wrong.txt"
+LAB = DATA / "lab.json.xz"
 OUTCOMES = {"a": "accepts", "r": "rejects", "m": "misloads", "l": "loads"}
 NOT_RUN = "-"
 KNOWN_HEAD = """\
-# Outcomes of the net that are known to be wrong today: adapter | real, ours, in which runtimes.
+# Outcomes of the {} that are known to be wrong today: adapter | real, ours, in which runtimes.
 # Made, and only made shorter, by `python scripts/make_net.py --known`.
 """
 
@@ -56,16 +59,26 @@ Mistakes = dict[tuple[str, str], dict[str, tuple[str, str]]]
 """Corpus and adapter → runtime → what it did, and what is said of it."""
 
 
-def read() -> dict[str, Any]:
-    """The file."""
-    net: dict[str, Any] = json.loads(lzma.decompress(NET.read_bytes()))
+def known_wrong(path: Path) -> Path:
+    """The list beside a file of what is known to be wrong."""
+    return DATA / f"{path.name.partition('.')[0]}_known_wrong.txt"
+
+
+def head(path: Path) -> str:
+    """What that list begins with."""
+    return KNOWN_HEAD.format(path.name.partition(".")[0])
+
+
+def read(path: Path = NET) -> dict[str, Any]:
+    """A file."""
+    net: dict[str, Any] = json.loads(lzma.decompress(path.read_bytes()))
     return net
 
 
-def write(net: dict[str, Any]) -> None:
-    """Write the file."""
+def write(net: dict[str, Any], path: Path = NET) -> None:
+    """Write a file."""
     text = json.dumps(net, separators=(",", ":"), ensure_ascii=False)
-    NET.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
+    path.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
 def questions(net: dict[str, Any]) -> Iterator[Question]:
@@ -135,6 +148,39 @@ def difference(outcomes: Mistakes, before: Mistakes) -> tuple[Mistakes, Mistakes
 def count(outcomes: Mistakes) -> int:
     """How many outcomes these are."""
     return sum(map(len, outcomes.values()))
+
+
+SHRINK = "right now, and still listed: run `python scripts/make_net.py --known`"
+
+
+def hold(path: Path) -> None:
+    """Nothing of a file is wrong that is not in the list beside it, and nothing there is right by now."""
+    judged_ = [(question, judged(question)) for question in questions(read(path))]
+    wrong = {question.key: mistakes(question, ours) for question, ours in judged_}
+    recorded = {question.key: list(question.real) for question, _ in judged_}
+    listed = known_wrong(path).read_text(encoding="utf-8")
+    print("\n" + table(judged_))
+    new, gone = difference(wrong, known(listed, recorded))
+    assert not new, f"{count(new)} outcomes are wrong that were not: real, ours\n{listing(new, recorded)}"
+    assert not gone, f"{count(gone)} outcomes are {SHRINK}\n{listing(gone, recorded)}"
+    text = head(path) + listing({key: ids for key, ids in wrong.items() if ids}, recorded)
+    assert text == listed, f"what is unknown now is listed as worse: {SHRINK}"
+
+
+def table(judged: list[tuple[Question, dict[str, str]]]) -> str:
+    """How many verdicts are of which kind, by corpus."""
+    rows: dict[str, Counter[str]] = {}
+    for question, ours in judged:
+        for id_, real in question.real.items():
+            kind = "servers" if id_ in question.servers else "PEFT"
+            counts = rows.setdefault(f"{question.corpus}, {kind}", Counter())
+            right = is_right(id_, real, ours[id_], question.unsaid)
+            counts.update({
+                "outcomes": 1, "right": right, "unknown": ours[id_] == "unknown", "wrong": not right,
+                "false accepts": not right and ours[id_] == "accepts",
+            })  # fmt: skip
+    kinds = ("outcomes", "right", "unknown", "wrong", "false accepts")
+    return tabulate([(corpus, *(counts[kind] for kind in kinds)) for corpus, counts in rows.items()], ("", *kinds))
 
 
 Recorded = dict[tuple[str, str], list[str]]
