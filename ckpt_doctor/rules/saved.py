@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ..adapter.codes import ADAPTER_NAME, BIAS_SPELLING, UNAPPLIED_TENSOR
-from ..adapter.findings import Finding
+from ..adapter.findings import THE_BASE, Finding
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, since, upto
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
@@ -46,22 +46,31 @@ def bias_spelling(subject: Subject) -> Iterator[Finding]:
         wrapped = {m for m in new | old if m in subject.layers or targeted(config, m, NEWEST_SERIES)}
         missing |= upto("0.6") if new - old else frozenset()
         missing |= since("0.7") if (old - new) & wrapped or (new - old) - wrapped else frozenset()
-    if missing:
+    if missing == PEFT and subject.base is None and all(map(_WITHOUT_BIASES.match, subject.layers)):
+        message = f"bias is {bias!r}, and no bias is in the file, as the model may have none"
+        yield BIAS_SPELLING(message, keys=("bias",), undecided=PEFT, needs=THE_BASE)
+    elif missing:
         keys = tuple(key for key in subject.tensors if key.endswith(".bias"))
         lost = "no bias is in the file" if missing == PEFT else "the biases are named for one side of PEFT 0.7 only"
         yield BIAS_SPELLING(f"bias is {bias!r}, and {lost}", tensors=keys, keys=("bias",), misloads=missing)
 
 
+_WITHOUT_BIASES = re.compile(r"(?:model\.layers|transformer\.(?:h|blocks))\.\d+\.")
+"""How layers are named in models of which most have no biases: Llama's and its kin, MPT and Falcon."""
+
+
 @rule
 def unapplied(subject: Subject) -> Iterator[Finding]:
     """Tensors of an option that the config does not set, which no release then applies: DoRA's magnitudes, trained
-    tokens. They are left out when the names are mapped (utils/save_and_load.py: set_peft_model_state_dict).
+    tokens, lora_B's biases. They are left out when the names are mapped (utils/save_and_load.py:
+    set_peft_model_state_dict).
     """
     if subject.method != "LORA":
         return
     for key, part, what in (
         ("use_dora", ".lora_magnitude_vector", "DoRA's magnitudes"),
         ("trainable_token_indices", "trainable_tokens_", "trained tokens"),
+        ("lora_bias", ".lora_B.bias", "biases of lora_B"),
     ):
         tensors = [name for name in subject.tensors if part in name]
         if tensors and not subject.config.get(key):

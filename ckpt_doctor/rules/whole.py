@@ -12,7 +12,7 @@ from ..facts.lookup import PREFIX
 from ..facts.methods import LORAS
 from ..facts.record import NONE
 from ..facts.subject import Subject
-from ..facts.tasks import CLASSES, HEADS, OTHER_HEADS, WITH_BIAS
+from ..facts.tasks import CLASSES, CLASSIFIER_HEADS, HEADS, OTHER_HEADS, WITH_BIAS
 from .declared import rule
 
 KEYS = ("modules_to_save",)
@@ -91,6 +91,8 @@ def _has(subject: Subject, name: str) -> bool | None:
         return None
     if any(f"{name}." in parameter for parameter in subject.base.parameters):
         return True
+    if name in CLASSIFIER_HEADS and "Classification" in subject.adapted_class:
+        return None  # a head that is new is in no file
     of_language = CLASSES["CAUSAL_LM"]
     if name != "lm_head" or (subject.adapted_class and not subject.adapted_class.endswith(of_language)):
         return False
