@@ -1,8 +1,9 @@
 PYTHON ?= python3
 BIN = .venv/bin
+ADAPTERS ?= 1000
 RELEASES ?= 0.6.2 0.8.2 0.9.0 0.13.2 0.21.2
 
-.PHONY: demo test compat compat-all lint wheel actions
+.PHONY: demo test compat compat-all lint bench wheel actions
 .DEFAULT_GOAL := test
 
 .venv/.run: pyproject.toml
@@ -31,6 +32,9 @@ lint: .venv/.dev
 compat: .venv/.dev  ## prove each fixture, before and after, in real PEFT releases
 	scripts/make_peft_venvs.sh .venvs $(RELEASES)
 	PEFT_VENVS=.venvs $(BIN)/python -m pytest -q -m compat
+
+bench: .venv/.run  ## scans beside a click hello, a walk in C and a loop of json.loads
+	$(BIN)/python scripts/bench --adapters $(ADAPTERS)
 
 wheel:  ## the wheel, alone, under every Python that is here, and the examples of README.md
 	scripts/check_wheel.sh
