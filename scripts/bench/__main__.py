@@ -10,6 +10,7 @@ import argparse
 import os
 import platform
 import shutil
+import site
 import statistics
 import subprocess
 import sys
@@ -19,7 +20,11 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BROKEN = HERE.parents[1] / "fixtures/adalora-rank0-0.17.1"
-SCAN = [sys.executable, "-m", "ckpt_doctor", "scan"]
+PYTHON = [sys.executable, "-S"]
+"""Without site, which takes longer where this project is installed to be edited."""
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+ENVIRONMENT["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), *site.getsitepackages()])
+SCAN = [*PYTHON, "-m", "ckpt_doctor", "scan"]
 HELLO = """
 import click
 @click.command()
@@ -35,17 +40,19 @@ def run(command: list[str]) -> tuple[float, float]:
     That is never less than this process holds, which forks it: so what needs more is done in others.
     """
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ENVIRONMENT, cwd=tempfile.gettempdir())
     _, _, usage = os.wait4(process.pid, 0)
     return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
 def rotation(title: str, commands: dict[str, list[str]], rounds: int) -> None:
-    """Run commands in turn, and print the median of each beside those of all that are no scan."""
+    """Run commands in turn, once for nothing, and print the median of each beside those of all that are no scan."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-    for _ in range(rounds):
+    for _ in range(rounds + 1):
         for name, command in commands.items():
             taken[name].append(run(command))
+    for runs in taken.values():
+        del runs[0]
     medians = {name: statistics.median(seconds for seconds, _ in runs) for name, runs in taken.items()}
     print(f"\n{title}")
     for name, median in medians.items():
@@ -65,26 +72,25 @@ def walker(folder: Path) -> dict[str, list[str]]:
 
 def scans(folder: Path, adapters: int, rounds: int) -> None:
     """Scans of one adapter beside a click program that says hello, and of many beside a walk and a loop."""
-    python = [sys.executable]
-    subprocess.run([*python, HERE / "corpora.py", folder, str(adapters)], check=True)
-    start_up = {"click hello": [*python, "-c", HELLO, "you"]}
+    subprocess.run([*PYTHON, HERE / "corpora.py", folder, str(adapters)], check=True)
+    start_up = {"click hello": [*PYTHON, "-c", HELLO, "you"]}
     for name, path in (("7B LoRA", folder / "7B LoRA"), ("broken", BROKEN)):
         start_up |= {f"scan {name}, {how}": [*SCAN, "--format", how, str(path)] for how in ("json", "table")}
     rotation("start-up", start_up, 7 * rounds)
-    least = {**walker(folder), "json.loads loop": [*python, str(HERE / "loop.py")]}
+    least = {**walker(folder), "json.loads loop": [*PYTHON, str(HERE / "loop.py")]}
     for name in ("MoE LoRA", "families", "distinct"):
         commands = {other: [*command, str(folder / name)] for other, command in least.items()}
         title = name if name == "MoE LoRA" else f"{adapters} adapters, {name}"
         rotation(title, {**commands, "scan": [*SCAN, "--format", "jsonl", str(folder / name)]}, rounds)
     for name, times in (("7B LoRA", 20 * rounds), ("MoE LoRA", rounds)):
-        subprocess.run([*python, HERE / "parts.py", folder / name, str(times)], check=True)
+        subprocess.run([*PYTHON, HERE / "parts.py", folder / name, str(times)], check=True, env=ENVIRONMENT)
 
 
 def copying(folder: Path, gigabytes: float, rounds: int) -> None:
     """A fix of a LoRA with a layer of rank 0, in so many gigabytes, against cp and fsync of the same folder."""
-    subprocess.run([sys.executable, HERE / "corpora.py", folder, "0", str(gigabytes)], check=True)
+    subprocess.run([*PYTHON, HERE / "corpora.py", folder, "0", str(gigabytes)], check=True)
     copy = ["sh", "-c", f"cp -r {folder}/in {folder}/copy && sync {folder}/copy/*"]
-    fix = [sys.executable, "-m", "ckpt_doctor", "fix", str(folder / "in"), str(folder / "out")]
+    fix = [*PYTHON, "-m", "ckpt_doctor", "fix", str(folder / "in"), str(folder / "out")]
     ratios = []
     for _ in range(rounds):
         copied, _ = run(copy)
