@@ -156,19 +156,24 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
     leaves: dict[str, dict[str, None]] = {}
     parents: dict[str, dict[str, None]] = {}
     numbers: dict[str, int] = {}
+    kinds: dict[str, str] = {}
     for module in present:
         parent, _, leaf = module.rpartition(".")
-        kind = re.sub(r"(?:\.?\d+)+$", "", parent).rpartition(".")[2]
+        if parent in kinds:
+            leaves[kinds[parent]][leaf] = None
+            continue
+        kind = kinds[parent] = _kind(parent)
         leaves.setdefault(kind, {})[leaf] = None
         parents.setdefault(kind, {})[parent] = None
         for place in re.finditer(r"\.\d+(?=\.)", module):  # the numbered layers that it lies in
             layer = module[: place.end()]
-            parents.setdefault(re.sub(r"(?:\.?\d+)+$", "", layer).rpartition(".")[2], {})[layer] = None
+            parents.setdefault(_kind(layer), {})[layer] = None
         match = _NUMBERED.match(parent)
         if match:
-            shape = f"{match['before']}.#{match['after']}"
-            numbers[shape] = max(numbers.get(shape, 0), int(match["number"]))
-            parents[kind].update({shape.replace("#", str(number), 1): None for number in range(numbers[shape])})
+            shape, number = f"{match['before']}.#{match['after']}", int(match["number"])
+            known = numbers.get(shape, 0)
+            parents[kind].update({shape.replace("#", str(other), 1): None for other in range(known, number)})
+            numbers[shape] = max(known, number)
     missing = []
     for kind, siblings in parents.items():
         for parent in siblings:
@@ -177,6 +182,11 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
                 if parent and name not in present and targeted(config, name, release):
                     missing.append(name)
     return missing
+
+
+def _kind(name: str) -> str:
+    """The last part of a name, without the numbers behind it."""
+    return re.sub(r"(?:\.?\d+)+$", "", name).rpartition(".")[2]
 
 
 _NUMBERED = re.compile(r"(?P<before>.*?)\.(?P<number>\d+)(?P<after>(?:\..*)?)$")
