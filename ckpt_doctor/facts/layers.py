@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..adapter import Adapter, Layer
 from .forms import RANKS, Group, fits, nearest, parse, pattern_value
+from .kinds import numbered_alike
 from .methods import record
 
 __all__ = [
@@ -70,17 +72,58 @@ def layers(adapter: Adapter) -> dict[str, Layer]:
     by_module: dict[str, dict[str, str]] = {}
     method = adapter.peft_type
     if method is None or not groups(method):
-        for key in adapter.tensors:
-            match = _KEY.fullmatch(key)
-            if match:
-                by_module.setdefault(module_of(match["module"]), {})[match["factor"]] = key
-        return {module: _layer(adapter, module, factors) for module, factors in by_module.items()}
+        for key, module, factor in _factors(adapter.tensors):
+            by_module.setdefault(module, {})[factor] = key
+        return _with_ranks(adapter, by_module)
     for key in adapter.tensors:
         divided = divide(method, key)
         if divided:
             by_module.setdefault(module_of(divided[0]), {})[divided[1]] = key
     by_module.pop("base_model", None)  # what VeRA and others share between the layers, by the names of factors
     return {module: _other_layer(adapter, method, module, factors) for module, factors in by_module.items()}
+
+
+def _factors(keys: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """The keys of LoRA's factors, each with its module and factor; of those alike but for numbers, one is parsed."""
+    places: dict[str, tuple[str, str, str] | None] = {}
+    for key, alike in zip(keys, numbered_alike(keys), strict=True):
+        if alike not in places:
+            places[alike] = _place(alike)
+        place = places[alike]
+        if place is None:
+            continue
+        head, tail, factor = place
+        if key.startswith(head) and key.endswith(tail):
+            yield key, key[len(head) : len(key) - len(tail)], factor
+        else:
+            match = _KEY.fullmatch(key)
+            yield key, module_of(match["module"] if match else key), factor
+
+
+def _place(key: str) -> tuple[str, str, str] | None:
+    """What is before the module in a key and what is behind it, and the factor; None where it is of none."""
+    match = _KEY.fullmatch(key)
+    if match is None:
+        return None
+    end = match.end("module")
+    module = module_of(match["module"])
+    return key[: end - len(module)] if match["module"].endswith(module) else key, key[end:], match["factor"]
+
+
+def _with_ranks(adapter: Adapter, by_module: dict[str, dict[str, str]]) -> dict[str, Layer]:
+    """Layers of LoRA; of those with the same shapes the rank and scale are worked out once."""
+    patterned = (adapter.config or {}).get("alpha_pattern")
+    like: dict[object, Layer] = {}
+    found: dict[str, Layer] = {}
+    for module, factors in by_module.items():
+        kind = (
+            module if patterned else None,
+            *[(factor, adapter.tensors[key].shape) for factor, key in factors.items()],
+        )
+        if kind not in like:
+            like[kind] = _layer(adapter, module, factors)
+        found[module] = Layer(module, factors, *like[kind][2:])
+    return found
 
 
 def _other_layer(adapter: Adapter, method: str, module: str, factors: dict[str, str]) -> Layer:

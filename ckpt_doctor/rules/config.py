@@ -21,7 +21,6 @@ from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
 from ..facts.config_keys import CHANGES_BASE, knows
 from ..facts.default_targets import default_targets
 from ..facts.forms import targets
-from ..facts.meaning import eras
 from ..facts.methods import LORAS
 from ..facts.record import refusing_bias
 from ..facts.subject import Subject
@@ -236,8 +235,8 @@ def _defaults(subject: Subject) -> Iterator[Finding]:
         if names is None:
             rejects |= ids
             continue
-        config = {**subject.config, "target_modules": names}
-        for era in eras(subject, config):
+        named = subject.changed(subject.adapter._replace(config={**subject.config, "target_modules": names}))
+        for era in named.eras:
             if era.misfits:
                 rejects |= ids & era.ids
             elif era.hit != subject.layers.keys():

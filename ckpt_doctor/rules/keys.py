@@ -29,7 +29,7 @@ def unknown_key(subject: Subject) -> Iterator[Finding]:
     if method is None or subject.adapter.config is None or not table(method):
         return
     idle = {"exclude_modules"} if method == "IA3" and not _hits(subject) else set()  # a vector of ones
-    if all(any(key.endswith(name) for key in subject.tensors) for name in (".lm_head.weight", ".embed_tokens.weight")):
+    if all(any(key.endswith(name) for key in subject.names) for name in (".lm_head.weight", ".embed_tokens.weight")):
         idle.add("ensure_weight_tying")  # both are in the file, and loaded by their names
     for is_neutral in (True, False):
         keys = [k for k, v in subject.adapter.config.items() if (k in idle or neutral(method, k, v)) is is_neutral]

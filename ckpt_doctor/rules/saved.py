@@ -26,7 +26,7 @@ def bias_spelling(subject: Subject) -> Iterator[Finding]:
     if subject.method not in LORAS or config.get("target_modules") is None:
         return
     whole = tuple(f"{head}." for head, _ in heads(subject))  # a head has its own bias, whatever is trained beside it
-    biases = [key for key in subject.tensors if key.endswith(".bias") and not key.startswith(whole or "*")]
+    biases = subject.tensors_where(lambda key: key.endswith(".bias") and not key.startswith(whole or "*"))
     named = {module_of(key) for key in biases if ".lora_" not in key}
     new = {name.removesuffix(".base_layer.bias") for name in named if name.endswith(".base_layer.bias")}
     old = {name.removesuffix(".bias") for name in named} - {name + ".base_layer" for name in new}
@@ -63,12 +63,12 @@ def missing_parts(subject: Subject) -> Iterator[Finding]:
     config = subject.config
     if subject.method not in LORAS or not subject.tensors:
         return
-    if config.get("trainable_token_indices") and not any("trainable_tokens" in key for key in subject.tensors):
+    if config.get("trainable_token_indices") and not any("trainable_tokens" in key for key in subject.names):
         message = "trainable_token_indices is set, and the file has no such tensors"
         yield MISSING_SAVED(message, keys=("trainable_token_indices",), rejects=since("0.15"))
     saved, keys = config.get("modules_to_save"), ("modules_to_save",)
     names = [name for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
-    there = [f".{key}" for key in subject.tensors if ".lora_" not in key]
+    there = [f".{key}" for key in subject.tensors_where(lambda key: ".lora_" not in key)]
     lost = [name for name in names if not any(f".{name}." in key for key in there)]
     if {*HEADS} <= {*lost} and config.get("task_type") in CLASSIFIERS and subject.layers:
         message = f"the head of the classifier ({' or '.join(HEADS)}) is not in the file"
@@ -102,7 +102,7 @@ def unapplied(subject: Subject) -> Iterator[Finding]:
         ("use_dora", ".lora_magnitude_vector", "DoRA's magnitudes"),
         ("trainable_token_indices", "trainable_tokens_", "trained tokens"),
     ):
-        tensors = [name for name in subject.tensors if part in name]
+        tensors = _tensors_with(subject, part)
         if tensors and not subject.config.get(key):
             message = f"{len(tensors)} tensors are {what} ({tensors[0][:120]}), and {key} is not set: they are ignored"
             if key == "use_dora" and len(tensors) < len(subject.layers):  # PEFT gives every layer one
@@ -110,6 +110,10 @@ def unapplied(subject: Subject) -> Iterator[Finding]:
                 yield UNAPPLIED_TENSOR(message, tensors=tensors, keys=(key,), undecided=PEFT, needs=needs)
             else:
                 yield UNAPPLIED_TENSOR(message, tensors=tensors, keys=(key,), misloads=PEFT)
+
+
+def _tensors_with(subject: Subject, part: str) -> list[str]:
+    return subject.tensors_where(lambda key: part in key)
 
 
 _IN_MEMORY = re.compile(r"\.modules_to_save\.(?:[^.]+\.(?=[^.]+$))?")
@@ -123,7 +127,7 @@ def kept_as_in_memory(subject: Subject) -> Iterator[Finding]:
     """
     if subject.method not in LORAS or heads(subject):
         return
-    tensors = [key for key in subject.tensors if ".modules_to_save." in key and ".lora_" not in key]
+    tensors = subject.tensors_where(lambda key: ".modules_to_save." in key and ".lora_" not in key)
     plain = {key: _IN_MEMORY.sub(".", key) for key in tensors}  # bias "all" saves those of the copies as well
     tensors = [key for key in tensors if plain[key] not in subject.tensors]
     if tensors:
@@ -140,7 +144,7 @@ def named_like_a_factor(subject: Subject) -> Iterator[Finding]:
     """
     saved = subject.config.get("modules_to_save")
     names = [name for name in saved if isinstance(name, str) and "lora_" in name] if isinstance(saved, list) else []
-    tensors = [key for key in subject.tensors if any(f".{name}." in f".{key}" for name in names)]
+    tensors = subject.tensors_where(lambda key: any(f".{name}." in f".{key}" for name in names))
     if tensors and subject.method in LORAS:
         message = f"modules_to_save names {names[0]}, whose tensors are taken for factors and dropped"
         yield UNAPPLIED_TENSOR(message, tensors=tensors, keys=("modules_to_save",), misloads=upto("0.20"))
