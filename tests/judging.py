@@ -104,7 +104,7 @@ def judge(subject: Subject, asked: frozenset[str] = frozenset()) -> tuple[Findin
 
 def apart(set_: Callable[[object, str, object], None]) -> None:
     """Have no two names be alike, so that each layer is a kind of its own; `set_` is that of a monkeypatch."""
-    set_(kinds_of_layers, "_NUMBER", re.compile("(?!)"))
+    set_(kinds_of_layers, "NUMBER", re.compile("(?!)"))
 
 
 def _asked(subject: Subject, asked: frozenset[str]) -> Subject:

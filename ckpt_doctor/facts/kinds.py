@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..adapter import Layer, TensorInfo
-
 Kinds = list[list[str]]
 """The modules of the layers of each kind."""
 
-_NUMBER = re.compile(r"\.[0-9]+(?=\.)")
+NUMBER = re.compile(r"\.[0-9]+(?=\.)")
+"""The number of a block, in a name."""
 
 _NAMING = ("target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern")
 """Config keys that name modules."""
@@ -38,17 +37,5 @@ def _are_plain(names: object) -> bool:
 def numbered_alike(names: Iterable[str]) -> list[str]:
     """Names, in each of which every number between dots is 0."""
     listed = list(names)
-    alike = _NUMBER.sub(".0", "\n".join(listed)).split("\n")
-    return alike if len(alike) == len(listed) else [_NUMBER.sub(".0", name) for name in listed]
-
-
-def kinds(layers: Mapping[str, Layer], tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> Kinds:
-    """The layers, by kind; each by itself where releases may read numbers."""
-    if reads_numbers(config):
-        return [[module] for module in layers]
-    alike = dict(zip(tensors, numbered_alike(tensors), strict=True))
-    by_kind: dict[object, list[str]] = {}
-    for (module, layer), name in zip(layers.items(), numbered_alike(layers), strict=True):
-        factors = [(factor, alike[key], *tensors[key][:2]) for factor, key in layer.factors.items()]
-        by_kind.setdefault((name, layer[2:], *factors), []).append(module)
-    return list(by_kind.values())
+    alike = NUMBER.sub(".0", "\n".join(listed)).split("\n")
+    return alike if len(alike) == len(listed) else [NUMBER.sub(".0", name) for name in listed]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..adapter import Adapter, Layer
 from .forms import RANKS, Group, fits, nearest, parse, pattern_value
-from .kinds import numbered_alike
+from .kinds import NUMBER, Kinds, numbered_alike, reads_numbers
 from .methods import record
 
 __all__ = [
@@ -67,63 +66,77 @@ def module_of(key: str) -> str:
     return key
 
 
-def layers(adapter: Adapter) -> dict[str, Layer]:
-    """The adapted layers of an adapter, in the order of their tensors, by module."""
-    by_module: dict[str, dict[str, str]] = {}
+def layers(adapter: Adapter) -> tuple[dict[str, Layer], Kinds]:
+    """The adapted layers of an adapter, in the order of their tensors, by module; and their modules by kind."""
     method = adapter.peft_type
-    if method is None or not groups(method):
-        for key, module, factor in _factors(adapter.tensors):
-            by_module.setdefault(module, {})[factor] = key
-        return _with_ranks(adapter, by_module)
+    if method is not None and groups(method):
+        found = _layers_of_method(adapter, method)
+        return found, [[module] for module in found]
+    by_module: dict[str, dict[str, str]] = {}
+    forms: dict[str, list[int]] = {}
+    places: dict[object, _Place] = {}
+    for (key, info), alike in zip(adapter.tensors.items(), numbered_alike(adapter.tensors), strict=True):
+        form = alike, info.dtype, info.shape
+        if form not in places:
+            places[form] = _place(alike, len(places))
+        number, factor, start, after = places[form]
+        if not factor:
+            continue
+        module = key[start:-after] if after else _module_in(key)
+        if module in by_module:
+            by_module[module][factor] = key
+            forms[module].append(number)
+        else:
+            by_module[module], forms[module] = {factor: key}, [number]
+    config = adapter.config or {}
+    apart, patterned = reads_numbers(config), bool(config.get("alpha_pattern"))
+    found, like, kinds = dict[str, Layer](), dict[object, Layer](), dict[object, list[str]]()
+    for module, factors in by_module.items():
+        kind = tuple(forms[module])
+        scaled = module if patterned else kind
+        if scaled not in like:
+            like[scaled] = _layer(adapter, module, factors)
+        found[module] = Layer(module, factors, *like[scaled][2:])
+        kinds.setdefault(module if apart else kind, []).append(module)
+    return found, list(kinds.values())
+
+
+class _Place(NamedTuple):
+    """What tensors of one name, dtype and shape are, but for the numbers in their names: the how-manieth form, which
+    factor ("" for none), and how many characters are before the module and behind it, 0 where that is not the same.
+    """
+
+    number: int
+    factor: str = ""
+    start: int = 0
+    after: int = 0
+
+
+def _place(key: str, number: int) -> _Place:
+    match = _KEY.fullmatch(key)
+    if match is None:
+        return _Place(number)
+    end, module = match.end("module"), module_of(match["module"])
+    tail = key[end:]
+    if not key[:end].endswith(module) or NUMBER.search(tail):
+        return _Place(number, match["factor"])
+    return _Place(number, match["factor"], end - len(module), len(tail))
+
+
+def _module_in(key: str) -> str:
+    match = _KEY.fullmatch(key)
+    return module_of(match["module"] if match else key)
+
+
+def _layers_of_method(adapter: Adapter, method: str) -> dict[str, Layer]:
+    """The layers of a method other than LoRA's."""
+    by_module: dict[str, dict[str, str]] = {}
     for key in adapter.tensors:
         divided = divide(method, key)
         if divided:
             by_module.setdefault(module_of(divided[0]), {})[divided[1]] = key
     by_module.pop("base_model", None)  # what VeRA and others share between the layers, by the names of factors
     return {module: _other_layer(adapter, method, module, factors) for module, factors in by_module.items()}
-
-
-def _factors(keys: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    """The keys of LoRA's factors, each with its module and factor; of those alike but for numbers, one is parsed."""
-    places: dict[str, tuple[str, str, str] | None] = {}
-    for key, alike in zip(keys, numbered_alike(keys), strict=True):
-        if alike not in places:
-            places[alike] = _place(alike)
-        place = places[alike]
-        if place is None:
-            continue
-        head, tail, factor = place
-        if key.startswith(head) and key.endswith(tail):
-            yield key, key[len(head) : len(key) - len(tail)], factor
-        else:
-            match = _KEY.fullmatch(key)
-            yield key, module_of(match["module"] if match else key), factor
-
-
-def _place(key: str) -> tuple[str, str, str] | None:
-    """What is before the module in a key and what is behind it, and the factor; None where it is of none."""
-    match = _KEY.fullmatch(key)
-    if match is None:
-        return None
-    end = match.end("module")
-    module = module_of(match["module"])
-    return key[: end - len(module)] if match["module"].endswith(module) else key, key[end:], match["factor"]
-
-
-def _with_ranks(adapter: Adapter, by_module: dict[str, dict[str, str]]) -> dict[str, Layer]:
-    """Layers of LoRA; of those with the same shapes the rank and scale are worked out once."""
-    patterned = (adapter.config or {}).get("alpha_pattern")
-    like: dict[object, Layer] = {}
-    found: dict[str, Layer] = {}
-    for module, factors in by_module.items():
-        kind = (
-            module if patterned else None,
-            *[(factor, adapter.tensors[key].shape) for factor, key in factors.items()],
-        )
-        if kind not in like:
-            like[kind] = _layer(adapter, module, factors)
-        found[module] = Layer(module, factors, *like[kind][2:])
-    return found
 
 
 def _other_layer(adapter: Adapter, method: str, module: str, factors: dict[str, str]) -> Layer:

@@ -10,7 +10,7 @@ from ..adapter import NOTHING_ASKED, Adapter, Base, Layer, Question
 from ..adapter.runtimes import upto
 from . import config_keys
 from .forms import Config, Sizes
-from .kinds import Kinds, kinds
+from .kinds import Kinds
 from .layers import RANK_AXIS, layers, pattern_module
 from .lookup import Lookup, Unread, look_up
 from .methods import record
@@ -62,14 +62,18 @@ class Subject:
         return config_keys.written_by(self.method or "", self.config)
 
     @cached_property
-    def layers(self) -> dict[str, Layer]:
-        """The adapted layers, by module."""
+    def _layers(self) -> tuple[dict[str, Layer], Kinds]:
         return layers(self.adapter)
 
-    @cached_property
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """The adapted layers, by module."""
+        return self._layers[0]
+
+    @property
     def kinds(self) -> Kinds:
         """The modules of the layers of each kind: nothing that is read of one of them is read otherwise of another."""
-        return kinds(self.layers, self.tensors, self.config)
+        return self._layers[1]
 
     @cached_property
     def sample(self) -> dict[str, Layer]:

@@ -157,6 +157,7 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
     parents: dict[str, dict[str, None]] = {}
     numbers: dict[str, int] = {}
     kinds: dict[str, str] = {}
+    lying = set[str]()
     for module in present:
         parent, _, leaf = module.rpartition(".")
         if parent in kinds:
@@ -165,9 +166,11 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
         kind = kinds[parent] = _kind(parent)
         leaves.setdefault(kind, {})[leaf] = None
         parents.setdefault(kind, {})[parent] = None
-        for place in re.finditer(r"\.\d+(?=\.)", module):  # the numbered layers that it lies in
+        for place in _NUMBER.finditer(module):  # the numbered layers that it lies in
             layer = module[: place.end()]
-            parents.setdefault(_kind(layer), {})[layer] = None
+            if layer not in lying:
+                lying.add(layer)
+                parents.setdefault(_kind(layer), {})[layer] = None
         match = _NUMBERED.match(parent)
         if match:
             shape, number = f"{match['before']}.#{match['after']}", int(match["number"])
@@ -186,7 +189,12 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
 
 def _kind(name: str) -> str:
     """The last part of a name, without the numbers behind it."""
-    return re.sub(r"(?:\.?\d+)+$", "", name).rpartition(".")[2]
+    whole = name if name[-1:].isalpha() else _NUMBERS_BEHIND.sub("", name)
+    return whole.rpartition(".")[2]
 
 
+_NUMBERS_BEHIND = re.compile(r"(?:\.?\d+)+$")
+
+
+_NUMBER = re.compile(r"\.\d+(?=\.)")
 _NUMBERED = re.compile(r"(?P<before>.*?)\.(?P<number>\d+)(?P<after>(?:\..*)?)$")

@@ -31,8 +31,10 @@ def unknown_key(subject: Subject) -> Iterator[Finding]:
     idle = {"exclude_modules"} if method == "IA3" and not _hits(subject) else set()  # a vector of ones
     if all(any(key.endswith(name) for key in subject.names) for name in (".lm_head.weight", ".embed_tokens.weight")):
         idle.add("ensure_weight_tying")  # both are in the file, and loaded by their names
-    for is_neutral in (True, False):
-        keys = [k for k, v in subject.adapter.config.items() if (k in idle or neutral(method, k, v)) is is_neutral]
+    by_meaning: dict[bool, list[str]] = {True: [], False: []}
+    for key, value in subject.adapter.config.items():
+        by_meaning[key in idle or neutral(method, key, value)].append(key)
+    for is_neutral, keys in by_meaning.items():
         unknown = {key: knows(method, "peft_type") - knows(method, key) for key in keys}
         rejected = frozenset().union(*(ids & RAISING for ids in unknown.values())) if keys else frozenset()
         silent = READ_ELSEWHERE if method in LORAS else {"modules_to_save"}  # CD527
