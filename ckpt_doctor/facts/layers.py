@@ -72,31 +72,34 @@ def layers(adapter: Adapter) -> tuple[dict[str, Layer], Kinds]:
     if method is not None and groups(method):
         found = _layers_of_method(adapter, method)
         return found, [[module] for module in found]
-    by_module: dict[str, dict[str, str]] = {}
-    forms: dict[str, list[int]] = {}
+    by_module: dict[str, tuple[dict[str, str], list[int]]] = {}
     places: dict[object, _Place] = {}
     for (key, info), alike in zip(adapter.tensors.items(), numbered_alike(adapter.tensors), strict=True):
         form = alike, info.dtype, info.shape
-        if form not in places:
-            places[form] = _place(alike, len(places))
-        number, factor, start, after = places[form]
+        place = places.get(form)
+        if place is None:
+            place = places[form] = _place(alike, len(places))
+        number, factor, start, after = place
         if not factor:
             continue
         module = key[start:-after] if after else _module_in(key)
-        if module in by_module:
-            by_module[module][factor] = key
-            forms[module].append(number)
+        layer = by_module.get(module)
+        if layer is None:
+            by_module[module] = {factor: key}, [number]
         else:
-            by_module[module], forms[module] = {factor: key}, [number]
+            layer[0][factor] = key
+            layer[1].append(number)
     config = adapter.config or {}
     apart, patterned = reads_numbers(config), bool(config.get("alpha_pattern"))
-    found, like, kinds = dict[str, Layer](), dict[object, Layer](), dict[object, list[str]]()
-    for module, factors in by_module.items():
-        kind = tuple(forms[module])
+    like, kinds = dict[object, Layer](), dict[object, list[str]]()
+    found = {}
+    for module, (factors, numbers) in by_module.items():
+        kind = tuple(numbers)
         scaled = module if patterned else kind
-        if scaled not in like:
-            like[scaled] = _layer(adapter, module, factors)
-        found[module] = Layer(module, factors, *like[scaled][2:])
+        first = like.get(scaled)
+        if first is None:
+            first = like[scaled] = _layer(adapter, module, factors)
+        found[module] = Layer(module, factors, first.rank, first.alpha, first.scaling)
         kinds.setdefault(module if apart else kind, []).append(module)
     return found, list(kinds.values())
 

@@ -155,7 +155,7 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
     present = dict.fromkeys(modules)
     leaves: dict[str, dict[str, None]] = {}
     parents: dict[str, dict[str, None]] = {}
-    numbers: dict[str, int] = {}
+    numbers: dict[tuple[str, str], int] = {}
     kinds: dict[str, str] = {}
     lying = set[str]()
     for module in present:
@@ -166,17 +166,20 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
         kind = kinds[parent] = _kind(parent)
         leaves.setdefault(kind, {})[leaf] = None
         parents.setdefault(kind, {})[parent] = None
-        for place in _NUMBER.finditer(module):  # the numbered layers that it lies in
-            layer = module[: place.end()]
-            if layer not in lying:
-                lying.add(layer)
-                parents.setdefault(_kind(layer), {})[layer] = None
-        match = _NUMBERED.match(parent)
-        if match:
-            shape, number = f"{match['before']}.#{match['after']}", int(match["number"])
-            known = numbers.get(shape, 0)
-            parents[kind].update({shape.replace("#", str(other), 1): None for other in range(known, number)})
-            numbers[shape] = max(known, number)
+        parts = parent.split(".")
+        # the numbered ones that it lies in; no model has a hundred thousand
+        blocks = [at for at, part in enumerate(parts) if at and len(part) < 6 and part.isdecimal()]
+        for at in blocks:
+            block = ".".join(parts[: at + 1])
+            if block not in lying:
+                lying.add(block)
+                parents.setdefault(_kind(block), {})[block] = None
+        if blocks:
+            at = blocks[0]
+            before, after = ".".join(parts[:at]), "".join(f".{part}" for part in parts[at + 1 :])
+            known, number = numbers.get((before, after), 0), int(parts[at])
+            parents[kind].update({f"{before}.{other}{after}": None for other in range(known, number)})
+            numbers[before, after] = max(known, number)
     missing = []
     for kind, siblings in parents.items():
         for parent in siblings:
@@ -189,12 +192,4 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
 
 def _kind(name: str) -> str:
     """The last part of a name, without the numbers behind it."""
-    whole = name if name[-1:].isalpha() else _NUMBERS_BEHIND.sub("", name)
-    return whole.rpartition(".")[2]
-
-
-_NUMBERS_BEHIND = re.compile(r"(?:\.?\d+)+$")
-
-
-_NUMBER = re.compile(r"\.\d+(?=\.)")
-_NUMBERED = re.compile(r"(?P<before>.*?)\.(?P<number>\d+)(?P<after>(?:\..*)?)$")
+    return name.rstrip("0123456789.").rpartition(".")[2]

@@ -109,7 +109,7 @@ def _otherwise(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Findi
     misread: dict[Code, tuple[set[str], frozenset[str]]] = {}
     for era in whole:
         ignored = set(era.hit ^ meant.hit)
-        both = [modules for modules in subject.kinds if era.readings and modules[0] in era.hit & meant.hit]
+        both = [modules for modules in subject.kinds if modules[0] in era.readings and modules[0] in meant.readings]
         other = [modules for modules in both if not _same(era.readings[modules[0]], meant.readings[modules[0]])]
         scaled = set(chain.from_iterable(other))
         for code, modules in ((IGNORED_LAYER, ignored), (OTHER_SCALE, scaled)):
