@@ -1,7 +1,5 @@
 """Tensors → adapted layers: the rank inference. Parses leniently, so that one fault does not hide another."""
 
-from __future__ import annotations
-
 import re
 from typing import Any, NamedTuple
 

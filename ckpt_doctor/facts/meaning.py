@@ -4,8 +4,6 @@ What an adapter means is what the release that saved it makes of it. Where that 
 makes of it that may have saved it, and whoever relies on it has to be right for all of them.
 """
 
-from __future__ import annotations
-
 from itertools import chain
 from typing import NamedTuple
 

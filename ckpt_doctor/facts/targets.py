@@ -1,7 +1,5 @@
 """Which modules a config targets, and with which rank and alpha, as each PEFT release reads it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from functools import lru_cache

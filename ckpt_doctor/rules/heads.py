@@ -21,13 +21,13 @@ HEADS = ("classifier", "score")
 CLASSIFIERS = ("SEQ_CLS", "TOKEN_CLS")
 """The task types whose models have such a head."""
 
-_IN_HEAD = re.compile(r"(?P<head>.+?)\.modules_to_save\.(?P<inner>.*?)\.?lora_")
+_IN_HEAD = r"(?P<head>.+?)\.modules_to_save\.(?P<inner>.*?)\.?lora_"
 
 
 def heads(subject: Subject) -> set[tuple[str, str]]:
     """The modules that are adapted and saved whole, each as the name of the whole and that of the part in it, or ""."""
     inside = subject.tensors_where(lambda key: ".modules_to_save." in key)
-    return {(place["head"], place["inner"]) for place in map(_IN_HEAD.match, inside) if place}
+    return {(place["head"], place["inner"]) for key in inside if (place := re.match(_IN_HEAD, key))}
 
 
 def without_other_head(subject: Subject, saved: list[Any], lost: list[Any]) -> list[Any]:

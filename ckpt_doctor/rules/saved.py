@@ -116,7 +116,7 @@ def _tensors_with(subject: Subject, part: str) -> list[str]:
     return subject.tensors_where(lambda key: part in key)
 
 
-_IN_MEMORY = re.compile(r"\.modules_to_save\.(?:[^.]+\.(?=[^.]+$))?")
+_IN_MEMORY = r"\.modules_to_save\.(?:[^.]+\.(?=[^.]+$))?"
 
 
 @rule
@@ -128,7 +128,7 @@ def kept_as_in_memory(subject: Subject) -> Iterator[Finding]:
     if subject.method not in LORAS or heads(subject):
         return
     tensors = subject.tensors_where(lambda key: ".modules_to_save." in key and ".lora_" not in key)
-    plain = {key: _IN_MEMORY.sub(".", key) for key in tensors}  # bias "all" saves those of the copies as well
+    plain = {key: re.sub(_IN_MEMORY, ".", key) for key in tensors}  # bias "all" saves those of the copies as well
     tensors = [key for key in tensors if plain[key] not in subject.tensors]
     if tensors:
         message = f"{len(tensors)} keys of whole modules are named as in memory ({tensors[0][:120]})"

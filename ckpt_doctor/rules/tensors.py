@@ -118,7 +118,7 @@ def _module_end(key: str) -> list[str]:
     return key.partition(".lora_E")[0].split(".")[-1:]
 
 
-_PART = re.compile(
+_PART = (
     r"(?:.+\.)?(?:weight|bias|base_layer\..+|lora_magnitude_vector(?:\.weight)?|lora_B\.bias|ranknum(?:\.[^.]+)?"
     r"|(?:token_adapter\.)?trainable_tokens_(?:delta|original)(?:\.[^.]+)?)"
 )
@@ -138,7 +138,7 @@ def strange_tensor(subject: Subject) -> Iterator[Finding]:
         packed = ", as factors of a quantised model" if any(".weight_packed" in key for key in foreign) else ""
         yield STRANGE_TENSOR(f"{message} in silence{packed}", tensors=foreign, misloads=PEFT)
     parts = subject.others if subject.layers else []
-    strange = [key for key in parts if not _PART.fullmatch(key) and key not in foreign]
+    strange = [key for key in parts if not re.fullmatch(_PART, key) and key not in foreign]
     if strange:
         message = f"{len(strange)} tensors are none that PEFT gives a LoRA ({strange[0][:120]})"
         yield STRANGE_TENSOR(message, tensors=strange, undecided=PEFT, needs="the tool that wrote them")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from itertools import chain
 from math import prod
 from operator import itemgetter, ne
@@ -19,7 +18,7 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
     """The tensors of an open file of `size` bytes. Raises DamagedFile."""
     if size < 8:
         raise DamagedFile("truncated-file", f"{size} bytes are too few for a safetensors file")
-    (length,) = struct.unpack("<Q", file.read(8))
+    length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER:
         raise DamagedFile(
             "malformed-safetensors", f"the header says it has {length} bytes, more than the format allows"
@@ -31,7 +30,7 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
 
 def metadata(file: BinaryIO) -> dict[str, str]:
     """The `__metadata__` of an open file that `read` took."""
-    (length,) = struct.unpack("<Q", file.read(8))
+    length = int.from_bytes(file.read(8), "little")
     extra: dict[str, str] = json.loads(file.read(length)).get("__metadata__") or {}
     return extra
 
@@ -195,4 +194,4 @@ def header(tensors: dict[str, TensorInfo], extra: dict[str, str]) -> tuple[bytes
         at += info.nbytes
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text, order
+    return len(text).to_bytes(8, "little") + text, order
