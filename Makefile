@@ -1,11 +1,12 @@
 PYTHON ?= python3
 BIN = .venv/bin
+ADAPTERS ?= 1000
 RELEASES ?= 0.6.2 0.8.2 0.9.0 0.13.2 0.21.2
 SAVERS ?= 0.9.0 0.13.2 0.21.2
 SEED ?= 1
 COUNT ?= 100
 
-.PHONY: demo test compat compat-all lab lint wheel actions
+.PHONY: demo test compat compat-all lab lint bench wheel actions
 .DEFAULT_GOAL := test
 
 .venv/.run: pyproject.toml
@@ -38,6 +39,9 @@ compat: .venv/.dev  ## prove each fixture, before and after, in real PEFT releas
 lab: .venv/.dev  ## adapters of random draw, as saved and as people break them, in real PEFT releases: what is judged wrong
 	scripts/make_peft_venvs.sh .venvs $(RELEASES) $(SAVERS)
 	$(BIN)/python scripts/lab $(RELEASES) --savers $(SAVERS) --seed $(SEED) --count $(COUNT)
+
+bench: .venv/.run  ## scans beside a click hello, a walk in C and a loop of json.loads
+	$(BIN)/python scripts/bench --adapters $(ADAPTERS)
 
 wheel:  ## the wheel, alone, under every Python that is here, and the examples of README.md
 	scripts/check_wheel.sh

@@ -5,7 +5,8 @@ When the rooms of the package move, this file follows, and no other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ckpt_doctor import rules
@@ -14,6 +15,7 @@ from ckpt_doctor.adapter import codes as rule_codes
 from ckpt_doctor.adapter.findings import SEVERITIES, Finding, severity, verdict
 from ckpt_doctor.facts import config_keys as keys
 from ckpt_doctor.facts import forms, methods
+from ckpt_doctor.facts import kinds as kinds_of_layers
 from ckpt_doctor.facts.subject import Subject
 from ckpt_doctor.files import base as base_model
 from ckpt_doctor.files import loader
@@ -99,6 +101,11 @@ def described_base(path: str) -> dict[str, Any]:
 def judge(subject: Subject, asked: frozenset[str] = frozenset()) -> tuple[Finding, ...]:
     """All findings; about servers only where they are asked for."""
     return rules.judge(_asked(subject, asked))
+
+
+def apart(set_: Callable[[object, str, object], None]) -> None:
+    """Have no two names be alike, so that each layer is a kind of its own; `set_` is that of a monkeypatch."""
+    set_(kinds_of_layers, "NUMBER", re.compile("(?!)"))
 
 
 def _asked(subject: Subject, asked: frozenset[str]) -> Subject:

@@ -1,7 +1,5 @@
 """The one type that everything shares: an adapter is a config and a table of tensors, each a run of bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -73,9 +71,9 @@ class Computed(NamedTuple):
     `by` is AdaLoRA's E `[r, 1]`, which multiplies the rows of A `[r, in]`. Computed in float64.
     """
 
-    base: TensorInfo
+    base: "TensorInfo"
     scale: float = 1.0
-    by: TensorInfo | None = None
+    by: "TensorInfo | None" = None
 
 
 Source = FileRange | Gathered | Zeros | Computed
@@ -122,7 +120,7 @@ class Base:
         names = {name.rsplit(".", depth)[0] for name in self.weights for depth in range(1, name.count(".") + 1)}
         return frozenset(names - self.weights.keys())
 
-    def renamed(self, name: Callable[[str], str]) -> Base:
+    def renamed(self, name: Callable[[str], str]) -> "Base":
         """The same model with its parameters named otherwise."""
         return Base({name(old): shape for old, shape in self.parameters.items()}, self.config)
 

@@ -1,7 +1,5 @@
 """What a rule finds, and how rules are declared."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """By what adapters are judged, and what a project says of that in its `pyproject.toml` or `ckpt-doctor.toml`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterable

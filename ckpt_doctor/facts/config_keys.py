@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from ..adapter.runtimes import PEFT, between
@@ -32,6 +33,7 @@ def table(method: str) -> dict[str, tuple[str, str | None, Any]]:
     return _table.get(method, {})
 
 
+@lru_cache(4096)
 def knows(method: str, key: str) -> frozenset[str]:
     """The releases whose config of the method has the key."""
     row = table(method).get(key)

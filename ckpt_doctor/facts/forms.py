@@ -7,8 +7,6 @@ must agree within the layer; `~` says that 0 in the config means "whatever fits"
 sizes. `#key` stands for each of 0, 1 … key - 1 in a name and for the length of a list in a shape.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
 from functools import cache

@@ -1,12 +1,11 @@
 """Tensors → adapted layers: the rank inference. Parses leniently, so that one fault does not hide another."""
 
-from __future__ import annotations
-
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..adapter import Adapter, Layer
 from .forms import RANKS, Group, fits, nearest, parse, pattern_value
+from .kinds import NUMBER, Kinds, numbered_alike, reads_numbers
 from .methods import record
 
 __all__ = [
@@ -65,16 +64,74 @@ def module_of(key: str) -> str:
     return key
 
 
-def layers(adapter: Adapter) -> dict[str, Layer]:
-    """The adapted layers of an adapter, in the order of their tensors, by module."""
-    by_module: dict[str, dict[str, str]] = {}
+def layers(adapter: Adapter) -> tuple[dict[str, Layer], Kinds]:
+    """The adapted layers of an adapter, in the order of their tensors, by module; and their modules by kind."""
     method = adapter.peft_type
-    if method is None or not groups(method):
-        for key in adapter.tensors:
-            match = _KEY.fullmatch(key)
-            if match:
-                by_module.setdefault(module_of(match["module"]), {})[match["factor"]] = key
-        return {module: _layer(adapter, module, factors) for module, factors in by_module.items()}
+    if method is not None and groups(method):
+        found = _layers_of_method(adapter, method)
+        return found, [[module] for module in found]
+    by_module: dict[str, tuple[dict[str, str], list[int]]] = {}
+    places: dict[object, _Place] = {}
+    for (key, info), alike in zip(adapter.tensors.items(), numbered_alike(adapter.tensors), strict=True):
+        form = alike, info.dtype, info.shape
+        place = places.get(form)
+        if place is None:
+            place = places[form] = _place(alike, len(places))
+        number, factor, start, after = place
+        if not factor:
+            continue
+        module = key[start:-after] if after else _module_in(key)
+        layer = by_module.get(module)
+        if layer is None:
+            by_module[module] = {factor: key}, [number]
+        else:
+            layer[0][factor] = key
+            layer[1].append(number)
+    config = adapter.config or {}
+    apart, patterned = reads_numbers(config), bool(config.get("alpha_pattern"))
+    like, kinds = dict[object, Layer](), dict[object, list[str]]()
+    found = {}
+    for module, (factors, numbers) in by_module.items():
+        kind = tuple(numbers)
+        scaled = module if patterned else kind
+        first = like.get(scaled)
+        if first is None:
+            first = like[scaled] = _layer(adapter, module, factors)
+        found[module] = Layer(module, factors, first.rank, first.alpha, first.scaling)
+        kinds.setdefault(module if apart else kind, []).append(module)
+    return found, list(kinds.values())
+
+
+class _Place(NamedTuple):
+    """What tensors of one name, dtype and shape are, but for the numbers in their names: the how-manieth form, which
+    factor ("" for none), and how many characters are before the module and behind it, 0 where that is not the same.
+    """
+
+    number: int
+    factor: str = ""
+    start: int = 0
+    after: int = 0
+
+
+def _place(key: str, number: int) -> _Place:
+    match = _KEY.fullmatch(key)
+    if match is None:
+        return _Place(number)
+    end, module = match.end("module"), module_of(match["module"])
+    tail = key[end:]
+    if not key[:end].endswith(module) or NUMBER.search(tail):
+        return _Place(number, match["factor"])
+    return _Place(number, match["factor"], end - len(module), len(tail))
+
+
+def _module_in(key: str) -> str:
+    match = _KEY.fullmatch(key)
+    return module_of(match["module"] if match else key)
+
+
+def _layers_of_method(adapter: Adapter, method: str) -> dict[str, Layer]:
+    """The layers of a method other than LoRA's."""
+    by_module: dict[str, dict[str, str]] = {}
     for key in adapter.tensors:
         divided = divide(method, key)
         if divided:

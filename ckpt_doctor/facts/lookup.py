@@ -5,8 +5,6 @@ follows is not strict: a tensor whose name is no other than the one that is look
 tensor that is found meets a shape.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -18,8 +16,8 @@ from .methods import LORAS
 
 PREFIX = "base_model.model."
 _NAMED = re.compile(r"\.lora_(?:embedding_)?[ABE]\.(?!weight$)[^.]+(?:\.weight)?$")
-_FOREIGN_FACTOR = re.compile(r"\.adapter\.linear_(?:in|out)\.weight$")
-_FACTOR_END = re.compile(r"magnitude_vector|B\.bias|(?:embedding_)?[ABE](?:\.(?!weight_)|$)")
+_FOREIGN_FACTOR = r"\.adapter\.linear_(?:in|out)\.weight$"
+_FACTOR_END = r"magnitude_vector|B\.bias|(?:embedding_)?[ABE](?:\.(?!weight_)|$)"
 
 Unread = dict[str, frozenset[str]]
 """Tensor → the releases that do not find it."""
@@ -105,4 +103,4 @@ def _is_other(key: str, saved: list[str]) -> bool:
     if any(f".{name}." in f".{key}" for name in saved):
         return False
     tail = key.rpartition(".lora_")[2] if ".lora_" in key else ""
-    return (bool(tail) and not _FACTOR_END.match(tail)) or bool(_FOREIGN_FACTOR.search(key))
+    return (bool(tail) and not re.match(_FACTOR_END, tail)) or bool(re.search(_FOREIGN_FACTOR, key))

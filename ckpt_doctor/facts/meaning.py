@@ -4,8 +4,7 @@ What an adapter means is what the release that saved it makes of it. Where that 
 makes of it that may have saved it, and whoever relies on it has to be right for all of them.
 """
 
-from __future__ import annotations
-
+from itertools import chain
 from typing import Any, NamedTuple
 
 from ..adapter import Layer
@@ -41,9 +40,9 @@ class Meaning(NamedTuple):
         return {module: layer.scaling for module, layer in self.layers.items() if layer.rank != 0}
 
 
-def eras(subject: Subject, config: dict[str, Any] | None = None) -> list[Era]:
-    """What the releases make of a config, the adapter's own if none is given, oldest first."""
-    config = subject.config if config is None else config
+def eras(subject: Subject) -> list[Era]:
+    """What the releases make of a config, oldest first."""
+    config = subject.config
     starts = ["0.2", "0.5", "0.6"]
     if config.get("layers_to_transform") is not None:
         starts += ["0.4", "0.8", "0.20", "0.21"]
@@ -51,7 +50,7 @@ def eras(subject: Subject, config: dict[str, Any] | None = None) -> list[Era]:
         starts += ["0.14", "0.15"]
     starts += ["0.8"] if config.get("use_rslora") or isinstance(config.get("target_modules"), str) else []
     starts += ["0.14"] if config.get("exclude_modules") else []
-    starts += ["0.15"] if any(module.endswith(OUT_PROJ) for module in subject.layers) else []
+    starts += ["0.15"] if any(module.endswith(OUT_PROJ) for module in subject.sample) else []
     starts += ["0.16"] if config.get("modules_to_save") else []
     starts += ["0.19"] if config.get("ensure_weight_tying") else []
     starts += [start for ids in {*subject.unread.values()} for start in turns(ids)]
@@ -61,16 +60,14 @@ def eras(subject: Subject, config: dict[str, Any] | None = None) -> list[Era]:
         ids = _since(start) - _since(after)
         # before BaseTuner was shared IA3 read names as it does (tuners/ia3.py: _is_valid_match)
         first = start if subject.method in LORAS else max(start, (0, 6))
-        hit = frozenset(module for module in subject.layers if _is_adapted(subject, config, module, first))
+        adapted = [modules for modules in subject.kinds if _is_adapted(subject, config, modules[0], first)]
+        hit = frozenset(chain.from_iterable(adapted))
         readings: dict[str, Reading] = {}
         misfits = []
         if subject.method == "LORA":
-            readings = {module: lora_reading(config, module, first) for module in hit}
-            misfits = [
-                m for m in subject.layers
-                if m in hit and not ids <= subject.unread_of(m)
-                and not _fits(subject, subject.layers[m], readings[m].rank)
-            ]  # fmt: skip
+            for modules in adapted:
+                readings.update(dict.fromkeys(modules, lora_reading(config, modules[0], first)))
+            misfits = _misfits(subject, ids, readings)
         periods.append(Era(first, ids, hit, readings, misfits))
     return periods
 
@@ -86,6 +83,20 @@ def _is_adapted(subject: Subject, config: dict[str, Any], module: str, release: 
     return linear and targeted(config, module, release)
 
 
+def _misfits(subject: Subject, ids: frozenset[str], readings: dict[str, Reading]) -> list[str]:
+    """The layers whose tensors some of the releases find, and which do not have the rank that is built."""
+
+    def is_misfit(layer: Layer) -> bool:
+        reading = readings.get(layer.module)
+        return (
+            reading is not None
+            and not ids <= subject.unread_of(layer.module)
+            and not _fits(subject, layer, reading.rank)
+        )
+
+    return subject.layers_where(is_misfit)
+
+
 def taking(every: list[Era]) -> list[Era]:
     """Those that adapt layers of the file, and take the tensors of all that they adapt."""
     return [era for era in every if era.hit and not era.misfits]
@@ -95,7 +106,7 @@ def meant_era(subject: Subject) -> Era | None:
     """What was meant: what the newest release makes of it that may have saved it, or else that takes it."""
     if subject.config.get("target_modules") is None:
         return None
-    whole = taking(eras(subject))
+    whole = taking(subject.eras)
     return next((era for era in reversed(whole) if subject.saved_by & era.ids), whole[-1] if whole else None)
 
 
@@ -108,7 +119,7 @@ def meanings(subject: Subject, ids: frozenset[str] = PEFT) -> list[Meaning]:
     config = subject.config
     unnamed = config.get("target_modules") is None or bool(config.get("target_parameters"))
     distinct: list[Meaning] = []
-    for era in eras(subject):
+    for era in subject.eras:
         hit = subject.layers.keys() if unnamed else era.hit
         if not hit or era.misfits or not era.ids & ids:
             continue

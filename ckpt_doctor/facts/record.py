@@ -1,7 +1,5 @@
 """What is known of a method of PEFT: a record, and its rows: whom something stops, when, and by which source."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,7 +48,7 @@ class Row(NamedTuple):
     needs: str | None = None
     read: bool = False
 
-    def findings(self, subject: Subject) -> Iterator[Finding]:
+    def findings(self, subject: "Subject") -> Iterator[Finding]:
         """What the row says of an adapter."""
         matches = self.when(subject)
         if matches:
@@ -83,7 +81,7 @@ class Differs(NamedTuple):
     keys: tuple[str, ...] = ()
     read: bool = False
 
-    def findings(self, subject: Subject) -> Iterator[Finding]:
+    def findings(self, subject: "Subject") -> Iterator[Finding]:
         """Who misloads an adapter, or may."""
         if not self.when(subject):
             return

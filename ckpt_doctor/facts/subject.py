@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..adapter import NOTHING_ASKED, Adapter, Base, Layer, Question
 from ..adapter.runtimes import PEFT, upto
 from . import config_keys
 from .forms import Config, Sizes
+from .kinds import Kinds
 from .layers import RANK_AXIS, layers, pattern_module
 from .lookup import Lookup, Unread, look_up
 from .methods import LORAS, record
 from .record import NAMED, NONE, Ids, Method, Names
+
+if TYPE_CHECKING:
+    from .meaning import Era
 
 Shape = tuple[int, ...]
 
@@ -58,14 +62,64 @@ class Subject:
         return config_keys.written_by(self.method or "", self.config)
 
     @cached_property
+    def _layers(self) -> tuple[dict[str, Layer], Kinds]:
+        return layers(self.adapter)
+
+    @property
     def layers(self) -> dict[str, Layer]:
         """The adapted layers, by module."""
-        return layers(self.adapter)
+        return self._layers[0]
+
+    @property
+    def kinds(self) -> Kinds:
+        """The modules of the layers of each kind: nothing that is read of one of them is read otherwise of another."""
+        return self._layers[1]
+
+    @cached_property
+    def sample(self) -> dict[str, Layer]:
+        """One layer of each kind, by module."""
+        return {modules[0]: self.layers[modules[0]] for modules in self.kinds}
+
+    @cached_property
+    def others(self) -> Names:
+        """The tensors that are no factors of layers."""
+        factors = {key for layer in self.layers.values() for key in layer.factors.values()}
+        return [key for key in self.tensors if key not in factors] if len(factors) < len(self.tensors) else []
+
+    @cached_property
+    def names(self) -> Names:
+        """The tensors of the sample, and those of no layer."""
+        return [*(key for layer in self.sample.values() for key in layer.factors.values()), *self.others]
+
+    def layers_where(self, is_so: Callable[[Layer], bool]) -> Names:
+        """The layers of which something is so that hangs on no number in their names."""
+        if not any(map(is_so, self.sample.values())):
+            return []
+        return [module for module, layer in self.layers.items() if is_so(layer)]
+
+    def factors_where(self, is_so: Callable[[str], bool]) -> Names:
+        """The factors of layers of which something is so that hangs on no number in their names."""
+        sampled = any(is_so(key) for layer in self.sample.values() for key in layer.factors.values())
+        layers = self.layers.values() if sampled else ()
+        return [key for layer in layers for key in layer.factors.values() if is_so(key)]
+
+    def tensors_where(self, is_so: Callable[[str], object]) -> Names:
+        """The tensors of whose names something is so that hangs on no number in them."""
+        return [key for key in self.tensors if is_so(key)] if any(map(is_so, self.names)) else []
+
+    @cached_property
+    def eras(self) -> list[Era]:
+        """What the releases make of the config, oldest first."""
+        from .meaning import eras
+
+        return eras(self)
 
     @cached_property
     def lookup(self) -> Lookup:
         """The tensors that releases do not find, by what is wrong with their names."""
-        return look_up(self.method or "", self.config, self.layers, self.tensors)
+        method = self.method or ""
+        sampled = look_up(method, self.config, self.sample, self.names)
+        return look_up(method, self.config, self.layers, self.tensors) if any(sampled) else sampled
 
     @cached_property
     def unread(self) -> Unread:
@@ -144,7 +198,7 @@ class Subject:
         pattern = self.config.get("rank_pattern")
         return {pattern_module(key): mask for key, mask in pattern.items()} if isinstance(pattern, dict) else {}
 
-    @property
+    @cached_property
     def pruned(self) -> set[str]:
         """The modules that AdaLoRA's rank_pattern leaves no triplet."""
         return {module for module, mask in self.masks.items() if isinstance(mask, list) and mask and not any(mask)}

@@ -1,7 +1,5 @@
 """Which modules a config targets, and with which rank and alpha, as each PEFT release reads it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -155,20 +153,31 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
     present = dict.fromkeys(modules)
     leaves: dict[str, dict[str, None]] = {}
     parents: dict[str, dict[str, None]] = {}
-    numbers: dict[str, int] = {}
+    numbers: dict[tuple[str, str], int] = {}
+    kinds: dict[str, str] = {}
+    lying = set[str]()
     for module in present:
         parent, _, leaf = module.rpartition(".")
-        kind = re.sub(r"(?:\.?\d+)+$", "", parent).rpartition(".")[2]
+        if parent in kinds:
+            leaves[kinds[parent]][leaf] = None
+            continue
+        kind = kinds[parent] = _kind(parent)
         leaves.setdefault(kind, {})[leaf] = None
         parents.setdefault(kind, {})[parent] = None
-        for place in re.finditer(r"\.\d+(?=\.)", module):  # the numbered layers that it lies in
-            layer = module[: place.end()]
-            parents.setdefault(re.sub(r"(?:\.?\d+)+$", "", layer).rpartition(".")[2], {})[layer] = None
-        match = _NUMBERED.match(parent)
-        if match:
-            shape = f"{match['before']}.#{match['after']}"
-            numbers[shape] = max(numbers.get(shape, 0), int(match["number"]))
-            parents[kind].update({shape.replace("#", str(number), 1): None for number in range(numbers[shape])})
+        parts = parent.split(".")
+        # the numbered ones that it lies in; no model has a hundred thousand
+        blocks = [at for at, part in enumerate(parts) if at and len(part) < 6 and part.isdecimal()]
+        for at in blocks:
+            block = ".".join(parts[: at + 1])
+            if block not in lying:
+                lying.add(block)
+                parents.setdefault(_kind(block), {})[block] = None
+        if blocks:
+            at = blocks[0]
+            before, after = ".".join(parts[:at]), "".join(f".{part}" for part in parts[at + 1 :])
+            known, number = numbers.get((before, after), 0), int(parts[at])
+            parents[kind].update({f"{before}.{other}{after}": None for other in range(known, number)})
+            numbers[before, after] = max(known, number)
     missing = []
     for kind, siblings in parents.items():
         for parent in siblings:
@@ -179,4 +188,6 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
     return missing
 
 
-_NUMBERED = re.compile(r"(?P<before>.*?)\.(?P<number>\d+)(?P<after>(?:\..*)?)$")
+def _kind(name: str) -> str:
+    """The last part of a name, without the numbers behind it."""
+    return name.rstrip("0123456789.").rpartition(".")[2]

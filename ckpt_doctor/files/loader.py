@@ -10,7 +10,6 @@ from typing import Any, BinaryIO
 
 from ..adapter import Adapter, AdapterError, DamagedFile, Fault, TensorInfo
 from .formats import safetensors
-from .streams import Files, content
 
 CONFIG = "adapter_config.json"
 SAFETENSORS = "adapter_model.safetensors"
@@ -143,6 +142,8 @@ def _agree(tensors: dict[str, TensorInfo], others: dict[str, TensorInfo]) -> boo
         return False
     if sum(info.nbytes for info in others.values()) > MAX_COMPARED:
         return None
+    from .streams import Files, content
+
     with Files() as files:
         return all(content(info, files) == content(others[name], files) for name, info in tensors.items())
 

@@ -1,7 +1,5 @@
 """One function a repair: Adapter → Adapter, or a reason why not. A repair says which codes it heals."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial

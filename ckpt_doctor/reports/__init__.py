@@ -1,7 +1,5 @@
 """One module a format, with one function a verb. It is added by a module with a function `scan`, and its name here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import NamedTuple

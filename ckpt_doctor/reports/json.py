@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..adapter.findings import Finding, accepted
 from ..adapter.runtimes import READ, order
-from ..verbs.plan import Plan
 from ..verbs.report import Report, named_release
 
 if TYPE_CHECKING:
     from ..files.writer import Written
     from ..verbs.compare import Comparison, Row
+    from ..verbs.plan import Plan
 
 SCHEMA_VERSION = 1
 

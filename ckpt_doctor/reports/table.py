@@ -10,7 +10,6 @@ import click
 from ..adapter import Adapter
 from ..adapter.findings import ERROR, NOTE, Finding, accepted, hits, undecided, verdict
 from ..adapter.runtimes import RAN, ranges
-from ..verbs.plan import UNSEEN, Plan
 from ..verbs.report import Report, named_release
 from . import Style
 from .json import changes
@@ -20,6 +19,7 @@ from .wording import Tally, cannot_be_fixed, fix_command, load_with, outcomes
 if TYPE_CHECKING:
     from ..files.writer import Written
     from ..verbs.compare import Comparison
+    from ..verbs.plan import Plan
 
 SHOWN = 10
 """Rows of a comparison."""
@@ -139,6 +139,8 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
 
 
 def _outcome(plan: Plan, written: Written | None, style: Style) -> Iterator[str]:
+    from ..verbs.plan import UNSEEN
+
     texts = []
     if plan.asked is not None and not plan.fixed:
         missed = {id_ for id_ in plan.asked if verdict(id_, plan.findings) != "accepts"}

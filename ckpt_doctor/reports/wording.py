@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable, Iterator
 
 from ..adapter.findings import ERROR, Finding, accepted
@@ -75,6 +74,8 @@ def fix_command(report: Report) -> str | None:
     """The command that repairs the adapter; None where it would not lead there, or a line cannot hold its path."""
     if not report.reached or not any(finding.fixable for finding in report.shown) or clean(report.path) != report.path:
         return None
+    import shlex
+
     path = f"./{report.path}" if report.path.startswith("-") else report.path
     out = path.rstrip("/")
     if os.path.basename(out) in ("", os.curdir, os.pardir):

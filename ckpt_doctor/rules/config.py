@@ -226,7 +226,7 @@ def without_layers(subject: Subject) -> Iterator[Finding]:
         yield NO_LAYERS(message, undecided=PEFT, needs=THE_BASE)
 
 
-_REPLICATED = re.compile(r"(?:model\.)*(?:bert\.)?(?:layers|encoder\.layer|h)\.\d+\.")
+_REPLICATED = r"(?:model\.)*(?:bert\.)?(?:layers|encoder\.layer|h)\.\d+\."
 """Where PEFT looks for the layers to replicate (tuners/tuners_utils.py: replicate_layers)."""
 
 UNPROVEN = ("use_qalora", "kasa_config", "monteclora_config", "velora_config", "arrow_config")
@@ -239,7 +239,7 @@ def unproven_option(subject: Subject) -> Iterator[Finding]:
     config = subject.config
     if subject.method not in LORAS:
         return
-    unlocated = of_transformers(subject) is False or not any(map(_REPLICATED.match, subject.layers))
+    unlocated = of_transformers(subject) is False or not any(re.match(_REPLICATED, module) for module in subject.layers)
     if config.get("layer_replication") and subject.layers and unlocated:
         message = "layer_replication is set, which works on models with layers, encoder.layer or h alone"
         yield UNPROVEN_OPTION(message, keys=("layer_replication",), rejects=since("0.10"))

@@ -9,7 +9,7 @@ from ..adapter.findings import THE_BASE, Finding
 from ..adapter.runtimes import PEFT
 from ..facts.default_targets import default_targets, untabled
 from ..facts.forms import targets
-from ..facts.meaning import eras, left_random
+from ..facts.meaning import left_random
 from ..facts.methods import LORAS
 from ..facts.record import NONE
 from ..facts.subject import Subject
@@ -37,7 +37,7 @@ def null_targets(subject: Subject) -> Iterator[Finding]:
         if names is None:
             rejects |= ids
             continue
-        for era in eras(subject, {**config, "target_modules": names}):
+        for era in subject.changed(subject.adapter._replace(config={**config, "target_modules": names})).eras:
             here = ids & era.ids
             if era.misfits or (method == "ADALORA" and subject.masks.keys() - era.hit):
                 rejects |= here

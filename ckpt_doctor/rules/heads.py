@@ -14,12 +14,13 @@ from ..facts.subject import Subject
 from ..facts.targets import targeted
 from .declared import rule
 
-_IN_HEAD = re.compile(r"(?P<head>.+?)\.modules_to_save\.(?P<inner>.*?)\.?lora_")
+_IN_HEAD = r"(?P<head>.+?)\.modules_to_save\.(?P<inner>.*?)\.?lora_"
 
 
 def heads(subject: Subject) -> set[tuple[str, str]]:
     """The modules that are adapted and saved whole, each as the name of the whole and that of the part in it, or ""."""
-    return {(place["head"], place["inner"]) for place in map(_IN_HEAD.match, subject.tensors) if place}
+    inside = subject.tensors_where(lambda key: ".modules_to_save." in key)
+    return {(place["head"], place["inner"]) for key in inside if (place := re.match(_IN_HEAD, key))}
 
 
 @rule
@@ -67,7 +68,7 @@ def targets_within_saved(subject: Subject) -> Iterator[Finding]:
     if subject.method not in LORAS or not isinstance(saved, list):
         return
     wholes = tuple(f".{name}." for name in saved if isinstance(name, str))
-    parts = {module_of(key).rpartition(".")[0] for key in subject.tensors if ".lora_" not in key}
+    parts = {module_of(key).rpartition(".")[0] for key in subject.tensors_where(lambda key: ".lora_" not in key)}
     within = [part for part in parts if any(whole in f".{part}" for whole in wholes)]
     hit = [part for part in within if targeted(config, part, (0, 13))]
     if hit:

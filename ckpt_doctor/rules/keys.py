@@ -29,12 +29,14 @@ def unknown_key(subject: Subject) -> Iterator[Finding]:
     if method is None or subject.adapter.config is None or not table(method):
         return
     idle = {"exclude_modules"} if method == "IA3" and not _hits(subject) else set()  # a vector of ones
-    if all(any(key.endswith(name) for key in subject.tensors) for name in (".lm_head.weight", ".embed_tokens.weight")):
+    if all(any(key.endswith(name) for key in subject.names) for name in (".lm_head.weight", ".embed_tokens.weight")):
         idle.add("ensure_weight_tying")  # both are in the file, and loaded by their names
-    if not any(key.endswith(".lora_B.bias") for key in subject.tensors):
+    if not any(key.endswith(".lora_B.bias") for key in subject.names):
         idle.add("lora_bias")  # it starts at zero
-    for is_neutral in (True, False):
-        keys = [k for k, v in subject.adapter.config.items() if (k in idle or neutral(method, k, v)) is is_neutral]
+    by_meaning: dict[bool, list[str]] = {True: [], False: []}
+    for key, value in subject.adapter.config.items():
+        by_meaning[key in idle or neutral(method, key, value)].append(key)
+    for is_neutral, keys in by_meaning.items():
         unknown = {key: knows(method, "peft_type") - knows(method, key) for key in keys}
         rejected = frozenset().union(*(ids & RAISING for ids in unknown.values())) if keys else frozenset()
         silent = READ_ELSEWHERE if method in LORAS else {"modules_to_save"}  # CD527

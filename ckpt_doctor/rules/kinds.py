@@ -37,7 +37,7 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
         rejected["a Conv1D (fan_in_fan_out)"] = upto("0.2")
         if dora:
             rejected["DoRA on a Conv1D"] = between("0.9", "0.10")
-    for layer in subject.layers.values():
+    for layer in subject.sample.values():
         if "lora_embedding_A" in layer.factors or "lora_embedding_B" in layer.factors:
             rejected["an Embedding"] = upto("0.2")
             if dora:
@@ -72,7 +72,7 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
 
 def _grouped(subject: Subject) -> Iterator[Finding]:
     """A convolution in groups: its B has other sizes from 0.16 on, and up to 0.6 none that fit."""
-    wide = [module for module, layer in subject.layers.items() if groups_of(subject.adapter, layer.factors) > 1]
+    wide = subject.layers_where(lambda layer: groups_of(subject.adapter, layer.factors) > 1)
     if wide:
         message = f"{wide[0]} is a convolution in groups, with a lora_B as PEFT 0.16 and newer have it"
         rejects = upto("0.15") & subject.found(wide)
@@ -80,7 +80,7 @@ def _grouped(subject: Subject) -> Iterator[Finding]:
     saved = subject.saved_by
     if saved and saved <= since("0.16"):
         return
-    for module, layer in subject.layers.items():
+    for module, layer in (subject.layers if subject.base else subject.sample).items():
         shapes = [subject.tensors[key].shape for key in layer.factors.values()]
         if module in wide or len(shapes) != 2 or any(len(shape) < 3 for shape in shapes):
             continue
@@ -114,7 +114,7 @@ def fused_experts(subject: Subject) -> Iterator[Finding]:
     finds no module, and is ignored in silence. A model that an older one saved is mostly loaded by an older one.
     """
     version = str((subject.base.config if subject.base else {}).get("transformers_version") or "")
-    experts = [module for module in subject.layers if _EXPERT.search(module)]
+    experts = subject.layers_where(lambda layer: bool(_EXPERT.search(layer.module)))
     major = version.partition(".")[0]
     if experts and subject.method in LORAS and major.isdecimal() and major not in ("0", "1", "2", "3", "4"):
         message = f"{experts[0]} is a single expert, for which transformers 5 has no module: its tensors are ignored"
@@ -139,7 +139,7 @@ def adalora_convolution(subject: Subject) -> Iterator[Finding]:
         return
     if not saved and not set(subject.config) - _keys_of_017():
         return
-    like = [module for module in subject.layers if "conv" in module.rpartition(".")[2].lower()]
+    like = subject.layers_where(lambda layer: "conv" in layer.module.rpartition(".")[2].lower())
     if like:
         message = f"{like[0]} may be a Conv2d, which AdaLoRA adapts from PEFT 0.20 on"
         yield ADALORA_CONVOLUTION(message, undecided=upto("0.19"), needs=THE_BASE)

@@ -34,7 +34,7 @@ def adalora_rank_zero(subject: Subject) -> Iterator[Finding]:
     """
     if subject.method != "ADALORA":
         return
-    zero = [module for module, layer in subject.layers.items() if subject.has_zero_factor(layer)]
+    zero = subject.layers_where(subject.has_zero_factor)
     zero += sorted(subject.pruned - set(zero))
     if zero:
         message = (
@@ -53,10 +53,7 @@ def lora_rank_zero(subject: Subject) -> Iterator[Finding]:
         return
     config = subject.config
     r, pattern = config.get("r", 8), config.get("rank_pattern")
-    zero = [
-        module for module, layer in subject.layers.items()
-        if subject.has_zero_factor(layer) and subject.found([module])
-    ]  # fmt: skip
+    zero = subject.layers_where(lambda layer: subject.has_zero_factor(layer) and bool(subject.found([layer.module])))
     listed = pattern.items() if isinstance(pattern, dict) else ()
     entries = [key for key, value in listed if isinstance(value, (int, float)) and value <= 0]
     if type(r) is int and r <= 0:
@@ -80,12 +77,7 @@ def ungathered(subject: Subject) -> Iterator[Finding]:
     """huggingface/peft#1443, huggingface/peft#3251. Rank 0 is different: it is two-dimensional."""
     if subject.method not in LORAS:  # others have vectors too: CD505 says where they should not
         return
-    flat = [
-        key
-        for layer in subject.layers.values()
-        for key in layer.factors.values()
-        if len(subject.tensors[key].shape) < 2
-    ]
+    flat = subject.factors_where(lambda key: len(subject.tensors[key].shape) < 2)
     if flat:
         message = (
             f"{len(flat)} factors have one dimension: saved under ZeRO-3 or FSDP without gathering, their weights are "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from ..adapter.codes import (
@@ -21,7 +22,7 @@ from ..adapter.codes import (
 )
 from ..adapter.findings import THE_BASE, Code, Finding, several
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, upto
-from ..facts.meaning import Era, eras, left_random, meant_era, taking
+from ..facts.meaning import Era, left_random, meant_era, taking
 from ..facts.methods import LORAS
 from ..facts.record import NONE
 from ..facts.subject import Subject
@@ -65,9 +66,13 @@ def reading(subject: Subject) -> Iterator[Finding]:
     config, layers = subject.config, subject.layers
     if not subject.is_named or not layers or config.get("target_modules") is None:
         return
-    every = eras(subject)
+    every = subject.eras
     # a module that holds layers cannot be adapted itself: "Target module … is not supported"
-    unsupported = {".".join(parts[:n]) for parts in (m.split(".") for m in layers) for n in range(1, len(parts))}
+    unsupported = _holders(subject.sample)
+    if subject.base is not None or any(targeted(config, m, era.release) for m in unsupported for era in every):
+        unsupported = _holders(layers)
+    else:
+        unsupported = set()
     if subject.base is not None:
         unsupported |= subject.base.containers
         unsupported |= {m for m, shape in subject.base.weights.items() if len(shape) < 2}
@@ -95,8 +100,9 @@ def reading(subject: Subject) -> Iterator[Finding]:
     if meant is None:
         return
     yield from _otherwise(subject, whole, meant)
-    unclear = [module for module in meant.hit if ambiguous(config, module)] if subject.method == "LORA" else []
-    if unclear and meant.release >= (0, 14):
+    named = meant.hit if subject.method == "LORA" and meant.release >= (0, 14) else ()
+    unclear = [module for module in named if ambiguous(config, module)] if config.get("alpha_pattern") else []
+    if unclear:
         message = (
             f"several keys of alpha_pattern name {several(sorted(unclear))}, and which came first was lost in saving"
         )
@@ -115,11 +121,18 @@ def _hits_others(subject: Subject, era: Era) -> bool:
     return bool(holes(subject.layers, subject.config, era.release))
 
 
+def _holders(modules: Iterable[str]) -> set[str]:
+    """The modules that hold some."""
+    return {".".join(parts[:n]) for parts in (m.split(".") for m in modules) for n in range(1, len(parts))}
+
+
 def _otherwise(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Finding]:
     misread: dict[Code, tuple[set[str], frozenset[str]]] = {}
     for era in whole:
         ignored = set(era.hit ^ meant.hit)
-        scaled = {m for m in era.hit & meant.hit if era.readings and not _same(era.readings[m], meant.readings[m])}
+        both = [modules for modules in subject.kinds if modules[0] in era.readings and modules[0] in meant.readings]
+        other = [modules for modules in both if not _same(era.readings[modules[0]], meant.readings[modules[0]])]
+        scaled = set(chain.from_iterable(other))
         for code, modules in ((IGNORED_LAYER, ignored), (OTHER_SCALE, scaled)):
             if modules:
                 before = misread.get(code, (set[str](), frozenset[str]()))
@@ -160,7 +173,7 @@ def pattern_of_no_tensors(subject: Subject) -> Iterator[Finding]:
     gone = [module for module, mask in masks.items() if module not in subject.layers and is_mask(subject, mask)]
     if subject.method != "ADALORA" or not gone:
         return
-    every = eras(subject)
+    every = subject.eras
     adapted = {era.release: [m for m in gone if targeted(subject.config, m, era.release)] for era in every}
     known = subject.config.get("target_modules") is not None
     strange = {module for module in gone if not _is_in_model(subject, module, every[-1])}
@@ -224,12 +237,14 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
         module for module in subject.layers
         if module not in meant.hit and not _of_parameter(module, config.get("target_parameters"))
     ]  # fmt: skip
+    if not ignored:
+        return
     ends = [module.rpartition(".")[2] for module in ignored]
     target = config.get("target_modules")
     filtered = isinstance(target, list) and any(end in target for end in ends)
     alike = {module.rpartition(".")[2] for module in meant.hit}
     sized = subject.method == "ADALORA" and not subject.masks.keys().isdisjoint(ignored)
-    if ignored and (filtered or sized or max(map(ends.count, ends)) > 1 or not alike.isdisjoint(ends)):
+    if filtered or sized or max(map(ends.count, ends)) > 1 or not alike.isdisjoint(ends):
         message = (
             f"the config does not target {several(ignored)}, which have tensors: the config or the file was changed"
         )
@@ -247,11 +262,10 @@ def renamed_model(subject: Subject) -> Iterator[Finding]:
     """Layers of a vision-language model, which transformers 4.52 renamed: PEFT up to 0.14 is mostly used with an older
     one, 0.15 with either; from 0.16 on PEFT maps the old names (utils/save_and_load.py: set_peft_model_state_dict).
     """
-    config, layers = subject.config, subject.layers
-    if subject.method not in LORAS or config.get("target_modules") is None:
+    if subject.method not in LORAS or subject.config.get("target_modules") is None:
         return
-    new = any(module.startswith("model.language_model.") for module in layers)
-    old = any(module.startswith("language_model.model.") for module in layers)
+    new = any(module.startswith("model.language_model.") for module in subject.sample)
+    old = any(module.startswith("language_model.model.") for module in subject.sample)
     if new or old:
         message = "the layers are those of a language model in a larger one, which transformers 4.52 renamed"
         unclear = upto("0.14") if new else between("0.15", "0.15")
@@ -292,7 +306,8 @@ def missing_layers(subject: Subject) -> Iterator[Finding]:
         message = f"the config targets {several(missing)}, for which there are no tensors"
         yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
     listed = config.get("target_modules")
-    longer = [module for module in layers if isinstance(listed, list) and module in listed and "." in module]
+    full = [name for name in listed if "." in str(name)] if isinstance(listed, list) else []
+    longer = full and any(module in full for module in layers)
     random = subject.method == "ADALORA" or config.get("init_lora_weights") is False
     if longer and random and not missing and not _is_whole(subject):
         message = "target_modules lists full names, which also match longer names that end with one"

@@ -26,7 +26,7 @@ def bias_spelling(subject: Subject) -> Iterator[Finding]:
     if subject.method not in LORAS or config.get("target_modules") is None:
         return
     whole = tuple(f"{head}." for head, _ in heads(subject))  # a head has its own bias, whatever is trained beside it
-    biases = [key for key in subject.tensors if key.endswith(".bias") and not key.startswith(whole or "*")]
+    biases = subject.tensors_where(lambda key: key.endswith(".bias") and not key.startswith(whole or "*"))
     named = {module_of(key) for key in biases if ".lora_" not in key}
     new = {name.removesuffix(".base_layer.bias") for name in named if name.endswith(".base_layer.bias")}
     old = {name.removesuffix(".bias") for name in named} - {name + ".base_layer" for name in new}
@@ -46,7 +46,7 @@ def bias_spelling(subject: Subject) -> Iterator[Finding]:
         wrapped = {m for m in new | old if m in subject.layers or targeted(config, m, NEWEST_SERIES)}
         missing |= upto("0.6") if new - old else frozenset()
         missing |= since("0.7") if (old - new) & wrapped or (new - old) - wrapped else frozenset()
-    if missing == PEFT and subject.base is None and all(map(_WITHOUT_BIASES.match, subject.layers)):
+    if missing == PEFT and subject.base is None and all(re.match(_WITHOUT_BIASES, module) for module in subject.sample):
         message = f"bias is {bias!r}, and no bias is in the file, as the model may have none"
         yield BIAS_SPELLING(message, keys=("bias",), undecided=PEFT, needs=THE_BASE)
     elif missing:
@@ -55,7 +55,7 @@ def bias_spelling(subject: Subject) -> Iterator[Finding]:
         yield BIAS_SPELLING(f"bias is {bias!r}, and {lost}", tensors=keys, keys=("bias",), misloads=missing)
 
 
-_WITHOUT_BIASES = re.compile(r"(?:model\.layers|transformer\.(?:h|blocks))\.\d+\.")
+_WITHOUT_BIASES = r"(?:model\.layers|transformer\.(?:h|blocks))\.\d+\."
 """How layers are named in models of which most have no biases: Llama's and its kin, MPT and Falcon."""
 
 
@@ -72,7 +72,7 @@ def unapplied(subject: Subject) -> Iterator[Finding]:
         ("trainable_token_indices", "trainable_tokens_", "trained tokens"),
         ("lora_bias", ".lora_B.bias", "biases of lora_B"),
     ):
-        tensors = [name for name in subject.tensors if part in name]
+        tensors = _tensors_with(subject, part)
         if tensors and not subject.config.get(key):
             message = f"{len(tensors)} tensors are {what} ({tensors[0][:120]}), and {key} is not set: they are ignored"
             if key == "use_dora" and len(tensors) < len(subject.layers):  # PEFT gives every layer one
@@ -82,7 +82,11 @@ def unapplied(subject: Subject) -> Iterator[Finding]:
                 yield UNAPPLIED_TENSOR(message, tensors=tensors, keys=(key,), misloads=PEFT)
 
 
-_IN_MEMORY = re.compile(r"\.modules_to_save\.(?:[^.]+\.(?=[^.]+$))?")
+def _tensors_with(subject: Subject, part: str) -> list[str]:
+    return subject.tensors_where(lambda key: part in key)
+
+
+_IN_MEMORY = r"\.modules_to_save\.(?:[^.]+\.(?=[^.]+$))?"
 
 
 @rule
@@ -93,8 +97,8 @@ def kept_as_in_memory(subject: Subject) -> Iterator[Finding]:
     """
     if subject.method not in LORAS or heads(subject):
         return
-    tensors = [key for key in subject.tensors if ".modules_to_save." in key and ".lora_" not in key]
-    plain = {key: _IN_MEMORY.sub(".", key) for key in tensors}  # bias "all" saves those of the copies as well
+    tensors = subject.tensors_where(lambda key: ".modules_to_save." in key and ".lora_" not in key)
+    plain = {key: re.sub(_IN_MEMORY, ".", key) for key in tensors}  # bias "all" saves those of the copies as well
     tensors = [key for key in tensors if plain[key] not in subject.tensors]
     if tensors:
         message = f"{len(tensors)} keys of whole modules are named as in memory ({tensors[0][:120]})"
@@ -110,7 +114,7 @@ def named_like_a_factor(subject: Subject) -> Iterator[Finding]:
     """
     saved = subject.config.get("modules_to_save")
     names = [name for name in saved if isinstance(name, str) and "lora_" in name] if isinstance(saved, list) else []
-    tensors = [key for key in subject.tensors if any(f".{name}." in f".{key}" for name in names)]
+    tensors = subject.tensors_where(lambda key: any(f".{name}." in f".{key}" for name in names))
     if tensors and subject.method in LORAS:
         message = f"modules_to_save names {names[0]}, whose tensors are taken for factors and dropped"
         yield UNAPPLIED_TENSOR(message, tensors=tensors, keys=("modules_to_save",), misloads=upto("0.20"))

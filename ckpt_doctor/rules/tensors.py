@@ -28,10 +28,6 @@ FACTORS = {
 }
 
 
-def _factors(layers: dict[str, Layer]) -> list[str]:
-    return [key for layer in layers.values() for key in layer.factors.values()]
-
-
 @rule
 def foreign_prefix(subject: Subject) -> Iterator[Finding]:
     """Keys that PEFT does not look for are ignored (utils/save_and_load.py: set_peft_model_state_dict)."""
@@ -64,11 +60,12 @@ def missing_factor(subject: Subject) -> Iterator[Finding]:
     if not whole:
         return
     stray = {"lora_E"} if subject.method == "LORA" else set()  # ignored
-    partial = [
-        module for module, layer in subject.layers.items()
-        if set(layer.factors) - stray not in whole
-        and not (module in subject.pruned and all(map(subject.is_empty, layer.factors.values())))
-    ]  # fmt: skip
+
+    def is_partial(layer: Layer) -> bool:
+        pruned = layer.module in subject.pruned and all(map(subject.is_empty, layer.factors.values()))
+        return set(layer.factors) - stray not in whole and not pruned
+
+    partial = subject.layers_where(is_partial)
     if partial:
         keys = tuple(key for module in partial for key in subject.layers[module].factors.values())
         message = f"{len(partial)} layers lack a factor ({partial[0]}): it stays as it was initialised"
@@ -99,7 +96,7 @@ def mangled_key(subject: Subject) -> Iterator[Finding]:
 def factor_dtype(subject: Subject) -> Iterator[Finding]:
     """load_state_dict copies into floating point (int8 becomes zero); what torch has no name for is undecided."""
     floats = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
-    others = [key for key in _factors(subject.layers) if subject.tensors[key].dtype not in floats]
+    others = subject.factors_where(lambda key: subject.tensors[key].dtype not in floats)
     if others and subject.method in LORAS:  # others have indices, too
         dtypes = sorted({subject.tensors[key].dtype for key in others})
         message = f"{len(others)} factors are {', '.join(dtypes)} ({others[0]}), which no release computes with"
@@ -129,7 +126,7 @@ def _module_end(key: str) -> list[str]:
     return key.partition(".lora_E")[0].split(".")[-1:]
 
 
-_PART = re.compile(
+_PART = (
     r"(?:.+\.)?(?:weight|bias|base_layer\..+|lora_magnitude_vector(?:\.weight)?|lora_B\.bias|ranknum(?:\.[^.]+)?"
     r"|(?:token_adapter\.)?trainable_tokens_(?:delta|original)(?:\.[^.]+)?)"
 )
@@ -143,13 +140,13 @@ def strange_tensor(subject: Subject) -> Iterator[Finding]:
     """
     if subject.method not in LORAS:
         return
-    factors, foreign = set(_factors(subject.layers)), list(subject.lookup.others)
-    parts = [key for key in subject.tensors if key not in factors]
+    foreign = list(subject.lookup.others)
     if foreign:
         message = f"{len(foreign)} tensors of LoRA are named as PEFT names none ({foreign[0][:120]}): they are ignored"
         packed = ", as factors of a quantised model" if any(".weight_packed" in key for key in foreign) else ""
         yield STRANGE_TENSOR(f"{message} in silence{packed}", tensors=foreign, misloads=PEFT)
-    strange = [key for key in parts if not _PART.fullmatch(key) and key not in foreign] if subject.layers else []
+    parts = subject.others if subject.layers else []
+    strange = [key for key in parts if not re.fullmatch(_PART, key) and key not in foreign]
     if strange:
         message = f"{len(strange)} tensors are none that PEFT gives a LoRA ({strange[0][:120]})"
         yield STRANGE_TENSOR(message, tensors=strange, undecided=PEFT, needs="the tool that wrote them")

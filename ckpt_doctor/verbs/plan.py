@@ -1,7 +1,5 @@
 """What a fix would do to an adapter."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from ..adapter import Adapter, NotExactError

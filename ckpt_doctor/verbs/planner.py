@@ -1,7 +1,5 @@
 """Which repairs lead from an adapter to one that is taken: one at a time, each state judged once."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import NamedTuple

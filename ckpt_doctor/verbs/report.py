@@ -1,7 +1,5 @@
 """What is known of one adapter."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from ..adapter import Adapter, Layer

@@ -7,7 +7,6 @@ from ..adapter.findings import ERROR, hits, weighed
 from ..facts.subject import Subject
 from ..files.loader import load
 from ..rules import judge
-from .plan import plan
 from .report import Report
 
 
@@ -47,9 +46,12 @@ def _with_repairs(report: Report) -> Report:
     """The report, each finding with whether a repair heals it: by the catalogue where it is a note, else by a plan."""
     from ..repairs import all_of
 
-    asked = report.asked
+    asked, planned = report.asked, None
     weighty = [f for f in report.findings if (hits(f, asked) if asked is not None else f.severity == ERROR)]
-    planned = plan(report, asked) if weighty else None
+    if weighty:
+        from .plan import plan
+
+        planned = plan(report, asked)
     healed = {code for step in planned.done for code in step.codes} if planned else set[str]()
     listed = frozenset[str]().union(*(repair.heals for repair in all_of("pad", asked=None)))
     findings = tuple(f._replace(fixable=f.code in (healed if f in weighty else listed)) for f in report.findings)

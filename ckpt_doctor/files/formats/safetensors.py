@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import struct
+from itertools import chain
+from math import prod
+from operator import itemgetter, ne
 from typing import Any, BinaryIO
 
 from ...adapter import DTYPE_BITS, DamagedFile, FileRange, TensorInfo
@@ -16,7 +18,7 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
     """The tensors of an open file of `size` bytes. Raises DamagedFile."""
     if size < 8:
         raise DamagedFile("truncated-file", f"{size} bytes are too few for a safetensors file")
-    (length,) = struct.unpack("<Q", file.read(8))
+    length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER:
         raise DamagedFile(
             "malformed-safetensors", f"the header says it has {length} bytes, more than the format allows"
@@ -28,13 +30,84 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
 
 def metadata(file: BinaryIO) -> dict[str, str]:
     """The `__metadata__` of an open file that `read` took."""
-    (length,) = struct.unpack("<Q", file.read(8))
+    length = int.from_bytes(file.read(8), "little")
     extra: dict[str, str] = json.loads(file.read(length)).get("__metadata__") or {}
     return extra
 
 
+Form = tuple[str, tuple[int, ...]]
+"""A dtype and a shape."""
+Span = list[int]
+"""Where the bytes of a tensor begin and where they end, counted from the first byte behind the header."""
+
+
 def parse_header(raw: bytes, path: str, start: int, size: int) -> dict[str, TensorInfo]:
     """Header bytes → tensors; data begins at byte `start` of the file of `size` bytes. Raises DamagedFile."""
+    forms, spans = _as_written(raw) or _as_json(raw)
+    ordered = sorted(spans)
+    ends = [0, *(last for _, last in ordered)]
+    if any(map(ne, ends, (first for first, _ in ordered))):
+        _no_gap(dict(zip(forms, spans, strict=True)))
+    left = size - start - ends[-1]
+    if left < 0:
+        raise DamagedFile("truncated-file", f"the file ends {-left} bytes before its last tensor does")
+    if left > 0:
+        raise DamagedFile("malformed-safetensors", f"{left} bytes after the last tensor belong to none")
+    new = tuple.__new__  # what the types do themselves, in half the time
+    return {
+        name: new(TensorInfo, (dtype, shape, new(FileRange, (path, start + first, last - first))))
+        for (name, (dtype, shape)), (first, last) in zip(forms.items(), spans, strict=True)
+    }
+
+
+_METADATA = '{"__metadata__":{"format":"pt"},'
+_BETWEEN = [{":{"}, {"dtype"}, {":"}, {","}, {"shape"}, {"data_offsets"}]
+_CONTROLS = bytes(range(32, 256))
+
+
+def _as_written(raw: bytes) -> tuple[dict[str, Form], list[Span]] | None:
+    """The tensors of a header as safetensors itself writes it, cut at its quotes: in half the time of a JSON parser.
+
+    None for any other header, be it right or wrong.
+    """
+    if b"\\" in raw or raw.translate(None, _CONTROLS):
+        return None
+    try:
+        text = raw.decode().rstrip(" ")
+        pieces = (text.replace(_METADATA, "{", 1) if text.startswith(_METADATA) else text).removesuffix("}}").split('"')
+        names, dtypes, shapes, offsets = (pieces[at::10] for at in (1, 5, 8, 10))
+        between = [set(pieces[at::10]) for at in (2, 3, 4, 6, 7, 9)]
+        if pieces[0] != "{" or text[-2:] != "}}" or between != _BETWEEN or {piece[0] for piece in offsets} != {":"}:
+            return None
+        spans = json.loads("[" + "".join(offsets).removeprefix(":").replace("},:", ",") + "]")
+        forms = list(zip(dtypes, shapes, strict=True))
+        known = {(dtype, piece): (dtype, _sizes(piece)) for dtype, piece in set(forms)}
+        bits = {form: DTYPE_BITS[dtype] * prod(shape) for form, (dtype, shape) in known.items()}
+        right = _are_sizes([*chain.from_iterable(spans)])
+        right = right and [8 * (last - first) for first, last in spans] == list(map(bits.__getitem__, forms))
+        found = dict(zip(names, map(known.__getitem__, forms), strict=True))
+    except (IndexError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return (found, spans) if right and len(found) == len(names) and "__metadata__" not in found else None
+
+
+def _are_sizes(numbers: list[Any]) -> bool:
+    """Whether these are whole numbers that the format has room for."""
+    return {*map(type, numbers)} <= {int} and min(numbers, default=0) >= 0 and max(numbers, default=0) < MAX_INT
+
+
+def _sizes(piece: str) -> tuple[int, ...]:
+    """`:[8,4],` → (8, 4). Raises ValueError for anything else."""
+    if piece[:2] != ":[" or piece[-2:] != "],":
+        raise ValueError(piece)
+    sizes = json.loads(piece[1:-1])
+    if not _are_sizes(sizes):
+        raise ValueError(piece)
+    return tuple(sizes)
+
+
+def _as_json(raw: bytes) -> tuple[dict[str, Form], list[Span]]:
+    """The tensors of any header. Raises DamagedFile."""
     try:
         header = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -50,25 +123,16 @@ def parse_header(raw: bytes, path: str, start: int, size: int) -> dict[str, Tens
         raise DamagedFile("malformed-safetensors", "__metadata__ is not a map of strings")
     if raw.count(b":") != 4 * len(header) + (metadata is not None) + len(metadata or ()):
         _no_duplicate_fields(raw)
-    tensors = {name: _tensor(name, entry, path, start) for name, entry in header.items()}
-    end = start
-    for name, info in sorted(tensors.items(), key=lambda item: (item[1].source.offset, item[1].source.length)):  # type: ignore[union-attr]
-        source = info.source
-        assert isinstance(source, FileRange)  # noqa: S101 - _tensor makes nothing else
-        if source.offset != end:
-            raise DamagedFile("malformed-safetensors", f"the bytes of {name} overlap others or leave a gap")
-        end = source.offset + source.length
-    if end > size:
-        raise DamagedFile("truncated-file", f"the file ends {end - size} bytes before its last tensor does")
-    if end < size:
-        raise DamagedFile("malformed-safetensors", f"{size - end} bytes after the last tensor belong to none")
-    return tensors
+    tensors = {name: _tensor(name, entry) for name, entry in header.items()}
+    return {name: form for name, (form, _) in tensors.items()}, [span for _, span in tensors.values()]
 
 
-def _tensor(name: str, entry: Any, path: str, start: int) -> TensorInfo:
+def _tensor(name: str, entry: Any) -> tuple[Form, Span]:
     try:
         dtype, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
         bits = DTYPE_BITS[dtype]
+        if type(shape) is not list:
+            raise TypeError
         for number in (*shape, first, last):
             if type(number) is not int or not 0 <= number < MAX_INT:
                 raise TypeError
@@ -80,7 +144,16 @@ def _tensor(name: str, entry: Any, path: str, start: int) -> TensorInfo:
         raise DamagedFile(
             "malformed-safetensors", f"{name} is {dtype} {list(shape)}, which is not the {last - first} bytes it has"
         )
-    return TensorInfo(dtype, tuple(shape), FileRange(path, start + first, last - first))
+    return (dtype, tuple(shape)), [first, last]
+
+
+def _no_gap(spans: dict[str, Span]) -> None:
+    """Say which tensor does not begin where the one before it ends."""
+    end = 0
+    for name, (first, last) in sorted(spans.items(), key=itemgetter(1)):
+        if first != end:
+            raise DamagedFile("malformed-safetensors", f"the bytes of {name} overlap others or leave a gap")
+        end = last
 
 
 def _no_constant(text: str) -> None:
@@ -121,4 +194,4 @@ def header(tensors: dict[str, TensorInfo], extra: dict[str, str]) -> tuple[bytes
         at += info.nbytes
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text, order
+    return len(text).to_bytes(8, "little") + text, order

@@ -1,0 +1,41 @@
+"""Kinds of layers: those that differ in nothing but the numbers of the blocks they lie in are judged by one of them.
+
+`layers.0.q` and `layers.31.q`, with factors of the same shapes and dtypes under the same names, are of one kind. It is
+one of them that is asked, unless a release might read the number: where a config names layers in full, by a pattern or
+by their numbers, each layer is a kind of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Kinds = list[list[str]]
+"""The modules of the layers of each kind."""
+
+NUMBER = re.compile(r"\.[0-9]+(?=\.)")
+"""The number of a block, in a name."""
+
+_NAMING = ("target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern")
+"""Config keys that name modules."""
+
+
+def reads_numbers(config: Mapping[str, Any]) -> bool:
+    """Whether releases may read the number of a layer, as a config says which are adapted and how."""
+    counted = any(config.get(key) not in (None, []) for key in ("layers_to_transform", "target_parameters"))
+    return counted or not all(_are_plain(config.get(key)) for key in _NAMING)
+
+
+def _are_plain(names: object) -> bool:
+    """Whether each of some names is one part of a module's name: no number, no pattern, and no dot in it."""
+    if isinstance(names, (list, dict)):
+        return all(isinstance(name, str) and name.isidentifier() for name in names)
+    return names is None or (isinstance(names, str) and names.lower() == "all-linear")
+
+
+def numbered_alike(names: Iterable[str]) -> list[str]:
+    """Names, in each of which every number between dots is 0."""
+    listed = list(names)
+    alike = NUMBER.sub(".0", "\n".join(listed)).split("\n")
+    return alike if len(alike) == len(listed) else [NUMBER.sub(".0", name) for name in listed]

@@ -1,0 +1,125 @@
+"""How fast a scan is, and how fast a fix copies, each beside what it is measured by, in the same rotation.
+
+usage: python scripts/bench [--adapters N] [--rounds N] [--copy GIGABYTES]
+Trust the ratios: machines are noisy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import site
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+BROKEN = HERE.parents[1] / "fixtures/adalora-rank0-0.17.1"
+PYTHON = [sys.executable, "-S"]
+"""Without site, which takes longer where this project is installed to be edited."""
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+ENVIRONMENT["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), *site.getsitepackages()])
+SCAN = [*PYTHON, "-m", "ckpt_doctor", "scan"]
+HELLO = """
+import click
+@click.command()
+@click.argument("path")
+def hello(path): click.echo("hello " + path)
+hello()
+"""
+
+
+def run(command: list[str]) -> tuple[float, float]:
+    """Seconds of one run of a command, and the most memory that it held, in MB.
+
+    That is never less than this process holds, which forks it: so what needs more is done in others.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ENVIRONMENT, cwd=tempfile.gettempdir())
+    _, _, usage = os.wait4(process.pid, 0)
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
+
+
+def rotation(title: str, commands: dict[str, list[str]], rounds: int) -> None:
+    """Run commands in turn, once for nothing, and print the median of each beside those of all that are no scan."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for _ in range(rounds + 1):
+        for name, command in commands.items():
+            taken[name].append(run(command))
+    for runs in taken.values():
+        del runs[0]
+    medians = {name: statistics.median(seconds for seconds, _ in runs) for name, runs in taken.items()}
+    print(f"\n{title}")
+    for name, median in medians.items():
+        ratios = [f"{median / medians[other]:7.2f} x {other}" for other in medians if not other.startswith("scan")]
+        memory = max(megabytes for _, megabytes in taken[name])
+        print(f"{name:24} {median * 1000:9.1f} ms  {memory:4.0f} MB  {'  '.join(ratios)}", flush=True)
+
+
+def walker(folder: Path) -> dict[str, list[str]]:
+    """The walker in C, where there is a compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return {}
+    subprocess.run([compiler, "-O2", "-o", folder / "walker", HERE / "walker.c"], check=True)
+    return {"C walker": [str(folder / "walker")]}
+
+
+def scans(folder: Path, adapters: int, rounds: int) -> None:
+    """Scans of one adapter beside a click program that says hello, and of many beside a walk and a loop."""
+    subprocess.run([*PYTHON, HERE / "corpora.py", folder, str(adapters)], check=True)
+    start_up = {"click hello": [*PYTHON, "-c", HELLO, "you"]}
+    for name, path in (("7B LoRA", folder / "7B LoRA"), ("broken", BROKEN)):
+        start_up |= {f"scan {name}, {how}": [*SCAN, "--format", how, str(path)] for how in ("json", "table")}
+    rotation("start-up", start_up, 7 * rounds)
+    least = {**walker(folder), "json.loads loop": [*PYTHON, str(HERE / "loop.py")]}
+    for name in ("MoE LoRA", "families", "distinct"):
+        commands = {other: [*command, str(folder / name)] for other, command in least.items()}
+        title = name if name == "MoE LoRA" else f"{adapters} adapters, {name}"
+        rotation(title, {**commands, "scan": [*SCAN, "--format", "jsonl", str(folder / name)]}, rounds)
+    for name, times in (("7B LoRA", 20 * rounds), ("MoE LoRA", rounds)):
+        subprocess.run([*PYTHON, HERE / "parts.py", folder / name, str(times)], check=True, env=ENVIRONMENT)
+
+
+def copying(folder: Path, gigabytes: float, rounds: int) -> None:
+    """A fix of a LoRA with a layer of rank 0, in so many gigabytes, against cp and fsync of the same folder."""
+    subprocess.run([*PYTHON, HERE / "corpora.py", folder, "0", str(gigabytes)], check=True)
+    copy = ["sh", "-c", f"cp -r {folder}/in {folder}/copy && sync {folder}/copy/*"]
+    fix = [*PYTHON, "-m", "ckpt_doctor", "fix", str(folder / "in"), str(folder / "out")]
+    ratios = []
+    for _ in range(rounds):
+        copied, _ = run(copy)
+        fixed, memory = run(fix)
+        ratios.append(fixed / copied)
+        print(f"cp + fsync {copied:6.2f} s   fix {fixed:6.2f} s, {memory:4.0f} MB   {fixed / copied:5.2f} x")
+        shutil.rmtree(folder / "copy")
+        shutil.rmtree(folder / "out")
+    print(f"fix of {gigabytes} GB: {statistics.median(ratios):.2f} x cp + fsync")
+
+
+def processor() -> str:
+    """What the machine is, as ratios are of it alone."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names) or os.cpu_count()} x {names[0] if names else platform.processor()}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapters", type=int, default=1000, help="of each corpus that has many")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--copy", type=float, metavar="GIGABYTES", help="measure a fix of so much as well")
+    asked = parser.parse_args()
+    print(f"Python {platform.python_version()}, {processor()}", flush=True)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", ".")) as name:
+        scans(Path(name).resolve(), asked.adapters, asked.rounds)
+        if asked.copy:
+            copying(Path(name).resolve(), asked.copy, asked.rounds)

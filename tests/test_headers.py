@@ -1,0 +1,84 @@
+"""A header as safetensors writes it is read by its quotes; of none does that say anything else than a JSON parser."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import SafetensorError, safe_open
+
+from ckpt_doctor.adapter import DamagedFile
+from ckpt_doctor.files.formats import safetensors
+
+PIECES = (
+    '"', "{", "}", "[", "]", ":", ",", " ", "0", "1", "9", "-1", "1.0", "1e0", "00", "true", "null", "NaN", "[]", "{}",
+    "\\", "\\u0041", "\\ud800", "\n", "\0", "é", '"dtype":"F32"', '"shape":[1]', '"data_offsets":[0,0]', '"shape":{}',
+    ":[0,8]},", '"__metadata__"', '"F4"', '"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},', str(2**64),
+)  # fmt: skip
+
+
+def written(chance: random.Random) -> tuple[str, int]:
+    """A header as safetensors writes it, and how many bytes of data it speaks of."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}} if chance.random() < 0.7 else {}
+    at = 0
+    for number in range(chance.randint(0, 4)):
+        dtype, width = chance.choice([("F32", 4), ("BF16", 2), ("U8", 1)])
+        shape = [chance.choice([0, 1, 2, 10]) for _ in range(chance.randint(0, 3))]
+        size = width
+        for side in shape:
+            size *= side
+        entries[f"layers.{number}.lora_A"] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    return json.dumps(entries, separators=(",", ":")), at
+
+
+def mutated(chance: random.Random, text: str) -> str:
+    """The text with one or two pieces replaced, left out, put in, or twice there."""
+    for _ in range(chance.choice([0, 1, 1, 1, 2])):
+        start = chance.randint(0, len(text))
+        end = min(len(text), start + chance.choice([0, 0, 1, 1, 2, 8, 40]))
+        copied = text[start : start + chance.choice([1, 5, 30, 60])]
+        text = text[:start] + chance.choice([*PIECES, "", copied + copied]) + text[end:]
+    return text + " " * chance.choice([0, 0, 3])
+
+
+def outcome(raw: bytes, size: int) -> object:
+    try:
+        return list(safetensors.parse_header(raw, "", 8 + len(raw), size).items())
+    except DamagedFile as error:
+        return error.fault, error.message
+
+
+def test_both_ways_to_read_a_header_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(0)  # noqa: S311 - no secret
+    quick = 0
+    for _ in range(30_000):
+        text, length = written(chance)
+        raw = mutated(chance, text).encode()
+        size = 8 + len(raw) + max(0, length + chance.choice([0, 0, 0, 0, 1, -1]))
+        ours = outcome(raw, size)
+        quick += safetensors._as_written(raw) is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(safetensors, "_as_written", lambda _: None)
+            assert ours == outcome(raw, size), raw
+    assert quick > 5000
+
+
+def test_what_is_taken_is_what_safetensors_takes(tmp_path: Path) -> None:
+    chance = random.Random(1)  # noqa: S311 - no secret
+    path = tmp_path / "a.safetensors"
+    for _ in range(2000):
+        text, length = written(chance)
+        raw = mutated(chance, text).encode()
+        path.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(length))
+        try:
+            with safe_open(path, framework="numpy") as file:
+                theirs = set(file.keys())
+        except SafetensorError:
+            theirs = None
+        ours = outcome(raw, 8 + len(raw) + length)
+        assert (isinstance(ours, list) and {name for name, _ in ours}) == (theirs if theirs is not None else False), raw
