@@ -89,7 +89,7 @@ def described(folder: str) -> dict[str, Any]:
 
 def base(parameters: Mapping[str, Iterable[int]], config: dict[str, Any]) -> Base:
     """A base model: parameter → its shape, and its config.json."""
-    return Base({name: tuple(shape) for name, shape in parameters.items()}, config)
+    return Base({name: tuple(shape) for name, shape in parameters.items()}, config, *base_model.origin("", config))
 
 
 def described_base(path: str) -> dict[str, Any]:

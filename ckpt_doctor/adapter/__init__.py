@@ -96,11 +96,18 @@ class TensorInfo(NamedTuple):
 
 
 class Base:
-    """A base model: the shape of each parameter by its name, and its config.json, or {}."""
+    """A base model: the shape of each parameter by its name, and its config.json, or {}.
 
-    def __init__(self, parameters: dict[str, tuple[int, ...]], config: dict[str, Any]) -> None:
+    `name` is its id on the Hub and `revision` the commit there, "" where nothing tells.
+    """
+
+    def __init__(
+        self, parameters: dict[str, tuple[int, ...]], config: dict[str, Any], name: str = "", revision: str = ""
+    ) -> None:
         self.parameters = parameters
         self.config = config
+        self.name = name
+        self.revision = revision
 
     @cached_property
     def weights(self) -> dict[str, tuple[int, ...]]:
@@ -122,7 +129,8 @@ class Base:
 
     def renamed(self, name: Callable[[str], str]) -> "Base":
         """The same model with its parameters named otherwise."""
-        return Base({name(old): shape for old, shape in self.parameters.items()}, self.config)
+        parameters = {name(old): shape for old, shape in self.parameters.items()}
+        return Base(parameters, self.config, self.name, self.revision)
 
 
 class Adapter(NamedTuple):

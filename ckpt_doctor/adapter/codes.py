@@ -410,6 +410,15 @@ Who stops: every release is undecided; 0.15 to 0.20 did not compute what they ha
 What to do: keep the key that was meant, or name each layer in full.
 Shown by: loads on Qwen2; config.py: save_pretrained.
 """)
+ANOTHER_BASE = Code("CD330", "another-base", """
+The model that `--base` names is not the one that the config says the adapter was trained on, or another commit or a
+quantisation of it.
+Why: a model of the same sizes takes the tensors, and computes something else with them.
+Who stops: no release notices. Undecided where both are known by their ids on the Hub and differ; a quantisation in the
+name is a note: on the weights before it the adapter computes nearly the same.
+What to do: name the right model with `--base`, or correct base_model_name_or_path.
+Shown by: peft_model.py: PeftModel.from_pretrained, which looks at neither.
+""")
 
 # Tensors
 

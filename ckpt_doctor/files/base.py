@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -29,8 +30,25 @@ def load_base(path: str) -> Base:
             shapes.update((key, info.shape) for key, info in tensors.items())
         except DamagedFile as error:
             raise AdapterError(f"{os.path.join(folder, name)}: {error.message}") from None
-    config = os.path.join(folder, "config.json")
-    return Base(shapes, _json(config) if os.path.isdir(path) and os.path.exists(config) else {})
+    place = os.path.join(folder, "config.json")
+    config = _json(place) if os.path.isdir(path) and os.path.exists(place) else {}
+    return Base(shapes, config, *origin(folder, config))
+
+
+def origin(folder: str, config: dict[str, Any]) -> tuple[str, str]:
+    """The id on the Hub of the model in a folder, and the commit: of a folder of the Hub's cache, or the id alone that
+    transformers wrote into the config when it saved the model; "" where neither tells.
+    """
+    cached = re.search(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})/?$", os.path.abspath(folder) + "/")
+    if cached:
+        return f"{cached[1]}/{cached[2]}", cached[3]
+    name = config.get("_name_or_path")
+    return (name if isinstance(name, str) and is_hub_id(name) else ""), ""
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of an id on the Hub: an owner and a model."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII) is not None and not name.startswith(".")
 
 
 def as_loaded(base: Base, modules: Collection[str], headless: bool) -> Base:

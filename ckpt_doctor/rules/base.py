@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ..adapter import Base, Layer
-from ..adapter.codes import MISSING_LAYER, NOT_IN_BASE, OTHER_SIZE
+from ..adapter.codes import ANOTHER_BASE, MISSING_LAYER, NOT_IN_BASE, OTHER_SIZE
 from ..adapter.findings import Finding, several
 from ..adapter.runtimes import PEFT, since, upto
 from ..facts.layers import module_of
@@ -73,6 +73,46 @@ def against_base(subject: Subject) -> Iterator[Finding]:
     if unfit:
         message = f"the tensors of {several(unfit)} do not have the size of the base model's weights"
         yield OTHER_SIZE(message, tensors=subject.keys_of(unfit), rejects=subject.found(unfit))
+
+
+_QUANTISED = re.compile(
+    r"[-_](?:unsloth[-_])?(?:bnb[-_][48]bit|[48]-?bit|int[48]|nf4|fp8|awq|gptq(?:[-_]int[48])?)(?:[-_].*)?$",
+    re.IGNORECASE,
+)
+"""How a quantisation is said in the name of a model."""
+
+
+@rule
+def right_base(subject: Subject) -> Iterator[Finding]:
+    """The base model is another one than base_model_name_or_path and revision say (huggingface/transformers#25215:
+    nothing looks at it in a load by hand).
+    """
+    named, base = subject.config.get("base_model_name_or_path"), subject.question.base
+    if base is None or not isinstance(named, str) or not named:
+        return
+    keys, needs = ("base_model_name_or_path",), "the model that it was trained on"
+    from ..files.base import is_hub_id
+
+    if base.name and is_hub_id(named) and _model(named) != _model(base.name):
+        yield ANOTHER_BASE(
+            f"it was trained on {named}, and --base is {base.name}", keys=keys, undecided=PEFT, needs=needs
+        )
+        return
+    revision = subject.config.get("revision")
+    if isinstance(revision, str) and re.fullmatch("[0-9a-f]{7,40}", revision) and base.revision:
+        if not base.revision.startswith(revision):
+            message = f"it was trained on the commit {revision}, and --base is {base.revision}"
+            yield ANOTHER_BASE(message, keys=("revision",), undecided=PEFT, needs=needs)
+            return
+    if _QUANTISED.search(named) and not base.config.get("quantization_config"):
+        message = f"it was trained on quantised weights ({named}): on those of --base it computes nearly the same"
+        yield ANOTHER_BASE(message, keys=keys)
+
+
+def _model(name: str) -> str:
+    """The model of a Hub id, without its owner, a quantisation, and what re-uploads add or leave out."""
+    plain = re.sub(_QUANTISED, "", name.rpartition("/")[2]).lower()
+    return plain.removeprefix("meta-").removesuffix("-hf")
 
 
 _RESIZED = re.compile(r"embed|lm_head|\bwte\b")
