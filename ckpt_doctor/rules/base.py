@@ -93,18 +93,15 @@ def right_base(subject: Subject) -> Iterator[Finding]:
     keys, needs = ("base_model_name_or_path",), "the model that it was trained on"
     from ..files.base import is_hub_id
 
-    if base.name and is_hub_id(named) and _model(named) != _model(base.name):
-        yield ANOTHER_BASE(
-            f"it was trained on {named}, and --base is {base.name}", keys=keys, undecided=PEFT, needs=needs
-        )
-        return
     revision = subject.config.get("revision")
-    if isinstance(revision, str) and re.fullmatch("[0-9a-f]{7,40}", revision) and base.revision:
-        if not base.revision.startswith(revision):
-            message = f"it was trained on the commit {revision}, and --base is {base.revision}"
-            yield ANOTHER_BASE(message, keys=("revision",), undecided=PEFT, needs=needs)
-            return
-    if _QUANTISED.search(named) and not base.config.get("quantization_config"):
+    is_commit = isinstance(revision, str) and re.fullmatch("[0-9a-f]{7,40}", revision)
+    if base.name and is_hub_id(named) and _model(named) != _model(base.name):
+        message = f"it was trained on {named}, and --base is {base.name}"
+        yield ANOTHER_BASE(message, keys=keys, undecided=PEFT, needs=needs)
+    elif is_commit and base.revision and not base.revision.startswith(str(revision)):
+        message = f"it was trained on the commit {revision}, and --base is {base.revision}"
+        yield ANOTHER_BASE(message, keys=("revision",), undecided=PEFT, needs=needs)
+    elif re.search(_QUANTISED, named) and not base.config.get("quantization_config"):
         message = f"it was trained on quantised weights ({named}): on those of --base it computes nearly the same"
         yield ANOTHER_BASE(message, keys=keys)
 
