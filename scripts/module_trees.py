@@ -47,6 +47,12 @@ class Items(NamedTuple):
     values: Values
 
 
+class Several(NamedTuple):
+    """What a helper returns alone, or among numbers in a tuple."""
+
+    values: Values
+
+
 class Call(NamedTuple):
     """`partial(function, **named)`."""
 
@@ -83,7 +89,7 @@ class Instance:
         self.attributes[name] = union(self.attributes.get(name, ()), values)
 
 
-Value = Class | Func | Items | Call | Leaf | Registered | Const | Instance
+Value = Class | Func | Items | Several | Call | Leaf | Registered | Const | Instance
 Values = tuple[Value, ...]
 
 
@@ -254,6 +260,8 @@ class Source:
         for value in values if depth < 20 else ():
             if isinstance(value, Leaf):
                 yield path, value.kind, None
+            elif isinstance(value, Several):
+                yield from self._below(value.values, path, depth)
             elif isinstance(value, Registered):
                 yield path, "@" + ",".join(value.architectures), None
             elif isinstance(value, Instance):
@@ -322,6 +330,8 @@ class Maker:
             self.body(getattr(node, "finalbody", []))
 
     def assign(self, target: ast.expr, values: Values) -> None:
+        if not isinstance(target, ast.Tuple):
+            values = union(*((value.values if isinstance(value, Several) else (value,)) for value in values))
         if isinstance(target, ast.Name):
             self.env[target.id] = union(self.env.get(target.id, ()), values)
         elif isinstance(target, ast.Attribute):
@@ -329,7 +339,7 @@ class Maker:
                 if isinstance(owner, Instance):
                     owner.add(target.attr, values)
         elif isinstance(target, ast.Tuple):
-            inner = union(*(value.values for value in values if isinstance(value, Items)))
+            inner = union(*(value.values for value in values if isinstance(value, (Items, Several))))
             modules = tuple(value for value in inner if not isinstance(value, Const))
             for part in target.elts:
                 self.assign(part, modules if isinstance(part, (ast.Attribute, ast.Name)) else ())

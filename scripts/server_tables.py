@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 sys.path.insert(0, os.path.dirname(__file__))
-from module_trees import Class, Const, Instance, Items, Leaf, Maker, Registered, Source, TooLarge, Value, Values, union  # noqa: E402
+from module_trees import Class, Const, Instance, Items, Leaf, Maker, Registered, Several, Source, TooLarge, Value, Values, union  # noqa: E402
 from module_values import Attributes  # noqa: E402
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "ckpt_doctor", "facts", "servers")
@@ -63,9 +63,9 @@ def made_by(name: str, maker: Maker, node: ast.Call) -> Values | None:
 
     if "FusedMoE" in name or name in ("fused_moe_factory", "get_moe_impl_class"):
         return (Leaf("experts"),)
-    if name.startswith("make_layers"):
+    if name.startswith("make_") and "layers" in name:
         layers = union(*(maker.made(value, [], {}) for value in given(1, "layer_fn")))
-        return (Items((Items(layers),)),)
+        return (Several((Items(layers),)),)
     if name in ("ModuleList", "Sequential"):
         inner = union(*map(maker.value, node.args))
         return (Items(union(*((v.values if isinstance(v, Items) else (v,)) for v in inner))),)
@@ -75,9 +75,9 @@ def made_by(name: str, maker: Maker, node: ast.Call) -> Values | None:
         values = given(9, "architectures")
         named = tuple(str(c.value) for v in values if isinstance(v, Items) for c in v.values if isinstance(c, Const))
         return (Registered(named),)
-    if name == "from_config" and ast.unparse(node.func).startswith("Auto") and node.args:
-        part = ast.unparse(node.args[0]).rpartition(".")[2]
-        return (Registered((part,)),)
+    if name in ("from_config", "_from_config") and ast.unparse(node.func).startswith("Auto"):
+        config = [*node.args, *(part.value for part in node.keywords if part.arg == "config")]
+        return (Registered((ast.unparse(config[0]).rpartition(".")[2],)),) if config else ()
     if name == "Parameter":
         return (Leaf("parameter"),)
     if name in PLAIN and (name == "Conv1D" or ast.unparse(node.func).startswith(("nn.", "torch.nn."))):

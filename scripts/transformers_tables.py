@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from module_trees import Class, Instance, Module, Source, TooLarge
@@ -21,28 +21,31 @@ GROUPS = (
 
 
 def transformers(root: str) -> dict[str, Any]:
-    """The classes of those tasks, a line `:model_type` with the class of a bare model and what is renamed."""
+    """The classes of those tasks, a line `:model_type` with the classes of a bare model and of one that generates, and what is renamed."""
     source = Source(root, kind_of, made_by)
     auto = source.module("transformers.models.auto.modeling_auto")
     assert auto
     bare: dict[str, str] = {}
-    classes: dict[str, str] = {}
+    causal: dict[str, str] = {}
+    classes: dict[str, list[str]] = {}
     for group in GROUPS:
         for kind, name in _pairs(auto.names[group]):
-            classes.setdefault(name, kind)
+            classes.setdefault(name, []).append(kind)
             if group == GROUPS[0]:
                 bare[kind] = name
+            elif group == GROUPS[1]:
+                causal[kind] = name
     table: dict[str, Any] = {}
-    for name, kind in classes.items():
-        cls = _find(source, kind, name)
+    for name, kinds in classes.items():
+        cls = next(filter(None, (_find(source, kind, name) for kind in kinds)), None)
         if cls is not None:
             try:
                 table[name] = _class(source, cls, classes)
             except TooLarge:
                 continue
     renames = conversions(source)
-    for kind in sorted({*bare, *renames}):
-        entry = {"model": bare.get(kind), "renames": renames.get(kind)}
+    for kind in sorted({*bare, *causal, *renames}):
+        entry = {"model": bare.get(kind), "causal": causal.get(kind), "renames": renames.get(kind)}
         table[f":{kind}"] = {key: value for key, value in entry.items() if value}
     return table
 
@@ -68,7 +71,7 @@ def _find(source: Source, kind: str, name: str) -> Class | None:
     return None
 
 
-def _class(source: Source, cls: Class, known: dict[str, str]) -> dict[str, Any]:
+def _class(source: Source, cls: Class, known: Collection[str]) -> dict[str, Any]:
     instance, facts = source.instance(cls), Attributes(source, cls)
     tree: dict[str, dict[str, set[str]]] = {}
     for path, kind in _paths(instance, known):
@@ -82,7 +85,7 @@ def _class(source: Source, cls: Class, known: dict[str, str]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value}
 
 
-def _paths(instance: Instance, known: dict[str, str], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+def _paths(instance: Instance, known: Collection[str], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
     """The modules of a class; what is a class of the table itself is named only."""
     from module_trees import Items, Leaf, Registered, Values
 
