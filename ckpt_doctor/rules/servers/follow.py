@@ -58,6 +58,8 @@ def superseded(cause: Cause, server: Server) -> bool:
     if cause.code is codes.SERVER_TENSOR and _name(server) == "vllm":
         return all(head(key) for key in cause.tensors)
     entries = cause.answer.entries if isinstance(cause.answer, Field) else ()
+    if cause.code is codes.SERVER_TARGETS and _name(server) == "sglang":
+        return isinstance(cause.answer, Field) and cause.answer.name == "target_names"
     if cause.code is codes.SERVER_KEY:
         return entries != ("other end",)
     if cause.code is codes.SERVER_FACTOR:

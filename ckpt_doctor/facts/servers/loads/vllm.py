@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..architectures import causal, line
 from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome
 from .load import Fate, Load, Pair, numbered, plain, several
+from .sizes import compared
 
 REORDERED: dict[str, tuple[str, ...]] = {
     "Llama4ForCausalLM": ("q_proj", "k_proj"), "Llama4ForConditionalGeneration": ("q_proj", "k_proj"),
@@ -72,7 +73,7 @@ def follow(load: Load) -> Iterator[Fate]:
     yield from _halves(load, model, found)
     yield from _heads(load, model)
     yield from _experts(load, model, found)
-    yield from _sizes(load, model, found)
+    yield from _sizes(load, found)
 
 
 def _model(load: Load) -> Model | Fate:
@@ -405,38 +406,16 @@ def _as_parameters(load: Load, model: Model, whole: list[str], found: dict[str, 
                 )  # fmt: skip
 
 
-def _sizes(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
+def _sizes(load: Load, found: dict[str, str]) -> Iterator[Fate]:
     """Sizes against the model's: what is larger is rejected, what is smaller filled up with zeros."""
-    unsure = []
     vocabulary = load.text.get("vocab_size")
-    for module in found:
-        sizes = load.pairs[module].sizes
-        if sizes is None or "experts" in module.rpartition(".")[2] or module.endswith("base_layer"):
-            continue
+    for module, path in found.items():
         pair = load.pairs[module]
-        if pair.embedding and isinstance(vocabulary, int) and pair.a and pair.a[1] != vocabulary:
-            yield Fate(REJECTS, "size", f"{module} is for {pair.a[1]} tokens, and the model has {vocabulary}", (module,))
-            continue
-        weight = weight_of(load, module, found[module])
-        if weight is None:
-            if not load.base.weights and not set(sizes) <= load.sizes:
-                unsure.append(module)
-            continue
-        true = weight[::-1] if pair.embedding else weight
-        if sizes != true:
-            larger = any(mine > size for mine, size in zip(sizes, true, strict=True))
-            message = f"{module} is {list(sizes)}, and {list(true)} in the model"
-            yield Fate(REJECTS if larger else UNKNOWN, "size", message, (module,))
-    if unsure:
-        message = f"whether {several(unsure)} has the model's size shows only with its weights"
-        yield Fate(UNKNOWN, "size", message, tuple(unsure), "the model's weights (--base)")
-
-
-def weight_of(load: Load, module: str, path: str) -> tuple[int, ...] | None:
-    """The shape of a module's weight in the model's files, where they name it."""
-    names = [module, path, module.removeprefix("model."), f"model.{module}", module.removeprefix("transformer.")]
-    shape = next((load.base.weights[name] for name in names if name in load.base.weights), None)
-    return shape if shape is not None and len(shape) == 2 else None
+        if pair.embedding and isinstance(vocabulary, int) and pair.a and pair.a[-1] != vocabulary:
+            message = f"{module} is for {pair.a[-1]} tokens, and the model has {vocabulary}"
+            yield Fate(REJECTS, "size", message, (module,))
+        else:
+            yield from compared(load, "vLLM", module, pair, UNKNOWN, path)
 
 
 def pooling(architecture: str | None) -> bool:
