@@ -93,13 +93,12 @@ class Load:
         return None
 
     @property
-    def tied(self) -> bool:
-        """Whether the head is the embedding: as the config says, or as the weights show."""
+    def tied(self) -> bool | None:
+        """Whether the head is the embedding: as the weights show, or the config says; None where neither does."""
         if self.base.weights:
-            names = ("lm_head", "embed_out", "output", "language_model.lm_head", "model.lm_head")
-            return not any(name in self.base.weights for name in names)
+            return not any(name.endswith(("lm_head", "embed_out")) or name == "output" for name in self.base.weights)
         value = self.model.get("tie_word_embeddings", self.text.get("tie_word_embeddings"))
-        return True if value is None else bool(value)
+        return value if isinstance(value, bool) else None
 
     @cached_property
     def sizes(self) -> frozenset[int]:

@@ -31,6 +31,8 @@ SIZED = frozenset((
 """Those whose sizes are known where a class does not tell them (utils.py: get_default_hidden_dim)."""
 LINEAR = ("qkv", "merged", "column", "row", "replicated", "own")
 REORDERING = {"reshape", "view", "chunk", "repeat_interleave", "permute", "cat", "permute_qk_weight_for_rotary"}
+RENAMED = {"Olmo3ForCausalLM": "Olmo2ForCausalLM"}
+"""Classes that a config of SGLang's own calls otherwise (configs/olmo3.py: Olmo3Config)."""
 REVIEWED = frozenset(("MiniCPM3ForCausalLM",))
 """Classes with one of these in a loader that was looked at."""
 
@@ -89,6 +91,7 @@ def _model(load: Load) -> Model | Fate:
     name = load.architecture
     if name is None:
         return Fate(UNKNOWN, "model", "the model's config names no class", needs="`architectures` in the model's config")
+    name = RENAMED.get(name, name)
     entry = line("sglang", name)
     if entry is None:
         return _backend(load, name)
@@ -191,17 +194,19 @@ Reason = tuple[Any, str, str, str]
 def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[Reason]:
     """The factors of a layer: put together as the pool has them, looked up by a part of their name, compared."""
     rank = load.config.get("r")
-    names = {plain(key).partition(".lora_")[0] for key in keys if ".lora_" in key}
+    halves = [{plain(key).partition(".lora_")[0] for key in keys if half in key} for half in (".lora_A", ".lora_B")]
+    names = halves[0] | halves[1]
     missing: set[str] = set()
-    for name in sorted(names):
-        if "q_proj" in name and "qkv_proj" not in name:
-            if name.replace("q_proj", "v_proj") not in names:
-                missing.add(name)
-            others = [other for other in names if "k_proj" in other]
-            if others and name.replace("q_proj", "k_proj") not in names:
+    for half in halves:
+        for name in half:
+            if name.endswith(".q_proj"):
+                keyed = any("k_proj" in other for other in names)
+                wanted = ["v_proj", "k_proj"] if keyed else ["v_proj"]
+                missing |= {name for other in wanted if name.replace("q_proj", other) not in half}
+            elif name.endswith((".k_proj", ".v_proj")) and f"{name.rpartition('.')[0]}.q_proj" not in half:
                 missing.add(name)
     for name in sorted(missing):
-        yield REJECTS, "group", "SGLang wants v_proj (and k_proj, where a layer has one) beside q_proj", name
+        yield REJECTS, "group", "SGLang wants q_proj and v_proj (and k_proj, where a layer has one) together", name
     for name in sorted(names):
         fused = _fused(name, names)
         target = _target(fused, model.targets)
