@@ -78,6 +78,14 @@ def made_by(name: str, maker: Maker, node: ast.Call) -> Values | None:
     if name in ("from_config", "_from_config") and ast.unparse(node.func).startswith("Auto"):
         config = [*node.args, *(part.value for part in node.keywords if part.arg == "config")]
         return (Registered((ast.unparse(config[0]).rpartition(".")[2],)),) if config else ()
+    if name == "_from_config" and isinstance(node.func, ast.Attribute):
+        return union(*(maker.made(value, [], {}) for value in maker.value(node.func.value)))
+    if name == "setattr" and len(node.args) == 3:
+        names = [value.value for value in maker.value(node.args[1]) if isinstance(value, Const)]
+        for owner in maker.value(node.args[0]):
+            for attribute in names if isinstance(owner, Instance) else ():
+                owner.add(str(attribute), maker.value(node.args[2]))
+        return ()
     if name == "Parameter":
         return (Leaf("parameter"),)
     if name in PLAIN and (name == "Conv1D" or ast.unparse(node.func).startswith(("nn.", "torch.nn."))):

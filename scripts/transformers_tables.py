@@ -44,8 +44,12 @@ def transformers(root: str) -> dict[str, Any]:
             except TooLarge:
                 continue
     renames = conversions(source)
+    module = source.module("transformers.conversion_mapping")
+    like = dict(_aliases(module)) if module else {}
     for kind in sorted({*bare, *causal, *renames}):
-        entry = {"model": bare.get(kind), "causal": causal.get(kind), "renames": renames.get(kind)}
+        entry = {
+            "model": bare.get(kind), "causal": causal.get(kind), "renames": renames.get(kind), "like": like.get(kind),
+        }  # fmt: skip
         table[f":{kind}"] = {key: value for key, value in entry.items() if value}
     return table
 

@@ -11,10 +11,18 @@ from ..adapter import AdapterError, Base, DamagedFile
 from .loader import read_weights
 
 
+CONFIG = "config.json"
+"""The config of a model, which says which class a server builds, and in which sizes."""
+
+
 def load_base(path: str) -> Base:
-    """Read a model folder, one of its safetensors files, or its index: headers and config only. Raises AdapterError."""
+    """Read a model folder, one of its safetensors files, its index, or its config.json alone: headers and config only.
+    Raises AdapterError.
+    """
     if not os.path.exists(path):
         raise AdapterError(f"{path} does not exist")
+    if os.path.basename(path) == CONFIG or (os.path.isdir(path) and _config_alone(path)):
+        return Base({}, _json(os.path.join(path, CONFIG) if os.path.isdir(path) else path))
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
     names = sorted(os.listdir(path)) if os.path.isdir(path) else [os.path.basename(path)]
     files = [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_model")]
@@ -34,8 +42,14 @@ def load_base(path: str) -> Base:
                     biases.add(module)
         except DamagedFile as error:
             raise AdapterError(f"{os.path.join(folder, name)}: {error.message}") from None
-    config = os.path.join(folder, "config.json")
+    config = os.path.join(folder, CONFIG)
     return Base(shapes, _json(config) if os.path.isdir(path) and os.path.exists(config) else {}, frozenset(biases))
+
+
+def _config_alone(folder: str) -> bool:
+    """Whether a folder has the config and no weights, as where only that was fetched."""
+    names = os.listdir(folder)
+    return CONFIG in names and not any(name.endswith((".safetensors", ".index.json")) for name in names)
 
 
 def as_loaded(base: Base, modules: Collection[str], headless: bool) -> Base:

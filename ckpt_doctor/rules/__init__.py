@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ..adapter.findings import Finding
+from collections.abc import Collection
+
+from ..adapter import codes
+from ..adapter.findings import Finding, numbers
 from ..adapter.runtimes import SERVERS
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
@@ -25,11 +28,21 @@ def judge(subject: Subject) -> tuple[Finding, ...]:
 
     records = [server for server in servers.SERVERS if server.id in asked]
     inside = {server.peft: server.id for server in records if server.peft}
-    return (*(also(finding, inside) for finding in findings), *servers.judge(subject, records))
+    into = {server.id for server in servers.followed(subject, records)}
+    return (*(also(finding, inside, into) for finding in findings), *servers.judge(subject, records))
 
 
-def also(finding: Finding, inside: dict[str, str]) -> Finding:
+NAMES = numbers(
+    codes.NOT_IN_BASE, codes.FOREIGN_PREFIX, codes.ADAPTER_NAME_IN_KEY, codes.NO_TARGET, codes.OTHER_SIZE
+)  # fmt: skip
+"""What is found of names and sizes: it is decided anew in a server that renames, where the load is followed into it."""
+
+
+def also(finding: Finding, inside: dict[str, str], into: Collection[str] = ()) -> Finding:
     """A finding that stops the servers, too, which have a PEFT inside that it stops."""
+    experts = finding.code == codes.UNTARGETED_LAYERS.number and all(".experts" in key for key in finding.tensors)
+    if finding.code in NAMES or experts:
+        inside = {peft: server for peft, server in inside.items() if server not in into}
 
     def grown(ids: frozenset[str]) -> frozenset[str]:
         return ids | {server for peft, server in inside.items() if peft in ids}

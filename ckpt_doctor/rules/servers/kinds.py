@@ -89,7 +89,7 @@ def kinds_of_tensors(subject: Subject) -> dict[tuple[str, ...], list[str]]:
             kinds = () if config.get("trainable_token_indices") else ("trainable tokens",)
         elif part == "bias":
             kinds = ("bias", "bias of none")
-            if subject.question.base is not None:
+            if subject.question.base is not None and subject.question.base.weights:
                 kinds = kinds[:1] if module.removesuffix(".base_layer") in subject.question.base.biases else kinds[1:]
         else:
             kinds = (_kind(name, leaf(module), part),)

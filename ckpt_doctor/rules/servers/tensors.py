@@ -106,7 +106,7 @@ def tensors(subject: Subject) -> Iterator[Cause]:
 def base(subject: Subject) -> Iterator[Cause]:
     """Names and sizes against the base model; without it nothing shows whether they fit."""
     model = subject.question.base
-    if model is None:
+    if model is None or not (model.weights or model.config):
         message = "whether the names and sizes of the layers fit the model shows only with it"
         yield Cause(codes.BASE_UNSEEN, message, lambda _: UNKNOWN, needs="the base model (--base)")
         return
@@ -121,6 +121,10 @@ def base(subject: Subject) -> Iterator[Cause]:
     else:
         message, needs = "the model's config does not say what it is", "a model_type in the model's config"
         yield Cause(codes.SERVER_MODEL, message, lambda _: UNKNOWN, needs=needs)
+    if not model.weights:
+        message = "whether the names and sizes of the layers fit the model shows only with its weights"
+        yield Cause(codes.BASE_UNSEEN, message, lambda _: UNKNOWN, needs="the model's weights (--base)")
+        return
     for kinds, modules in places(model, subject.layers).items():
         message = f"the model has no {modules[0]}: {kinds[0]}"
         yield Cause(codes.SERVER_NOT_IN_BASE, message, Field("places", *kinds), subject.keys_of(modules))

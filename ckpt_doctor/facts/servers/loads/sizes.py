@@ -10,8 +10,12 @@ from .load import Fate, Load, Pair, Shape
 THE_WEIGHTS = "the model's weights (--base)"
 
 
-def compared(load: Load, server: str, module: str, pair: Pair, smaller: Outcome, path: str = "") -> Iterator[Fate]:
-    """A pair that is larger than the model's weight is rejected; what becomes of a `smaller` one is the server's."""
+def compared(
+    load: Load, server: str, module: str, pair: Pair, smaller: Outcome, path: str = "", transposed: bool = False
+) -> Iterator[Fate]:  # fmt: skip
+    """A pair that is larger than the model's weight is rejected; what becomes of a `smaller` one is the server's. The
+    weight of an embedding, and of a Conv1D (`transposed`), is input by output.
+    """
     sizes = pair.sizes
     if sizes is None or module.endswith((".experts", ".base_layer")):
         return
@@ -21,7 +25,7 @@ def compared(load: Load, server: str, module: str, pair: Pair, smaller: Outcome,
             message = f"whether {module} has the model's size shows only with its weights"
             yield Fate(UNKNOWN, "size", message, (module,), THE_WEIGHTS)
         return
-    true = weight[::-1] if pair.embedding else weight
+    true = weight[::-1] if pair.embedding or transposed else weight
     if sizes != true:
         larger = any(mine > size for mine, size in zip(sizes, true, strict=True))
         message = f"{module} is {list(sizes)}, and {list(true)} in the model"
