@@ -80,6 +80,11 @@ def made_by(name: str, maker: Maker, node: ast.Call) -> Values | None:
         return (Registered((ast.unparse(config[0]).rpartition(".")[2],)),) if config else ()
     if name == "_from_config" and isinstance(node.func, ast.Attribute):
         return union(*(maker.made(value, [], {}) for value in maker.value(node.func.value)))
+    if name == "append" and isinstance(node.func, ast.Attribute) and len(node.args) == 1:
+        for value in maker.value(node.func.value):
+            if isinstance(value, Items):
+                maker.assign(node.func.value, (Items(union(value.values, maker.value(node.args[0]))),))
+        return ()
     if name == "setattr" and len(node.args) == 3:
         names = [value.value for value in maker.value(node.args[1]) if isinstance(value, Const)]
         for owner in maker.value(node.args[0]):

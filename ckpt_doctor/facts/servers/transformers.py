@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...adapter.runtimes import RAN
-from .record import ANY, MISLOADS, REJECTS, TAKES, Scale, Server
+from .record import ANY, MISLOADS, REJECTS, TAKES, UNKNOWN, Scale, Server
 
 RAN_ON = (
     "cohere2", "deepseek_v3", "falcon", "gemma2", "gemma3_text", "gpt_neox", "gpt_oss", "llama", "llama4_text",
@@ -29,7 +29,7 @@ TRANSFORMERS = Server(
     pruned=REJECTS,  # "You set `ignore_mismatched_sizes` to `False`"
     options={
         "use_dora": TAKES,
-        "lora_magnitude_vector": MISLOADS,
+        "lora_magnitude_vector": UNKNOWN,  # they are dropped, and those of the model itself are taken
         "lora_bias": TAKES,
         "alora_invocation_tokens": TAKES,
         "layer_replication": TAKES,

@@ -91,16 +91,25 @@ def tensors(subject: Subject) -> Iterator[Cause]:
     saved = subject.config.get("modules_to_save")
     saved = saved if isinstance(saved, list) else []
     for kinds, names in kinds_of_tensors(subject).items():
+        heads = _head(names)
         is_saved = any(leaf(raw(key).rpartition(".")[0]) in saved for key in names)
 
         def of_tensors(server: Server, kinds: tuple[str, ...] = kinds, is_saved: bool = is_saved) -> Outcome:
             each = {outcome(server.tensors, kind) for kind in kinds}
             answer = each.pop() if len(each) == 1 else UNKNOWN
+            if is_saved and subject.question.base is None and heads and outcome(server.saved_modules, heads) == TAKES:
+                return UNKNOWN
             return worst((answer, server.saved_tensors)) if is_saved else answer
 
         message = f"{names[0]} is no factor of LoRA ({kinds[0]})"
         needs = "the base model" if len(kinds) > 1 else "a load in that runtime"
         yield Cause(codes.SERVER_TENSOR, message, of_tensors, tuple(names), needs=needs, about="tensors")
+
+
+def _head(names: list[str]) -> str:
+    """The classification head that all of some tensors are of, or nothing; what a server makes of it is its class's."""
+    modules = {leaf(raw(key).rpartition(".")[0]) for key in names}
+    return modules.pop() if len(modules) == 1 and modules <= {"score", "classifier"} else ""
 
 
 def base(subject: Subject) -> Iterator[Cause]:

@@ -104,7 +104,9 @@ class Load:
     def sizes(self) -> frozenset[int]:
         """The sizes that a module of the model may have, as its config tells them."""
         configs = [part for part in (self.model, *self.model.values()) if isinstance(part, dict)]
-        return frozenset(size for config in configs for size in _sizes(config))
+        labels = self.model.get("id2label")
+        heads = (len(labels) if isinstance(labels, dict) else 2,) if "Classification" in str(self.architecture) else ()
+        return frozenset((*heads, *(size for config in configs for size in _sizes(config))))
 
 
 def plain(name: str) -> str:

@@ -23,7 +23,7 @@ _ONE = re.compile(r"(?P<layer>.*\.experts)\.(?P<number>\d+)\.(?P<name>\w+)$")
 
 def follow(load: Load) -> Iterator[Fate]:
     """What becomes of an adapter's factors."""
-    known = tree(load.model)
+    known = tree(_generating(load))
     if known is None or load.architecture is None:
         name = load.architecture or load.model.get("model_type") or "this model"
         yield Fate(UNKNOWN, "model", f"transformers' class for {name} is not known", needs="a load in transformers")
@@ -53,6 +53,14 @@ def follow(load: Load) -> Iterator[Fate]:
         yield Fate(MISLOADS, "tensor", "transformers drops biases that were trained, with a line in a log", biases)
     if experts:
         yield from _experts(load, converted, experts)
+
+
+def _generating(load: Load) -> dict[str, Any]:
+    """The model's config with the class that generates, where it names the bare model of an adapter that does."""
+    of_type = line("transformers", f":{load.model.get('model_type')}") or {}
+    bare = load.architecture is not None and load.architecture == of_type.get("model")
+    causal = load.config.get("task_type") == "CAUSAL_LM" and of_type.get("causal")
+    return {**load.model, "architectures": [of_type["causal"]]} if bare and causal else load.model
 
 
 def _renamed(load: Load, known: Tree, module: str) -> str:
@@ -106,6 +114,16 @@ def _exists(load: Load, known: Tree, name: str) -> bool:
 
 
 Reason = tuple[Outcome, str, str]
+SQUARE: Reason = (
+    UNKNOWN, "module", "merged as B·A, and not transposed as PEFT does it, a square Conv1D computes something else",
+)  # fmt: skip
+"""Measured: transformers computes what PEFT does, merged or not; the outcomes that were recorded were held against a
+merge that does not transpose.
+"""
+TIED: Reason = (
+    UNKNOWN, "module", "PEFT's model computes otherwise merged (the head that is tied changes, too) than not merged",
+)  # fmt: skip
+"""Measured: transformers computes what PEFT does unmerged."""
 
 
 def _module(
@@ -126,6 +144,10 @@ def _module(
             return REJECTS, "module", 'transformers has no linear layer there (PEFT says "is not supported")'
     if converted and leaf in FUSED[converted] and not parameters and kind != "parameter":
         return MISLOADS, "module", f"PEFT takes targets called {leaf} for experts, and drops others of that name"
+    if kind == "conv1d" and pair.sizes and pair.sizes[0] == pair.sizes[1]:
+        return SQUARE
+    if pair.embedding and load.tied and not any("lm_head" in other for other in load.pairs):
+        return TIED
     if pair.a is None or pair.b is None:
         return MISLOADS, "factor", "transformers leaves the other factor as it is initialised"
     return None
