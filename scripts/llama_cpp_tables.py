@@ -10,23 +10,20 @@ import sys
 import types
 from typing import Any
 
-from module_trees import Class, Source
+from module_trees import Class, Source, needed
 
 
 def llama_cpp(root: str) -> dict[str, Any]:
     """The architectures that convert, each with its graph; a line `:name` for each graph; the names of tensors."""
     constants, mapping = _gguf(root)
-    source = Source(root, lambda names: None, lambda name, maker, node: None)
-    conversion = source.module("conversion")
-    assert conversion
+    source = Source(root, lambda _: None, lambda *_: None)
+    conversion = needed(source.module("conversion"), "conversion/")
     table: dict[str, Any] = {}
     files = conversion.names["TEXT_MODEL_MAP"]
-    assert isinstance(files, ast.Dict)
-    for key, value in zip(files.keys, files.values, strict=True):
-        assert isinstance(key, ast.Constant) and isinstance(value, ast.Constant)
-        cls = _registered(source, f"conversion.{value.value}", key.value)
+    for name, file in ast.literal_eval(needed(files, "TEXT_MODEL_MAP")).items():  # type: ignore[arg-type]
+        cls = _registered(source, f"conversion.{file}", name)
         if cls is not None:
-            table[key.value] = _class(source, cls)
+            table[name] = _class(source, cls)
     unheard = multiplied(root)
     for arch, name in constants.MODEL_ARCH_NAMES.items():
         tensors = [tensor.name for tensor in constants.MODEL_TENSORS.get(arch, ())]
@@ -46,7 +43,7 @@ def _numbered(keys: tuple[str, ...]) -> list[str]:
 
 
 def _gguf(root: str) -> tuple[Any, Any]:
-    """gguf's tables of names, which are nothing but data."""
+    """Gguf's tables of names, which are nothing but data."""
     package = types.ModuleType("gguf")
     package.__path__ = [os.path.join(root, "gguf-py", "gguf")]
     sys.modules["gguf"] = package
@@ -54,10 +51,9 @@ def _gguf(root: str) -> tuple[Any, Any]:
     for name in ("constants", "tensor_mapping"):
         path = os.path.join(root, "gguf-py", "gguf", f"{name}.py")
         spec = importlib.util.spec_from_file_location(f"gguf.{name}", path)
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
+        module = importlib.util.module_from_spec(needed(spec, path))
         sys.modules[f"gguf.{name}"] = module
-        spec.loader.exec_module(module)
+        needed(spec and spec.loader, path).exec_module(module)
         loaded.append(module)
     return loaded[0], loaded[1]
 
@@ -66,13 +62,13 @@ def _registered(source: Source, module: str, architecture: str) -> Class | None:
     """The class that `@ModelBase.register` names an architecture for."""
     at = source.module(module)
     for node in at.tree.body if at else []:
-        for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else []:
-            if isinstance(decorator, ast.Call) and architecture in [
-                arg.value for arg in decorator.args if isinstance(arg, ast.Constant)
-            ]:
-                assert at and isinstance(node, ast.ClassDef)
-                if not any(base.id == "MmprojModel" for base in node.bases if isinstance(base, ast.Name)):
-                    return Class(at, node)
+        if at is None or not isinstance(node, ast.ClassDef):
+            continue
+        calls = [decorator for decorator in node.decorator_list if isinstance(decorator, ast.Call)]
+        names = [arg.value for call in calls for arg in call.args if isinstance(arg, ast.Constant)]
+        bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+        if architecture in names and "MmprojModel" not in bases:
+            return Class(at, node)
     return None
 
 

@@ -8,167 +8,34 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
-from typing import Any, NamedTuple
+
+from source_values import (
+    Call,
+    Class,
+    Const,
+    Func,
+    Instance,
+    Items,
+    Leaf,
+    Module,
+    Registered,
+    Several,
+    TooLarge,
+    Value,
+    Values,
+    needed,
+    union,
+)  # fmt: skip
+
+__all__ = [
+    "Class", "Const", "Instance", "Items", "Leaf", "Maker", "Module", "Registered", "Several", "Source", "TooLarge",
+    "Value", "Values", "needed", "union",
+]  # fmt: skip
 
 MAX_DEPTH = 60
 """Of calls within calls; a model that nests deeper is cut off."""
 MAX_CALLS = 20_000
 """For one model."""
-
-
-class TooLarge(Exception):  # noqa: N818 - an answer: this class is not read
-    """A class cannot be followed within MAX_CALLS."""
-
-
-class Class(NamedTuple):
-    """A class of the source."""
-
-    module: Module
-    node: ast.ClassDef
-
-    @property
-    def name(self) -> str:
-        return self.node.name
-
-
-class Func(NamedTuple):
-    """A function or lambda, with the variables around it and the object that it is a method of."""
-
-    module: Module
-    node: ast.FunctionDef | ast.Lambda
-    env: dict[str, Values]
-    owner: Instance | None
-
-
-class Items(NamedTuple):
-    """A list, a tuple or a dict, of which only the values count."""
-
-    values: Values
-
-
-class Several(NamedTuple):
-    """What a helper returns alone, or among numbers in a tuple."""
-
-    values: Values
-
-
-class Call(NamedTuple):
-    """`partial(function, **named)`."""
-
-    function: Value
-    named: dict[str, Values]
-
-
-class Leaf(NamedTuple):
-    """A module that holds weights."""
-
-    kind: str
-
-
-class Registered(NamedTuple):
-    """A model that is made by the registry: of the architectures named, or of what a part of the config says."""
-
-    architectures: tuple[str, ...]
-
-
-class Const(NamedTuple):
-    """A literal."""
-
-    value: Any
-
-
-class Instance:
-    """An object of a class: its attributes are what `__init__` sets, whichever way it goes."""
-
-    def __init__(self, cls: Class) -> None:
-        self.cls = cls
-        self.attributes: dict[str, Values] = {}
-
-    def add(self, name: str, values: Values) -> None:
-        self.attributes[name] = union(self.attributes.get(name, ()), values)
-
-
-Value = Class | Func | Items | Several | Call | Leaf | Registered | Const | Instance
-Values = tuple[Value, ...]
-
-
-def union(*several: Iterable[Value]) -> Values:
-    """All values, each once."""
-    known: list[Value] = []
-    for values in several:
-        for value in values:
-            if not any(value is other or (type(value) is type(other) and _same(value, other)) for other in known):
-                known.append(value)
-    return tuple(known)
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, (Leaf, Registered, Class)):
-        return bool(one == other)
-    return isinstance(one, Const) and repr(one) == repr(other)
-
-
-class Module:
-    """A file of Python, and the names at its top."""
-
-    def __init__(self, source: Source, name: str, path: str) -> None:
-        self.source, self.name, self.path = source, name, path
-
-    @cached_property
-    def tree(self) -> ast.Module:
-        with open(self.path, encoding="utf-8") as file:
-            return ast.parse(file.read())
-
-    @cached_property
-    def names(self) -> dict[str, ast.AST]:
-        found: dict[str, ast.AST] = {}
-        for node in _statements(self.tree.body):
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-                found[node.name] = node
-            elif isinstance(node, (ast.Import, ast.ImportFrom)):
-                found.update({alias.asname or alias.name.partition(".")[0]: node for alias in node.names})
-            elif isinstance(node, ast.Assign):
-                found.update({target.id: node.value for target in node.targets if isinstance(target, ast.Name)})
-            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-                found[node.target.id] = node.value
-        return found
-
-    def imported(self, node: ast.Import | ast.ImportFrom, name: str) -> tuple[Module | None, str]:
-        """Where an imported name comes from: the module, None outside the source, and its name there."""
-        alias = next(alias for alias in node.names if (alias.asname or alias.name.partition(".")[0]) == name)
-        if isinstance(node, ast.Import):
-            return None, alias.name
-        parts = self.name.split(".")
-        if not self.path.endswith("__init__.py"):
-            parts = parts[:-1]
-        if node.level:
-            parts = parts[: len(parts) - node.level + 1]
-            target = ".".join([*parts, *(node.module or "").split(".")]).rstrip(".")
-        else:
-            target = node.module or ""
-        inner = self.source.module(f"{target}.{alias.name}")
-        return (inner, "") if inner else (self.source.module(target), alias.name)
-
-    def lookup(self, name: str, seen: frozenset[str] = frozenset()) -> tuple[Module, ast.AST] | None:
-        """The definition of a name at the top of the file, through imports."""
-        node = self.names.get(name)
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            module, other = self.imported(node, name)
-            key = f"{module.name if module else ''}:{other}"
-            return module.lookup(other, seen | {key}) if module and other and key not in seen else None
-        return (self, node) if node is not None else None
-
-
-def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """All statements, those in branches too."""
-    for node in body:
-        yield node
-        for inner in (getattr(node, name, []) for name in ("body", "orelse", "finalbody")):
-            if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) and isinstance(inner, list):
-                yield from _statements(inner)
-        for handler in getattr(node, "handlers", []):
-            yield from _statements(handler.body)
 
 
 class Source:
@@ -431,8 +298,7 @@ class Maker:
         return union(*(self.made(value, args, named) for value in self.value(node.func)))
 
     def inherited(self, name: str, args: list[Values], named: dict[str, Values]) -> Values:
-        assert self.cls and self.self_
-        order = self.source.mro(self.self_.cls)
+        order = self.source.mro(needed(self.self_, name).cls)
         at = next((i for i, cls in enumerate(order) if self.cls and cls.node is self.cls.node), len(order))
         for cls in order[at + 1 :]:
             for node in cls.node.body:
@@ -452,7 +318,9 @@ class Maker:
             found = self.source.attribute(value, "__init__")
             instance = Instance(value)
             if found and isinstance(found[1], ast.FunctionDef) and self.depth < MAX_DEPTH:
-                Maker(self.source, found[0], self.depth + 1).run(Func(found[0].module, found[1], {}, instance), args, named)
+                Maker(self.source, found[0], self.depth + 1).run(
+                    Func(found[0].module, found[1], {}, instance), args, named
+                )
             return (instance,)
         if isinstance(value, Func) and self.depth < MAX_DEPTH:
             cls = value.owner.cls if value.owner else None

@@ -20,8 +20,23 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 sys.path.insert(0, os.path.dirname(__file__))
-from module_trees import Class, Const, Instance, Items, Leaf, Maker, Registered, Several, Source, TooLarge, Value, Values, union  # noqa: E402
-from module_values import Attributes  # noqa: E402
+from module_trees import (
+    Class,
+    Const,
+    Instance,
+    Items,
+    Leaf,
+    Maker,
+    Registered,
+    Several,
+    Source,
+    TooLarge,
+    Value,
+    Values,
+    needed,
+    union,
+)
+from module_values import Attributes
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "ckpt_doctor", "facts", "servers")
 LINEAR = {
@@ -152,11 +167,10 @@ def loader(source: Source, instance: Instance) -> list[str]:
 
 
 def vllm(root: str) -> dict[str, Any]:
-    """vLLM's registry, and each class with LoRA."""
+    """VLLM's registry, and each class with LoRA."""
     source = Source(root, kind_of, made_by)
     package = "vllm.model_executor.models"
-    registry = source.module(f"{package}.registry")
-    assert registry
+    registry = needed(source.module(f"{package}.registry"), "registry.py")
     table: dict[str, Any] = {}
     for group, node in registry.names.items():
         if not group.endswith("_MODELS") or not isinstance(node, ast.Dict) or group == "_VLLM_MODELS":

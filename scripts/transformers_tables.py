@@ -24,7 +24,8 @@ def transformers(root: str) -> dict[str, Any]:
     """The classes of those tasks, a line `:model_type` with the classes of a bare model and of one that generates, and what is renamed."""
     source = Source(root, kind_of, made_by)
     auto = source.module("transformers.models.auto.modeling_auto")
-    assert auto
+    if auto is None:
+        raise SystemExit("transformers: no modeling_auto.py")
     bare: dict[str, str] = {}
     causal: dict[str, str] = {}
     classes: dict[str, list[str]] = {}
@@ -43,15 +44,28 @@ def transformers(root: str) -> dict[str, Any]:
                 table[name] = _class(source, cls, classes)
             except TooLarge:
                 continue
-    renames = conversions(source)
+    renames, ties = conversions(source), tied(source)
     module = source.module("transformers.conversion_mapping")
     like = dict(_aliases(module)) if module else {}
     for kind in sorted({*bare, *causal, *renames}):
         entry = {
             "model": bare.get(kind), "causal": causal.get(kind), "renames": renames.get(kind), "like": like.get(kind),
+            "tied": ties.get(kind),
         }  # fmt: skip
-        table[f":{kind}"] = {key: value for key, value in entry.items() if value}
+        table[f":{kind}"] = {key: value for key, value in entry.items() if value is not None and value != []}
     return table
+
+
+def tied(source: Source) -> dict[str, bool]:
+    """Model type → whether its head is tied to its embedding where a config does not say."""
+    auto = source.module("transformers.models.auto.auto_mappings")
+    found: dict[str, bool] = {}
+    for kind, name in _pairs(auto.names["CONFIG_MAPPING_NAMES"]) if auto else ():
+        cls = _find(source, kind, name, "configuration")
+        value = Attributes(source, cls).value("tie_word_embeddings") if cls else None
+        if isinstance(value, bool):
+            found[kind] = value
+    return found
 
 
 def _pairs(node: ast.AST) -> Iterator[tuple[str, str]]:
@@ -64,12 +78,12 @@ def _pairs(node: ast.AST) -> Iterator[tuple[str, str]]:
                     yield str(pair.elts[0].value), str(name.value)
 
 
-def _find(source: Source, kind: str, name: str) -> Class | None:
+def _find(source: Source, kind: str, name: str, file: str = "modeling") -> Class | None:
     folder = kind.replace("-", "_")
     parts = folder.split("_")
     for length in range(len(parts), 0, -1):
         plain = "_".join(parts[:length])
-        cls = source.find(f"transformers.models.{plain}.modeling_{plain}", name)
+        cls = source.find(f"transformers.models.{plain}.{file}_{plain}", name)
         if cls is not None:
             return cls
     return None
@@ -117,17 +131,28 @@ def _paths(instance: Instance, known: Collection[str], prefix: str = "", depth: 
 def conversions(source: Source) -> dict[str, list[list[str]]]:
     """Model type or class → what is renamed as it is loaded: from (a regex), to; and experts that are put together."""
     module = source.module("transformers.conversion_mapping")
-    assert module
-    function = next(node for node in module.tree.body if getattr(node, "name", "") == "_build_checkpoint_conversion_mapping")
+    if module is None:
+        raise SystemExit("transformers: no conversion_mapping.py")
+    function = next(
+        node for node in module.tree.body if getattr(node, "name", "") == "_build_checkpoint_conversion_mapping"
+    )
     found: dict[str, list[list[str]]] = {}
     for node in ast.walk(function):
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and isinstance(value, (ast.List, ast.BinOp)):
                     found.setdefault(str(key.value), _steps(value, found))
-        target = node.targets[0] if isinstance(node, ast.Assign) else node.target if isinstance(node, ast.AugAssign) else None
-        if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant) and isinstance(
-            node, (ast.Assign, ast.AugAssign)
+        target = (
+            node.targets[0]
+            if isinstance(node, ast.Assign)
+            else node.target
+            if isinstance(node, ast.AugAssign)
+            else None
+        )
+        if (
+            isinstance(target, ast.Subscript)
+            and isinstance(target.slice, ast.Constant)
+            and isinstance(node, (ast.Assign, ast.AugAssign))
         ):
             key = str(target.slice.value)
             before = found.get(key, []) if isinstance(node, ast.AugAssign) else []
@@ -138,18 +163,18 @@ def conversions(source: Source) -> dict[str, list[list[str]]]:
 
 
 def _aliases(module: Module) -> Iterator[tuple[str, str]]:
-    node = module.names["_MODEL_TO_CONVERSION_PATTERN"]
-    assert isinstance(node, ast.Dict)
-    for key, value in zip(node.keys, node.values, strict=True):
-        if isinstance(key, ast.Constant) and isinstance(value, ast.Constant):
-            yield str(key.value), str(value.value)
+    yield from ast.literal_eval(module.names["_MODEL_TO_CONVERSION_PATTERN"]).items()  # type: ignore[arg-type]
 
 
 def _steps(node: ast.expr, found: dict[str, list[list[str]]]) -> list[list[str]]:
     """The steps of a list of WeightRenaming, PrefixChange and WeightConverter."""
     steps: list[list[str]] = []
     for part in ast.walk(node):
-        if isinstance(part, ast.Subscript) and ast.unparse(part.value) == "mapping" and isinstance(part.slice, ast.Constant):
+        if (
+            isinstance(part, ast.Subscript)
+            and ast.unparse(part.value) == "mapping"
+            and isinstance(part.slice, ast.Constant)
+        ):
             steps += found.get(str(part.slice.value), [])
         if not isinstance(part, ast.Call):
             continue
@@ -158,7 +183,10 @@ def _steps(node: ast.expr, found: dict[str, list[list[str]]]) -> list[list[str]]
         name = ast.unparse(part.func)
         if name == "WeightRenaming":
             keys = ("source_patterns", "target_patterns")
-            values = [*given, *(ast.literal_eval(named[key]) for key in keys if isinstance(named.get(key), ast.Constant))]
+            values = [
+                *given,
+                *(ast.literal_eval(named[key]) for key in keys if isinstance(named.get(key), ast.Constant)),
+            ]
             steps.append(["rename", *map(str, values)])
         elif name == "PrefixChange":
             steps.append(["prefix", *(f"{key}={ast.literal_eval(value)}" for key, value in named.items() if key)])

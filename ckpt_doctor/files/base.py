@@ -10,7 +10,6 @@ from typing import Any
 from ..adapter import AdapterError, Base, DamagedFile
 from .loader import read_weights
 
-
 CONFIG = "config.json"
 """The config of a model, which says which class a server builds, and in which sizes."""
 

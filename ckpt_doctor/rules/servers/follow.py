@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ...adapter import codes
+from ...adapter import Base, codes
 from ...adapter.findings import Code, Finding
 from ...facts.servers.loads import FOLLOWED, Load, follow
 from ...facts.servers.loads.vllm import head
@@ -32,8 +32,7 @@ def _name(server: Server) -> str:
 
 def fates(subject: Subject, servers: Iterable[Server]) -> Iterator[Finding]:
     """What becomes of the factors in each server: one finding for each reason."""
-    assert subject.question.base is not None
-    load = Load(subject.config, subject.tensor_shapes, subject.question.base)
+    load = Load(subject.config, subject.tensor_shapes, subject.question.base or Base({}, {}))
     for server in servers:
         one = frozenset((server.id,))
         for fate in follow(_name(server), load):

@@ -91,13 +91,15 @@ def tensors(subject: Subject) -> Iterator[Cause]:
     saved = subject.config.get("modules_to_save")
     saved = saved if isinstance(saved, list) else []
     for kinds, names in kinds_of_tensors(subject).items():
-        heads = _head(names)
+        head = _head(names)
         is_saved = any(leaf(raw(key).rpartition(".")[0]) in saved for key in names)
 
-        def of_tensors(server: Server, kinds: tuple[str, ...] = kinds, is_saved: bool = is_saved) -> Outcome:
+        def of_tensors(
+            server: Server, kinds: tuple[str, ...] = kinds, is_saved: bool = is_saved, head: str = head
+        ) -> Outcome:  # fmt: skip
             each = {outcome(server.tensors, kind) for kind in kinds}
             answer = each.pop() if len(each) == 1 else UNKNOWN
-            if is_saved and subject.question.base is None and heads and outcome(server.saved_modules, heads) == TAKES:
+            if head and is_saved and subject.question.base is None and outcome(server.saved_modules, head) == TAKES:
                 return UNKNOWN
             return worst((answer, server.saved_tensors)) if is_saved else answer
 

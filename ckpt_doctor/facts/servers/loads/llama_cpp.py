@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..architectures import line
 from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome
@@ -32,7 +32,7 @@ REFUSED: dict[str, tuple[tuple[str, Outcome, str], ...]] = {
         (r"per_layer_model_projection$", MISLOADS, "its graph multiplies them without LoRA"),
     ),
     "Qwen3NextModel": (
-        (r"in_proj_qkvz|in_proj_ba|in_proj_qkv|in_proj_z", REJECTS, "its converter reorders them (NotImplementedError)"),
+        (r"in_proj_(?:qkvz|ba|qkv|z)$", REJECTS, "its converter reorders them (NotImplementedError)"),
         (r"linear_attn", UNKNOWN, "its converter reorders them"),
     ),
     "DbrxModel": ((r"experts", REJECTS, "its converter cannot map them"),),
@@ -43,8 +43,9 @@ REFUSED: dict[str, tuple[tuple[str, Outcome, str], ...]] = {
 """Converter → modules (a regex), what becomes of a LoRA on them, and why."""
 CONV1D = ("GPT2Model", "JaisModel")
 """Converters that transpose the weights of Conv1D, and not the factors."""
-TOWERS = re.compile(r"(?:^|\.)(?:visual|vision_tower|vision_model|multi_modal_projector|audio_tower|embed_vision|embed_audio)\.")
-OUTPUTS = ("OUTPUT",)
+TOWERS = re.compile(
+    r"(?:^|\.)(?:visual|vision_tower|vision_model|multi_modal_projector|audio_tower|embed_vision|embed_audio)\."
+)
 
 
 class Model(NamedTuple):
@@ -83,11 +84,13 @@ def follow(load: Load) -> Iterator[Fate]:
 def _model(load: Load) -> Model | Fate:
     name = load.architecture
     if name is None:
-        return Fate(UNKNOWN, "model", "the model's config names no class", needs="`architectures` in the model's config")
+        return Fate(
+            UNKNOWN, "model", "the model's config names no class", needs="`architectures` in the model's config"
+        )
     name = {"GPT2Model": "GPT2LMHeadModel"}.get(name, name)
     entry = line("llama_cpp", name)
     if entry is None:
-        return Fate(REJECTS, "model", f"llama.cpp does not convert {name} (\"Model {name} is not supported\")")
+        return Fate(REJECTS, "model", f'llama.cpp does not convert {name} ("Model {name} is not supported")')
     steps = tuple(entry.get("steps", ()))
     if "Mistral3Model" in steps:
         return Fate(REJECTS, "model", f"llama.cpp's converter for {name} writes the model again, and no adapter "
@@ -96,8 +99,7 @@ def _model(load: Load) -> Model | Fate:
     if fate:
         return fate
     graph = line("llama_cpp", f":{entry.get('graph')}") if entry.get("graph") else None
-    looked_at = set(entry.get("does", ())) <= PASSES or REVIEWED & set(steps) or set(CONV1D) & set(steps)
-    looked_at = looked_at or "BitnetModel" in steps
+    looked_at = set(entry.get("does", ())) <= PASSES or bool({*REVIEWED, *CONV1D, "BitnetModel"} & set(steps))
     if graph is None or not looked_at or "MmprojModel" in steps:
         return Fate(UNKNOWN, "model", f"llama.cpp's converter for {name} was not looked at")
     tensors = set(graph["tensors"])
@@ -148,9 +150,9 @@ def _module(load: Load, model: Model, known: Known, module: str, pair: Pair) -> 
                 return outcome, "module", f"llama.cpp's {model.name}: {why}"
     tensor = model.names.get(re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "#", name))
     if tensor is None:
-        return REJECTS, "place", f"llama.cpp finds no place for these in {model.name} (it says \"Can not map tensor\")"
+        return REJECTS, "place", f'llama.cpp finds no place for these in {model.name} (it says "Can not map tensor")'
     if tensor in ("TOKEN_EMBD", "OUTPUT"):
-        return _tied(load, model, tensor, module)
+        return _tied(load, model, tensor)
     if tensor in model.unheard:
         return MISLOADS, "module", f"llama.cpp's graph of {model.name} multiplies these without LoRA"
     there = known.has(module)
@@ -174,7 +176,7 @@ def _old_falcon(load: Load) -> bool:
     return bool(text.get("multi_query")) and not text.get("new_decoder_architecture") and "num_kv_heads" not in text
 
 
-def _tied(load: Load, model: Model, tensor: str, module: str) -> Reason | None:
+def _tied(load: Load, model: Model, tensor: str) -> Reason | None:
     """The embedding and the head: both are served where the head is a weight of its own."""
     tied = load.tied
     if tensor == "OUTPUT" and {"GemmaModel", "Gemma2Model"} & set(model.steps):
@@ -194,7 +196,9 @@ def _experts(load: Load, model: Model, layers: dict[str, set[tuple[int, str]]]) 
     """Experts one by one, of which each layer wants all or none (modify_tensors of the converter)."""
     count = load.experts
     for layer, experts in layers.items():
-        names = ("w1", "w2", "w3") if any(name == "w1" for _, name in experts) else ("gate_proj", "up_proj", "down_proj")
+        names = (
+            ("w1", "w2", "w3") if any(name == "w1" for _, name in experts) else ("gate_proj", "up_proj", "down_proj")
+        )
         if count is None:
             yield Fate(UNKNOWN, "experts", "how many experts a layer has is not known")
         elif experts != {(number, name) for number in range(count) for name in names}:

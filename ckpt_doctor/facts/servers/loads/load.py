@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ....adapter import Base
-from ..architectures import architecture, text_config
+from ..architectures import architecture, line, text_config
 from ..record import Outcome
 
 Shape = tuple[int, ...]
@@ -98,6 +98,8 @@ class Load:
         if self.base.weights:
             return not any(name.endswith(("lm_head", "embed_out")) or name == "output" for name in self.base.weights)
         value = self.model.get("tie_word_embeddings", self.text.get("tie_word_embeddings"))
+        of_type = line("transformers", f":{self.model.get('model_type')}") or {}
+        value = of_type.get("tied") if value is None else value
         return value if isinstance(value, bool) else None
 
     @cached_property
@@ -148,5 +150,5 @@ def _sizes(config: dict[str, Any]) -> Iterable[int]:
         yield from (2 * plain_[key], shared * plain_[key])
     keys, values = plain_.get("linear_num_key_heads", 0), plain_.get("linear_num_value_heads", 0)
     if keys and values:
-        key, value = keys * plain_.get("linear_key_head_dim", 0), values * plain_.get("linear_value_head_dim", 0)
-        yield from (2 * key + value, 2 * key + 2 * value, value, values, 2 * values)
+        width, height = keys * plain_.get("linear_key_head_dim", 0), values * plain_.get("linear_value_head_dim", 0)
+        yield from (2 * width + height, 2 * width + 2 * height, height, values, 2 * values)

@@ -40,7 +40,9 @@ def tree(config: dict[str, Any]) -> Tree | None:
     return Tree(modules, tuple(unknown), prefix if isinstance(prefix, str) else "")
 
 
-def _expand(entry: dict[str, Any], config: dict[str, Any], at: str, modules: dict[str, str], unknown: list[str]) -> None:
+def _expand(
+    entry: dict[str, Any], config: dict[str, Any], at: str, modules: dict[str, str], unknown: list[str]
+) -> None:
     for parent, leaves in entry.get("modules", {}).items():
         for leaf, kind in leaves.items():
             path = ".".join(part for part in (at, parent, leaf) if part)

@@ -20,8 +20,9 @@ NORMALISED = {
 }  # fmt: skip
 """Names of modules → those of the pool (utils.py: get_normalized_target_modules)."""
 KNOWN = frozenset((
-    "qkv_proj", "qkvr", "o_proj", "wo_ud", "out_proj", "in_proj", "in_proj_qkvz", "up_proj", "gate_up_proj", "down_proj",
-    "fc1_latent_proj", "fc2_latent_proj", "embed_tokens", "lm_head", "fused_qkv_a_proj_with_mqa", "q_b_proj", "kv_b_proj",
+    "qkv_proj", "qkvr", "o_proj", "wo_ud", "out_proj", "in_proj", "in_proj_qkvz", "up_proj", "gate_up_proj",
+    "down_proj", "fc1_latent_proj", "fc2_latent_proj", "embed_tokens", "lm_head", "fused_qkv_a_proj_with_mqa",
+    "q_b_proj", "kv_b_proj",
 ))  # fmt: skip
 """utils.py: _KNOWN_LORA_TARGET_MODULES."""
 SIZED = frozenset((
@@ -90,11 +91,13 @@ def follow(load: Load) -> Iterator[Fate]:
 def _model(load: Load) -> Model | Fate:
     name = load.architecture
     if name is None:
-        return Fate(UNKNOWN, "model", "the model's config names no class", needs="`architectures` in the model's config")
+        return Fate(
+            UNKNOWN, "model", "the model's config names no class", needs="`architectures` in the model's config"
+        )
     name = RENAMED.get(name, name)
     entry = line("sglang", name)
     if entry is None:
-        return _backend(load, name)
+        return _backend(name)
     if "unread" in entry or not entry.get("modules") or entry.get("only") == "?":
         return Fate(UNKNOWN, "model", f"SGLang's class for {name} was not read", needs=f"a load of a {name} in SGLang")
     if REORDERING & set(entry.get("loader", ())) and name not in REVIEWED:
@@ -103,8 +106,8 @@ def _model(load: Load) -> Model | Fate:
     targets = _pool(modules, frozenset(entry.get("supported", ())))
     if targets - SIZED and not entry.get("own_sizes"):
         strange = ", ".join(sorted(targets - SIZED))
-        return Fate(UNKNOWN, "model", f"SGLang does not start with all modules of {name}, of which {strange} has no size",
-                    needs="a load with --lora-target-modules")  # fmt: skip
+        message = f"SGLang does not start with all modules of {name}, of which {strange} has no size"
+        return Fate(UNKNOWN, "model", message, needs="a load with --lora-target-modules")
     embedding = modules.get("model.embed_tokens", "")
     if load.tied and "table" in embedding and "lm_head" in modules:
         return Fate(UNKNOWN, "model", f"SGLang does not start with the head of {name} among its modules",
@@ -128,10 +131,12 @@ def _pool(modules: dict[str, str], supported: frozenset[str]) -> frozenset[str]:
     return frozenset(((normalised | supported) & KNOWN) | {"embed_tokens", "lm_head"})
 
 
-def _backend(load: Load, name: str) -> Model | Fate:
+def _backend(name: str) -> Model | Fate:
     """A class that SGLang has not runs as transformers has it, each projection under its own name."""
     head = line("transformers", name)
-    inner = next((kind[1:] for kind in (head or {}).get("modules", {}).get("", {}).values() if kind.startswith("@")), "")
+    inner = next(
+        (kind[1:] for kind in (head or {}).get("modules", {}).get("", {}).values() if kind.startswith("@")), ""
+    )
     entry = line("transformers", inner)
     if entry is None or not entry.get("modules"):
         return Fate(UNKNOWN, "model", f"SGLang's class for {name} is not known", needs=f"a load of a {name} in SGLang")
@@ -150,7 +155,7 @@ def _targets(load: Load, model: Model) -> Iterator[Fate]:
     names = [name for name in map(str, targets) if NORMALISED.get(_leaf(name), _leaf(name)) not in model.targets]
     if names:
         message = f"SGLang's {model.name} has no LoRA on {', '.join(sorted(names))}"
-        yield Fate(REJECTS, "targets", f"{message} (it says \"incompatible with the current LoRA memory pool\")")
+        yield Fate(REJECTS, "targets", f'{message} (it says "incompatible with the current LoRA memory pool")')
 
 
 def _leaf(name: str) -> str:
@@ -183,9 +188,13 @@ def _embeddings(load: Load, model: Model) -> Iterator[Fate]:
 
 def _outside(load: Load) -> Iterator[Fate]:
     """Pairs outside the numbered layers, which are passed over."""
-    names = [m for m in load.pairs if not re.search(r"layers\.\d+\.", m) and "embed_tokens" not in m and "lm_head" not in m]
+    names = [
+        m for m in load.pairs if not re.search(r"layers\.\d+\.", m) and "embed_tokens" not in m and "lm_head" not in m
+    ]
     if names:
-        yield Fate(MISLOADS, "place", f"SGLang drops what is in no layer without a word: {several(names)}", tuple(names))
+        yield Fate(
+            MISLOADS, "place", f"SGLang drops what is in no layer without a word: {several(names)}", tuple(names)
+        )
 
 
 Reason = tuple[Any, str, str, str]
@@ -223,7 +232,12 @@ def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[R
             yield from _tower(load, model, name)
             continue
         if not model.wrapped(number, target):
-            yield MISLOADS, "module", f"SGLang's {model.name} drops these without a word, having no such fused module", name
+            yield (
+                MISLOADS,
+                "module",
+                f"SGLang's {model.name} drops these without a word, having no such fused module",
+                name,
+            )
             continue
         if pair.a is None:
             part = "q_proj" in name or "v_proj" in name
@@ -264,7 +278,17 @@ def _tower(load: Load, model: Model, name: str) -> Iterator[Reason]:
     """A tower's layer N goes into the language model's layer N, by its number and a part of its name."""
     pair = load.pairs[name]
     hidden = load.text.get("hidden_size")
-    if pair.a is not None and isinstance(hidden, int) and pair.a[-1] != hidden and not numbered(name).endswith("o_proj"):
-        yield REJECTS, "module", f"SGLang puts a tower's layers of {model.name} into the language model's, which differ", name
+    if (
+        pair.a is not None
+        and isinstance(hidden, int)
+        and pair.a[-1] != hidden
+        and not numbered(name).endswith("o_proj")
+    ):
+        yield (
+            REJECTS,
+            "module",
+            f"SGLang puts a tower's layers of {model.name} into the language model's, which differ",
+            name,
+        )
     else:
         yield MISLOADS, "module", f"SGLang puts a tower's layers of {model.name} into the language model's", name

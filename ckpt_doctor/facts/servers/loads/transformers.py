@@ -16,7 +16,11 @@ from .sizes import compared
 
 FUSED = {"mixtral": ("w1", "w3", "w2"), "qwen2_moe": ("gate_proj", "up_proj", "down_proj")}
 """How a model is converted → gate, up and down of an expert, which PEFT puts together (_MOE_TARGET_MODULE_MAPPING)."""
-TUPLES = {"Llama4TextModel": ("router",), "Llama4ForCausalLM": ("router",), "Llama4ForConditionalGeneration": ("router",)}
+TUPLES = {
+    "Llama4TextModel": ("router",),
+    "Llama4ForCausalLM": ("router",),
+    "Llama4ForConditionalGeneration": ("router",),
+}
 """Classes with a projection that returns two values, which PEFT's forward cannot take."""
 _ONE = re.compile(r"(?P<layer>.*\.experts)\.(?P<number>\d+)\.(?P<name>\w+)$")
 
@@ -35,11 +39,11 @@ def follow(load: Load) -> Iterator[Fate]:
     experts: dict[str, list[str]] = {}
     for module, pair in load.pairs.items():
         path = _path(load, known, module)
-        one = _ONE.match(path or _renamed(load, known, module))
+        one = _ONE.match(path or _renamed(load, module))
         if one and path is None:
             experts.setdefault(one["layer"], []).append(module)
             continue
-        reason = _module(load, known, converted, module, path, pair)
+        reason = _module(load, known, converted, path, pair)
         if reason:
             fates.setdefault(reason, []).append(module)
         elif path:
@@ -49,7 +53,9 @@ def follow(load: Load) -> Iterator[Fate]:
         yield Fate(outcome, about, f"{message}: {several(modules)}", tuple(modules))
     yield from _targets(load, known, converted)
     biases = tuple(key for key in load.others if key.endswith(".bias") and ".lora_" not in key)
-    if biases and (not load.base.weights or any(plain(key).removesuffix(".bias") in load.base.biases for key in biases)):
+    if biases and (
+        not load.base.weights or any(plain(key).removesuffix(".bias") in load.base.biases for key in biases)
+    ):
         yield Fate(MISLOADS, "tensor", "transformers drops biases that were trained, with a line in a log", biases)
     if experts:
         yield from _experts(load, converted, experts)
@@ -63,7 +69,7 @@ def _generating(load: Load) -> dict[str, Any]:
     return {**load.model, "architectures": [of_type["causal"]]} if bare and causal else load.model
 
 
-def _renamed(load: Load, known: Tree, module: str) -> str:
+def _renamed(load: Load, module: str) -> str:
     """A name after what the model's class, and its parts', rename (get_model_conversion_mapping)."""
     name = module
     for at, steps in _steps(load):
@@ -93,7 +99,7 @@ def _steps(load: Load) -> Iterator[tuple[str, list[list[str]]]]:
 def _path(load: Load, known: Tree, module: str) -> str | None:
     """The path of a name in the model, with or without the base's prefix; None where there is none."""
     prefix = known.prefix
-    renamed = _renamed(load, known, module)
+    renamed = _renamed(load, module)
     names = [renamed]
     if prefix:
         names += [renamed.removeprefix(f"{prefix}."), f"{prefix}.{renamed}"]
@@ -127,7 +133,7 @@ TIED: Reason = (
 
 
 def _module(
-    load: Load, known: Tree, converted: str | None, module: str, path: str | None, pair: Pair
+    load: Load, known: Tree, converted: str | None, path: str | None, pair: Pair
 ) -> Reason | None:  # fmt: skip
     """What speaks against a module, None for nothing."""
     if path is None:
@@ -139,9 +145,9 @@ def _module(
     if leaf in TUPLES.get(str(load.architecture), ()):
         return REJECTS, "module", "transformers' class returns two values from these, which PEFT cannot take"
     parameters = [str(name) for name in load.config.get("target_parameters") or ()]
-    if kind == "parameter weight" and not any(name.endswith(f"{leaf}.weight") for name in parameters):
-        if not (converted and leaf == "gate"):
-            return REJECTS, "module", 'transformers has no linear layer there (PEFT says "is not supported")'
+    router = (converted and leaf == "gate") or any(name.endswith(f"{leaf}.weight") for name in parameters)
+    if kind == "parameter weight" and not router:
+        return REJECTS, "module", 'transformers has no linear layer there (PEFT says "is not supported")'
     if converted and leaf in FUSED[converted] and not parameters and kind != "parameter":
         return MISLOADS, "module", f"PEFT takes targets called {leaf} for experts, and drops others of that name"
     if kind == "conv1d" and pair.sizes and pair.sizes[0] == pair.sizes[1]:
@@ -256,4 +262,3 @@ def _matches(pattern: str, module: str) -> bool:
         return re.match(rf"(.*\.)?({pattern})$", module) is not None
     except re.error:
         return False
-

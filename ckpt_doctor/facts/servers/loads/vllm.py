@@ -79,7 +79,9 @@ def follow(load: Load) -> Iterator[Fate]:
 def _model(load: Load) -> Model | Fate:
     name = load.architecture
     if name is None:
-        return Fate(UNKNOWN, "model", "the model's config names no class", needs="`architectures` in the model's config")
+        return Fate(
+            UNKNOWN, "model", "the model's config names no class", needs="`architectures` in the model's config"
+        )
     entry, classifies = line("vllm", name), False
     if entry is None and name.endswith(CLASSIFIES):
         entry = line("vllm", _generating(name))
@@ -97,7 +99,7 @@ def _model(load: Load) -> Model | Fate:
     if entry.get("lora") is False:
         return Fate(REJECTS, "model", f"vLLM has no LoRA for {name}")
     if entry.get("transformers"):
-        return _backend(load, name, str(entry["transformers"]))
+        return _backend(name, str(entry["transformers"]))
     if "?" in entry.get("renames", {}) or "?" in entry.get("towers", {}) or name in UNREVIEWED:
         return Fate(UNKNOWN, "model", f"vLLM's {name} has a loader of its own, which was not looked at")
     modules = _flat(entry, "")
@@ -144,7 +146,7 @@ def _flat(entry: dict[str, Any], prefix: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _backend(load: Load, name: str, cls: str) -> Model | Fate:
+def _backend(name: str, cls: str) -> Model | Fate:
     """A model that runs as transformers has it: every projection keeps its name, or is fused of parts that do."""
     head = line("transformers", name)
     if head is None or "MultiModal" in cls:
@@ -341,7 +343,9 @@ def _experts(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
         return
     if model.backend:
         if single:
-            yield Fate(REJECTS, "experts", f"vLLM runs {model.name} on its Transformers backend, which takes no experts")
+            yield Fate(
+                REJECTS, "experts", f"vLLM runs {model.name} on its Transformers backend, which takes no experts"
+            )
         else:
             yield Fate(UNKNOWN, "experts", f"what vLLM's Transformers backend makes of the experts of {model.name}")
         return
@@ -380,9 +384,9 @@ def _as_parameters(load: Load, model: Model, whole: list[str], found: dict[str, 
     layers: dict[str, dict[str, Pair]] = {}
     for module in whole:
         path = found[module]
-        layers.setdefault(path.removesuffix(".base_layer"), {})[
-            "up" if path.endswith("base_layer") else "down"
-        ] = load.pairs[module]
+        layers.setdefault(path.removesuffix(".base_layer"), {})["up" if path.endswith("base_layer") else "down"] = (
+            load.pairs[module]
+        )
     for layer, pairs in layers.items():
         if pairs.keys() == {"down"}:
             yield Fate(REJECTS, "experts", f"vLLM wants gate_up_proj and down_proj of {layer} together")
