@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ....adapter import Base
-from ..architectures import architecture, line, text_config
+from ..architectures import causal, line, text_config
 from ..record import Outcome
 
 Shape = tuple[int, ...]
@@ -51,7 +51,7 @@ class Load:
     def __init__(self, config: dict[str, Any], tensors: dict[str, Shape], base: Base) -> None:
         self.config, self.tensors, self.base = config, tensors, base
         self.model = base.config
-        self.architecture = architecture(base.config)
+        self.architecture = causal(base.config)
         self.text = text_config(base.config)
 
     @cached_property
@@ -81,7 +81,8 @@ class Load:
             count = self.text.get(key)
             if isinstance(count, int):
                 return count
-        return None
+        numbers = (re.search(r"\b(?:layers|h|blocks|layer)\.(\d+)\.", name) for name in self.base.weights)
+        return max((int(match[1]) + 1 for match in numbers if match), default=None)
 
     @cached_property
     def experts(self) -> int | None:

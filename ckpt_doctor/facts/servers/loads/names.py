@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from ..architectures import architecture, line
+from ..architectures import causal, line
 from .load import Load, numbered
 
 OUTER = ("model", "language_model", "transformer", "bert", "roberta", "gpt_neox", "backbone", "base_model")
@@ -29,7 +29,7 @@ class Tree(NamedTuple):
 
 def tree(config: dict[str, Any]) -> Tree | None:
     """The modules of a model, None where its class is in no table."""
-    name = architecture(config)
+    name = causal(config)
     entry = line("transformers", name) if name else None
     if entry is None or not entry.get("modules"):
         return None
