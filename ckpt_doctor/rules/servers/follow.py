@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from ...adapter import Base, codes
 from ...adapter.findings import Code, Finding
+from ...facts.methods import LORAS
 from ...facts.servers.loads import FOLLOWED, Load, follow
 from ...facts.servers.loads.vllm import head
 from ...facts.servers.record import MISLOADS, REJECTS, UNKNOWN, Server
@@ -21,9 +22,10 @@ ABOUT: dict[str, Code] = {
 
 def followed(subject: Subject, servers: Iterable[Server]) -> list[Server]:
     """The servers into whose class for this model the adapter is followed."""
-    if subject.question.base is None or subject.method != "LORA" or not subject.tensors:
+    if subject.question.base is None or subject.method not in LORAS or not subject.tensors:
         return []
-    return [server for server in servers if _name(server) in FOLLOWED]
+    known = [server for server in servers if _name(server) in FOLLOWED]
+    return [server for server in known if subject.method == "LORA" or server.peft]
 
 
 def _name(server: Server) -> str:

@@ -220,7 +220,8 @@ def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[R
         fused = _fused(name, names)
         target = _target(fused, model.targets)
         if target is None:
-            yield REJECTS, "module", f"SGLang's {model.name} cannot find a target module for these", name
+            about = "group" if name.endswith((".up_proj", ".k_proj", ".v_proj")) else "module"
+            yield REJECTS, about, f"SGLang's {model.name} cannot find a target module for these", name
             continue
         pair = load.pairs.get(name)
         if pair is None:
@@ -239,11 +240,10 @@ def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[R
                 name,
             )
             continue
-        if pair.a is None:
-            part = "q_proj" in name or "v_proj" in name
-            yield (REJECTS if part else MISLOADS), "factor", "SGLang finds no A for these", name
-        elif pair.b is None:
-            yield MISLOADS, "factor", "SGLang drops these, which have no B", name
+        if pair.b is None:
+            yield REJECTS, "factor", "SGLang finds no B for these", name
+        elif pair.a is None:
+            yield MISLOADS, "factor", "SGLang drops these, which have no A", name
         elif type(rank) is int and len(pair.a) == 2 and pair.a[0] != rank:
             yield REJECTS, "factor", f"SGLang wants r ({rank}) rows in every A", name
         for fate in compared(load, "SGLang", name, pair, smaller=REJECTS):
