@@ -96,9 +96,7 @@ def made_by(name: str, maker: Maker, node: ast.Call) -> Values | None:
     if name == "_from_config" and isinstance(node.func, ast.Attribute):
         return union(*(maker.made(value, [], {}) for value in maker.value(node.func.value)))
     if name == "append" and isinstance(node.func, ast.Attribute) and len(node.args) == 1:
-        for value in maker.value(node.func.value):
-            if isinstance(value, Items):
-                maker.assign(node.func.value, (Items(union(value.values, maker.value(node.args[0]))),))
+        appended(maker, node.func.value, maker.value(node.args[0]))
         return ()
     if name == "setattr" and len(node.args) == 3:
         names = [value.value for value in maker.value(node.args[1]) if isinstance(value, Const)]
@@ -111,6 +109,18 @@ def made_by(name: str, maker: Maker, node: ast.Call) -> Values | None:
     if name in PLAIN and (name == "Conv1D" or ast.unparse(node.func).startswith(("nn.", "torch.nn."))):
         return (Leaf(PLAIN[name]),)
     return None
+
+
+def appended(maker: Maker, target: ast.expr, values: Values) -> None:
+    """Put values into a list that a name or an attribute has."""
+    lists = [value for value in maker.value(target) if isinstance(value, Items)]
+    whole = (Items(union(*(value.values for value in lists), values)),) if lists and values else ()
+    if whole and isinstance(target, ast.Name):
+        maker.env[target.id] = whole
+    elif whole and isinstance(target, ast.Attribute):
+        for owner in maker.value(target.value):
+            if isinstance(owner, Instance):
+                owner.attributes[target.attr] = whole
 
 
 def named_parts(maker: Maker, node: ast.expr) -> Iterator[Value]:

@@ -26,7 +26,10 @@ from ckpt_doctor.reports import FORMATS, pages
 ROOT = FIXTURES.parent
 README, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-FOREIGN = {"--help", "--version", "--json", "--lora-modules", "--enable-lora", "--max-lora-rank", "--all-files"}
+FOREIGN = {
+    "--help", "--version", "--json", "--lora-modules", "--enable-lora", "--max-lora-rank", "--all-files",
+    "--enable-mixed-moe-lora-format", "--enable-tower-connector-lora", "--lora-target-modules",
+}  # fmt: skip
 """Options of other programs and of scripts, and click's own."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...adapter.runtimes import RAN
-from .record import ANY, MISLOADS, REJECTS, TAKES, UNKNOWN, Scale, Server
+from .record import ANY, MISLOADS, REJECTS, TAKES, Scale, Server
 
 TRANSFORMERS = Server(
     RAN["transformers"],
@@ -24,7 +24,7 @@ TRANSFORMERS = Server(
     pruned=REJECTS,  # "You set `ignore_mismatched_sizes` to `False`"
     options={
         "use_dora": TAKES,
-        "lora_magnitude_vector": UNKNOWN,  # they are dropped, and those of the model itself are taken
+        # lora_magnitude_vector: dropped, and those of the model itself are taken, which only the values tell apart
         "lora_bias": TAKES,
         "alora_invocation_tokens": TAKES,
         "layer_replication": TAKES,

@@ -139,6 +139,6 @@ def base(subject: Subject) -> Iterator[Cause]:
     for kinds, modules in places(model, subject.layers).items():
         message = f"the model has no {modules[0]}: {kinds[0]}"
         yield Cause(codes.SERVER_NOT_IN_BASE, message, Field("places", *kinds), subject.keys_of(modules))
-    for (kinds, message), modules in sizes(subject, model).items():
+    for message, modules in sizes(subject, model).items():
         more = f", and so are {len(modules) - 1} more" if len(modules) > 1 else ""
-        yield Cause(codes.SERVER_SIZE, f"{message}{more}", Field("sizes", *kinds), subject.keys_of(modules))
+        yield Cause(codes.SERVER_SIZE, f"{message}{more}", lambda _: UNKNOWN, subject.keys_of(modules))

@@ -100,6 +100,8 @@ def _model(load: Load) -> Model | Fate:
         return Fate(REJECTS, "model", f"vLLM has no LoRA for {name}")
     if entry.get("transformers"):
         return _backend(name, str(entry["transformers"]))
+    if not entry.get("modules"):
+        return Fate(UNKNOWN, "model", f"which modules vLLM's {name} has is not known")
     if "?" in entry.get("renames", {}) or "?" in entry.get("towers", {}) or name in UNREVIEWED:
         return Fate(UNKNOWN, "model", f"vLLM's {name} has a loader of its own, which was not looked at")
     modules = _flat(entry, "")
