@@ -14,6 +14,8 @@ from ..record import Outcome
 Shape = tuple[int, ...]
 _FACTOR = re.compile(r"(?P<module>.+)\.(?P<factor>lora_[AB]|lora_embedding_[AB])(?:\.weight)?")
 PREFIX = "base_model.model."
+MOST = 1 << 20
+"""More layers and experts than any model has."""
 
 
 class Pair(NamedTuple):
@@ -54,6 +56,17 @@ class Load:
         self.architecture = causal(base.config)
         self.text = text_config(base.config)
 
+    def named(self, key: str) -> list[str]:
+        """The names in a list of the adapter's config; none where it is no list."""
+        value = self.config.get(key)
+        return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+
+    @cached_property
+    def patterns(self) -> list[str]:
+        """The keys of rank_pattern and alpha_pattern."""
+        tables = (self.config.get("rank_pattern"), self.config.get("alpha_pattern"))
+        return [key for table in tables if isinstance(table, dict) for key in table]
+
     @cached_property
     def pairs(self) -> dict[str, Pair]:
         """The pairs of the file by the name of their module, without PEFT's prefix."""
@@ -79,7 +92,7 @@ class Load:
         """How many layers the language model has."""
         for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
             count = self.text.get(key)
-            if isinstance(count, int):
+            if type(count) is int and 0 <= count < MOST:
                 return count
         numbers = (re.search(r"\b(?:layers|h|blocks|layer)\.(\d+)\.", name) for name in self.base.weights)
         return max((int(match[1]) + 1 for match in numbers if match), default=None)
@@ -89,7 +102,7 @@ class Load:
         """How many experts a layer has."""
         for key in ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"):
             count = self.text.get(key)
-            if isinstance(count, int):
+            if type(count) is int and 0 < count < MOST:
                 return count
         return None
 
@@ -132,7 +145,7 @@ def several(names: Iterable[str]) -> str:
 
 def _sizes(config: dict[str, Any]) -> Iterable[int]:
     """What a config's numbers multiply to where a model does so: heads, fused projections, experts that are shared."""
-    plain_ = {key: value for key, value in config.items() if type(value) is int and value > 0}
+    plain_ = {key: value for key, value in config.items() if type(value) is int and 0 < value < 1 << 40}
     yield from plain_.values()
     hidden = plain_.get("hidden_size") or plain_.get("n_embd") or plain_.get("d_model")
     heads = plain_.get("num_attention_heads") or plain_.get("n_head")

@@ -144,7 +144,7 @@ def _module(
         return UNKNOWN, "place", "whether transformers has these shows only in a load"
     if leaf in TUPLES.get(str(load.architecture), ()):
         return REJECTS, "module", "transformers' class returns two values from these, which PEFT cannot take"
-    parameters = [str(name) for name in load.config.get("target_parameters") or ()]
+    parameters = load.named("target_parameters")
     router = (converted and leaf == "gate") or any(name.endswith(f"{leaf}.weight") for name in parameters)
     if kind == "parameter weight" and not router:
         return REJECTS, "module", 'transformers has no linear layer there (PEFT says "is not supported")'
@@ -226,11 +226,9 @@ def _experts(load: Load, converted: str | None, layers: dict[str, list[str]]) ->
         lone = (ends & {gate, up}).pop()
         yield Fate(REJECTS, "experts", f'PEFT cannot convert {lone} alone (it says "without also targeting")')
         return
-    if load.config.get("rank_pattern") or load.config.get("alpha_pattern"):
-        patterns = {**(load.config.get("rank_pattern") or {}), **(load.config.get("alpha_pattern") or {})}
-        if any(_matches(pattern, module) for pattern in patterns for module in every):
-            yield Fate(REJECTS, "experts", "PEFT converts experts to one rank, and a pattern gives them others")
-            return
+    if any(_matches(pattern, module) for pattern in load.patterns for module in every):
+        yield Fate(REJECTS, "experts", "PEFT converts experts to one rank, and a pattern gives them others")
+        return
     if load.config.get("use_rslora") and ends & {gate, up}:
         yield Fate(MISLOADS, "experts", "PEFT doubles r and alpha of gate and up, which rsLoRA scales otherwise", every)
     count = load.experts

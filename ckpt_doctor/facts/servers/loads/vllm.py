@@ -47,15 +47,20 @@ class Model(NamedTuple):
         """The last parts of the projections."""
         return {path.rpartition(".")[2]: kind for path, kind in self.modules.items() if _any(kind, LINEAR)}
 
-    def expected(self, experts: int | None) -> frozenset[str]:
-        """The names that a file may have (worker_manager.py: _load_adapter)."""
+    @property
+    def expected(self) -> frozenset[str]:
+        """The names that a file may have, beside those of experts (worker_manager.py: _load_adapter)."""
         names = set(self.embeddings)
         for leaf in self.leaves:
             names |= set(self.packed.get(leaf, [leaf]))
-        if "experts" in self.leaves and isinstance(self.entry.get("experts"), list):
-            count = experts if experts is not None else 4096
-            names |= {f"experts.{number}.{name}" for number in range(count) for name in self.entry["experts"]}
         return frozenset(names)
+
+    def expert(self, name: str, count: int | None) -> bool:
+        """Whether `experts.0.w1` is the name of an expert's part."""
+        known, parts = self.entry.get("experts"), name.split(".")
+        if not isinstance(known, list) or len(parts) != 3 or not parts[1].isdecimal() or parts[0] != "experts":
+            return False
+        return parts[2] in known and (count is None or int(parts[1]) < count)
 
 
 def _any(kind: str, kinds: tuple[str, ...]) -> bool:
@@ -208,7 +213,7 @@ def _name(model: Model, module: str) -> str:
 
 def _names(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
     """Names, one by one: what no module is called is rejected, what stands elsewhere dropped without a word."""
-    expected = model.expected(load.experts)
+    expected = model.expected
     strange: list[str] = []
     lost: list[str] = []
     towers: list[str] = []
@@ -220,7 +225,8 @@ def _names(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
         name = _name(model, module)
         leaf = name[name.find(".experts") + 1 :] if ".experts" in name else name.rpartition(".")[2]
         leaf = "#" if leaf.isdecimal() else leaf
-        if leaf not in expected and "base_layer" not in module and leaf != "experts":
+        known = leaf in expected or leaf == "experts" or model.expert(leaf, load.experts)
+        if not known and "base_layer" not in module:
             strange.append(module)
             continue
         if leaf == "experts" and "experts" not in model.leaves:
@@ -439,7 +445,7 @@ def _heads(load: Load, model: Model) -> Iterator[Fate]:
         name = head(key)
         if name is None:
             continue
-        if name not in (load.config.get("modules_to_save") or ()):
+        if name not in load.named("modules_to_save"):
             yield Fate(REJECTS, "tensor", f"vLLM rejects {key}, which modules_to_save does not name", (key,))
         elif not model.name.endswith(CLASSIFIES) or name not in model.modules:
             yield Fate(REJECTS, "tensor", f"vLLM's {model.name} has no {name} that an adapter can replace", (key,))
