@@ -156,7 +156,7 @@ def test_a_family_that_a_server_was_not_run_on_stops_no_fix(run: Any, tmp_path: 
     assert result.exit_code == 0, result.output
     assert "was not run on a model of that family: load it once and compare" in result.output
     assert run("compare", source, tmp_path / "out").exit_code == 0
-    config["model_type"] = "falcon"
+    config |= {"model_type": "falcon", "architectures": ["FalconForCausalLM"]}
     (base / "config.json").write_text(json.dumps(config))
     assert run("fix", source, tmp_path / "vllm", "--for", "vllm", "--base", base).exit_code == 1
     assert not (tmp_path / "vllm").exists()

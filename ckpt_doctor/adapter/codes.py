@@ -770,6 +770,23 @@ larger; smaller ones vLLM fills up with zeros in silence.
 What to do: name the right model with `--base`.
 Shown by: loads in vLLM, SGLang, llama.cpp and transformers.
 """)
+SERVER_CLASS = Code("CD619", "server-class", """
+The class that a server builds for the model has no LoRA on a module, or has it and does not use it.
+Who stops: vLLM, where the class does not name lm_head or embed_tokens among its embedding modules, or names a
+projection otherwise ("expected target modules in …"); in silence where it reorders rows as it loads (q_proj and k_proj
+of Llama 4), absorbs a projection into its attention (kv_b_proj of DeepSeek), or has no LoRA on a vision tower;
+llama.cpp, where its converter refuses, or its graph multiplies without LoRA (q_a_proj of DeepSeek), in silence.
+What to do: what the message names: an option of the server, or another server; or merge the adapter into the model.
+Shown by: loads in vLLM, SGLang, llama.cpp and transformers; `docs/servers.md` has the classes.
+""")
+SERVER_EXPERTS = Code("CD620", "server-experts", """
+The experts of a layer are not all there, or not in the form that a server's class wants.
+Who stops: vLLM, an AssertionError where a part of an expert is missing, and "contains fused 3D MoE weights" where
+experts are parameters (`experts.base_layer.lora_A`) and the class has them one by one; llama.cpp says "Unprocessed
+experts".
+What to do: train all experts with gate, up and down; in vLLM, `--enable-mixed-moe-lora-format` takes parameters.
+Shown by: loads in vLLM, SGLang, llama.cpp and transformers.
+""")
 BASE_UNSEEN = Code("CD690", "base-unseen", """
 Whether names and sizes fit the model shows only with the model.
 Who stops: undecided for every server.

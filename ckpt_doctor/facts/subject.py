@@ -137,8 +137,10 @@ class Subject:
 
     @cached_property
     def base(self) -> Base | None:
-        """The base model with its modules named as they are once transformers has loaded it."""
-        if self.question.base is None:
+        """The base model with its modules named as they are once transformers has loaded it; None without its weights,
+        as of a config.json alone.
+        """
+        if self.question.base is None or not self.question.base.weights:
             return None
         from ..files.base import as_loaded
 

@@ -11,11 +11,18 @@ from typing import Any
 from ..adapter import AdapterError, Base, DamagedFile
 from .loader import read_weights
 
+CONFIG = "config.json"
+"""The config of a model, which says which class a server builds, and in which sizes."""
+
 
 def load_base(path: str) -> Base:
-    """Read a model folder, one of its safetensors files, or its index: headers and config only. Raises AdapterError."""
+    """Read a model folder, one of its safetensors files, its index, or its config.json alone: headers and config only.
+    Raises AdapterError.
+    """
     if not os.path.exists(path):
         raise AdapterError(f"{path} does not exist")
+    if os.path.basename(path) == CONFIG or (os.path.isdir(path) and _config_alone(path)):
+        return Base({}, _json(os.path.join(path, CONFIG) if os.path.isdir(path) else path))
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
     names = sorted(os.listdir(path)) if os.path.isdir(path) else [os.path.basename(path)]
     files = [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_model")]
@@ -30,7 +37,7 @@ def load_base(path: str) -> Base:
             shapes.update((key, info.shape) for key, info in tensors.items())
         except DamagedFile as error:
             raise AdapterError(f"{os.path.join(folder, name)}: {error.message}") from None
-    place = os.path.join(folder, "config.json")
+    place = os.path.join(folder, CONFIG)
     config = _json(place) if os.path.isdir(path) and os.path.exists(place) else {}
     return Base(shapes, config, *origin(folder, config))
 
@@ -49,6 +56,12 @@ def origin(folder: str, config: dict[str, Any]) -> tuple[str, str]:
 def is_hub_id(name: str) -> bool:
     """Whether a name has the form of an id on the Hub: an owner and a model."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII) is not None and not name.startswith(".")
+
+
+def _config_alone(folder: str) -> bool:
+    """Whether a folder has the config and no weights, as where only that was fetched."""
+    names = os.listdir(folder)
+    return CONFIG in names and not any(name.endswith((".safetensors", ".index.json")) for name in names)
 
 
 def as_loaded(base: Base, modules: Collection[str], headless: bool) -> Base:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..adapter.findings import Finding
+from ..adapter import codes
+from ..adapter.findings import THE_BASE, Finding, numbers
 from ..adapter.runtimes import SERVERS
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
@@ -41,11 +42,29 @@ def judge(subject: Subject) -> tuple[Finding, ...]:
 
     records = [server for server in servers.SERVERS if server.id in asked]
     inside = {server.peft: server.id for server in records if server.peft}
-    return (*(also(finding, inside) for finding in findings), *servers.judge(subject, records))
+    into = bool(servers.followed(subject, [server for server in records if server.peft]))
+    return (*(also(finding, inside, into) for finding in findings), *servers.judge(subject, records))
 
 
-def also(finding: Finding, inside: dict[str, str]) -> Finding:
+NAMES = numbers(
+    codes.NOT_IN_BASE, codes.FOREIGN_PREFIX, codes.ADAPTER_NAME_IN_KEY, codes.NO_TARGET, codes.OTHER_SIZE,
+    codes.BIAS_SPELLING,
+)  # fmt: skip
+"""What is found of names and sizes. A server that renames them finds otherwise: where the load is followed into it that
+decides, and else nothing.
+"""
+
+
+def also(finding: Finding, inside: dict[str, str], into: bool) -> Finding:
     """A finding that stops the servers, too, which have a PEFT inside that it stops."""
+    experts = finding.code == codes.UNTARGETED_LAYERS.number and all(".experts" in key for key in finding.tensors)
+    if finding.code in NAMES or experts:
+        if into:
+            return finding
+        stopped = finding.rejected_by | finding.misloaded_by | finding.undecided_for
+        doubtful = frozenset(server for peft, server in inside.items() if peft in stopped)
+        needs = finding.needs or (THE_BASE if doubtful else None)
+        return finding._replace(undecided_for=finding.undecided_for | doubtful, needs=needs)
 
     def grown(ids: frozenset[str]) -> frozenset[str]:
         return ids | {server for peft, server in inside.items() if peft in ids}

@@ -5,10 +5,6 @@ from __future__ import annotations
 from ...adapter.runtimes import RAN
 from .record import ANY, MISLOADS, REJECTS, TAKES, Scale, Server
 
-RAN_ON = (
-    "cohere2", "gemma2", "gpt_oss", "llama", "mistral", "mixtral", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_moe",
-)  # fmt: skip
-
 LLAMA_CPP = Server(
     RAN["llama.cpp"],
     files={"adapter_model.safetensors": TAKES, "adapter_model.bin": TAKES, ANY: REJECTS},
@@ -55,14 +51,9 @@ LLAMA_CPP = Server(
         "norm in a layer": MISLOADS, "embedding or head": REJECTS, "factor of another tool": REJECTS,
         "tensor of a layer": REJECTS, "other": REJECTS,
     },
-    models={**dict.fromkeys(RAN_ON, TAKES), "opt": REJECTS},
-    places={"unknown module": REJECTS, "elsewhere": REJECTS, "all elsewhere": REJECTS},
-    sizes={ANY: REJECTS},
     says={
         "keys": "Can not map tensor 'K'",
-        "models": "Model M is not supported",
         "tensors": "Unexpected name 'K': Not a lora_A or lora_B tensor",
-        "sizes": "tensor 'T' has incorrect shape (hint: maybe wrong base model?)",
     },
     sources={
         "files": "ran; convert_lora_to_gguf.py",
@@ -90,8 +81,5 @@ LLAMA_CPP = Server(
         "factors": "ran: AssertionError, IndexError, or an abort of libllama",
         "dtypes": "ran",
         "tensors": "ran; norms are converted, and dropped by libllama without a word",
-        "models": "ran, on attention and MLP; conversion/",
-        "places": "ran",
-        "sizes": "ran",
     },
 )  # fmt: skip

@@ -136,8 +136,6 @@ class Server(NamedTuple):
     places: Table = NOTHING
     """Layers that the base has not under their path: unknown module (by its last part), elsewhere (that part is in
     another place), all elsewhere (not one layer is where it should be), beyond (a layer past the last)."""
-    sizes: Table = NOTHING
-    """Layers whose size is not the base's: larger out, smaller out, larger in, smaller in."""
 
     @property
     def ran(self) -> bool:

@@ -10,11 +10,6 @@ KNOWN = (
     "embed_tokens", "lm_head",
 )  # fmt: skip
 
-RAN_ON = (
-    "cohere2", "gemma2", "gemma3_text", "llama", "mistral", "mixtral", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_moe",
-    "stablelm",
-)  # fmt: skip
-
 SGLANG = Server(
     RAN["sglang"],
     files={"*.safetensors": TAKES, "*.bin": TAKES, "*.pt": TAKES, ANY: REJECTS},
@@ -63,9 +58,6 @@ SGLANG = Server(
         "norm in a layer": REJECTS, "embedding or head": MISLOADS, "factor of another tool": MISLOADS,
         "tensor of a layer": REJECTS,
     },
-    models=dict.fromkeys(RAN_ON, TAKES),
-    places={"unknown module": TAKES, "elsewhere": TAKES, "beyond": REJECTS},
-    sizes={"larger out": REJECTS, "smaller out": REJECTS},
     says={
         "target_forms": "Only 'all' or 'all-linear' can be used as the string for target module",
         "target_names": "... is incompatible with the current LoRA memory pool configuration",
@@ -97,8 +89,5 @@ SGLANG = Server(
         "factors": "ran: AssertionError or IndexError when the batch is made; a lone lora_B is dropped",
         "dtypes": "ran",
         "tensors": "ran",
-        "models": "ran, on attention and MLP",
-        "places": "ran: index N is out of range",
-        "sizes": "ran; srt/lora/mem_pool.py: LoRAMemoryPool",
     },
 )  # fmt: skip

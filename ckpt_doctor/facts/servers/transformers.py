@@ -5,11 +5,6 @@ from __future__ import annotations
 from ...adapter.runtimes import RAN
 from .record import ANY, MISLOADS, REJECTS, TAKES, Scale, Server
 
-RAN_ON = (
-    "cohere2", "deepseek_v3", "falcon", "gemma2", "gemma3_text", "gpt_neox", "gpt_oss", "llama", "llama4_text",
-    "mistral", "mixtral", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_moe", "stablelm",
-)  # fmt: skip
-
 TRANSFORMERS = Server(
     RAN["transformers"],
     peft="peft==0.21.2",
@@ -29,7 +24,7 @@ TRANSFORMERS = Server(
     pruned=REJECTS,  # "You set `ignore_mismatched_sizes` to `False`"
     options={
         "use_dora": TAKES,
-        "lora_magnitude_vector": MISLOADS,
+        # lora_magnitude_vector: dropped, and those of the model itself are taken, which only the values tell apart
         "lora_bias": TAKES,
         "alora_invocation_tokens": TAKES,
         "layer_replication": TAKES,
@@ -57,9 +52,6 @@ TRANSFORMERS = Server(
     dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, "F64": TAKES},
     tensors={"trainable tokens": MISLOADS, "factor of another tool": MISLOADS, ANY: TAKES},
     saved_tensors=MISLOADS,
-    models=dict.fromkeys(RAN_ON, TAKES),
-    places={"unknown module": TAKES, "elsewhere": TAKES, "beyond": TAKES},
-    sizes={ANY: REJECTS},
     sources={
         "peft": "ran; integrations/peft.py: load_adapter",
         "files": "ran",
@@ -89,8 +81,5 @@ TRANSFORMERS = Server(
         "dtypes": "ran",
         "tensors": "ran; what it finds no place for, PEFT ignores as well",
         "saved_tensors": "ran: never applied",
-        "models": "ran, on attention and MLP; of GPT-2 some are silently wrong",
-        "places": "ran; PEFT's rules say more",
-        "sizes": "ran",
     },
 )  # fmt: skip

@@ -5,12 +5,6 @@ from __future__ import annotations
 from ...adapter.runtimes import RAN
 from .record import ANY, MISLOADS, REJECTS, TAKES, Scale, Server
 
-RAN_ON = (
-    "cohere2", "gemma2", "gemma3_text", "gpt_neox", "gpt_oss", "llama", "mistral", "mixtral", "olmo2", "phi3", "qwen2",
-    "qwen3", "qwen3_moe",
-)  # fmt: skip
-WITHOUT_LORA = ("bloom", "falcon", "gpt2", "stablelm")
-
 VLLM = Server(
     RAN["vllm"],
     files={
@@ -51,7 +45,7 @@ VLLM = Server(
     modules={ANY: TAKES},
     fused={},
     partial_types=TAKES,
-    keys={"plain": TAKES, "wrapped": MISLOADS, "other end": REJECTS},
+    keys={"plain": TAKES, "other end": REJECTS},  # of a wrapped name the class decides, where it has LoRA at all
     factors={"flat": REJECTS, "A alone": REJECTS, "B alone": REJECTS, "B alone in a fused group": MISLOADS},
     dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, "F64": TAKES},
     tensors={
@@ -59,10 +53,6 @@ VLLM = Server(
         "norm in a layer": REJECTS, "embedding or head": REJECTS, "factor of another tool": REJECTS,
         "tensor of a layer": REJECTS, "other": REJECTS,
     },
-    models={**dict.fromkeys(RAN_ON, TAKES), **dict.fromkeys(WITHOUT_LORA, REJECTS)},
-    # a name that is one of the model's, in another place, is dropped with a debug line only, as PEFT drops it
-    places={"unknown module": REJECTS, "elsewhere": TAKES, "all elsewhere": MISLOADS, "beyond": TAKES},
-    sizes={"larger out": REJECTS, "larger in": REJECTS},
     says={
         "files": "<folder> doesn't contain tensors",
         "missing": "Missing required configuration fields: {...}",
@@ -72,9 +62,7 @@ VLLM = Server(
         "odd_rank_pattern": "LoRA rank for `K` in `rank_pattern` must be a positive integer, got V.",
         "options": "vLLM does not (yet) support ...",
         "keys": "K is unsupported LoRA weight",
-        "models": "LoRA is not supported for M. Supported models implement the `SupportsLoRA` interface.",
         "tensors": "K is unsupported LoRA weight",
-        "places": "expected target modules in {...} but received [...]",
     },
     sources={
         "files": "ran; lora/lora_model.py: LoRAModel.from_local_checkpoint",
@@ -103,8 +91,5 @@ VLLM = Server(
         "factors": "ran: IndexError, TypeError, AssertionError; a half in a fused group is dropped",
         "dtypes": "ran",
         "tensors": "ran; lora/utils.py: parse_fine_tuned_lora_name",
-        "models": "ran, on attention and MLP; models/registry.py: classes without SupportsLoRA",
-        "places": "ran; lora/lora_model.py: check_unexpected_modules",
-        "sizes": "ran; smaller factors are padded with zeros",
     },
 )  # fmt: skip

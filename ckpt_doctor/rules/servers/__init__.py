@@ -14,6 +14,7 @@ from ...facts.servers.record import MISLOADS, REJECTS, TAKES, UNKNOWN, Outcome, 
 from ...facts.subject import Subject
 from .cause import Stage
 from .config import config, files, method, options, targets
+from .follow import fates, followed, superseded
 from .ranks import largest_rank, limits, needed_flag, scale
 from .tensors import base, factors, grouping, keys, siblings, tensors
 
@@ -25,18 +26,28 @@ STAGES: tuple[Stage, ...] = (
 
 def judge(subject: Subject, servers: Iterable[Server] = SERVERS) -> Iterator[Finding]:
     """All findings about servers."""
+    servers = tuple(servers)
+    into = followed(subject, servers)
     for stage in STAGES:
-        yield from findings(stage, subject, servers)
+        yield from findings(stage, subject, servers, into)
+    if into:
+        yield from fates(subject, into)
 
 
 def findings(
-    stage: Stage, subject: Subject, servers: Iterable[Server] = SERVERS
+    stage: Stage, subject: Subject, servers: Iterable[Server] = SERVERS, into: Iterable[Server] = ()
 ) -> Iterator[Finding]:  # fmt: skip
-    """The findings of one stage: one for each cause that not every server takes."""
+    """The findings of one stage: one for each cause that not every server takes.
+
+    `into` are the servers that the load is followed into, which decides some causes by itself.
+    """
+    deciding = {server.id for server in into}
     for cause in stage(subject):
         words = ""
         made: dict[Outcome, set[str]] = {REJECTS: set(), MISLOADS: set(), UNKNOWN: set(), TAKES: set()}
         for server in servers:
+            if server.id in deciding and superseded(cause, server):
+                continue
             made[answer := cause.answer(server)].add(server.id)
             if answer == REJECTS:
                 words = words or cause.words(server)
@@ -48,4 +59,4 @@ def findings(
             )  # fmt: skip
 
 
-__all__ = ["SERVERS", "STAGES", "findings", "judge", "largest_rank", "needed_flag", "siblings"]
+__all__ = ["SERVERS", "STAGES", "findings", "followed", "judge", "largest_rank", "needed_flag", "siblings"]

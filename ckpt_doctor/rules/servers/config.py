@@ -138,9 +138,11 @@ def options(subject: Subject) -> Iterator[Cause]:
         magnitudes = any("lora_magnitude_vector" in key for key in subject.tensors)
         entry = "lora_magnitude_vector" if magnitudes else "use_dora"
         yield Cause(codes.SERVER_OPTION, "use_dora is set", Field("options", entry), keys=("use_dora",))
+    experts = any(module.endswith((".experts", ".experts.base_layer")) for module in subject.layers)
     for key in SWITCHES:
         if values.get(key):
-            yield Cause(codes.SERVER_OPTION, f"{key} is set", Field("options", key), keys=(key,))
+            entry = "target_parameters without experts" if key == "target_parameters" and not experts else key
+            yield Cause(codes.SERVER_OPTION, f"{key} is set", Field("options", entry), keys=(key,))
     init = str(values.get("init_lora_weights")).lower()
     for changed in CHANGED_BASES:
         if init.startswith(changed):

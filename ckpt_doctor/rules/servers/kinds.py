@@ -89,7 +89,7 @@ def kinds_of_tensors(subject: Subject) -> dict[tuple[str, ...], list[str]]:
             kinds = () if config.get("trainable_token_indices") else ("trainable tokens",)
         elif part == "bias":
             kinds = ("bias", "bias of none")
-            if subject.question.base is not None:
+            if subject.question.base is not None and subject.question.base.weights:
                 kinds = kinds[:1] if module.removesuffix(".base_layer") in subject.question.base.biases else kinds[1:]
         else:
             kinds = (_kind(name, leaf(module), part),)
@@ -130,9 +130,9 @@ def _beyond(modules: list[str], base: Base) -> bool:
     return any(int(match[1]) > last for match in map(_IN_A_LAYER.search, modules) if match)
 
 
-def sizes(subject: Subject, base: Base) -> dict[tuple[tuple[str, ...], str], list[str]]:
-    """Kinds, and a sentence on the first → modules whose size is not the base's, as `Server.sizes` names them."""
-    by_kinds: dict[tuple[str, ...], tuple[str, list[str]]] = {}
+def sizes(subject: Subject, base: Base) -> dict[str, list[str]]:
+    """A sentence on the first → modules whose size is not the base's, of those that differ in the same way."""
+    by_kinds: dict[tuple[bool, ...], tuple[str, list[str]]] = {}
     for module, layer in subject.layers.items():
         weight = base.weights.get(module)
         if weight is None or len(weight) != 2 or layer.rank is None:
@@ -142,11 +142,8 @@ def sizes(subject: Subject, base: Base) -> dict[tuple[tuple[str, ...], str], lis
             continue
         ours = (shapes["B"][0], shapes["A"][1])
         true = weight[::-1] if "lora_embedding_A" in layer.factors else weight
-        kinds = tuple(
-            f"{'larger' if mine > size else 'smaller'} {side}"
-            for mine, size, side in zip(ours, true, ("out", "in"), strict=True) if mine != size
-        )  # fmt: skip
-        if kinds:
+        kinds = tuple(mine != size for mine, size in zip(ours, true, strict=True))
+        if any(kinds):
             first = f"{module} is {list(ours)}, and {list(true)} in the model"
             by_kinds.setdefault(kinds, (first, []))[1].append(module)
-    return {(kinds, first): modules for kinds, (first, modules) in by_kinds.items()}
+    return dict(by_kinds.values())

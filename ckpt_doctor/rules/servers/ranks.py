@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ...adapter import codes
+from ...adapter import Layer, codes
 from ...adapter.findings import several
 from ...facts.forms import pattern_value
 from ...facts.servers import SERVERS
@@ -36,10 +36,10 @@ def scale(subject: Subject) -> Iterator[Cause]:
     if not 0 < r < 1e300 or not abs(alpha) < 1e300:  # CD102 and CD306 say so
         return
     declared = {module: pattern_value(values.get("rank_pattern"), module, r) for module in subject.layers}
-    ranked = {module: layer for module, layer in subject.layers.items() if layer.rank}
+    ranked = {module: layer for module, layer in _modules(subject).items() if layer.rank}
     rows = {
         _Row(rank, r, declared[module], alpha, pattern_value(values.get("alpha_pattern"), module, alpha), true)
-        for module, layer in subject.layers.items()
+        for module, layer in _modules(subject).items()
         if (rank := layer.rank) and rank == declared[module] and (true := layer.scaling) is not None
     }  # fmt: skip
     root = values.get("use_rslora") is True
@@ -75,6 +75,14 @@ def scale(subject: Subject) -> Iterator[Cause]:
         yield Cause(codes.SERVER_UNEVEN_RANK, message, of_ranks, tensors, ("r", "rank_pattern"), needs)
 
 
+def _modules(subject: Subject) -> dict[str, Layer]:
+    """The layers without the parameters of experts, whose factors have the ranks of all of them in a row."""
+    if not subject.config.get("target_parameters"):
+        return subject.layers
+    ends = (".experts", ".base_layer")
+    return {module: layer for module, layer in subject.layers.items() if not module.endswith(ends)}
+
+
 def _taken(formula: Scale, row: _Row, root: bool) -> float:
     """The scale of a layer by a server's formula; with `root`, use_rslora is set."""
     alpha = row.own_alpha if "alpha_pattern" in formula.reads else row.alpha
@@ -91,7 +99,7 @@ def largest_rank(subject: Subject) -> int:
     return max(
         [
             0,
-            *(layer.rank or 0 for layer in subject.layers.values()),
+            *(layer.rank or 0 for layer in _modules(subject).values()),
             *(value for value in declared if type(value) is int),
         ]
     )

@@ -91,11 +91,16 @@ def tensors(subject: Subject) -> Iterator[Cause]:
     saved = subject.config.get("modules_to_save")
     saved = saved if isinstance(saved, list) else []
     for kinds, names in kinds_of_tensors(subject).items():
+        head = _head(names)
         is_saved = any(leaf(raw(key).rpartition(".")[0]) in saved for key in names)
 
-        def of_tensors(server: Server, kinds: tuple[str, ...] = kinds, is_saved: bool = is_saved) -> Outcome:
+        def of_tensors(
+            server: Server, kinds: tuple[str, ...] = kinds, is_saved: bool = is_saved, head: str = head
+        ) -> Outcome:  # fmt: skip
             each = {outcome(server.tensors, kind) for kind in kinds}
             answer = each.pop() if len(each) == 1 else UNKNOWN
+            if head and is_saved and subject.question.base is None and outcome(server.saved_modules, head) == TAKES:
+                return UNKNOWN
             return worst((answer, server.saved_tensors)) if is_saved else answer
 
         message = f"{names[0]} is no factor of LoRA ({kinds[0]})"
@@ -103,10 +108,16 @@ def tensors(subject: Subject) -> Iterator[Cause]:
         yield Cause(codes.SERVER_TENSOR, message, of_tensors, tuple(names), needs=needs, about="tensors")
 
 
+def _head(names: list[str]) -> str:
+    """The classification head that all of some tensors are of, or nothing; what a server makes of it is its class's."""
+    modules = {leaf(raw(key).rpartition(".")[0]) for key in names}
+    return modules.pop() if len(modules) == 1 and modules <= {"score", "classifier"} else ""
+
+
 def base(subject: Subject) -> Iterator[Cause]:
     """Names and sizes against the base model; without it nothing shows whether they fit."""
     model = subject.question.base
-    if model is None:
+    if model is None or not (model.weights or model.config):
         message = "whether the names and sizes of the layers fit the model shows only with it"
         yield Cause(codes.BASE_UNSEEN, message, lambda _: UNKNOWN, needs="the base model (--base)")
         return
@@ -121,9 +132,13 @@ def base(subject: Subject) -> Iterator[Cause]:
     else:
         message, needs = "the model's config does not say what it is", "a model_type in the model's config"
         yield Cause(codes.SERVER_MODEL, message, lambda _: UNKNOWN, needs=needs)
+    if not model.weights:
+        message = "whether the names and sizes of the layers fit the model shows only with its weights"
+        yield Cause(codes.BASE_UNSEEN, message, lambda _: UNKNOWN, needs="the model's weights (--base)")
+        return
     for kinds, modules in places(model, subject.layers).items():
         message = f"the model has no {modules[0]}: {kinds[0]}"
         yield Cause(codes.SERVER_NOT_IN_BASE, message, Field("places", *kinds), subject.keys_of(modules))
-    for (kinds, message), modules in sizes(subject, model).items():
+    for message, modules in sizes(subject, model).items():
         more = f", and so are {len(modules) - 1} more" if len(modules) > 1 else ""
-        yield Cause(codes.SERVER_SIZE, f"{message}{more}", Field("sizes", *kinds), subject.keys_of(modules))
+        yield Cause(codes.SERVER_SIZE, f"{message}{more}", lambda _: UNKNOWN, subject.keys_of(modules))

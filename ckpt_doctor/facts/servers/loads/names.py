@@ -1,0 +1,93 @@
+"""The modules of a model as transformers names them, by the class that its config says."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from ..architectures import causal, line
+from .load import Load, numbered
+
+OUTER = ("model", "language_model", "transformer", "bert", "roberta", "gpt_neox", "backbone", "base_model")
+"""First parts of a name that files and classes differ in."""
+
+
+class Tree(NamedTuple):
+    """Path → kind of module, and the paths below which nothing is known."""
+
+    modules: dict[str, str]
+    unknown: tuple[str, ...]
+    prefix: str
+
+    def kind(self, module: str) -> str | None:
+        """The kind of a module, None where there is none; "?" where nothing is known of its place."""
+        path = numbered(module)
+        if path in self.modules:
+            return self.modules[path]
+        return "?" if any(path == part or path.startswith(f"{part}.") for part in self.unknown) else None
+
+
+def tree(config: dict[str, Any]) -> Tree | None:
+    """The modules of a model, None where its class is in no table."""
+    name = causal(config)
+    entry = line("transformers", name) if name else None
+    if entry is None or not entry.get("modules"):
+        return None
+    modules: dict[str, str] = {}
+    unknown: list[str] = []
+    _expand(entry, config, "", modules, unknown)
+    prefix = entry.get("prefix")
+    return Tree(modules, tuple(unknown), prefix if isinstance(prefix, str) else "")
+
+
+def _expand(
+    entry: dict[str, Any], config: dict[str, Any], at: str, modules: dict[str, str], unknown: list[str]
+) -> None:
+    for parent, leaves in entry.get("modules", {}).items():
+        for leaf, kind in leaves.items():
+            path = ".".join(part for part in (at, parent, leaf) if part)
+            if not kind.startswith("@"):
+                modules[path] = kind
+                continue
+            part, inner = config, kind[1:].partition("|")[0]
+            if inner[:1].islower():  # AutoModel.from_config: what a part of the config says
+                value = config.get(inner) if inner != "config" else config
+                part = value if isinstance(value, dict) else {}
+                of_type = line("transformers", f":{part.get('model_type')}")
+                inner = str((of_type or {}).get("model") or "")
+            other = line("transformers", inner) if inner else None
+            if other is None or at.count(".") > 8:
+                unknown.append(path)
+            else:
+                _expand(other, part, path, modules, unknown)
+
+
+def bare(name: str) -> str:
+    """A name without the parts at its beginning in which files and classes differ."""
+    parts = name.split(".")
+    while len(parts) > 1 and parts[0] in OUTER:
+        parts.pop(0)
+    return ".".join(parts)
+
+
+class Known:
+    """Which modules a model has: by its weights where they are there, else by its class."""
+
+    def __init__(self, load: Load) -> None:
+        self.weights = {bare(name) for name in load.base.weights}
+        found = None if self.weights else tree(load.model)
+        self.tree = found
+        self.modules = {bare(path): kind for path, kind in found.modules.items()} if found else {}
+        self.unsure = tuple(bare(path) for path in found.unknown) if found else ()
+
+    def has(self, module: str) -> bool | None:
+        """Whether there is a module of that name, None where that is not known."""
+        name = bare(module)
+        if self.weights:
+            return name in self.weights
+        if self.tree is None:
+            return None
+        path = re.sub(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.)", "#", name)
+        if path in self.modules:
+            return True
+        return None if any(path.startswith(part) for part in self.unsure) else False

@@ -1,0 +1,294 @@
+"""The load in SGLang: srt/lora/lora.py, lora_manager.py, mem_pool.py, utils.py; the server takes `all` modules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ..architectures import line
+from ..record import MISLOADS, REJECTS, UNKNOWN
+from .load import Fate, Load, numbered, plain, several
+from .sizes import compared
+
+NORMALISED = {
+    "q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj", "gate_proj": "gate_up_proj",
+    "up_proj": "gate_up_proj", "vocab_emb": "embed_tokens", "embeddings": "embed_tokens",
+    "word_embeddings": "embed_tokens", "output": "lm_head", "unembed_tokens": "lm_head",
+    "q_a_proj": "fused_qkv_a_proj_with_mqa", "kv_a_proj_with_mqa": "fused_qkv_a_proj_with_mqa",
+    "wq_b": "indexer.wq_b", "wk": "indexer.wk", "weights_proj": "indexer.weights_proj",
+}  # fmt: skip
+"""Names of modules → those of the pool (utils.py: get_normalized_target_modules)."""
+KNOWN = frozenset((
+    "qkv_proj", "qkvr", "o_proj", "wo_ud", "out_proj", "in_proj", "in_proj_qkvz", "up_proj", "gate_up_proj",
+    "down_proj", "fc1_latent_proj", "fc2_latent_proj", "embed_tokens", "lm_head", "fused_qkv_a_proj_with_mqa",
+    "q_b_proj", "kv_b_proj",
+))  # fmt: skip
+"""utils.py: _KNOWN_LORA_TARGET_MODULES."""
+SIZED = frozenset((
+    "qkv_proj", "o_proj", "gate_up_proj", "down_proj", "fused_qkv_a_proj_with_mqa", "q_b_proj", "kv_b_proj",
+    "embed_tokens", "lm_head",
+))  # fmt: skip
+"""Those whose sizes are known where a class does not tell them (utils.py: get_default_hidden_dim)."""
+LINEAR = ("qkv", "merged", "column", "row", "replicated", "own")
+REORDERING = {"reshape", "view", "chunk", "repeat_interleave", "permute", "cat", "permute_qk_weight_for_rotary"}
+RENAMED = {"Olmo3ForCausalLM": "Olmo2ForCausalLM"}
+"""Classes that a config of SGLang's own calls otherwise (configs/olmo3.py: Olmo3Config)."""
+REVIEWED = frozenset(("MiniCPM3ForCausalLM",))
+"""Classes with one of these in a loader that was looked at."""
+
+
+class Model(NamedTuple):
+    """A class as SGLang builds it, and the modules that its pool has room for."""
+
+    name: str
+    modules: dict[str, str]
+    targets: frozenset[str]
+    entry: dict[str, Any]
+
+    def wrapped(self, layer: str, target: str) -> bool:
+        """Whether a layer has a module that the pool's buffer is for."""
+        only = self.entry.get("only")
+        for path, kind in self.modules.items():
+            if not re.search(r"layers\.#\.", path) or (only and not re.match(only, path.replace("#", layer))):
+                continue
+            leaf = path.rpartition(".")[2]
+            if (leaf == target and _linear(kind)) or (target.endswith("_moe") and kind == "experts"):
+                return True
+        return False
+
+
+def _linear(kind: str) -> bool:
+    return any(part.startswith(LINEAR) for part in kind.split("|"))
+
+
+def follow(load: Load) -> Iterator[Fate]:
+    """What becomes of an adapter's factors."""
+    model = _model(load)
+    if isinstance(model, Fate):
+        yield model
+        return
+    yield from _targets(load, model)
+    layers: dict[int, list[str]] = {}
+    for key in load.tensors:
+        match = re.search(r"layers\.(\d+)\.", key)
+        if match:
+            layers.setdefault(int(match[1]), []).append(key)
+    if load.layers is not None and any(number >= load.layers for number in layers):
+        number = max(layers)
+        yield Fate(REJECTS, "place", f"SGLang rejects layer {number}, of which the model has none: index out of range")
+        return
+    yield from _embeddings(load, model)
+    yield from _outside(load)
+    reasons: dict[tuple[Any, str, str], list[str]] = {}
+    for number, keys in layers.items():
+        for outcome, about, message, module in _layer(load, model, str(number), keys):
+            reasons.setdefault((outcome, about, message), []).append(module)
+    for (outcome, about, message), modules in reasons.items():
+        yield Fate(outcome, about, f"{message}: {several(modules)}", tuple(modules))
+
+
+def _model(load: Load) -> Model | Fate:
+    name = load.architecture
+    if name is None:
+        return Fate(
+            UNKNOWN, "model", "the model's config names no class", needs="`architectures` in the model's config"
+        )
+    name = RENAMED.get(name, name)
+    entry = line("sglang", name)
+    if entry is None:
+        return _backend(name)
+    if "unread" in entry or not entry.get("modules") or entry.get("only") == "?":
+        return Fate(UNKNOWN, "model", f"SGLang's class for {name} was not read", needs=f"a load of a {name} in SGLang")
+    if REORDERING & set(entry.get("loader", ())) and name not in REVIEWED:
+        return Fate(UNKNOWN, "model", f"SGLang's {name} has a loader of its own, which was not looked at")
+    modules = _flat(entry)
+    targets = _pool(modules, frozenset(entry.get("supported", ())))
+    if targets - SIZED and not entry.get("own_sizes"):
+        strange = ", ".join(sorted(targets - SIZED))
+        message = f"SGLang does not start with all modules of {name}, of which {strange} has no size"
+        return Fate(UNKNOWN, "model", message, needs="a load with --lora-target-modules")
+    embedding = modules.get("model.embed_tokens", "")
+    if load.tied and "table" in embedding and "lm_head" in modules:
+        return Fate(UNKNOWN, "model", f"SGLang does not start with the head of {name} among its modules",
+                    needs="a load with --lora-target-modules")  # fmt: skip
+    return Model(name, modules, targets, entry)
+
+
+def _flat(entry: dict[str, Any]) -> dict[str, str]:
+    return {
+        (f"{parent}.{leaf}" if parent else leaf).replace("#.#", "#"): kind
+        for parent, leaves in entry["modules"].items() for leaf, kind in leaves.items()
+    }  # fmt: skip
+
+
+def _pool(modules: dict[str, str], supported: frozenset[str]) -> frozenset[str]:
+    """The modules of the pool (utils.py: auto_detect_lora_target_modules, lora_manager.py: init_lora_shapes)."""
+    names = {path.rpartition(".")[2] for path, kind in modules.items() if _linear(kind)}
+    if "experts" in modules.values():
+        names |= {"gate_up_proj", "down_proj"}
+    normalised = {NORMALISED.get(name, name) for name in names}
+    return frozenset(((normalised | supported) & KNOWN) | {"embed_tokens", "lm_head"})
+
+
+def _backend(name: str) -> Model | Fate:
+    """A class that SGLang has not runs as transformers has it, each projection under its own name."""
+    head = line("transformers", name)
+    inner = next(
+        (kind[1:] for kind in (head or {}).get("modules", {}).get("", {}).values() if kind.startswith("@")), ""
+    )
+    entry = line("transformers", inner)
+    if entry is None or not entry.get("modules"):
+        return Fate(UNKNOWN, "model", f"SGLang's class for {name} is not known", needs=f"a load of a {name} in SGLang")
+    kinds = {"linear": "column", "table": "embedding"}
+    modules = {f"model.{path}": kinds.get(kind, kind) for path, kind in _flat(entry).items()}
+    if any("experts" in path or kind == "conv1d" for path, kind in modules.items()):
+        return Fate(UNKNOWN, "model", f"SGLang runs {name} as transformers has it, which was not run")
+    return Model(name, {**modules, "lm_head": "embedding|head"}, _pool(modules, frozenset()), {})
+
+
+def _targets(load: Load, model: Model) -> Iterator[Fate]:
+    """target_modules against the pool (mem_pool.py: can_support)."""
+    targets = load.config.get("target_modules")
+    if not isinstance(targets, list):
+        return
+    names = [name for name in map(str, targets) if NORMALISED.get(_leaf(name), _leaf(name)) not in model.targets]
+    if names:
+        message = f"SGLang's {model.name} has no LoRA on {', '.join(sorted(names))}"
+        yield Fate(REJECTS, "targets", f'{message} (it says "incompatible with the current LoRA memory pool")')
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _embeddings(load: Load, model: Model) -> Iterator[Fate]:
+    """The pairs of the embedding and the head (lora.py: _process_weight)."""
+    targets = load.config.get("target_modules")
+    named = {NORMALISED.get(_leaf(str(n)), _leaf(str(n))) for n in targets} if isinstance(targets, list) else None
+    for module, pair in load.pairs.items():
+        name = next((n for n in ("embed_tokens", "lm_head") if n in module.replace("unembed_tokens", "lm_head")), None)
+        if name is None or re.search(r"layers\.\d+\.", module):
+            continue
+        if named is not None and name not in named:
+            yield Fate(MISLOADS, "module", f"SGLang skips {module}, which target_modules does not name", (module,))
+            continue
+        kind = next((kind for path, kind in model.modules.items() if _leaf(path) == name), "")
+        if name == "embed_tokens" and "embedding" not in kind:
+            yield Fate(UNKNOWN, "module", f"whether SGLang's {model.name} has LoRA on {module} is not known", (module,))
+        if name == "lm_head":
+            parts = set(kind.split("|"))
+            if not kind or (load.tied and "embedding" not in parts and model.name in REVIEWED):
+                message = f"SGLang's {model.name} has no head of its own where it is tied, and rejects LoRA on {module}"
+                yield Fate(REJECTS, "module", message, (module,))
+            elif load.tied and "embedding" not in parts:
+                yield Fate(UNKNOWN, "module", f"whether SGLang's {model.name} has a head that is tied is not known")
+        yield from compared(load, "SGLang", module, pair, smaller=REJECTS)
+
+
+def _outside(load: Load) -> Iterator[Fate]:
+    """Pairs outside the numbered layers, which are passed over."""
+    names = [
+        m for m in load.pairs if not re.search(r"layers\.\d+\.", m) and "embed_tokens" not in m and "lm_head" not in m
+    ]
+    if names:
+        yield Fate(
+            MISLOADS, "place", f"SGLang drops what is in no layer without a word: {several(names)}", tuple(names)
+        )
+
+
+Reason = tuple[Any, str, str, str]
+
+
+def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[Reason]:
+    """The factors of a layer: put together as the pool has them, looked up by a part of their name, compared."""
+    rank = load.config.get("r")
+    halves = [{plain(key).partition(".lora_")[0] for key in keys if half in key} for half in (".lora_A", ".lora_B")]
+    names = halves[0] | halves[1]
+    missing: set[str] = set()
+    for half in halves:
+        for name in half:
+            if name.endswith(".q_proj"):
+                keyed = any("k_proj" in other for other in names)
+                wanted = ["v_proj", "k_proj"] if keyed else ["v_proj"]
+                missing |= {name for other in wanted if name.replace("q_proj", other) not in half}
+            elif name.endswith((".k_proj", ".v_proj")) and f"{name.rpartition('.')[0]}.q_proj" not in half:
+                missing.add(name)
+    for name in sorted(missing):
+        yield REJECTS, "group", "SGLang wants q_proj and v_proj (and k_proj, where a layer has one) together", name
+    for name in sorted(names):
+        fused = _fused(name, names)
+        target = _target(fused, model.targets)
+        if target is None:
+            about = "group" if name.endswith((".up_proj", ".k_proj", ".v_proj")) else "module"
+            yield REJECTS, about, f"SGLang's {model.name} cannot find a target module for these", name
+            continue
+        pair = load.pairs.get(name)
+        if pair is None:
+            continue
+        expert = re.search(r"experts\.\d+\.", name)
+        if expert:
+            target += "_moe"
+        if any(part in name for part in ("vision", "visual", "audio")):
+            yield from _tower(load, model, name)
+            continue
+        if not model.wrapped(number, target):
+            yield (
+                MISLOADS,
+                "module",
+                f"SGLang's {model.name} drops these without a word, having no such fused module",
+                name,
+            )
+            continue
+        if pair.b is None:
+            yield REJECTS, "factor", "SGLang finds no B for these", name
+        elif pair.a is None:
+            yield MISLOADS, "factor", "SGLang drops these, which have no A", name
+        elif type(rank) is int and len(pair.a) == 2 and pair.a[0] != rank:
+            yield REJECTS, "factor", f"SGLang wants r ({rank}) rows in every A", name
+        for fate in compared(load, "SGLang", name, pair, smaller=REJECTS):
+            yield fate.outcome, fate.about, fate.message, name
+
+
+def _fused(name: str, names: set[str]) -> str:
+    """The name after q, k, v and gate, up were put together; what has no partner keeps its own."""
+    for first, others, whole in (
+        ("q_proj", ("k_proj", "v_proj"), "qkv_proj"), ("gate_proj", ("up_proj",), "gate_up_proj"),
+        ("q_a_proj", ("kv_a_proj_with_mqa",), "fused_qkv_a_proj_with_mqa"),
+    ):  # fmt: skip
+        if whole in name:
+            return name
+        if name.endswith(f".{first}"):
+            return name.replace(first, whole)
+        for other in others:
+            if name.endswith(f".{other}") and name.replace(other, first) in names:
+                return name.replace(other, whole)
+    for old, new in ((".w1", ".gate_up_proj"), (".w3", ".gate_up_proj"), (".w2", ".down_proj")):
+        if ".experts." in name and name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def _target(name: str, targets: frozenset[str]) -> str | None:
+    """The longest name of the pool that is a part of a tensor's name (utils.py: get_target_module_name)."""
+    return max((target for target in targets if target in name), key=len, default=None)
+
+
+def _tower(load: Load, model: Model, name: str) -> Iterator[Reason]:
+    """A tower's layer N goes into the language model's layer N, by its number and a part of its name."""
+    pair = load.pairs[name]
+    hidden = load.text.get("hidden_size")
+    if (
+        pair.a is not None
+        and isinstance(hidden, int)
+        and pair.a[-1] != hidden
+        and not numbered(name).endswith("o_proj")
+    ):
+        yield (
+            REJECTS,
+            "module",
+            f"SGLang puts a tower's layers of {model.name} into the language model's, which differ",
+            name,
+        )
+    else:
+        yield MISLOADS, "module", f"SGLang puts a tower's layers of {model.name} into the language model's", name

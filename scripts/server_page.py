@@ -1,0 +1,113 @@
+"""Write docs/servers.md, the table by architecture, from the tables of the servers: python scripts/server_page.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from ckpt_doctor.facts.servers.architectures import line  # noqa: E402
+from ckpt_doctor.facts.servers.loads.llama_cpp import CONV1D, PASSES, REVIEWED  # noqa: E402
+from ckpt_doctor.facts.servers.loads.sglang import RENAMED  # noqa: E402
+from ckpt_doctor.facts.servers.loads.vllm import REORDERED, UNREVIEWED  # noqa: E402
+
+FOLDER = os.path.join(ROOT, "ckpt_doctor", "facts", "servers")
+HEAD = """# Servers, by the class of the model
+
+Which class a server builds for a model decides what an adapter does there. The class is the first of `architectures` in
+the model's `config.json`; name the model with `--base`. **Bold** was run, the rest was read in the server's source;
+*unknown* is what nobody looked at. `scripts/server_page.py` makes this page from the tables that scans read, and
+`scripts/server_tables.py` makes those from a server's source.
+
+- **vLLM 0.33.0**: what has LoRA beside the projections of the language model; "–" is no LoRA at all. Experts one by one
+  want all of their parts; as parameters they are rejected unless the server is started with
+  `--enable-mixed-moe-lora-format`. Towers are dropped without a word, unless `--enable-tower-connector-lora` helps.
+- **SGLang 0.5.23**, started with all modules: the modules of its pool.
+- **llama.cpp 0.3.36**: "–" does not convert; what its graph multiplies without LoRA.
+
+| class | vLLM | SGLang | llama.cpp |
+|---|---|---|---|
+"""
+
+
+def _names(table: str) -> list[str]:
+    with open(os.path.join(FOLDER, f"{table}.json"), encoding="utf-8") as file:
+        return [name for name in json.load(file) if name[:1] != ":" and name not in ("version", "names")]
+
+
+def vllm(name: str) -> str:
+    """What vLLM's class has."""
+    entry = line("vllm", name)
+    if entry is not None and entry.get("lora") is False:
+        return "–"
+    if entry is not None and "transformers" in entry:
+        return "as transformers names it; embed_tokens"
+    if entry is None or not entry.get("modules") or name in UNREVIEWED or "?" in entry.get("renames", {}):
+        return "*unknown*"
+    parts = [*entry.get("embeddings", ())]
+    experts = entry.get("experts")
+    parts += ["experts as parameters"] if experts == "3d" else ["experts one by one"] if experts else []
+    parts += ["towers by an option"] if entry.get("tower_lora") else []
+    wrong = ", ".join(REORDERED.get(name, ()))
+    absorbed = (
+        "kv_b_proj" if any("absorbed" in kind for part in entry["modules"].values() for kind in part.values()) else ""
+    )
+    silent = ", ".join(part for part in (wrong, absorbed) if part)
+    return ("; ".join(parts) or "projections only") + (f"; silently wrong: {silent}" if silent else "")
+
+
+def sglang(name: str) -> str:
+    """What SGLang's pool has for the class."""
+    from ckpt_doctor.adapter import Base
+    from ckpt_doctor.facts.servers.loads.load import Fate, Load
+    from ckpt_doctor.facts.servers.loads.sglang import _model
+
+    if line("sglang", RENAMED.get(name, name)) is None:
+        return "o_proj, down_proj (as transformers has it)" if line("transformers", name) else "*unknown*"
+    model = _model(Load({}, {}, Base({}, {"architectures": [name], "tie_word_embeddings": False})))
+    return "*unknown*" if isinstance(model, Fate) else ", ".join(sorted(model.targets))
+
+
+def llama_cpp(name: str) -> str:
+    """What llama.cpp makes of the class."""
+    entry = line("llama_cpp", name)
+    if entry is None:
+        return "–"
+    steps = set(entry.get("steps", ()))
+    if "Mistral3Model" in steps:
+        return "rejects every adapter"
+    if steps & set(CONV1D):
+        return "rejects, or silently wrong"
+    if "BitnetModel" in steps:
+        return "rejects projections"
+    if not (set(entry.get("does", ())) <= PASSES or steps & REVIEWED) or "MmprojModel" in steps:
+        return "*unknown*"
+    graph = line("llama_cpp", f":{entry.get('graph')}") or {}
+    unheard = ", ".join(graph.get("no_lora", ())).lower()
+    return f"without LoRA: {unheard}" if unheard else "converts"
+
+
+def page() -> str:
+    """The page."""
+    with open(os.path.join(FOLDER, "run.json"), encoding="utf-8") as file:
+        run: dict[str, Any] = json.load(file)
+    tables = {"vllm": set(_names("vllm")), "sglang": set(_names("sglang")), "llama_cpp": set(_names("llama_cpp"))}
+    counted = {name: sum(name in names for names in tables.values()) for name in set().union(*tables.values())}
+    wanted = {name for name, count in counted.items() if count > 1} | set().union(*run.values())
+    rows = []
+    for name in sorted(wanted, key=str.lower):
+        cells = []
+        for table, cell in (("vllm", vllm), ("sglang", sglang), ("llama_cpp", llama_cpp)):
+            text = cell(name)
+            cells.append(f"**{text}**" if name in run[table] and text != "*unknown*" else text)
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return HEAD + "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    with open(os.path.join(ROOT, "docs", "servers.md"), "w", encoding="utf-8") as out:
+        out.write(page())
