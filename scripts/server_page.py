@@ -13,7 +13,7 @@ sys.path.insert(0, ROOT)
 from ckpt_doctor.facts.servers.architectures import line  # noqa: E402
 from ckpt_doctor.facts.servers.loads.llama_cpp import CONV1D, PASSES, REVIEWED  # noqa: E402
 from ckpt_doctor.facts.servers.loads.sglang import RENAMED  # noqa: E402
-from ckpt_doctor.facts.servers.loads.vllm import REORDERED, UNREVIEWED  # noqa: E402
+from ckpt_doctor.facts.servers.loads.vllm_model import REORDERED, UNREVIEWED  # noqa: E402
 
 FOLDER = os.path.join(ROOT, "ckpt_doctor", "facts", "servers")
 HEAD = """# Servers, by the class of the model

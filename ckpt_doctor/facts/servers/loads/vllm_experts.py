@@ -1,0 +1,92 @@
+"""Experts in vLLM: one by one with all their parts, or as parameters, as the class wants them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ..record import MISLOADS, REJECTS, UNKNOWN
+from .load import Fate, Load, Pair, numbered
+from .vllm_model import Model, name_of
+
+_ONE = re.compile(r"(?P<layer>.*\.experts)\.(?P<number>\d+)\.(?P<name>\w+)$")
+
+
+def experts(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
+    """Experts: one by one with all their parts, or as parameters, as the class wants them."""
+    whole = [m for m in load.pairs if numbered(name_of(model, m)).endswith((".experts", ".experts.base_layer"))]
+    single: dict[str, dict[tuple[int, str], Pair]] = {}
+    for module, path in found.items():
+        match = _ONE.match(path)
+        if match and ".experts" in path:
+            single.setdefault(match["layer"], {})[int(match["number"]), match["name"]] = load.pairs[module]
+    whole = [module for module in whole if module in found]
+    if not whole and not single:
+        return
+    if model.backend:
+        if single:
+            yield Fate(
+                REJECTS, "experts", f"vLLM runs {model.name} on its Transformers backend, which takes no experts"
+            )
+        else:
+            yield Fate(UNKNOWN, "experts", f"what vLLM's Transformers backend makes of the experts of {model.name}")
+        return
+    names = model.entry.get("experts")
+    if names == "3d":
+        yield from _as_parameters(load, model, whole, found)
+        return
+    ends = {module for module in whole if numbered(name_of(model, module)).endswith(".experts")}
+    if ends:
+        yield Fate(
+            REJECTS, "experts", f"vLLM's {model.name} wants its experts one by one, and they are parameters here: "
+            "serve with --enable-mixed-moe-lora-format", tuple(ends),
+        )  # fmt: skip
+    elif whole:
+        yield Fate(MISLOADS, "experts", f"vLLM's {model.name} drops the experts without a word", tuple(whole))
+    for layer, pairs in single.items():
+        yield from _one_by_one(load, layer, pairs, names if isinstance(names, list) else [])
+
+
+def _one_by_one(load: Load, layer: str, pairs: dict[tuple[int, str], Pair], names: list[str]) -> Iterator[Fate]:
+    count = load.experts
+    if count is None:
+        yield Fate(UNKNOWN, "experts", "how many experts a layer has is not known")
+        return
+    missing = [(number, name) for number in range(count) for name in names if (number, name) not in pairs]
+    if missing:
+        number, name = missing[0]
+        yield Fate(REJECTS, "experts", f"vLLM wants all parts of all experts, and {layer}.{number}.{name} is missing")
+    for name in names:
+        ranks = {pair.a[0] for (_, part), pair in pairs.items() if part == name and pair.a}
+        if len(ranks) > 1:
+            yield Fate(REJECTS, "experts", f"vLLM wants one rank for {name} of all experts of {layer}")
+
+
+def _as_parameters(load: Load, model: Model, whole: list[str], found: dict[str, str]) -> Iterator[Fate]:
+    layers: dict[str, dict[str, Pair]] = {}
+    for module in whole:
+        path = found[module]
+        layers.setdefault(path.removesuffix(".base_layer"), {})["up" if path.endswith("base_layer") else "down"] = (
+            load.pairs[module]
+        )
+    for layer, pairs in layers.items():
+        if pairs.keys() == {"down"}:
+            yield Fate(REJECTS, "experts", f"vLLM wants gate_up_proj and down_proj of {layer} together")
+        elif pairs.keys() == {"up"}:
+            yield Fate(MISLOADS, "experts", f"vLLM drops the experts of {layer}, of which only one kind is there")
+        count, hidden = load.experts, load.text.get("hidden_size")
+        inner = load.text.get("moe_intermediate_size") or load.text.get("intermediate_size")
+        for name, pair in pairs.items():
+            if not (pair.a and pair.b and count and isinstance(hidden, int) and isinstance(inner, int)):
+                yield Fate(UNKNOWN, "experts", f"whether the experts of {layer} fit is not known")
+                continue
+            sizes = (2 * inner, hidden) if name == "up" else (hidden, inner)
+            ours = (pair.b[0], pair.a[-1])
+            if pair.a[0] % count:
+                yield Fate(REJECTS, "experts", f"the rank of the experts of {layer} is no multiple of {count}")
+            elif ours != sizes:
+                larger = any(mine > size for mine, size in zip(ours, sizes, strict=True))
+                yield Fate(
+                    REJECTS if larger else UNKNOWN, "experts",
+                    f"{layer} is {list(ours)}, and vLLM's {model.name} wants {list(sizes)}",
+                )  # fmt: skip

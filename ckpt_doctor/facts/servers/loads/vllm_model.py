@@ -1,0 +1,195 @@
+"""The class that vLLM builds for a model, and how it renames what a file holds."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from ..architectures import causal, line
+from ..record import REJECTS, UNKNOWN
+from .load import Fate, Load
+
+REORDERED: dict[str, tuple[str, ...]] = {
+    "Llama4ForCausalLM": ("q_proj", "k_proj"), "Llama4ForConditionalGeneration": ("q_proj", "k_proj"),
+}  # fmt: skip
+"""Class → projections whose rows its loader reorders, and a factor's not (llama4.py: permute_qk_weight_for_rotary)."""
+UNREVIEWED = (
+    "AliceAIForCausalLM", "BagelForConditionalGeneration", "DeepseekV4ForCausalLM", "InklingForCausalLM",
+    "InklingForConditionalGeneration", "K2HorizonForCausalLM", "MuseSparkForConditionalGeneration", "HYV4ForCausalLM",
+    "PanguEmbeddedForCausalLM", "PanguProMoEV2ForCausalLM", "PanguUltraMoEForCausalLM", "TeleChat2ForCausalLM",
+    "Step5ForCausalLM", "MiniCPMOcrForConditionalGeneration", "MiniCPMV4_6ForConditionalGeneration",
+    "MiniCPMV4_7ForConditionalGeneration", "LongcatFlashNgramForCausalLM",
+)  # fmt: skip
+"""Classes whose loader may reorder rows ("loader" in the table), and was not looked at."""
+PACKED_WHOLE = {"GPTBigCodeForCausalLM": ("c_attn",)}
+"""On the Transformers backend, projections that are fused in the file, and that no layer with LoRA can replace
+(transformers/fusers/packed_qkv.py)."""
+LINEAR = ("qkv", "merged", "column", "row", "replicated", "own", "absorbed", "experts")
+
+
+CLASSIFIES = ("ForSequenceClassification", "ForTokenClassification")
+
+
+class Model(NamedTuple):
+    """A class as vLLM builds it: path → kinds of module, and what its table says."""
+
+    name: str
+    modules: dict[str, str]
+    packed: dict[str, list[str]]
+    embeddings: frozenset[str]
+    entry: dict[str, Any]
+    backend: bool = False
+
+    @property
+    def leaves(self) -> dict[str, str]:
+        """The last parts of the projections."""
+        return {path.rpartition(".")[2]: kind for path, kind in self.modules.items() if _any(kind, LINEAR)}
+
+    @property
+    def expected(self) -> frozenset[str]:
+        """The names that a file may have, beside those of experts (worker_manager.py: _load_adapter)."""
+        names = set(self.embeddings)
+        for leaf in self.leaves:
+            names |= set(self.packed.get(leaf, [leaf]))
+        return frozenset(names)
+
+    def expert(self, name: str, count: int | None) -> bool:
+        """Whether `experts.0.w1` is the name of an expert's part."""
+        known, parts = self.entry.get("experts"), name.split(".")
+        if not isinstance(known, list) or len(parts) != 3 or not parts[1].isdecimal() or parts[0] != "experts":
+            return False
+        return parts[2] in known and (count is None or int(parts[1]) < count)
+
+
+def _any(kind: str, kinds: tuple[str, ...]) -> bool:
+    return any(part.startswith(kinds) for part in kind.split("|"))
+
+
+def model_of(load: Load) -> Model | Fate:
+    name = load.architecture
+    if name is None:
+        return Fate(
+            UNKNOWN, "model", "the model's config names no class", needs="`architectures` in the model's config"
+        )
+    entry, classifies = line("vllm", name), False
+    if entry is None and name.endswith(CLASSIFIES):
+        entry = line("vllm", _generating(name))
+        classifies = True
+        if entry is not None and "transformers" in entry:
+            entry = None
+    if entry is None and name.endswith("Model"):  # a bare model is converted from the class that generates
+        entry = line("vllm", name.removesuffix("Model") + "LMHeadModel") or line(
+            "vllm", name.removesuffix("Model") + "ForCausalLM"
+        )
+        if entry is not None and entry.get("lora") is not False:
+            entry = None
+    if entry is None or "unread" in entry:
+        return Fate(UNKNOWN, "model", f"vLLM's class for {name} is not known", needs=f"a load of a {name} in vLLM")
+    if entry.get("lora") is False:
+        return Fate(REJECTS, "model", f"vLLM has no LoRA for {name}")
+    if entry.get("transformers"):
+        return _backend(name, str(entry["transformers"]))
+    if not entry.get("modules"):
+        return Fate(UNKNOWN, "model", f"which modules vLLM's {name} has is not known")
+    if "?" in entry.get("renames", {}) or "?" in entry.get("towers", {}) or name in UNREVIEWED:
+        return Fate(UNKNOWN, "model", f"vLLM's {name} has a loader of its own, which was not looked at")
+    modules = _flat(entry, "")
+    packed, embeddings = dict(entry.get("packed", {})), set(entry.get("embeddings", ()))
+    for path, kind in list(modules.items()):
+        if kind.startswith("@"):
+            inner = _inner(load, kind)
+            if inner is None:
+                return Fate(UNKNOWN, "model", f"which class {path} of vLLM's {name} is, is not known")
+            del modules[path]
+            modules.update(_flat(inner, f"{path}."))
+            embeddings |= set(inner.get("embeddings", ()))
+            if not entry.get("packed"):
+                packed.update(inner.get("packed", {}))
+            if "experts" in inner and "experts" not in entry:
+                entry = {**entry, "experts": inner["experts"]}
+            if "?" in inner.get("renames", {}):
+                return Fate(UNKNOWN, "model", f"what vLLM's {name} renames is not known")
+    packed.pop("?", None)
+    if classifies:
+        modules["score"] = "replicated"
+    return Model(name, modules, packed, frozenset(embeddings), entry)
+
+
+def _generating(name: str) -> str:
+    """The class that a classifier is made from (config/model.py: try_match_architecture_defaults, adapters.py)."""
+    for suffix in CLASSIFIES:
+        name = name.replace(suffix, "ForCausalLM") if name.endswith(suffix) else name
+    return name
+
+
+def _inner(load: Load, kind: str) -> dict[str, Any] | None:
+    """The class of a language model within another."""
+    names = kind[1:].split(",") if len(kind) > 1 else [causal(load.text) or ""]
+    entries = [line("vllm", name) for name in names]
+    entry = entries[0] if len(entries) == 1 else None
+    return entry if entry and entry.get("modules") and entry.get("lora") is not False else None
+
+
+def _flat(entry: dict[str, Any], prefix: str) -> dict[str, str]:
+    return {
+        f"{prefix}{parent}.{leaf}" if parent else f"{prefix}{leaf}": kind
+        for parent, leaves in entry["modules"].items() for leaf, kind in leaves.items()
+    }  # fmt: skip
+
+
+def _backend(name: str, cls: str) -> Model | Fate:
+    """A model that runs as transformers has it: every projection keeps its name, or is fused of parts that do."""
+    head = line("transformers", name)
+    if head is None or "MultiModal" in cls:
+        return Fate(UNKNOWN, "model", f"vLLM runs {name} as {cls}, whose modules are not known")
+    inner = next((kind[1:] for kind in head["modules"].get("", {}).values() if kind.startswith("@")), None)
+    entry = line("transformers", inner) if inner else None
+    if entry is None:
+        return Fate(UNKNOWN, "model", f"vLLM runs {name} as {cls}, whose modules are not known")
+    modules = {}
+    for path, kind in _flat(entry, "model.").items():
+        whole = path.rpartition(".")[2] in PACKED_WHOLE.get(name, ())
+        kinds = {"linear": "own qkv" if whole else "column", "conv1d": "conv1d", "table": "embedding"}
+        modules[path] = kinds.get(kind, kind)
+        if path.endswith("experts.gate_up_proj"):
+            modules[path.rpartition(".")[0]] = "experts"
+    modules["lm_head"] = "head"
+    renames = {"prefix": str(head.get("prefix", "model"))}
+    return Model(name, modules, {}, frozenset({"embed_tokens"}), {"base": renames, "moe": "MoE" in cls}, True)
+
+
+def _mapped(model: Model, key: str) -> str:
+    """A tensor's name after hf_to_vllm_mapper (models/utils.py: WeightsMapper.map_name)."""
+    if model.backend:
+        return _repaired(model, key)
+    renames = model.entry.get("renames", {})
+    for pattern, new in renames.get("regex", {}).items():
+        key = re.sub(pattern, new, key)
+    for old, new in renames.get("substr", {}).items():
+        key = key.replace(old, new, 1)
+    for old, new in renames.get("prefix", {}).items():
+        if key.startswith(old):
+            key = key.replace(old, new, 1)
+    for old, new in renames.get("suffix", {}).items():
+        if key.endswith(old):
+            key = new.join(key.rsplit(old, 1))
+    return key
+
+
+def _repaired(model: Model, key: str) -> str:
+    """A name with the base's prefix as the backend has it (transformers/base.py: _create_hf_to_vllm_mapper)."""
+    prefix = model.entry["base"]["prefix"]
+    children = {path.split(".")[1] for path in model.modules if path.startswith("model.")}
+    if prefix and prefix != "model" and key.startswith(f"{prefix}."):
+        key = "model." + key[len(prefix) + 1 :]
+    if not key.startswith("model.") and key.partition(".")[0] in children:
+        key = f"model.{key}"
+    if key.startswith("model.") and key.split(".")[1] not in children:
+        key = key.removeprefix("model.")
+    return key
+
+
+def name_of(model: Model, module: str) -> str:
+    """The name of a module as it is looked up."""
+    ending = ".lora_A.weight"
+    return _mapped(model, module + ending).removesuffix(ending)
