@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..adapter import Base, Layer
 from ..adapter.codes import ANOTHER_BASE, MISSING_LAYER, NOT_IN_BASE, OTHER_SIZE
@@ -31,14 +31,10 @@ def against_base(subject: Subject) -> Iterator[Finding]:
     weights = subject.base.weights
     if any(config.get(key) for key in ("layer_replication", "use_bdlora", "use_qalora", "target_parameters")):
         return  # other layers, or other sizes, than the base model's
-    attention = {m.removesuffix(OUT_PROJ) for m in layers if m.endswith(OUT_PROJ)}  # its own parameters are no modules
-    attention |= {module + OUT_PROJ for module in attention}
-    strange = [m for m in layers if m in meant.hit and m not in weights and m not in attention]
+    strange = absent(subject, [module for module in layers if module in meant.hit])
     if strange:
         message = f"the base model has no {several(strange)}: the tensors are ignored in silence"
-        # a head is not in every class, and a single stray layer means nothing; that it has none means another model
-        numbered = [module for module in strange if re.search(r"\.\d+\.", module)]
-        lost = PEFT if len(strange) == len(meant.hit) or len(numbered) > 1 else frozenset[str]()
+        lost = NONE if len(strange) < len(meant.hit) and mean_nothing(strange) else PEFT
         yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), misloads=lost)
     if subject.method not in LORAS:
         return
@@ -73,6 +69,23 @@ def against_base(subject: Subject) -> Iterator[Finding]:
     if unfit:
         message = f"the tensors of {several(unfit)} do not have the size of the base model's weights"
         yield OTHER_SIZE(message, tensors=subject.keys_of(unfit), rejects=subject.found(unfit))
+
+
+def absent(subject: Subject, modules: Iterable[str]) -> list[str]:
+    """Those of some layers that the base model does not have."""
+    if subject.base is None:
+        return []
+    # the parts of a MultiheadAttention are no modules with a weight
+    attention = {module.removesuffix(OUT_PROJ) for module in subject.layers if module.endswith(OUT_PROJ)}
+    known = subject.base.weights.keys() | attention | {module + OUT_PROJ for module in attention}
+    return [module for module in modules if module not in known]
+
+
+def mean_nothing(strange: Iterable[str]) -> bool:
+    """Whether layers that the base model lacks were none of it, so that a load without them loses nothing: a head is
+    not in every class, and a single stray layer means nothing. Several mean another model.
+    """
+    return sum(bool(re.search(r"\.\d+\.", module)) for module in strange) < 2
 
 
 _QUANTISED = re.compile(
