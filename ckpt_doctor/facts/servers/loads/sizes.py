@@ -28,6 +28,8 @@ def compared(
     true = weight[::-1] if pair.embedding or transposed else weight
     if sizes != true:
         larger = any(mine > size for mine, size in zip(sizes, true, strict=True))
+        if server == "SGLang":  # which cuts the input to the model's (layers.py: slice_lora_a_weights)
+            larger, smaller = sizes[0] != true[0], UNKNOWN
         message = f"{module} is {list(sizes)}, and {list(true)} in the model"
         yield Fate(REJECTS if larger else smaller, "size", f"{server}: {message}", (module,))
 
