@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from ....adapter import Base
@@ -151,6 +151,7 @@ def plain(name: str) -> str:
     return name
 
 
+@lru_cache(16384)
 def numbered(name: str) -> str:
     """A name with `#` for its numbers: `model.layers.0.mlp` → `model.layers.#.mlp`."""
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "#", name)

@@ -36,6 +36,9 @@ def compared(
 
 def weight_of(load: Load, module: str, path: str = "") -> Shape | None:
     """The shape of a module's weight in the model's files, where they name it."""
+    shape = load.base.weights.get(module)
+    if shape is not None or not load.base.weights:
+        return shape if shape is not None and len(shape) == 2 else None
     bare = module.removeprefix("model.")
     names = [module, path, bare, f"model.{module}", module.removeprefix("transformer."), f"transformer.{module}"]
     names += [f"language_model.model.{bare.removeprefix('language_model.')}", f"model.language_model.{bare}"]
