@@ -99,7 +99,7 @@ def page() -> str:
     counted = {name: sum(name in names for names in tables.values()) for name in set().union(*tables.values())}
     wanted = {name for name, count in counted.items() if count > 1} | set().union(*run.values())
     rows = []
-    for name in sorted(wanted, key=str.lower):
+    for name in sorted(wanted, key=lambda name: (name.lower(), name)):
         cells = []
         for table, cell in (("vllm", vllm), ("sglang", sglang), ("llama_cpp", llama_cpp)):
             text = cell(name)

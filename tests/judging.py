@@ -142,7 +142,7 @@ def verdicts(runtimes: Iterable[str], findings: Iterable[Finding]) -> dict[str, 
 
 def rule_names() -> tuple[str, ...]:
     """The names of all rules, as `by_rule` has them."""
-    return tuple(_name(rule) for rule in (*RULES, *servers.STAGES))
+    return (*(_name(rule) for rule in (*RULES, *servers.STAGES)), "servers.follow.fates")
 
 
 def _name(rule: Any) -> str:
@@ -161,8 +161,11 @@ def by_rule(subject: Subject, asked: frozenset[str] = frozenset()) -> dict[str, 
     if asked & runtimes.SERVERS:
         records = [server for server in servers.SERVERS if server.id in asked]
         inside = {server.peft: server.id for server in records if server.peft}
-        made = {name: tuple(rules.also(f, inside) for f in findings) for name, findings in made.items()}
-        made |= {_name(stage): tuple(servers.findings(stage, subject, records)) for stage in servers.STAGES}
+        into = servers.followed(subject, records)
+        within = any(server.peft for server in into)
+        made = {name: tuple(rules.also(f, inside, within) for f in findings) for name, findings in made.items()}
+        made |= {_name(stage): tuple(servers.findings(stage, subject, records, into)) for stage in servers.STAGES}
+        made["servers.follow.fates"] = tuple(servers.fates(subject, into)) if into else ()
     return {name: findings for name, findings in made.items() if findings}
 
 

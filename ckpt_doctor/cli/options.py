@@ -75,7 +75,7 @@ ADAPTER_NAME = click.option(
 )  # fmt: skip
 BASE = click.option(
     "--base", type=click.Path(), metavar="PATH", callback=_base, **variable("BASE"),
-    help="The base model: a folder, a safetensors file or an index. Headers and config only are read.",
+    help="The base model: a folder, a safetensors file, an index, or config.json. Headers and config only are read.",
 )  # fmt: skip
 MAX_RANK = click.option(
     "--max-rank", type=click.IntRange(1), metavar="N", **variable("MAX_RANK"),

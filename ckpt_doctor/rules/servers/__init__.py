@@ -59,4 +59,4 @@ def findings(
             )  # fmt: skip
 
 
-__all__ = ["SERVERS", "STAGES", "findings", "followed", "judge", "largest_rank", "needed_flag", "siblings"]
+__all__ = ["SERVERS", "STAGES", "fates", "findings", "followed", "judge", "largest_rank", "needed_flag", "siblings"]

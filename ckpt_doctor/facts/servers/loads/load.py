@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from ....adapter import Base
@@ -98,6 +98,25 @@ class Load:
         return max((int(match[1]) + 1 for match in numbers if match), default=None)
 
     @cached_property
+    def beyond(self) -> frozenset[str]:
+        """The modules of layers past the last, where the layers of the model have all of them as well, so that nothing
+        is lost where they are dropped.
+        """
+        if self.layers is None:
+            return frozenset()
+        numbers: dict[str, set[int]] = {}
+        found: dict[str, int] = {}
+        for module in self.pairs:
+            match = re.search(r"\b(?:layers|h|blocks|layer)\.(\d+)\.", module)
+            if match:
+                kind = numbered(module)
+                numbers.setdefault(kind, set()).add(int(match[1]))
+                found[module] = int(match[1])
+        past = {module for module, number in found.items() if number >= self.layers}
+        every = set(range(min(self.layers, 1 << 12)))
+        return frozenset(module for module in past if every <= numbers[numbered(module)])
+
+    @cached_property
     def experts(self) -> int | None:
         """How many experts a layer has."""
         for key in ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"):
@@ -132,6 +151,7 @@ def plain(name: str) -> str:
     return name
 
 
+@lru_cache(16384)
 def numbered(name: str) -> str:
     """A name with `#` for its numbers: `model.layers.0.mlp` → `model.layers.#.mlp`."""
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "#", name)

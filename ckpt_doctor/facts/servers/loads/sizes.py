@@ -28,12 +28,17 @@ def compared(
     true = weight[::-1] if pair.embedding or transposed else weight
     if sizes != true:
         larger = any(mine > size for mine, size in zip(sizes, true, strict=True))
+        if server == "SGLang":  # which cuts the input to the model's (layers.py: slice_lora_a_weights)
+            larger, smaller = sizes[0] != true[0], UNKNOWN
         message = f"{module} is {list(sizes)}, and {list(true)} in the model"
         yield Fate(REJECTS if larger else smaller, "size", f"{server}: {message}", (module,))
 
 
 def weight_of(load: Load, module: str, path: str = "") -> Shape | None:
     """The shape of a module's weight in the model's files, where they name it."""
+    shape = load.base.weights.get(module)
+    if shape is not None or not load.base.weights:
+        return shape if shape is not None and len(shape) == 2 else None
     bare = module.removeprefix("model.")
     names = [module, path, bare, f"model.{module}", module.removeprefix("transformer."), f"transformer.{module}"]
     names += [f"language_model.model.{bare.removeprefix('language_model.')}", f"model.language_model.{bare}"]

@@ -43,6 +43,8 @@ def follow(load: Load) -> Iterator[Fate]:
         if one and path is None:
             experts.setdefault(one["layer"], []).append(module)
             continue
+        if path is None and (module in load.beyond or _elsewhere(load, known, module)):
+            continue
         reason = _module(load, known, converted, path, pair)
         if reason:
             fates.setdefault(reason, []).append(module)
@@ -108,6 +110,7 @@ def _path(load: Load, known: Tree, module: str) -> str | None:
 
 def _exists(load: Load, known: Tree, name: str) -> bool:
     layer = re.search(r"\.(?:layers|h|blocks|layer|block)\.(\d+)\.", f".{name}")
+    layer = None if load.config.get("layer_replication") else layer
     tower = any(part in name for part in ("vision", "visual", "audio"))
     if layer and not tower and load.layers is not None and int(layer[1]) >= load.layers:
         return False
@@ -117,6 +120,16 @@ def _exists(load: Load, known: Tree, name: str) -> bool:
         inner = name.removesuffix(".base_layer")
         return parts[2] in ("experts", "base_layer") and f"{numbered(inner)}.gate_up_proj" in known.modules
     return kind != "parameter"
+
+
+def _elsewhere(load: Load, known: Tree, module: str) -> bool:
+    """Whether a module is none of this model, where others of the file are: PEFT drops it as well."""
+    leaves = {path.rpartition(".")[2] for path in known.modules}
+    leaf = module.rpartition(".")[2]
+    targets = load.config.get("target_modules")
+    named = not isinstance(targets, list) or leaf in {str(target).rpartition(".")[2] for target in targets}
+    strange = not known.unknown and not named and leaf not in {*leaves, "experts", "base_layer"}
+    return strange and _ONE.match(module) is None and any(_path(load, known, other) for other in load.pairs)
 
 
 Reason = tuple[Outcome, str, str]

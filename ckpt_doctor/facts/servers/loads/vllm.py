@@ -48,6 +48,8 @@ def _names(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
             strange.append(module)
             continue
         path = _path(load, model, name)
+        if path is None and module in load.beyond:
+            continue
         if path is None:
             lost.append(module)
             continue
