@@ -165,7 +165,8 @@ def _module(
         return MISLOADS, "module", f"PEFT takes targets called {leaf} for experts, and drops others of that name"
     if kind == "conv1d" and pair.sizes and pair.sizes[0] == pair.sizes[1]:
         return SQUARE
-    if pair.embedding and load.tied and not any("lm_head" in other for other in load.pairs):
+    positions = leaf == "wpe" or "position" in leaf
+    if pair.embedding and load.tied and not positions and not any("lm_head" in other for other in load.pairs):
         return TIED
     if pair.a is None or pair.b is None:
         return MISLOADS, "factor", "transformers leaves the other factor as it is initialised"
