@@ -163,6 +163,7 @@ def _base(table: dict[str, Any], model_type: str | None) -> Any:
     config = {**table["config"], **({"model_type": model_type} if model_type else {})}
     parameters = {f"{name}.{part}": shape for part, of in (("weight", weights), ("bias", biases))
                   for name, shape in of.items()}  # fmt: skip
+    parameters |= {name: [*map(int, sizes.split())] for name, sizes in table.get("parameters", {}).items()}
     return judging.base(parameters, config)
 
 

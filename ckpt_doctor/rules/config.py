@@ -245,6 +245,7 @@ def unproven_option(subject: Subject) -> Iterator[Finding]:
         yield UNPROVEN_OPTION(message, keys=("layer_replication",), rejects=since("0.10"))
     if config.get("target_parameters"):
         yield _parameters(subject)
+        yield from _packed_parameters(subject)
     for key in UNPROVEN:
         if config.get(key):
             known = knows(subject.method, key)
@@ -256,6 +257,22 @@ def unproven_option(subject: Subject) -> Iterator[Finding]:
             yield UNPROVEN_OPTION(
                 message, keys=(key,), rejects=rejected, undecided=undecided, needs="a load in that release"
             )
+
+
+def _packed_parameters(subject: Subject) -> Iterator[Finding]:
+    """A parameter that the base model's files hold packed, as GPT-OSS' in mxfp4: whether there is one of that name and
+    shape hangs on what transformers unpacks at load (integrations/mxfp4.py).
+    """
+    names = subject.config["target_parameters"]
+    there = subject.base.parameters if subject.base is not None else {}
+    packed = [
+        name for name in (names if isinstance(names, list) else []) if isinstance(name, str)
+        and any(parameter.endswith(f".{name}_blocks") for parameter in there)
+    ]  # fmt: skip
+    if packed:
+        message = f"target_parameters names {packed[0]}, which the base model's files hold in a packed form"
+        needs = "a load of that model"
+        yield UNPROVEN_OPTION(message, keys=("target_parameters",), undecided=since("0.17"), needs=needs)
 
 
 def _parameters(subject: Subject) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ..adapter.codes import MISSING_SAVED, UNSAVED_MODULE
@@ -46,8 +47,7 @@ def missing_modules(subject: Subject) -> Iterator[Finding]:
     code = MISSING_SAVED if subject.method in LORAS else UNSAVED_MODULE
     known = knows(subject.method, "modules_to_save")
     raising, silent = known & since("0.15"), known & upto("0.14")
-    factors = {key for layer in subject.layers.values() for key in layer.factors.values()}
-    beside = [key for key in subject.tensors if key not in factors and ".lora_" not in key]
+    beside = [key for key in subject.others if not re.search(r"\.lora_(?:[ABE]|embedding|magnitude)", key)]
     there = {key for key in beside if not subject.unread.get(key, NONE) >= PEFT}
     astray = [
         key for key in beside
