@@ -144,7 +144,8 @@ class Subject:
             return None
         from ..files.base import as_loaded
 
-        headless = self.config.get("task_type") in (None, "FEATURE_EXTRACTION")
+        bare = self.adapted_class.endswith("Model") and not self.adapted_class.endswith("LMHeadModel")
+        headless = self.task == "FEATURE_EXTRACTION" or (not self.task and (bare or not self.adapted_class))
         found = [module for module in self.layers if self.found([module])]
         named = self.masks if self.method == "ADALORA" else ()
         return as_loaded(self.question.base, named or found or self.layers, headless)

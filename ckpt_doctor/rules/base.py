@@ -18,6 +18,7 @@ from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ, targeted
 from ..facts.tasks import CLASSES
 from .declared import rule
+from .whole import has_module
 
 
 @rule
@@ -56,6 +57,9 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         heads = [module for module in heads if module.partition(".")[0] in tops]
     if str(config.get("target_modules")).lower() == "all-linear":  # it takes what it finds
         heads = missing = []
+    listed = config.get("target_modules")
+    if isinstance(listed, list) and "lm_head" in listed and not heads and not missing and "lm_head" not in layers:
+        heads = ["lm_head"] if has_module(subject, "lm_head") is not False and "lm_head" not in weights else []
     # a LoRA's layer without tensors computes nothing, so that a head which was not there, or not trained, is no doubt
     if heads and not missing and (subject.method == "ADALORA" or config.get("init_lora_weights") is False):
         message = f"the config targets {several(heads)} of the base model, if the adapted class has such a head"

@@ -12,6 +12,7 @@ from ..facts.layers import module_of
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from ..facts.targets import targeted
+from ..facts.tasks import HEADS
 from .declared import rule
 
 _IN_HEAD = r"(?P<head>.+?)\.modules_to_save\.(?P<inner>.*?)\.?lora_"
@@ -56,6 +57,20 @@ def head_among_targets(subject: Subject) -> Iterator[Finding]:
         message, tensors=(key for key in subject.tensors if key.startswith(f"{head}.")), keys=("target_modules",),
         rejects=rejected, misloads=misloaded, undecided=doubted, needs="a load in that release",
     )  # fmt: skip
+
+
+@rule
+def head_of_a_method(subject: Subject) -> Iterator[Finding]:
+    """The same with another method: PEFT 0.13 and newer may refuse to wrap a head twice, and what others make of it was
+    looked at with LoRA alone.
+    """
+    if subject.record is None:
+        return
+    heads = {*HEADS.get(subject.task, ()), "modules_to_save"}
+    twice = [module for module in subject.layers if heads & {*module.split(".")}]
+    if twice:
+        message = f"{several(twice)} is adapted and saved whole as well, which releases read differently"
+        yield HEAD_AMONG_TARGETS(message, keys=("target_modules",), undecided=PEFT, needs="a load in that release")
 
 
 @rule

@@ -46,7 +46,7 @@ def bias_spelling(subject: Subject) -> Iterator[Finding]:
         wrapped = {m for m in new | old if m in subject.layers or targeted(config, m, NEWEST_SERIES)}
         missing |= upto("0.6") if new - old else frozenset()
         missing |= since("0.7") if (old - new) & wrapped or (new - old) - wrapped else frozenset()
-    if missing == PEFT and subject.base is None and all(re.match(_WITHOUT_BIASES, module) for module in subject.sample):
+    if missing == PEFT and may_lack_biases(subject):
         message = f"bias is {bias!r}, and no bias is in the file, as the model may have none"
         yield BIAS_SPELLING(message, keys=("bias",), undecided=PEFT, needs=THE_BASE)
     elif missing:
@@ -57,6 +57,11 @@ def bias_spelling(subject: Subject) -> Iterator[Finding]:
 
 _WITHOUT_BIASES = r"(?:model\.layers|transformer\.(?:h|blocks))\.\d+\."
 """How layers are named in models of which most have no biases: Llama's and its kin, MPT and Falcon."""
+
+
+def may_lack_biases(subject: Subject) -> bool:
+    """Whether the adapted layers may have no bias to train, as far as their names tell without the base model."""
+    return subject.base is None and all(re.match(_WITHOUT_BIASES, module) for module in subject.sample)
 
 
 @rule

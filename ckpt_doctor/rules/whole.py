@@ -67,10 +67,10 @@ def missing_modules(subject: Subject) -> Iterator[Finding]:
         return
     yield from _incomplete(subject, code, (*named, *heads), there)
     lost = [name for name in named if name not in heads and not any(f"{name}." in key for key in there)]
-    lost = [name for name in lost if subject.base is None or _has(subject, name) is not False]
+    lost = [name for name in lost if subject.base is None or has_module(subject, name) is not False]
     if lost:
         message = f"modules_to_save names {lost[0]}, which the file has no tensors for"
-        if _has(subject, lost[0]):
+        if has_module(subject, lost[0]):
             yield code(message, keys=KEYS, rejects=raising, undecided=silent, needs="what the module was in training")
         else:
             needs = THE_BASE if subject.base is None else "the class that was adapted"
@@ -83,7 +83,7 @@ def _calls_it_otherwise(subject: Subject) -> bool:
     return subject.model_type in OTHER_HEADS or bool(subject.adapted_class and not of_the_task)
 
 
-def _has(subject: Subject, name: str) -> bool | None:
+def has_module(subject: Subject, name: str) -> bool | None:
     """Whether the model that was adapted has a module of this name, None where nothing tells. An lm_head that is tied
     to the embedding is in no file, and in every class for language modelling.
     """

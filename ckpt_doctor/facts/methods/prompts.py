@@ -40,6 +40,11 @@ def has_head_of_tokens(subject: Subject) -> bool:
     return subject.config.get("task_type") in ("TOKEN_CLS", "QUESTION_ANS")
 
 
+def is_prefix_of_bloom(subject: Subject) -> bool:
+    """A prefix in a BLOOM, whose keys and values lay otherwise in older releases of transformers."""
+    return subject.model_type == "bloom"
+
+
 def lacks_head(subject: Subject) -> bool:
     """The head that the task trains is not in the file."""
     heads = HEADS.get(subject.task, ())
@@ -102,6 +107,11 @@ TASKS = (
 prompts, prefixes and P-tuning on BERT, RoBERTa, Qwen2, T5, GPT-2, OPT and Mistral."""
 
 PREFIXES = (
+    Row(
+        METHOD_BY_RELEASE, is_prefix_of_bloom, "a prefix in a BLOOM hangs on the release of transformers",
+        "utils/constants.py: bloom_model_postprocess_past_key_value", undecided=since("0.10"), keys=("task_type",),
+        needs="the release of transformers",
+    ),
     Row(
         TASK_OF_PROMPT, is_prefix_of_sequences, "a prefix in a classifier hangs on transformers and on the model here",
         "peft_model.py: PeftModelForSequenceClassification._prefix_tuning_forward",

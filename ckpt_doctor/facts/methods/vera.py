@@ -20,7 +20,9 @@ def outs(subject: Subject) -> set[tuple[int, ...]]:
 
 
 def of_several_shapes(subject: Subject) -> bool:
-    """Layers have outputs of several sizes."""
+    """Layers have several shapes: those of the base model, or else outputs of several sizes."""
+    if subject.base is not None and subject.layers.keys() <= subject.base.weights.keys():
+        return len({subject.base.weights[module] for module in subject.layers}) > 1
     return len(outs(subject)) > 1
 
 
@@ -28,7 +30,7 @@ def of_several_names(subject: Subject) -> bool:
     """Layers have several names, which may well differ in their inputs."""
     leaves = {module.rpartition(".")[2] for module in subject.layers}
     if subject.base is not None and subject.layers.keys() <= subject.base.weights.keys():
-        return len({subject.base.weights[module] for module in subject.layers}) > 1
+        return False
     return not of_several_shapes(subject) and len(leaves) > 1 and not leaves <= SQUARE
 
 

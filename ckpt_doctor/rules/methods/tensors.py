@@ -16,7 +16,7 @@ from ...adapter.codes import (
     UNKNOWN_SIZE,
     UNSAVED_BIAS,
 )
-from ...adapter.findings import Finding, several
+from ...adapter.findings import THE_BASE, Finding, several
 from ...adapter.runtimes import PEFT
 from ...facts.config_keys import knows
 from ...facts.forms import Form, Group, Sizes, UnknownSize, nearest, parse, targets
@@ -24,6 +24,7 @@ from ...facts.layers import divide, groups
 from ...facts.record import COUNTED, NONE, Method, Names
 from ...facts.subject import Subject
 from ...facts.tasks import HEADS
+from ..saved import may_lack_biases
 from .review import of_methods
 
 
@@ -190,8 +191,11 @@ def saved_beside(subject: Subject, method: Method) -> Iterator[Finding]:
     name, tensors = method.name, subject.tensor_shapes
     bias = subject.config.get("bias", "none")
     if bias not in ("none", None) and knows(name, "bias") and not any(key.endswith(".bias") for key in tensors):
-        message = f"bias is {bias!r}, and no bias is in the file"
-        yield UNSAVED_BIAS(message, keys=("bias",), misloads=PEFT)
+        if subject.base is not None and subject.base.biases.isdisjoint(subject.layers) and bias != "all":
+            return
+        message, doubt = f"bias is {bias!r}, and no bias is in the file", may_lack_biases(subject)
+        ids = {"undecided": PEFT} if doubt else {"misloads": PEFT}
+        yield UNSAVED_BIAS(message, keys=("bias",), needs=THE_BASE if doubt else None, **ids)
 
 
 EMBEDDING = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
