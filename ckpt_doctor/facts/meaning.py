@@ -163,7 +163,8 @@ def _fits(subject: Subject, layer: Layer, rank: object) -> bool:
     if type(rank) is int and rank <= 0:
         return True
     init = subject.config.get("init_lora_weights")
-    if isinstance(init, str) and init.lower().startswith(("pissa", "olora")) and type(rank) is int:
+    cut = isinstance(init, str) and init.lower().startswith(("pissa", "olora"))
+    if cut and type(rank) is int and "lora_A" in layer.factors:  # an embedding is not
         # what is cut from the base has no more rows than the base (tuners/lora/layer.py: LoraLayer.olora_init)
         shapes = [(subject.tensors[key].shape, RANK_AXIS[factor]) for factor, key in layer.factors.items()]
         sides = [size for shape, axis in shapes for at, size in enumerate(shape) if at != axis]

@@ -12,6 +12,7 @@ from ..facts.layers import module_of
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from ..facts.targets import targeted
+from ..facts.tasks import HEADS
 from .declared import rule
 from .heads import heads
 
@@ -100,15 +101,17 @@ def kept_as_in_memory(subject: Subject) -> Iterator[Finding]:
     to 0.14, and a KeyError from 0.15 on, which looks for the plain name (utils/save_and_load.py:
     set_peft_model_state_dict). Heads that are adapted as well have a rule of their own.
     """
-    if subject.method not in LORAS or heads(subject):
+    if not subject.is_named or heads(subject):
         return
-    tensors = subject.tensors_where(lambda key: ".modules_to_save." in key and ".lora_" not in key)
+    inside = set(subject.others)
+    tensors = [key for key in subject.tensors_where(lambda key: ".modules_to_save." in key) if key in inside]
     plain = {key: re.sub(_IN_MEMORY, ".", key) for key in tensors}  # bias "all" saves those of the copies as well
     tensors = [key for key in tensors if plain[key] not in subject.tensors]
     if tensors:
         message = f"{len(tensors)} keys of whole modules are named as in memory ({tensors[0][:120]})"
         saved = subject.config.get("modules_to_save")
-        raising = since("0.15") if isinstance(saved, list) and saved else frozenset[str]()
+        looked_for = (isinstance(saved, list) and saved) or subject.task in HEADS
+        raising = since("0.15") if looked_for else frozenset[str]()
         yield UNAPPLIED_TENSOR(message, tensors=tensors, rejects=raising, misloads=PEFT - raising)
 
 

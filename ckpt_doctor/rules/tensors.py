@@ -18,6 +18,7 @@ from ..adapter.codes import (
 )
 from ..adapter.findings import Finding
 from ..adapter.runtimes import PEFT, since
+from ..facts.lookup import PREFIX
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from .declared import rule
@@ -146,7 +147,13 @@ def strange_tensor(subject: Subject) -> Iterator[Finding]:
         packed = ", as factors of a quantised model" if any(".weight_packed" in key for key in foreign) else ""
         yield STRANGE_TENSOR(f"{message} in silence{packed}", tensors=foreign, misloads=PEFT)
     parts = subject.others if subject.layers else []
-    strange = [key for key in parts if not re.fullmatch(_PART, key) and key not in foreign]
+    own = subject.base.parameters if subject.base is not None else {}
+    all_biases = subject.config.get("bias") == "all"  # whatever has the word in its name
+    strange = [
+        key for key in parts
+        if not re.fullmatch(_PART, key) and key not in foreign and key.removeprefix(PREFIX) not in own
+        and not (all_biases and "bias" in key)
+    ]  # fmt: skip
     if strange:
         message = f"{len(strange)} tensors are none that PEFT gives a LoRA ({strange[0][:120]})"
         yield STRANGE_TENSOR(message, tensors=strange, undecided=PEFT, needs="the tool that wrote them")
