@@ -13,8 +13,8 @@ import click
 from ..adapter import AdapterError
 from ..reports import FORMATS, Style
 from ..reports import scan as render
+from ..verbs.memory import Memory
 from ..verbs.report import Report
-from ..verbs.scan import examine
 from . import options
 from .settings import Settings
 from .terminal import complain, print_to, show_trace, watched, watches, width
@@ -143,9 +143,10 @@ def _examined(
     settings: Callable[[str], Settings], folders: Iterable[str], known: Baseline | None, codes: set[int], verbose: bool
 ) -> Iterator[Report]:
     """The reports as they come; `codes` gets the exit code of each."""
+    memory = Memory()
     for folder in folders:
         by = settings(folder)
-        report = examine(folder, by.question)
+        report = memory.examine(folder, by.question)
         if verbose:
             show_trace(report.trace)
         report = by.settle(report, known.known(report) if known else frozenset())

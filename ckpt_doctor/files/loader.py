@@ -1,12 +1,10 @@
 """A path → Adapter: which files there are, which of them PEFT reads, and what is wrong with them."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from ..adapter import Adapter, AdapterError, DamagedFile, Fault, TensorInfo
 from .formats import safetensors
@@ -20,6 +18,9 @@ NAMES = (CONFIG, SAFETENSORS, INDEX, BIN)
 
 MAX_JSON = 64 << 20
 MAX_COMPARED = 1 << 20
+MAX_GLANCE = 1 << 20
+READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+Stamp = tuple[str, int, int, int]
 SKIPPED_FOLDERS = {"node_modules", "__pycache__", "site-packages"}
 
 
@@ -113,7 +114,7 @@ def load(folder: str) -> Adapter:
     return _with_beside(adapter) if kind == "safetensors" and BIN in names else adapter
 
 
-def stamped(folder: str, names: Iterable[str]) -> tuple[tuple[str, int, int, int], ...]:
+def stamped(folder: str, names: Iterable[str]) -> tuple[Stamp, ...]:
     """Name, number (inode), size and time of each file, as long as nobody replaces it or writes to it."""
     stamps = []
     for name in names:
@@ -121,8 +122,53 @@ def stamped(folder: str, names: Iterable[str]) -> tuple[tuple[str, int, int, int
             about = os.stat(os.path.join(folder, name))
         except OSError:
             continue  # reading it says what is wrong
-        stamps.append((name, about.st_ino, about.st_size, about.st_mtime_ns))
+        stamps.append(_stamp(name, about))
     return tuple(stamps)
+
+
+def _stamp(name: str, about: os.stat_result) -> Stamp:
+    return name, about.st_ino, about.st_size, about.st_mtime_ns
+
+
+class Glance(NamedTuple):
+    """All that a scan reads of an adapter, not yet parsed; `header` is that of the weights, and `size` theirs."""
+
+    names: tuple[str, ...]
+    config: bytes
+    header: bytes
+    size: int
+    stamps: frozenset[Stamp]
+
+
+def glance(folder: str) -> Glance | None:
+    """The bytes of an adapter whose config and safetensors are all that is looked into, and not large; else None."""
+    try:
+        names = sorted(os.listdir(folder))
+        if CONFIG not in names or SAFETENSORS not in names or BIN in names or RECORD in names:
+            return None
+        config, of_config = _start(folder, CONFIG)
+        header, of_weights = _start(folder, SAFETENSORS)
+    except OSError:
+        return None
+    if len(config) != of_config[2] or len(header) != 8 + int.from_bytes(header[:8], "little"):
+        return None
+    return Glance(tuple(names), config, header, of_weights[2], frozenset((of_config, of_weights)))
+
+
+def _start(folder: str, name: str) -> tuple[bytes, Stamp]:
+    """The bytes of a config, or of a header and its length, up to MAX_GLANCE. Raises OSError."""
+    path = os.path.join(folder, name)
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError
+    file = os.open(path, READING)
+    try:
+        stamp = _stamp(name, os.fstat(file))
+        if name == CONFIG:
+            return os.read(file, MAX_GLANCE), stamp
+        length = os.read(file, 8)
+        return length + os.read(file, min(int.from_bytes(length, "little"), MAX_GLANCE)), stamp
+    finally:
+        os.close(file)
 
 
 def _with_beside(adapter: Adapter) -> Adapter:
@@ -153,7 +199,7 @@ def _open(path: str) -> tuple[BinaryIO, int]:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise DamagedFile("not-a-file", "it is not a regular file")
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(path, READING)
     except FileNotFoundError:
         raise DamagedFile("not-a-file", "it is a link to a file that is not there") from None
     except OSError as error:

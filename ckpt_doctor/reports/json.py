@@ -34,11 +34,16 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
     yield dump({"reports": [report_object(report) for report in reports]})
 
 
+def place(path: str) -> str:
+    """A path as every system writes it."""
+    return path.replace("\\", "/")
+
+
 def report_object(report: Report) -> dict[str, Any]:
     """One adapter."""
     adapter = report.adapter
     return {
-        "path": report.path.replace("\\", "/"),
+        "path": place(report.path),
         "error": report.error,
         "peft_type": adapter.peft_type if adapter else None,
         "peft_version": named_release(adapter) if adapter else None,
@@ -62,7 +67,7 @@ def finding_object(finding: Finding) -> dict[str, Any]:
 
 def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: str | None) -> dict[str, Any]:
     """One adapter of a fix: what was or would be changed, what was refused and why."""
-    head = {"path": path.replace("\\", "/"), "out": out.replace("\\", "/"), "error": error}
+    head = {"path": place(path), "out": place(out), "error": error}
     if plan is None:
         return {**head, "written": written is not None}
     return {

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from weakref import WeakKeyDictionary
 
+from ..adapter.findings import Finding
+from ..facts.subject import Subject
 from ..verbs.report import Report
-from .json import head, report_object
+from .json import head, place, report_object
 
 
 def scan(reports: Iterable[Report]) -> Iterator[str]:
-    """A line a report: what is in `reports` of the JSON document, with the schema's version and the tool."""
+    """A line a report: what is in `reports` of the JSON document, with the schema's version and the tool.
+
+    Of one subject the same is said wherever it lies: only the path is another.
+    """
+    start = json.dumps(head())[:-1]
+    said: WeakKeyDictionary[Subject, tuple[tuple[Finding, ...], str]] = WeakKeyDictionary()
     for report in reports:
-        yield json.dumps({**head(), **report_object(report)}, ensure_ascii=False)
+        shown, text = said.get(report.subject, ((), "")) if report.subject else ((), "")
+        if not text or shown != report.shown:
+            fields = {key: value for key, value in report_object(report).items() if key != "path"}
+            shown, text = report.shown, json.dumps(fields, ensure_ascii=False)[1:]
+            if report.subject:
+                said[report.subject] = shown, text
+        yield f'{start}, "path": {json.dumps(place(report.path), ensure_ascii=False)}, {text}'
