@@ -46,7 +46,7 @@ def base_changing_init(subject: Subject) -> Iterator[Finding]:
         # torch.svd_lowrank draws at each load (tuners/lora/layer.py: LoraLayer.pissa_init)
         misloaded = changing | (keeping if saved and not saved & keeping else frozenset())
         undecided = keeping - misloaded
-    elif changing and saved and not saved & changing:  # what saved it knew no such word, or took it for true
+    elif saved and (saved <= keeping or (changing and not saved & changing)):  # it was true, or written by another hand
         misloaded = changing
     elif saved and not saved & keeping:
         misloaded = keeping
