@@ -15,6 +15,7 @@ from .layers import RANK_AXIS, layers, pattern_module
 from .lookup import Lookup, Unread, look_up
 from .methods import LORAS, record
 from .record import NAMED, NONE, Ids, Method, Names
+from .tasks import is_bare
 
 if TYPE_CHECKING:
     from .meaning import Era
@@ -144,8 +145,8 @@ class Subject:
             return None
         from ..files.base import as_loaded
 
-        bare = self.adapted_class.endswith("Model") and not self.adapted_class.endswith("LMHeadModel")
-        headless = self.task == "FEATURE_EXTRACTION" or (not self.task and (bare or not self.adapted_class))
+        bare = not self.adapted_class or is_bare(self.adapted_class)
+        headless = self.task == "FEATURE_EXTRACTION" or (not self.task and bare)
         found = [module for module in self.layers if self.found([module])]
         named = self.masks if self.method == "ADALORA" else ()
         return as_loaded(self.question.base, named or found or self.layers, headless)

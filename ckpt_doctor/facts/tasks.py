@@ -24,3 +24,8 @@ CLASSES = {
 
 WITH_BIAS = ("classifier", "qa_outputs")
 """Heads that have a bias in every class of transformers."""
+
+
+def is_bare(name: str) -> bool:
+    """Whether a class of transformers is a model without a head, by its name."""
+    return name.endswith("Model") and not name.endswith("LMHeadModel")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ..adapter import AdapterError, Base, DamagedFile
@@ -71,15 +71,20 @@ def as_loaded(base: Base, modules: Collection[str], headless: bool) -> Base:
     model without a head `bert.` is missing, and one with a head has it though the class without one, which can only
     have been adapted where it is `headless`, has not. A class has modules that are not in the file, as its head.
     """
-    kind = str(base.config.get("model_type", "")).replace("-", "_")
-    prefixes = {name.partition(".")[0] for name in (*modules, *base.weights)}
-    prefixes = {name for name in prefixes if name in ("model", "transformer") or (name and kind.startswith(name))}
+    prefixes = class_prefixes(base, (*modules, *base.weights))
     candidates = [base, *(_renamed(base, f"{prefix}.", "") for prefix in sorted(prefixes))]
     candidates += [_renamed(base, "", f"{prefix}.") for prefix in sorted(prefixes) if headless]
     if any("visual" in name or "vision" in name for name in base.weights):
         older = {new: old for old, new in LANGUAGE_MODELS.items()}
         candidates += [_mapped(base, LANGUAGE_MODELS), _mapped(base, older)]
     return max(candidates, key=lambda candidate: sum(module in candidate.weights for module in modules))
+
+
+def class_prefixes(base: Base, names: Iterable[str]) -> set[str]:
+    """The first parts of names that a class with a head may put before those of the model."""
+    kind = str(base.config.get("model_type", "")).replace("-", "_")
+    firsts = {name.partition(".")[0] for name in names}
+    return {name for name in firsts if name in ("model", "transformer") or (name and kind.startswith(name))}
 
 
 LANGUAGE_MODELS = {

@@ -16,7 +16,7 @@ from ..facts.methods import LORAS
 from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ, targeted
-from ..facts.tasks import CLASSES
+from ..facts.tasks import CLASSES, is_bare
 from .declared import rule
 from .whole import has_module
 
@@ -32,6 +32,10 @@ def against_base(subject: Subject) -> Iterator[Finding]:
     weights = subject.base.weights
     if any(config.get(key) for key in ("layer_replication", "use_bdlora", "use_qalora", "target_parameters")):
         return  # other layers, or other sizes, than the base model's
+    if _is_named_bare(subject):
+        message = f"the layers are named as in a model without a head, and a {subject.adapted_class} was adapted"
+        needs = "how that class names its modules"
+        yield NOT_IN_BASE(message, tensors=subject.keys_of(layers), undecided=PEFT, needs=needs)
     strange = absent(subject, [module for module in layers if module in meant.hit])
     if strange:
         message = f"the base model has no {several(strange)}: the tensors are ignored in silence"
@@ -73,6 +77,18 @@ def against_base(subject: Subject) -> Iterator[Finding]:
     if unfit:
         message = f"the tensors of {several(unfit)} do not have the size of the base model's weights"
         yield OTHER_SIZE(message, tensors=subject.keys_of(unfit), rejects=subject.found(unfit))
+
+
+def _is_named_bare(subject: Subject) -> bool:
+    """Whether the layers are named as the base model's files name them, which are those of a model without a head, and
+    a class with one was adapted, which mostly puts a prefix before the names.
+    """
+    from ..files.base import class_prefixes
+
+    base = subject.base
+    if base is None or base is not subject.question.base or "For" not in subject.adapted_class or not subject.saved_as:
+        return False
+    return all(map(is_bare, subject.saved_as)) and not class_prefixes(base, subject.layers)
 
 
 def absent(subject: Subject, modules: Iterable[str]) -> list[str]:
