@@ -183,14 +183,23 @@ def many(tmp_path: Path, count: int) -> Path:
     return tmp_path / "many"
 
 
+IMPATIENT = """
+import sys
+from ckpt_doctor.cli import main, terminal
+terminal.PATIENCE = terminal.PAUSE = 0
+main(sys.argv[1:])
+"""
+
+
 def test_progress_is_for_a_person_who_waits(tmp_path: Path) -> None:
     """On standard error, after a second, gone when it is done; never where it is a pipe or quiet is asked for."""
-    folder = many(tmp_path, 400)
-    output = at_a_terminal("scan", folder, "--format", "json", stderr_only=True)
-    assert "of 400 adapters" in output
+    folder = many(tmp_path, 30)
+    waiting = ("-c", IMPATIENT, "scan", folder, "--format", "json")
+    output = at_a_terminal(*waiting, stderr_only=True, module=False)
+    assert "of 30 adapters" in output
     assert output.endswith(f"{ESCAPE}K")
-    assert at_a_terminal("scan", "-q", folder, "--format", "json", stderr_only=True) == ""
-    assert at_a_terminal("scan", HEALTHY, "--format", "json", stderr_only=True) == ""
+    assert at_a_terminal(*waiting, "-q", stderr_only=True, module=False) == ""
+    assert at_a_terminal("scan", folder, "--format", "json", stderr_only=True) == ""
 
 
 BUSY = """

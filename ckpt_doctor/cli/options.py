@@ -150,8 +150,8 @@ def folders(paths: tuple[str, ...], failed: Callable[[str, AdapterError], None])
     seen: dict[str, str] = {}
     for path in paths:
         try:
-            for folder in adapters_below(path):
-                seen.setdefault(os.path.realpath(folder), folder)
+            for folder in adapters_below(path):  # no two of which are one, as links are not followed
+                seen.setdefault(os.path.realpath(folder) if len(paths) > 1 else folder, folder)
         except AdapterError as error:
             failed(path, error)
     return list(seen.values())

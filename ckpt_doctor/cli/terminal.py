@@ -136,7 +136,7 @@ def print_to(file: str | None, pieces: Iterable[str]) -> None:
     """Write lines to standard output as they come, or to a file: whole, or not at all. Raises AdapterError."""
     if file is None:
         for piece in pieces:
-            click.echo(piece)
+            click.echo(piece, color=None if "\033" in piece else True)  # which has none to look for
         return
     try:
         special = os.path.exists(file) and not os.path.isfile(file)
