@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..adapter.codes import MISSING_SAVED, UNSAVED_MODULE
+from ..adapter.codes import MISSING_SAVED, OTHER_SIZE, UNSAVED_MODULE
 from ..adapter.findings import THE_BASE, Code, Finding, several
 from ..adapter.runtimes import PEFT, since, upto
 from ..facts.config_keys import knows
@@ -127,3 +127,17 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
     if doubted and not lost:
         message = f"{several(doubted)} is not in the file, which such a head has in transformers"
         yield code(message, keys=KEYS, undecided=known, needs="the class that was adapted")
+
+
+@rule
+def torn_heads(subject: Subject) -> Iterator[Finding]:
+    """A head whose weight has another number of rows than its bias: it is an nn.Linear in every class of transformers,
+    so that one of them is a size mismatch in each release that looks for it (load_state_dict).
+    """
+    torn = [
+        key for key, info in subject.tensors.items()
+        if key.endswith(tuple(f".{head}.weight" for head in WITH_BIAS)) and info.shape
+        and (bias := subject.tensors.get(f"{key.removesuffix('weight')}bias")) and bias.shape != info.shape[:1]
+    ]  # fmt: skip
+    if torn and subject.method:
+        yield OTHER_SIZE(f"{torn[0]} does not have the rows that its bias has", tensors=torn, rejects=PEFT)
