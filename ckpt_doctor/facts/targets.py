@@ -67,8 +67,15 @@ def _named(names: Any, module: str, release: Release) -> bool:
     if release < (0, 5):
         return any(module.endswith(name) for name in listed)
     if release < (0, 6):
-        return module in listed or any(_matches(rf".*\.{name}$", module, False) for name in listed)
+        return module in listed or any(_ends(module, name) for name in listed)
     return module in listed or any(module.endswith(f".{name}") for name in listed)
+
+
+def _ends(module: str, name: str) -> bool:
+    """Whether a module's name ends with `name` as a pattern; a word is none, and needs none to be compiled."""
+    if name.isidentifier() and module.isprintable():
+        return module.endswith(f".{name}")
+    return _matches(rf".*\.{name}$", module, False) is not None
 
 
 def _saved_whole(names: Any, module: str) -> bool:
