@@ -163,11 +163,14 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
     numbers: dict[tuple[str, str], int] = {}
     kinds: dict[str, str] = {}
     lying = set[str]()
+    children: dict[str, int] = {}
     for module in present:
         parent, _, leaf = module.rpartition(".")
         if parent in kinds:
             leaves[kinds[parent]][leaf] = None
+            children[parent] += 1
             continue
+        children[parent] = 1
         kind = kinds[parent] = _kind(parent)
         leaves.setdefault(kind, {})[leaf] = None
         parents.setdefault(kind, {})[parent] = None
@@ -187,8 +190,11 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
             numbers[before, after] = max(known, number)
     missing = []
     for kind, siblings in parents.items():
+        expected = leaves.get(kind, {})
         for parent in siblings:
-            for leaf in leaves.get(kind, ()):
+            if children.get(parent) == len(expected):  # all of them
+                continue
+            for leaf in expected:
                 name = f"{parent}.{leaf}"
                 if parent and name not in present and targeted(config, name, release):
                     missing.append(name)
