@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from conftest import ADAPTERS, FIXTURES
 
+from ckpt_doctor.reports import FORMATS
+
 ZERO_RANK = [name for name in ADAPTERS if "rank0" in name and "no-rank0" not in name]
 
 
@@ -83,18 +85,35 @@ def test_a_pickle_with_code_is_not_run(scan: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_scan_imports_no_torch_and_no_numpy() -> None:
+def imported(*arguments: object) -> set[str]:
+    """The modules that a command imports."""
     code = "import sys; from ckpt_doctor.cli import main; main(sys.argv[1:], standalone_mode=False)"
-    watch = f"import atexit, sys; atexit.register(lambda: print(sorted(sys.modules), file=sys.stderr)); {code}"
-    result = subprocess.run(
-        [sys.executable, "-c", watch, "scan", str(FIXTURES / "adalora-rank0-0.9.0")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "'click'" in result.stderr
-    for module in ("torch", "numpy", "tabulate", "packaging", "safetensors"):
-        assert f"'{module}'" not in result.stderr
+    watch = f"import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); {code}"
+    command = [sys.executable, "-c", watch, *map(str, arguments)]
+    return set(subprocess.run(command, capture_output=True, text=True, check=False).stderr.split())
+
+
+def test_a_scan_imports_no_torch_and_no_numpy() -> None:
+    modules = imported("scan", FIXTURES / "adalora-rank0-0.9.0")
+    assert "click" in modules
+    assert not modules & {"torch", "numpy", "tabulate", "packaging", "safetensors"}
+
+
+UNUSED = (
+    "api", "facts.methods.", "facts.servers", "files.base", "files.formats.torch", "files.streams", "files.values",
+    "files.writer", "repairs.lora", "repairs.servers", "rules.methods", "rules.servers", "verbs.compare", "verbs.fix",
+    "verbs.plan", "verbs.preload", "cli.baseline", "cli.fix",
+)  # fmt: skip
+"""Modules of this package, or what their names begin with, that a healthy LoRA needs none of."""
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_scan_imports_what_it_uses(format_: str) -> None:
+    modules = imported("scan", "--format", format_, FIXTURES / "lora-plain-0.21.2")
+    ours = {name.removeprefix("ckpt_doctor.") for name in modules if name.startswith("ckpt_doctor.")}
+    assert "verbs.scan" in ours
+    assert {name for name in ours if name.startswith(UNUSED)} == set()
+    assert {name.removeprefix("reports.") for name in ours} & {*FORMATS} <= {format_, "json", "markdown"}
 
 
 def test_several_paths_into_one_folder_are_one_adapter(run: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from ..adapter.runtimes import PEFT, between
@@ -22,15 +22,20 @@ WITHOUT_MEANING = {
 """Keys that say how an adapter was made or is run, never what a loaded one computes (init methods that change the
 base are those of init_lora_weights, QALoRA by use_qalora), nor what only training or a fresh adapter reads."""
 
-_table: dict[str, dict[str, tuple[str, str | None, Any]]] = {}
+
+@cache
+def _text() -> str:
+    """The tables of all methods, a key a line (scripts/make_config_keys.py)."""
+    with open(os.path.join(os.path.dirname(__file__), "config_keys.json"), encoding="utf-8") as file:
+        return file.read()
 
 
+@lru_cache(64)
 def table(method: str) -> dict[str, tuple[str, str | None, Any]]:
     """Config key → first release, last release (None where it still exists) and default, for a method."""
-    if not _table:
-        with open(os.path.join(os.path.dirname(__file__), "config_keys.json"), "rb") as file:
-            _table.update(json.load(file))
-    return _table.get(method, {})
+    rows = _text().partition(f"\n {json.dumps(method)}: ")[2]  # no more is parsed than is asked for
+    found: dict[str, tuple[str, str | None, Any]] = json.loads(rows[: rows.index("\n }") + 3]) if rows else {}
+    return found
 
 
 @lru_cache(4096)
@@ -51,7 +56,7 @@ def neutral(method: str, key: str, value: Any) -> bool:
     """Whether a key can go without changing what the adapter computes: no value, the default, or no meaning."""
     row = table(method).get(key)
     if row is None:  # no release reads it for this method; one that is another method's was carried over
-        return value is None or any(key in rows for rows in _table.values())
+        return value is None or f"\n  {json.dumps(key)}: " in _text()
     if (method, key) in CHANGED_DEFAULTS:
         return False
     if value is None or value == row[2] or key in WITHOUT_MEANING:

@@ -67,8 +67,15 @@ def _named(names: Any, module: str, release: Release) -> bool:
     if release < (0, 5):
         return any(module.endswith(name) for name in listed)
     if release < (0, 6):
-        return module in listed or any(_matches(rf".*\.{name}$", module, False) for name in listed)
+        return module in listed or any(_ends(module, name) for name in listed)
     return module in listed or any(module.endswith(f".{name}") for name in listed)
+
+
+def _ends(module: str, name: str) -> bool:
+    """Whether a module's name ends with `name` as a pattern; a word is none, and needs none to be compiled."""
+    if name.isidentifier() and module.isprintable():
+        return module.endswith(f".{name}")
+    return _matches(rf".*\.{name}$", module, False) is not None
 
 
 def _saved_whole(names: Any, module: str) -> bool:
@@ -156,11 +163,14 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
     numbers: dict[tuple[str, str], int] = {}
     kinds: dict[str, str] = {}
     lying = set[str]()
+    children: dict[str, int] = {}
     for module in present:
         parent, _, leaf = module.rpartition(".")
         if parent in kinds:
             leaves[kinds[parent]][leaf] = None
+            children[parent] += 1
             continue
+        children[parent] = 1
         kind = kinds[parent] = _kind(parent)
         leaves.setdefault(kind, {})[leaf] = None
         parents.setdefault(kind, {})[parent] = None
@@ -180,8 +190,11 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
             numbers[before, after] = max(known, number)
     missing = []
     for kind, siblings in parents.items():
+        expected = leaves.get(kind, {})
         for parent in siblings:
-            for leaf in leaves.get(kind, ()):
+            if children.get(parent) == len(expected):  # all of them
+                continue
+            for leaf in expected:
                 name = f"{parent}.{leaf}"
                 if parent and name not in present and targeted(config, name, release):
                     missing.append(name)

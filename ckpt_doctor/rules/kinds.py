@@ -58,7 +58,7 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
     for what, ids in rejected.items():
         if ids:
             yield LAYER_KIND(f"{what} is among the layers", rejects=ids)
-    biased = any(key.endswith(".lora_B.bias") for key in subject.tensors)  # without one they all start at zero
+    biased = any(key.endswith(".lora_B.bias") for key in subject.names)  # without one they all start at zero
     if dora or (config.get("lora_bias") and biased):
         factor = "lora_magnitude_vector" if dora else "lora_B.bias"
         without = [m for m, layer in subject.layers.items() if not _beside(subject, layer, factor)]

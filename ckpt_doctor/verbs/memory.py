@@ -16,6 +16,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._reports: dict[tuple[tuple[str, ...], bytes, int], tuple[Glance, Question, Report]] = {}
+        self._held = 0
 
     def examine(self, folder: str, question: Question) -> Report:
         """As `verbs.scan.examine`, for whoever reads no bytes of tensors: `subject` of a report may be that of another
@@ -35,7 +36,8 @@ class Memory:
         return report
 
     def _keep(self, key: tuple[tuple[str, ...], bytes, int], known: tuple[Glance, Question, Report]) -> None:
-        self._reports.pop(key, None)
+        before = self._reports.pop(key, None)
+        self._held += len(known[0].header) - (len(before[0].header) if before else 0)
         self._reports[key] = known
-        while sum(len(seen.header) for seen, *_ in self._reports.values()) > ROOM:
-            del self._reports[next(iter(self._reports))]
+        while self._held > ROOM:
+            self._held -= len(self._reports.pop(next(iter(self._reports)))[0].header)
