@@ -136,8 +136,8 @@ def torn_heads(subject: Subject) -> Iterator[Finding]:
     so that one of them is a size mismatch in each release that looks for it (load_state_dict).
     """
     torn = [
-        key for key, info in subject.tensors.items()
-        if key.endswith(tuple(f".{head}.weight" for head in WITH_BIAS)) and info.shape
+        key for key in subject.others
+        if key.endswith(tuple(f".{head}.weight" for head in WITH_BIAS)) and (info := subject.tensors[key]).shape
         and (bias := subject.tensors.get(f"{key.removesuffix('weight')}bias")) and bias.shape != info.shape[:1]
     ]  # fmt: skip
     if torn and subject.method:
