@@ -114,9 +114,12 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
             parts.setdefault(module, set()).add(part)
     known, base = knows(subject.method or "", "modules_to_save"), subject.base.parameters if subject.base else {}
     lost = [f"{module}.weight" for module, present in parts.items() if present == {"bias"}]
+    # of another head that the base model was saved with the class that was adapted has nothing
+    tops = {module.partition(".")[0] for module in (*parts, *subject.sample)}
     lost += [
         name for name in base
         if parts and name.rpartition(".")[0].endswith(names) and f"{PREFIX}{name}" not in there and name not in lost
+        and name.partition(".")[0] in tops
     ]  # fmt: skip
     if lost:
         message = f"{several(lost)} of a module that is saved whole is not in the file"
