@@ -176,10 +176,12 @@ def pattern_of_no_tensors(subject: Subject) -> Iterator[Finding]:
     every = subject.eras
     adapted = {era.release: [m for m in gone if targeted(subject.config, m, era.release)] for era in every}
     known = subject.config.get("target_modules") is not None
-    strange = {module for module in gone if not _is_in_model(subject, module, every[-1])}
+    weights = _weights(subject)
+    holding = _holders(weights or (*subject.layers, *masks))
+    strange = {module for module in gone if not _is_in_model(subject, module, every[-1], holding)}
     ranked = {module for module in gone if any(masks[module])}
     rejected = frozenset[str]().union(*(era.ids for era in every if known and adapted[era.release] != gone))
-    rejected = PEFT if strange & ranked or any(_has_no_place(subject, m) for m in strange) else rejected
+    rejected = PEFT if strange & ranked or any(_has_no_place(m, weights, holding) for m in strange) else rejected
     if rejected:
         who = "no" if rejected == PEFT else "not every"
         message = f"rank_pattern names {several(gone)}, without tensors; {who} release adapts all it names"
@@ -200,26 +202,25 @@ def pattern_of_no_tensors(subject: Subject) -> Iterator[Finding]:
         yield ADALORA_PATTERN_MISMATCH(message, keys=keys, undecided=doubt, needs=needs)
 
 
-def _is_in_model(subject: Subject, module: str, era: Era) -> bool:
+def _is_in_model(subject: Subject, module: str, era: Era, holding: set[str]) -> bool:
     """Whether the model has a module that rank_pattern names and that has no tensors, as far as can be told: the base
     model's weights tell; without it, a layer is there if the one before it is, of which the pattern would speak too.
     """
     weights = _weights(subject)
     if weights:
         return module in weights
-    others = (*subject.layers, *subject.masks)
-    for place in re.finditer(r"(?<=\.)[1-9]\d*(?=\.)", module):
-        before = f"{module[: place.start()]}{int(place[0]) - 1}."
-        would_be = targeted(subject.config, before + module[place.end() + 1 :], era.release)
-        if would_be and not any(other.startswith(before) for other in others):
+    for place in re.finditer(r"(?<=\.)[1-9]\d{0,9}(?=\.)", module):
+        before = f"{module[: place.start()]}{int(place[0]) - 1}"
+        would_be = targeted(subject.config, before + module[place.end() :], era.release)
+        if would_be and before not in holding:
             return False
     return True
 
 
-def _has_no_place(subject: Subject, module: str) -> bool:
+def _has_no_place(module: str, weights: dict[str, tuple[int, ...]], holding: set[str]) -> bool:
     """Whether the base model has nothing where a module would be; a head that is tied has no weights, and a place."""
-    parent, weights = module.rpartition(".")[0], _weights(subject)
-    return bool(parent and weights) and not any(other.startswith(f"{parent}.") for other in weights)
+    parent = module.rpartition(".")[0]
+    return bool(parent and weights) and parent not in holding
 
 
 def _weights(subject: Subject) -> dict[str, tuple[int, ...]]:

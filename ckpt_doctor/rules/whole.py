@@ -9,6 +9,7 @@ from ..adapter.codes import MISSING_SAVED, OTHER_SIZE, UNSAVED_MODULE
 from ..adapter.findings import THE_BASE, Code, Finding, several
 from ..adapter.runtimes import PEFT, since, upto
 from ..facts.config_keys import knows
+from ..facts.layers import module_of
 from ..facts.lookup import PREFIX
 from ..facts.methods import LORAS
 from ..facts.record import NONE
@@ -50,10 +51,10 @@ def missing_modules(subject: Subject) -> Iterator[Finding]:
     raising, silent = known & since("0.15"), known & upto("0.14")
     beside = [key for key in subject.others if not re.search(r"\.lora_(?:[ABE]|embedding|magnitude)", key)]
     there = {key for key in beside if not subject.unread.get(key, NONE) >= PEFT}
+    twins = {module_of(key) for key in there}  # the same by the name that is looked for
     astray = [
         key for key in beside
-        if key not in there and any(f"{name}." in key for name in (*named, *heads))
-        and not any(f".{other}".endswith(f".{key}") for other in there)
+        if key not in there and any(f"{name}." in key for name in (*named, *heads)) and module_of(key) not in twins
     ]  # fmt: skip
     if astray:
         message = f"{several(astray)} are of a module that is saved whole, and no release finds them"
