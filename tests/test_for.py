@@ -54,6 +54,17 @@ def test_the_command_that_is_proposed_reaches_what_was_asked_for(
     assert run("scan", "a-fixed", "--for", "peft>=0.6,<0.10").exit_code == 0
 
 
+def test_the_command_that_is_proposed_asks_the_same(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(FIXTURES / "adalora-rank0-0.17.1", tmp_path / "a")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text('{"model_type": "llama"}')
+    monkeypatch.chdir(tmp_path)
+    options = ["--for", "peft==0.9.0", "--base", "model", "--adapter-name", "other", "--max-rank", "64"]
+    output = run("scan", "a", *options).output
+    proposed = output.partition("or repair it: ckpt-doctor ")[2].splitlines()[0]
+    assert shlex.split(proposed) == ["fix", "a", "a-fixed", *options]
+
+
 def test_all_releases() -> None:
     assert parse("peft==*") == PEFT
 

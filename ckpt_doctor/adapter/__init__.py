@@ -98,16 +98,18 @@ class TensorInfo(NamedTuple):
 class Base:
     """A base model: the shape of each parameter by its name, and its config.json, or {}.
 
-    `name` is its id on the Hub and `revision` the commit there, "" where nothing tells.
+    `name` is its id on the Hub and `revision` the commit there, "" where nothing tells; `path` is as the user gave it.
     """
 
     def __init__(
-        self, parameters: dict[str, tuple[int, ...]], config: dict[str, Any], name: str = "", revision: str = ""
-    ) -> None:
+        self, parameters: dict[str, tuple[int, ...]], config: dict[str, Any], name: str = "", revision: str = "",
+        path: str = "",
+    ) -> None:  # fmt: skip
         self.parameters = parameters
         self.config = config
         self.name = name
         self.revision = revision
+        self.path = path
 
     @cached_property
     def weights(self) -> dict[str, tuple[int, ...]]:
@@ -130,7 +132,7 @@ class Base:
     def renamed(self, name: Callable[[str], str]) -> "Base":
         """The same model with its parameters named otherwise."""
         parameters = {name(old): shape for old, shape in self.parameters.items()}
-        return Base(parameters, self.config, self.name, self.revision)
+        return Base(parameters, self.config, self.name, self.revision, self.path)
 
 
 class Adapter(NamedTuple):

@@ -204,3 +204,17 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
 def _kind(name: str) -> str:
     """The last part of a name, without the numbers behind it."""
     return name.rstrip("0123456789.").rpartition(".")[2]
+
+
+def of_parameter(module: str, parameters: object) -> bool:
+    """Whether target_parameters names a parameter of a module, which PEFT wraps once for each
+    (tuners/lora/layer.py: ParamWrapper).
+    """
+    while module.endswith(".base_layer"):
+        module = module.removesuffix(".base_layer")
+    owners = (
+        [name.rpartition(".")[0] for name in parameters if isinstance(name, str)]
+        if isinstance(parameters, list)
+        else []
+    )
+    return any(owner and f".{module}".endswith(f".{owner}") for owner in owners)

@@ -22,7 +22,7 @@ def load_base(path: str) -> Base:
     if not os.path.exists(path):
         raise AdapterError(f"{path} does not exist")
     if os.path.basename(path) == CONFIG or (os.path.isdir(path) and _config_alone(path)):
-        return Base({}, _json(os.path.join(path, CONFIG) if os.path.isdir(path) else path))
+        return Base({}, _json(os.path.join(path, CONFIG) if os.path.isdir(path) else path), path=path)
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
     names = sorted(os.listdir(path)) if os.path.isdir(path) else [os.path.basename(path)]
     files = [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_model")]
@@ -39,7 +39,7 @@ def load_base(path: str) -> Base:
             raise AdapterError(f"{os.path.join(folder, name)}: {error.message}") from None
     place = os.path.join(folder, CONFIG)
     config = _json(place) if os.path.isdir(path) and os.path.exists(place) else {}
-    return Base(shapes, config, *origin(folder, config))
+    return Base(shapes, config, *origin(folder, config), path)
 
 
 def origin(folder: str, config: dict[str, Any]) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
+from ..adapter import NOTHING_ASKED
 from ..adapter.findings import ERROR, Finding, accepted
 from ..adapter.runtimes import accepted_since, ranges, specs
 from ..verbs.report import Report
@@ -80,8 +81,21 @@ def fix_command(report: Report) -> str | None:
     out = path.rstrip("/")
     if os.path.basename(out) in ("", os.curdir, os.pardir):
         out = os.path.abspath(out)
-    asked = "".join(f" --for {shlex.quote(spec)}" for spec in specs(report.asked or ()))
-    return f"ckpt-doctor fix {shlex.quote(path)} {shlex.quote(out + '-fixed')}{asked}"
+    words = ["ckpt-doctor", "fix", path, f"{out}-fixed", *_options(report)]
+    return " ".join(map(shlex.quote, words))
+
+
+def _options(report: Report) -> Iterator[str]:
+    """What was asked, as options."""
+    for spec in specs(report.asked or ()):
+        yield from ("--for", spec)
+    question = report.subject.question if report.subject else NOTHING_ASKED
+    if question.base is not None and question.base.path:
+        yield from ("--base", question.base.path)
+    if question.adapter_name != NOTHING_ASKED.adapter_name:
+        yield from ("--adapter-name", question.adapter_name)
+    if question.max_rank is not None:
+        yield from ("--max-rank", str(question.max_rank))
 
 
 def cannot_be_fixed(report: Report) -> bool:

@@ -57,7 +57,7 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         or (not re.search(r"\.\d+\.", module) and module.rpartition(".")[0] not in outside and not _is_class(subject))
     ]  # fmt: skip
     missing = [module for module in missing if module not in heads]
-    if subject.task in CLASSES:  # whose classes have no head of another task
+    if subject.task in CLASSES or is_bare(subject.adapted_class):  # which have no head of another task
         heads = [module for module in heads if module.partition(".")[0] in tops]
     if str(config.get("target_modules")).lower() == "all-linear":  # it takes what it finds
         heads = missing = []

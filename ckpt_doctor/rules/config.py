@@ -23,7 +23,7 @@ from ..facts.forms import targets
 from ..facts.methods import LORAS
 from ..facts.record import refusing_bias
 from ..facts.subject import Subject
-from ..facts.targets import targeted
+from ..facts.targets import lora_reading, of_parameter, targeted
 from .declared import rule
 
 
@@ -244,7 +244,7 @@ def unproven_option(subject: Subject) -> Iterator[Finding]:
         message = "layer_replication is set, which works on models with layers, encoder.layer or h alone"
         yield UNPROVEN_OPTION(message, keys=("layer_replication",), rejects=since("0.10"))
     if config.get("target_parameters"):
-        yield _parameters(subject)
+        yield from _parameters(subject)
         yield from _packed_parameters(subject)
     for key in UNPROVEN:
         if config.get(key):
@@ -275,22 +275,33 @@ def _packed_parameters(subject: Subject) -> Iterator[Finding]:
         yield UNPROVEN_OPTION(message, keys=("target_parameters",), undecided=since("0.17"), needs=needs)
 
 
-def _parameters(subject: Subject) -> Finding:
+def _parameters(subject: Subject) -> Iterator[Finding]:
     """The sides of the factors of a parameter were swapped in 0.19 (tuners/lora/layer.py: ParamWrapper): what the other
-    releases saved is a size mismatch, unless both sides are of one size. Loaded on GPT-OSS in 18 releases.
+    releases saved is a size mismatch, unless both sides are of one size. One of two dimensions was not swapped.
+    Loaded on GPT-OSS in 18 releases, on Llama and T5 in 8.
     """
     older, newer = between("0.17", "0.18"), since("0.19")
     saved, keys = subject.saved_by, ("target_parameters",)
+    of_parameters = [
+        layer for module, layer in subject.layers.items()
+        if of_parameter(module, subject.config["target_parameters"]) and {"lora_A", "lora_B"} <= layer.factors.keys()
+    ]  # fmt: skip
+    # of a stack of matrices A has the rank for each
+    stacked = [
+        layer for layer in of_parameters if layer.rank != lora_reading(subject.config, layer.module, (0, 19)).rank
+    ]
+    if of_parameters and not stacked:
+        return
     other = frozenset[str]()
     if saved:
         other = newer if saved <= older else older if saved <= newer else other
     sides = [
         (subject.tensors[layer.factors["lora_A"]].shape[1:], subject.tensors[layer.factors["lora_B"]].shape[:1])
-        for layer in subject.layers.values() if {"lora_A", "lora_B"} <= layer.factors.keys()
+        for layer in stacked
     ]  # fmt: skip
     if other and any(a != b for a, b in sides):
         message = "target_parameters is set, and PEFT 0.19 and newer have the sides of its factors the other way round"
-        return UNPROVEN_OPTION(message, keys=keys, rejects=other)
+        yield UNPROVEN_OPTION(message, keys=keys, rejects=other)
+        return
     message = "target_parameters is set, whose factors have their sides the other way round from PEFT 0.19 on"
-    doubted = other or older | newer
-    return UNPROVEN_OPTION(message, keys=keys, undecided=doubted, needs="a load in that release")
+    yield UNPROVEN_OPTION(message, keys=keys, undecided=other or older | newer, needs="a load in that release")

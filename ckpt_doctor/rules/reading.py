@@ -26,7 +26,7 @@ from ..facts.meaning import Era, left_random, meant_era, taking
 from ..facts.methods import LORAS
 from ..facts.record import NONE
 from ..facts.subject import Subject
-from ..facts.targets import Reading, ambiguous, holes, targeted
+from ..facts.targets import Reading, ambiguous, holes, of_parameter, targeted
 from .declared import rule
 from .rank import is_mask
 
@@ -85,7 +85,7 @@ def reading(subject: Subject) -> Iterator[Finding]:
                 message = f"target_modules names {holding}, which holds layers and cannot be adapted itself"
                 yield UNSUPPORTED_TARGET(message, keys=("target_modules",), rejects=era.ids)
     untargeted = [era for era in every if not era.hit]
-    if untargeted and not all(_of_parameter(module, config.get("target_parameters")) for module in layers):
+    if untargeted and not all(of_parameter(module, config.get("target_parameters")) for module in layers):
         ids = NONE.union(*(era.ids for era in untargeted))
         others = NONE.union(*(era.ids for era in untargeted if _hits_others(subject, era)))
         message = f"target_modules ({str(config['target_modules'])[:60]}) matches none of the layers in the file"
@@ -235,7 +235,7 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
     config = subject.config
     ignored = [
         module for module in subject.layers
-        if module not in meant.hit and not _of_parameter(module, config.get("target_parameters"))
+        if module not in meant.hit and not of_parameter(module, config.get("target_parameters"))
     ]  # fmt: skip
     if not ignored:
         return
@@ -244,7 +244,8 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
     filtered = isinstance(target, list) and any(end in target for end in ends)
     alike = {module.rpartition(".")[2] for module in meant.hit}
     sized = subject.method == "ADALORA" and not subject.masks.keys().isdisjoint(ignored)
-    if filtered or sized or max(map(ends.count, ends)) > 1 or not alike.isdisjoint(ends):
+    known = not _weights(subject).keys().isdisjoint(ignored)  # the model has such a module, so it was adapted
+    if known or filtered or sized or max(map(ends.count, ends)) > 1 or not alike.isdisjoint(ends):
         message = (
             f"the config does not target {several(ignored)}, which have tensors: the config or the file was changed"
         )
@@ -270,20 +271,6 @@ def renamed_model(subject: Subject) -> Iterator[Finding]:
         message = "the layers are those of a language model in a larger one, which transformers 4.52 renamed"
         unclear = upto("0.14") if new else between("0.15", "0.15")
         yield RENAMED_MODEL(message, undecided=unclear, needs="the release of transformers")
-
-
-def _of_parameter(module: str, parameters: object) -> bool:
-    """Whether target_parameters names a parameter of a module, which PEFT wraps once for each
-    (tuners/lora/layer.py: ParamWrapper).
-    """
-    while module.endswith(".base_layer"):
-        module = module.removesuffix(".base_layer")
-    owners = (
-        [name.rpartition(".")[0] for name in parameters if isinstance(name, str)]
-        if isinstance(parameters, list)
-        else []
-    )
-    return any(owner and f".{module}".endswith(f".{owner}") for owner in owners)
 
 
 def _same(a: Reading, b: Reading) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..adapter.codes import MISSING_SAVED, UNSAVED_MODULE
+from ..adapter.codes import MISSING_SAVED, OTHER_SIZE, UNSAVED_MODULE
 from ..adapter.findings import THE_BASE, Code, Finding, several
 from ..adapter.runtimes import PEFT, since, upto
 from ..facts.config_keys import knows
@@ -114,9 +114,12 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
             parts.setdefault(module, set()).add(part)
     known, base = knows(subject.method or "", "modules_to_save"), subject.base.parameters if subject.base else {}
     lost = [f"{module}.weight" for module, present in parts.items() if present == {"bias"}]
+    # of another head that the base model was saved with the class that was adapted has nothing
+    tops = {module.partition(".")[0] for module in (*parts, *subject.sample)}
     lost += [
         name for name in base
         if parts and name.rpartition(".")[0].endswith(names) and f"{PREFIX}{name}" not in there and name not in lost
+        and name.partition(".")[0] in tops
     ]  # fmt: skip
     if lost:
         message = f"{several(lost)} of a module that is saved whole is not in the file"
@@ -128,3 +131,17 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
     if doubted and not lost:
         message = f"{several(doubted)} is not in the file, which such a head has in transformers"
         yield code(message, keys=KEYS, undecided=known, needs="the class that was adapted")
+
+
+@rule
+def torn_heads(subject: Subject) -> Iterator[Finding]:
+    """A head whose weight has another number of rows than its bias: it is an nn.Linear in every class of transformers,
+    so that one of them is a size mismatch in each release that looks for it (load_state_dict).
+    """
+    torn = [
+        key for key in subject.others
+        if key.endswith(tuple(f".{head}.weight" for head in WITH_BIAS)) and (info := subject.tensors[key]).shape
+        and (bias := subject.tensors.get(f"{key.removesuffix('weight')}bias")) and bias.shape != info.shape[:1]
+    ]  # fmt: skip
+    if torn and subject.method:
+        yield OTHER_SIZE(f"{torn[0]} does not have the rows that its bias has", tensors=torn, rejects=PEFT)

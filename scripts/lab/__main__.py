@@ -2,7 +2,7 @@
 
 usage: python scripts/lab RELEASE... [--count N] [--seed SEED] [--savers RELEASE...] [--record]
 Environments are those of scripts/make_peft_venvs.sh. In OUT are adapters/, base/, outputs/ and truth.json afterwards, as
-scripts/make_net.py reads them. What the verdicts get wrong is printed; with --record, tests/data/lab.json.xz is written.
+scripts/make_net.py reads them. What the verdicts get wrong is printed; with --record, it joins tests/data/lab.json.xz.
 A release that the facts do not know yet is judged as the newest that they know, and scripts/add_release.py says what it
 changes in the tables.
 """
@@ -102,9 +102,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="adapters that are saved")
     parser.add_argument("--seed", default="1")
     parser.add_argument("--venvs", type=Path, default=ROOT / ".venvs")
-    parser.add_argument("--out", type=Path, default=ROOT / "build/lab")
-    parser.add_argument("--record", action="store_true", help="write tests/data/lab.json.xz")
+    parser.add_argument("--out", type=Path, default=None, help="build/seed-SEED where it is not said")
+    parser.add_argument("--record", action="store_true", help="let it join tests/data/lab.json.xz")
     asked = parser.parse_args()
+    asked.out = asked.out or ROOT / f"build/seed-{asked.seed}"
     savers = list(dict.fromkeys((*asked.release, *asked.savers)))
     if asked.out.exists():
         shutil.rmtree(asked.out)

@@ -98,7 +98,7 @@ def wrong(rows: list[Judged], errors: dict[tuple[str, str], str]) -> str:
 
 
 def tell(folder: Path, *, record: bool) -> None:
-    """Print it all; write the record where that is wanted."""
+    """Print it all; put it into the record where that is wanted, under the folder's name."""
     truths = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
     errors = {(name, rel): error for name, truth in truths.items() for rel, (_, error) in truth["peft"].items()}
     whole = make_net.made([str(folder)], None)
@@ -108,4 +108,6 @@ def tell(folder: Path, *, record: bool) -> None:
     print(shares(rows, "release", lambda row: row.release.rjust(6)))
     print(matrix(rows))
     if record:
-        net.write(whole, net.LAB)
+        before = net.read(net.LAB) if net.LAB.exists() else whole
+        together = {key: before[key] | whole[key] for key in ("bases", "corpora")}
+        net.write({**whole, **together}, net.LAB)

@@ -61,7 +61,10 @@ OFT = Method(
     patterned=is_of_0_13,
     nullable=("eps", "num_cayley_neumann_terms", "module_dropout"),
     words={"bias": ("all", "oft_only")},
-    harmless={"fan_in_fan_out": LAYOUT, "init_weights": INIT, "module_dropout": DROPOUT},
+    harmless={
+        "fan_in_fan_out": LAYOUT, "init_weights": INIT, "module_dropout": DROPOUT,
+        "alpha_pattern": "a rotation has no alpha (tuners/oft/model.py: OFTModel._create_and_replace)",
+    },
     alike={
         "coft": "the same constraint within a generation (layer.py: OFTRotationModule._project_batch)",
         "eps": "the same constraint within a generation (layer.py: OFTRotationModule._project_batch)",

@@ -188,10 +188,14 @@ def saved_beside(subject: Subject, method: Method) -> Iterator[Finding]:
     Up to 0.20 most methods train their biases and do not save them (BaseTuner._get_learnable_bias_state_dict is of
     0.21): such an adapter computes something else in the very release that saved it.
     """
-    name, tensors = method.name, subject.tensor_shapes
-    bias = subject.config.get("bias", "none")
-    if bias not in ("none", None) and knows(name, "bias") and not any(key.endswith(".bias") for key in tensors):
-        if subject.base is not None and subject.base.biases.isdisjoint(subject.layers) and bias != "all":
+    name, bias = method.name, subject.config.get("bias", "none")
+    saved = subject.config.get("modules_to_save")
+    whole = [*(saved if isinstance(saved, list) else ()), *HEADS.get(subject.task, ())]
+    biases = [key for key in subject.tensors if key.endswith(".bias")]
+    biases = [key for key in biases if not any(f".{module}." in key for module in whole)]
+    if bias not in ("none", None) and knows(name, "bias") and not biases:
+        base = subject.base
+        if base is not None and not (base.biases if bias == "all" else base.biases & subject.layers.keys()):
             return
         message, doubt = f"bias is {bias!r}, and no bias is in the file", may_lack_biases(subject)
         ids = {"undecided": PEFT} if doubt else {"misloads": PEFT}
