@@ -40,7 +40,7 @@ def copies(tmp_path: Path, source: Path, count: int = 2) -> list[str]:
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_what_is_remembered_is_what_is_found(tmp_path: Path, name: str) -> None:
     ours = memory.Memory()
-    for folder in copies(tmp_path, FIXTURES / name):
+    for folder in copies(tmp_path, FIXTURES / name, 3):
         report, alone = ours.examine(folder, Question()), examine(folder, Question())
         assert report.path == folder
         assert (report.findings, report.verdicts, report.reached) == (alone.findings, alone.verdicts, alone.reached)
@@ -77,10 +77,11 @@ CHANGES: list[Callable[[Path], None]] = [other_config, longer, other_header, cod
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_differs_is_judged_by_itself(tmp_path: Path, judged: list[str], change: Callable[[Path], None]) -> None:
     ours = memory.Memory()
-    first, second, third = copies(tmp_path, PLAIN, 3)
+    zeroth, first, second, third = copies(tmp_path, PLAIN, 4)
     change(Path(second))
+    assert ours.examine(zeroth, Question()).findings == ours.examine(first, Question()).findings
     reports = [ours.examine(folder, Question()) for folder in (first, second, third)]
-    assert judged[:2] == [os.path.basename(folder) for folder in (first, second)]
+    assert judged[:3] == [os.path.basename(folder) for folder in (zeroth, first, second)]
     assert reports[1].findings == examine(second, Question()).findings != reports[0].findings == reports[2].findings
 
 
@@ -101,12 +102,12 @@ def test_only_so_much_is_remembered(tmp_path: Path, judged: list[str], monkeypat
     ours = memory.Memory()
     plain, other = (copies(tmp_path, FIXTURES / name, 1)[0] for name in (PLAIN.name, "adalora-rank0-0.21.2"))
     monkeypatch.setattr(memory, "ROOM", 4000)
-    for folder in (plain, other, other, plain, plain):
+    for folder in (plain, other, other, other, plain, plain, other):
         ours.examine(folder, Question())
-    assert len(judged) == 3
+    assert len(judged) == 5  # each when it is met and when it comes again, and the one that had to go
     monkeypatch.setattr(memory, "ROOM", 10)
     judged.clear()
     ours = memory.Memory()
-    for folder in (plain, plain):
+    for folder in (plain, plain, plain):
         ours.examine(folder, Question())
-    assert len(judged) == 2
+    assert len(judged) == 3

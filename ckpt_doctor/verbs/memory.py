@@ -9,14 +9,19 @@ from .scan import examine
 
 ROOM = 2 << 20
 """Bytes of headers that are kept; what is made of one takes some ten times as much."""
+MET = 100_000
+"""Adapters of which it is known that they were met."""
 
 
 class Memory:
-    """The reports of adapters by their bytes, the last ones that were asked for, as far as there is room."""
+    """The reports of adapters by their bytes, as far as there is room; of those that were met before, as what comes
+    once only slows down Python's search for garbage.
+    """
 
     def __init__(self) -> None:
         self._reports: dict[tuple[tuple[str, ...], bytes, int], tuple[Glance, Question, Report]] = {}
         self._held = 0
+        self._met: set[int] = set()
 
     def examine(self, folder: str, question: Question) -> Report:
         """As `verbs.scan.examine`, for whoever reads no bytes of tensors: `subject` of a report may be that of another
@@ -31,7 +36,11 @@ class Memory:
         if known and known[0].header == seen.header and known[1] == question:
             return known[2]._replace(path=folder)
         report = examine(folder, question)
-        if report.adapter and seen.stamps <= set(report.adapter.stamps):  # nobody wrote to them in between
+        if hash(key) not in self._met:
+            if len(self._met) == MET:
+                self._met.clear()
+            self._met.add(hash(key))
+        elif report.adapter and seen.stamps <= set(report.adapter.stamps):  # nobody wrote to them in between
             self._keep(key, (seen, question, report))
         return report
 
