@@ -89,6 +89,7 @@ def compare(
     Identical bytes need no arithmetic, and are the same also where they hold NaN. `unchanged` names tensors that are
     known to be the same in both. One layer is in memory at a time.
     """
+    a, b = _in_one_form(a, b)
     doubts = list(_doubts(a, b))
     rows: list[Row] = []
     others: list[Row] = []
@@ -123,6 +124,24 @@ def compare(
     else:
         verdict, reasons = "same", []
     return Comparison(verdict, tuple(reasons), tuple(rows), tuple(others), tolerance)
+
+
+def _in_one_form(a: Subject, b: Subject) -> tuple[Subject, Subject]:
+    """The adapters with their experts one by one and under one name, where they have them in two forms."""
+    if a.method != "LORA" or b.method != "LORA" or a.layers.keys() == b.layers.keys():
+        return a, b
+    if not any(".experts" in module for module in (*a.layers, *b.layers)):
+        return a, b
+    from ..repairs import Refused
+    from ..repairs.experts import split
+
+    forms = []
+    for subject in (a, b):
+        try:
+            forms.append(subject.changed(split(subject)))
+        except Refused:
+            forms.append(subject)
+    return forms[0], forms[1]
 
 
 def _pairs(a: Subject, b: Subject, by: frozenset[str]) -> tuple[frozenset[str], list[tuple[Meaning, Meaning]]]:
