@@ -142,7 +142,7 @@ def all_of(
     from . import keys, lora
 
     if serving:
-        from . import experts, servers
+        from . import experts, paths, servers
 
         repairs = [
             Repair(
@@ -150,6 +150,7 @@ def all_of(
                 numbers(codes.SERVER_EXPERTS, codes.SERVER_NOT_IN_BASE),
                 experts.one_by_one,
             ),
+            Repair("name the layers as the model does", numbers(codes.SERVER_NOT_IN_BASE), paths.as_the_model),
             Repair("add zero pairs to experts", numbers(codes.SERVER_EXPERTS), experts.complete),
             Repair("convert AdaLoRA to LoRA", numbers(codes.NOT_LORA), lora.to_lora),
             *repairs,

@@ -127,20 +127,23 @@ def compare(
 
 
 def _in_one_form(a: Subject, b: Subject) -> tuple[Subject, Subject]:
-    """The adapters with their experts one by one and under one name, where they have them in two forms."""
+    """The adapters with their experts one by one, and layers named as the model does, where they name other layers."""
     if a.method != "LORA" or b.method != "LORA" or a.layers.keys() == b.layers.keys():
         return a, b
-    if not any(".experts" in module for module in (*a.layers, *b.layers)):
+    if not any(".experts" in module for module in (*a.layers, *b.layers)) and a.question.base is None:
         return a, b
     from ..repairs import Refused
     from ..repairs.experts import split
+    from ..repairs.paths import renamed
 
     forms = []
     for subject in (a, b):
-        try:
-            forms.append(subject.changed(split(subject)))
-        except Refused:
-            forms.append(subject)
+        for step in (split, renamed):
+            try:
+                subject = subject.changed(step(subject))
+            except Refused:
+                continue
+        forms.append(subject)
     return forms[0], forms[1]
 
 
