@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .adapter import Adapter, AdapterError, Question
+from .adapter import Adapter, AdapterError, Question, question_of
 from .adapter.findings import Finding
 from .adapter.runtimes import ids
 from .facts.subject import Subject
-from .files.base import load_base
+from .files.base import named_base
 from .files.hub import fetched
 from .files.loader import load as load_folder
 from .files.loader import locate
@@ -63,7 +63,8 @@ def scan(
     """Examine the one adapter at or below `path`.
 
     `for_` names the runtimes that matter, as "peft==0.9.0", ["peft>=0.6,<0.10", "vllm"] or "installed"; what stops one
-    of them is an error. `base` is the model, `adapter_name` what it will be loaded under, `max_rank` the limit of the
+    of them is an error. `base` is the model (without it the local cache of the Hub is looked up where one of them is
+    undecided; "none": not there either), `adapter_name` what it will be loaded under, `max_rank` the limit of the
     server. Raises AdapterError where it cannot be examined, UnknownRuntimeError for what `for_` does not name.
     """
     return examined(locate(os.fspath(path)), _question(for_, base, adapter_name, max_rank))
@@ -136,5 +137,5 @@ def preload(
 def _question(
     for_: str | Iterable[str] | None, base: AnyPath | None, adapter_name: str, max_rank: int | None
 ) -> Question:
-    model = load_base(os.fspath(base)) if base is not None else None
-    return Question(ids(for_) if for_ is not None else None, adapter_name, model, max_rank)
+    model = named_base(os.fspath(base)) if base is not None else None
+    return question_of(ids(for_) if for_ is not None else None, adapter_name, model, max_rank)

@@ -127,6 +127,10 @@ class Attributes:
                     if not isinstance(node, ast.Call):
                         continue
                     given = {part.arg: part.value for part in node.keywords}
+                    if "ckpt_names" in given:
+                        named = self.literal(given["ckpt_names"], cls)
+                        if isinstance(named, (list, tuple)):
+                            return [name for name in named if isinstance(name, str)]
                     if set(keys) & given.keys():
                         found = [self.literal(given[key], cls) if key in given else None for key in keys]
                         if all(isinstance(name, str) for name in found):

@@ -170,16 +170,29 @@ class Question(NamedTuple):
     """What is asked of an adapter.
 
     `runtimes` are the ids of those that matter, None where none was named. `adapter_name` is the name under which it
-    will be loaded, `base` the model, `max_rank` the limit of the server.
+    will be loaded, `base` the model, `max_rank` the limit of the server. `look_up` are the runtimes for whose sake the
+    model may be looked up in the local cache of the Hub, where one of them is undecided and none was named.
     """
 
     runtimes: frozenset[str] | None = None
     adapter_name: str = "default"
     base: Base | None = None
     max_rank: int | None = None
+    look_up: frozenset[str] = frozenset()
 
+
+NO_BASE = Base({}, {})
+"""What stands for the base where it was said that there is none to be looked up."""
 
 NOTHING_ASKED = Question()
+
+
+def question_of(
+    runtimes: frozenset[str] | None, adapter_name: str, base: Base | None, max_rank: int | None
+) -> Question:
+    """What somebody asks: where no base is named, nor said to be none, the local cache may be looked up."""
+    look_up = runtimes or frozenset() if base is None else frozenset[str]()
+    return Question(runtimes, adapter_name, None if base is NO_BASE else base, max_rank, look_up)
 
 
 class Layer(NamedTuple):

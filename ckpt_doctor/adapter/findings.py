@@ -11,6 +11,7 @@ NEVER = "never"
 """For `Report.fail_on`: nothing fails."""
 
 THE_BASE = "the base model"
+THE_TRANSFORMERS = "the release of transformers"
 """What a doubt needs that `--base` would decide."""
 
 EVERY, NOW, DOUBT, BEFORE = "every", "now", "doubt", "before"

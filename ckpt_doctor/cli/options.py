@@ -40,10 +40,10 @@ def _asked(_: click.Context, __: click.Parameter, specs: tuple[str, ...]) -> fro
 def _base(_: click.Context, __: click.Parameter, path: str | None) -> Base | None:
     if path is None:
         return None
-    from ..files.base import load_base
+    from ..files.base import named_base
 
     try:
-        return load_base(path)
+        return named_base(path)
     except AdapterError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -75,7 +75,8 @@ ADAPTER_NAME = click.option(
 )  # fmt: skip
 BASE = click.option(
     "--base", type=click.Path(), metavar="PATH", callback=_base, **variable("BASE"),
-    help="The base model: a folder, a safetensors file, an index, or config.json. Headers and config only are read.",
+    help="The base model: a folder, a safetensors file, an index, or config.json. Headers and config only are read. "
+    "Without it the local cache of the Hub is looked up where something is undecided; none: not there either.",
 )  # fmt: skip
 MAX_RANK = click.option(
     "--max-rank", type=click.IntRange(1), metavar="N", **variable("MAX_RANK"),

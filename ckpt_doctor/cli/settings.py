@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
-from ..adapter import AdapterError, Base, Question
+from ..adapter import AdapterError, Base, Question, question_of
 from ..adapter.findings import ERROR, NEVER, SEVERITIES, Finding
 from ..adapter.runtimes import ids
 from ..verbs.report import Report
@@ -30,7 +30,7 @@ class Settings(NamedTuple):
     @property
     def question(self) -> Question:
         """What is asked of the adapter."""
-        return Question(self.asked, self.adapter_name, self.base, self.max_rank)
+        return question_of(self.asked, self.adapter_name, self.base, self.max_rank)
 
     def settle(self, report: Report, known: frozenset[Finding] = frozenset()) -> Report:
         """The report with what is not selected, or ignored, or known to a baseline, let pass."""
@@ -161,6 +161,10 @@ def _path(value: Any, path: str) -> str:
     return os.path.join(os.path.dirname(path), _string(value, path))
 
 
+def _model(value: Any, path: str) -> str:
+    return "none" if value == "none" else _path(value, path)
+
+
 def _severity(value: Any, _: str) -> str:
     if value not in FAIL_ON:
         raise ValueError(f"{value!r} is none of {', '.join(FAIL_ON)}")
@@ -201,14 +205,14 @@ def selectors(texts: Iterable[str]) -> tuple[str, ...]:
 
 @cache
 def _base(path: str) -> Base:
-    from ..files.base import load_base
+    from ..files.base import named_base
 
-    return load_base(path)
+    return named_base(path)
 
 
 _KEYS: dict[str, Callable[[Any, str], Any]] = {
     "for": _strings, "select": _strings, "ignore": _strings, "fail-on": _severity, "adapter-name": _string,
-    "base": _path, "max-rank": _rank, "baseline": _path, "format": _strings, "exit-zero": _flag,
+    "base": _model, "max-rank": _rank, "baseline": _path, "format": _strings, "exit-zero": _flag,
 }  # fmt: skip
 """The keys of the file, and how each is checked."""
 

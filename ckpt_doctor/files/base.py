@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from ..adapter import AdapterError, Base, DamagedFile
+from ..adapter import NO_BASE, AdapterError, Base, DamagedFile
 from .loader import read_weights
 
 CONFIG = "config.json"
@@ -40,6 +40,11 @@ def load_base(path: str) -> Base:
     place = os.path.join(folder, CONFIG)
     config = _json(place) if os.path.isdir(path) and os.path.exists(place) else {}
     return Base(shapes, config, *origin(folder, config), path)
+
+
+def named_base(path: str) -> Base:
+    """The model at a path; NO_BASE for the word none. Raises AdapterError."""
+    return NO_BASE if path == "none" else load_base(path)
 
 
 def origin(folder: str, config: dict[str, Any]) -> tuple[str, str]:

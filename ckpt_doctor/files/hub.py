@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 
-from ..adapter import AdapterError
+from ..adapter import AdapterError, Base
+from .base import is_hub_id, load_base
 from .loader import CONFIG, locate
 
 _ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -35,3 +37,40 @@ def fetched(path: str, subfolder: str | None = None, revision: str | None = None
     except (OSError, ValueError) as error:
         message = (str(error).strip() or repr(error)).splitlines()[0]
         raise AdapterError(f"{path} does not exist here, and the Hub did not give it: {message}") from None
+
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@lru_cache(256)
+def cached_base(name: str, revision: str = "main") -> Base | None:
+    """The model of an id on the Hub, as it lies in the local cache (huggingface_hub: models--OWNER--NAME/snapshots), at
+    a commit or what a branch was when it was fetched; None where it is not there. Without network, and never as a path:
+    the name comes from an adapter's config.
+    """
+    if not is_hub_id(name) or not re.fullmatch(r"[\w-][\w.-]*", revision, re.ASCII):
+        return None
+    folder = os.path.join(_cache(), "models--" + name.replace("/", "--"))
+    commit = revision if _COMMIT.fullmatch(revision) else _read(os.path.join(folder, "refs", revision))
+    if not _COMMIT.fullmatch(commit):
+        return None
+    try:
+        return load_base(os.path.join(folder, "snapshots", commit))
+    except (AdapterError, OSError):
+        return None
+
+
+def _cache() -> str:
+    """Where huggingface_hub keeps what it fetched (constants.py: HF_HUB_CACHE)."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    hub = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    hub = hub or os.path.join(os.environ.get("HF_HOME") or os.path.join(home, "huggingface"), "hub")
+    return os.path.expanduser(hub)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read(64).strip()
+    except (OSError, ValueError):
+        return ""

@@ -142,14 +142,21 @@ def all_of(
     from . import keys, lora
 
     if serving:
-        from . import servers
+        from . import experts, paths, servers
 
         repairs = [
+            Repair(
+                "say the experts one by one",
+                numbers(codes.SERVER_EXPERTS, codes.SERVER_NOT_IN_BASE),
+                experts.one_by_one,
+            ),
+            Repair("name the layers as the model does", numbers(codes.SERVER_NOT_IN_BASE), paths.as_the_model),
+            Repair("add zero pairs to experts", numbers(codes.SERVER_EXPERTS), experts.complete),
             Repair("convert AdaLoRA to LoRA", numbers(codes.NOT_LORA), lora.to_lora),
             *repairs,
             Repair(
                 "give all layers one rank and scale",
-                numbers(codes.SERVER_CONFIG, codes.SERVER_SCALE, codes.SERVER_UNEVEN_RANK),
+                numbers(codes.SERVER_CONFIG, codes.SERVER_SCALE, codes.SERVER_UNEVEN_RANK, codes.SERVER_EXPERTS),
                 lora.flatten,
             ),
             Repair("fill in what is null", numbers(codes.SERVER_CONFIG), config.without_nulls),

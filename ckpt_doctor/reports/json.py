@@ -53,8 +53,20 @@ def report_object(report: Report) -> dict[str, Any]:
         ],
         "findings": [finding_object(finding) for finding in report.shown],
         "verdicts": report.verdicts,
+        "base": _base(report),
         "read_not_run": order(report.servers & set(READ.values())),
     }
+
+
+def _base(report: Report) -> dict[str, Any] | None:
+    """The base model that it was judged by: its id on the Hub and the commit, where they are known, and whether it was
+    looked up in the local cache.
+    """
+    base = report.subject.question.base if report.subject else None
+    if base is None:
+        return None
+    found = report.base_found is not None
+    return {"name": base.name or None, "revision": base.revision or None, "found_in_cache": found}
 
 
 def finding_object(finding: Finding) -> dict[str, Any]:

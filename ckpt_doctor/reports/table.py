@@ -74,6 +74,11 @@ def _summary(report: Report, adapter: Adapter, style: Style) -> Iterator[str]:
     if ranks:
         parts.append(f"rank min {ranks[0]}, median {ranks[len(ranks) // 2]}, max {ranks[-1]}, {ranks.count(0)} at 0")
     yield from lines(" · ".join(parts), 2, style)
+    base = report.base_found
+    if base is not None:
+        yield from lines(
+            f"judged by {base.name} at {base.revision[:12]}, found in the local cache of the Hub", 2, style
+        )
     yield from lines(f"accepted by {ranges(accepted(report.findings))}", 2, style)
     unknown = undecided(report.findings)
     if unknown:

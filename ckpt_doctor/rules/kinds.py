@@ -8,11 +8,12 @@ from collections.abc import Iterator
 
 from ..adapter import Layer
 from ..adapter.codes import ADALORA_CONVOLUTION, GROUPED_CONVOLUTION, LAYER_KIND, MISSING_PART, RENAMED_MODEL
-from ..adapter.findings import THE_BASE, Finding
+from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding
 from ..adapter.runtimes import PEFT, between, since, upto
 from ..facts.config_keys import table
 from ..facts.layers import groups_of
 from ..facts.methods import LORAS
+from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ
 from .declared import rule
@@ -105,13 +106,25 @@ def _beside(subject: Subject, layer: Layer, factor: str) -> bool:
     return any(f"{stem}.{factor}{end}" in subject.tensors for stem in stems for end in ("", ".weight"))
 
 
+def _converting(subject: Subject) -> frozenset[str]:
+    """The releases that put the single experts of an adapter together for transformers 5, where nothing is lost."""
+    from ..facts.servers.loads import Load, follow
+
+    if subject.method != "LORA" or subject.question.base is None:
+        return NONE
+    load = Load(subject.config, subject.tensor_shapes, subject.question.base)
+    return NONE if follow("transformers", load) else since("0.19")
+
+
 _EXPERT = re.compile(r"\.experts\.\d+\.")
 
 
 @rule
 def fused_experts(subject: Subject) -> Iterator[Finding]:
     """Transformers 5 makes one parameter of the experts of a layer (core_model_loading.py), so that LoRA of single ones
-    finds no module, and is ignored in silence. A model that an older one saved is mostly loaded by an older one.
+    finds no module, and is ignored in silence. A model that an older one saved is mostly loaded by an older one. PEFT
+    0.19 and newer put single experts together there, as transformers' own load_adapter does
+    (utils/transformers_weight_conversion.py: convert_peft_config_for_transformers).
     """
     version = str((subject.base.config if subject.base else {}).get("transformers_version") or "")
     experts = subject.layers_where(lambda layer: bool(_EXPERT.search(layer.module)))
@@ -119,7 +132,7 @@ def fused_experts(subject: Subject) -> Iterator[Finding]:
     if experts and subject.method in LORAS and major.isdecimal() and major not in ("0", "1", "2", "3", "4"):
         message = f"{experts[0]} is a single expert, for which transformers 5 has no module: its tensors are ignored"
         yield RENAMED_MODEL(
-            message, tensors=subject.keys_of(experts), undecided=PEFT, needs="the release of transformers"
+            message, tensors=subject.keys_of(experts), undecided=PEFT - _converting(subject), needs=THE_TRANSFORMERS
         )
 
 

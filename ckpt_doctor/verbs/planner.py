@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..adapter import Adapter
-from ..adapter.findings import THE_BASE, Finding, hits, verdict
-from ..adapter.runtimes import PEFT, ranges
+from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, hits, verdict
+from ..adapter.runtimes import PEFT, SERVERS, ranges
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from ..repairs import Refused, Repair
@@ -127,7 +127,7 @@ def _count(state: State, codes: tuple[str, ...]) -> int:
 def _harmed(before: State, after: State, asked: frozenset[str] | None) -> frozenset[str]:
     """Whom a step would harm: those whose verdict gets worse; else those that were not asked for and rejected the
     adapter, if it is not known what they would make of the result, unless nothing but the base model, which was not
-    named, would tell.
+    named, would tell, or the release of transformers, which an adapter for a server may be in the names of.
     """
     worse = {id_ for id_, word in after.verdicts.items() if ORDER[word] > ORDER[before.verdicts[id_]]}
     loud = {id_ for id_, word in before.verdicts.items() if word == "rejects" and id_ not in (asked or ())}
@@ -155,7 +155,10 @@ def harm(after: State, harmed: frozenset[str]) -> str:
 
 
 def only_unseen(state: State, id_: str) -> bool:
-    """Whether a runtime is undecided only because the base model was not named."""
+    """Whether a runtime is undecided only because the base model was not named, or for a server by transformers."""
     doubts = [finding for finding in state.findings if id_ in finding.undecided_for]
+    asked = state.subject.question.runtimes or frozenset()
+    if asked & SERVERS and doubts and all(finding.needs == THE_TRANSFORMERS for finding in doubts):
+        return True
     named = state.subject.question.base is not None or state.subject.method not in LORAS
     return not named and all(finding.needs == THE_BASE for finding in doubts)

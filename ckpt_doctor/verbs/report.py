@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ..adapter import Adapter, Layer
+from ..adapter import Adapter, Base, Layer
 from ..adapter.findings import ERROR, NEVER, SEVERITIES, Finding, verdict
 from ..adapter.runtimes import PEFT, SERVERS, order
 from ..facts.subject import Subject
@@ -39,6 +39,11 @@ class Report(NamedTuple):
     def asked(self) -> frozenset[str] | None:
         """The ids of the runtimes that matter, None where none was named."""
         return self.subject.question.runtimes if self.subject else None
+
+    @property
+    def base_found(self) -> Base | None:
+        """The model that was looked up in the local cache of the Hub, where none was named."""
+        return self.subject.question.base if self.subject and self.subject.question.look_up else None
 
     @property
     def servers(self) -> frozenset[str]:

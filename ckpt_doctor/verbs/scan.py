@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..adapter import NOTHING_ASKED, AdapterError, Question, unforeseen
-from ..adapter.findings import ERROR, hits, weighed
+from ..adapter.findings import ERROR, hits, verdict, weighed
 from ..facts.subject import Subject
 from ..files.loader import load
 from ..rules import judge
@@ -18,7 +18,7 @@ def examine(folder: str, question: Question = NOTHING_ASKED, *, repairs: bool = 
     """
     try:
         subject = Subject(load(folder), question)
-        report = Report(folder, None, subject, judge(subject))
+        report = _with_base(Report(folder, None, subject, judge(subject)))
         report = _with_repairs(report) if repairs else report
         if question.runtimes is not None:
             weighted = (f._replace(severity=weighed(f, question.runtimes)) for f in report.findings)
@@ -40,6 +40,31 @@ def examined(folder: str, question: Question, *, repairs: bool = True) -> Report
     if report.error:
         raise AdapterError(report.error)
     return report
+
+
+def _with_base(report: Report) -> Report:
+    """The report by the model that the adapter's config names, where something that was asked for is undecided and the
+    local cache of the Hub has it.
+    """
+    subject = report.subject
+    wanted = subject.question.look_up if subject else frozenset()
+    if subject is None or not wanted or subject.question.base is not None:
+        return report
+    name, revision = (subject.config.get(key) for key in ("base_model_name_or_path", "revision"))
+    if not isinstance(name, str):
+        return report
+    asked = subject.question._replace(runtimes=wanted)
+    same = asked == subject.question
+    findings = report.findings if same else judge(Subject(subject.adapter, asked, subject.saved_by))
+    if all(verdict(id_, findings) != "unknown" for id_ in wanted):
+        return report
+    from ..files.hub import cached_base
+
+    found = cached_base(name, revision if isinstance(revision, str) and revision else "main")
+    if found is None:
+        return report
+    subject = Subject(subject.adapter, subject.question._replace(base=found), subject.saved_by)
+    return report._replace(subject=subject, findings=judge(subject))
 
 
 def _with_repairs(report: Report) -> Report:
