@@ -207,14 +207,12 @@ def _kind(name: str) -> str:
 
 
 def of_parameter(module: str, parameters: object) -> bool:
-    """Whether target_parameters names a parameter of a module, which PEFT wraps once for each
-    (tuners/lora/layer.py: ParamWrapper).
+    """Whether target_parameters names a parameter of a module, or may: a name alone is of any module that has such a
+    parameter. PEFT wraps the module once for each (tuners/tuners_utils.py: BaseTuner._inject_parameters,
+    tuners/lora/layer.py: ParamWrapper).
     """
     while module.endswith(".base_layer"):
         module = module.removesuffix(".base_layer")
-    owners = (
-        [name.rpartition(".")[0] for name in parameters if isinstance(name, str)]
-        if isinstance(parameters, list)
-        else []
-    )
-    return any(owner and f".{module}".endswith(f".{owner}") for owner in owners)
+    named = [name for name in parameters if isinstance(name, str)] if isinstance(parameters, list) else []
+    owners = [name.rpartition(".")[0] for name in named]
+    return any(not owner or f".{module}".endswith(f".{owner}") for owner in owners)
