@@ -94,7 +94,8 @@ def has_module(subject: Subject, name: str) -> bool | None:
     if any(f"{name}." in parameter for parameter in subject.base.parameters):
         return True
     if name in CLASSIFIER_HEADS and "Classification" in subject.adapted_class:
-        return None  # a head that is new is in no file
+        # a head that is new is in no file, that of the class which the model was saved as is
+        return False if subject.adapted_class in subject.saved_as else None
     of_language = CLASSES["CAUSAL_LM"]
     if name != "lm_head" or (subject.adapted_class and not subject.adapted_class.endswith(of_language)):
         return False
