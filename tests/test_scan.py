@@ -127,6 +127,7 @@ def test_several_paths_into_one_folder_are_one_adapter(run: Any) -> None:
 SHAPE = {
     "path": str, "error": (str, type(None)), "peft_type": (str, type(None)), "peft_version": (str, type(None)),
     "layers": list, "findings": list, "verdicts": dict, "read_not_run": list,
+    "base": (dict, type(None)),
 }  # fmt: skip
 FINDING = {
     "code": str, "name": str, "severity": str, "message": str, "tensors": list, "config_keys": list,
@@ -141,7 +142,7 @@ def has_shape(value: dict[str, Any], shape: dict[str, Any]) -> bool:
 
 def test_the_json_has_the_shape_that_is_promised(run: Any, tmp_path: Path) -> None:
     document = json.loads(run("scan", "--format", "json", FIXTURES, tmp_path / "none").stdout)
-    assert document.keys() == {"schema_version", "tool", "reports"}
+    assert document.keys() == {"schema_version", "tool", "reports", "start"}
     assert document["schema_version"] == 1
     assert document["tool"].keys() == {"name", "version"}
     for report in document["reports"]:

@@ -21,13 +21,14 @@ class Refused(Exception):  # noqa: N818 - an answer, not an error
 class Repair(NamedTuple):
     """`heals` are the codes of findings; `function` gives the repaired adapter, or the same one where it has nothing
     to do, or raises Refused. One that is made `always` is made also where it helps only runtimes that were not asked
-    for.
+    for; one that `narrows` may make others reject the adapter, which is a form of the server's own.
     """
 
     title: str
     heals: frozenset[str]
     function: Callable[[Subject], Adapter]
     always: bool = False
+    narrows: bool = False
 
 
 def meant(subject: Subject) -> dict[str, Layer]:
@@ -142,7 +143,7 @@ def all_of(
     from . import keys, lora
 
     if serving:
-        from . import experts, paths, servers
+        from . import experts, fused, paths, servers
 
         repairs = [
             Repair(
@@ -151,6 +152,12 @@ def all_of(
                 experts.one_by_one,
             ),
             Repair("name the layers as the model does", numbers(codes.SERVER_NOT_IN_BASE), paths.as_the_model),
+            Repair(
+                "cut gate_up_proj into gate_proj and up_proj",
+                numbers(codes.SERVER_CLASS),
+                fused.halves,
+                narrows=True,
+            ),
             Repair("add zero pairs to experts", numbers(codes.SERVER_EXPERTS), experts.complete),
             Repair("convert AdaLoRA to LoRA", numbers(codes.NOT_LORA), lora.to_lora),
             *repairs,

@@ -31,7 +31,23 @@ def dump(body: dict[str, Any]) -> str:
 
 def scan(reports: Iterable[Report]) -> Iterator[str]:
     """The document of a scan, in one piece."""
-    yield dump({"reports": [report_object(report) for report in reports]})
+    every = list(reports)
+    yield dump({"reports": [report_object(report) for report in every], "start": _start(every)})
+
+
+def _start(reports: list[Report]) -> dict[str, Any]:
+    """Server → the options to start it with for all adapters that it can be made to take, and what forces each."""
+    if not any(report.servers for report in reports):
+        return {}
+    from ..verbs.start import Starts
+
+    starts = Starts()
+    for report in reports:
+        starts.add(report)
+    return {
+        name: {"adapters": count, "line": starts.line(name), "options": [o._asdict() for o in starts.options(name)]}
+        for name, count in starts.adapters.items()
+    }
 
 
 def place(path: str) -> str:

@@ -134,11 +134,12 @@ def _in_one_form(a: Subject, b: Subject) -> tuple[Subject, Subject]:
         return a, b
     from ..repairs import Refused
     from ..repairs.experts import split
+    from ..repairs.fused import halved
     from ..repairs.paths import renamed
 
     forms = []
     for subject in (a, b):
-        for step in (split, renamed):
+        for step in (split, renamed, halved):
             try:
                 subject = subject.changed(step(subject))
             except Refused:

@@ -73,6 +73,8 @@ def repaired(start: State, repairs: Sequence[Repair], asked: frozenset[str] | No
             return None
         step = Step(repair.title, codes)
         harmed = _harmed(state, after, asked)
+        if repair.narrows:
+            harmed = frozenset(id_ for id_ in harmed if id_ in (asked or ()) or after.verdicts[id_] != "rejects")
         if not harmed:
             return after, (step,)
         for other in repairs:

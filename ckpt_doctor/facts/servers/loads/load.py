@@ -37,7 +37,8 @@ class Pair(NamedTuple):
 class Fate(NamedTuple):
     """What becomes of some modules of the file in a server, and a sentence that says why.
 
-    `about` is what it is about: model, module, place, group, factor, experts, tensor, size.
+    `about` is what it is about: model, module, place, group, factor, experts, tensor, size. `option` is the option of
+    the server that makes it take them.
     """
 
     outcome: Outcome
@@ -45,6 +46,7 @@ class Fate(NamedTuple):
     message: str
     modules: tuple[str, ...] = ()
     needs: str = "a load in that runtime"
+    option: str = ""
 
 
 class Load:

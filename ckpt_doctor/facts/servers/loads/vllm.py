@@ -11,6 +11,8 @@ from .sizes import compared
 from .vllm_experts import experts
 from .vllm_model import CLASSIFIES, REORDERED, Model, model_of, name_of
 
+TOWERS = "--enable-tower-connector-lora"
+
 
 def follow(load: Load) -> Iterator[Fate]:
     """What becomes of an adapter's factors."""
@@ -69,9 +71,10 @@ def _names(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
         message = f"vLLM's {model.name} has no module under the path of {several(lost)}, and drops it without a word"
         yield Fate(MISLOADS, "place", message, tuple(lost))
     if towers:
-        option = ": serve with --enable-tower-connector-lora" if model.entry.get("tower_lora") else ""
-        message = f"vLLM drops {several(towers)} of {model.name}'s towers without a word{option}"
-        yield Fate(MISLOADS, "module", message, tuple(towers))
+        option = TOWERS if model.entry.get("tower_lora") else ""
+        serve = f": serve with {option}" if option else ""
+        message = f"vLLM drops {several(towers)} of {model.name}'s towers without a word{serve}"
+        yield Fate(MISLOADS, "module", message, tuple(towers), option=option)
     for (outcome, message), modules in fates.items():
         yield Fate(outcome, "module", f"{message}: {several(modules)}", tuple(modules))
 

@@ -9,6 +9,7 @@ from ..record import MISLOADS, REJECTS, UNKNOWN
 from .load import Fate, Load, Pair, numbered
 from .vllm_model import Model, name_of
 
+MIXED = "--enable-mixed-moe-lora-format"
 _ONE = re.compile(r"(?P<layer>.*\.experts)\.(?P<number>\d+)\.(?P<name>\w+)$")
 
 
@@ -39,7 +40,7 @@ def experts(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
     if ends:
         yield Fate(
             REJECTS, "experts", f"vLLM's {model.name} wants its experts one by one, and they are parameters here: "
-            "serve with --enable-mixed-moe-lora-format", tuple(ends),
+            f"serve with {MIXED}", tuple(ends), option=MIXED,
         )  # fmt: skip
     elif whole:
         yield Fate(MISLOADS, "experts", f"vLLM's {model.name} drops the experts without a word", tuple(whole))

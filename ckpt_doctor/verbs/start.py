@@ -1,0 +1,88 @@
+"""How a server has to be started for several adapters at once: its options, and which adapter forces each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..adapter import Base, codes
+from ..adapter.runtimes import RAN
+from ..facts.methods import LORAS
+from ..facts.servers.loads import Load, follow
+from ..facts.subject import Subject
+from ..rules.servers import largest_rank, needed_flag
+from .report import Report
+
+STARTED = ("vllm", "sglang")
+"""The servers that have to be told at their start what adapters there will be."""
+
+
+class Option(NamedTuple):
+    """An option of a server with its value, "" for a flag, and the adapter that forces it."""
+
+    name: str
+    value: str
+    forced_by: str
+
+
+class Starts:
+    """What the adapters of a run need, server by server. One that no option makes a server take is left out."""
+
+    def __init__(self) -> None:
+        self.ranks: dict[str, tuple[int, str]] = {}
+        self.flags: dict[str, dict[str, str]] = {}
+        self.targets: dict[str, dict[str, str]] = {}
+        self.adapters: dict[str, int] = {}
+
+    def add(self, report: Report) -> None:
+        """Heed one more adapter."""
+        subject = report.subject
+        if subject is None or subject.method not in LORAS:
+            return
+        for name in STARTED:
+            if RAN[name] in report.servers:
+                self._add(name, report, subject)
+
+    def _add(self, name: str, report: Report, subject: Subject) -> None:
+        id_ = RAN[name]
+        needed: dict[str, str] = {}
+        if subject.question.base is not None:
+            load = Load(subject.config, subject.tensor_shapes, subject.question.base or Base({}, {}))
+            needed = {fate.message: fate.option for fate in follow(name, load) if fate.option}
+        for finding in report.findings:
+            stops = id_ in finding.rejected_by | finding.misloaded_by
+            if stops and finding.message not in needed and finding.code != codes.SERVER_RANK_LIMIT.number:
+                return
+        self.adapters[name] = self.adapters.get(name, 0) + 1
+        rank = largest_rank(subject)
+        if rank > self.ranks.get(name, (0, ""))[0]:
+            self.ranks[name] = rank, report.path
+        for option in needed.values():
+            self.flags.setdefault(name, {}).setdefault(option, report.path)
+        if name == "sglang":
+            targets = subject.config.get("target_modules")
+            for target in targets if isinstance(targets, list) else ["all"]:
+                self.targets.setdefault(name, {}).setdefault(str(target).rpartition(".")[2], report.path)
+
+    def options(self, name: str) -> Iterator[Option]:
+        """The options of a server beside the one that turns LoRA on."""
+        rank, path = self.ranks.get(name, (0, ""))
+        value = needed_flag(rank) if name == "vllm" else rank
+        if rank and value:
+            yield Option("--max-lora-rank", str(value), path)
+        for option, path in self.flags.get(name, {}).items():
+            yield Option(option, "", path)
+        targets = self.targets.get(name, {})
+        for target, path in sorted(targets.items()):
+            if target == "all" or "all" not in targets:
+                yield Option("--lora-target-modules", target, path)
+
+    def line(self, name: str) -> str:
+        """The options as they are typed; those of one name together."""
+        words = ["--enable-lora"]
+        last = ""
+        for option in self.options(name):
+            words += [] if option.name == last else [option.name]
+            words += [option.value] if option.value else []
+            last = option.name
+        return " ".join(words)
