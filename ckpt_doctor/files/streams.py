@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from ..adapter import DTYPE_BITS, AdapterError, Computed, FileRange, Gathered, TensorInfo, Zeros
 
@@ -72,6 +72,13 @@ def _gathered(info: TensorInfo, source: Gathered, files: Files) -> Iterator[byte
                 row[first * width : (first + count) * width] = file.read(count * width)
             elif (count * step) * width <= CHUNK:
                 span = file.read(((count - 1) * step + 1) * width)
+                if len(span) < ((count - 1) * step + 1) * width:
+                    raise AdapterError(f"{source.storage.path} became shorter while it was read")
+                if width in _WORDS and step > 0:
+                    row[first * width : (first + count) * width] = (
+                        memoryview(span).cast(_WORDS[width])[::step].tobytes()
+                    )
+                    continue
                 for i in range(count):
                     row[(first + i) * width : (first + i + 1) * width] = span[i * step * width : (i * step + 1) * width]
             else:
@@ -81,6 +88,7 @@ def _gathered(info: TensorInfo, source: Gathered, files: Files) -> Iterator[byte
         yield bytes(row)
 
 
+_WORDS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _ROW = 4096  # elements of a strided row that are read together
 
 

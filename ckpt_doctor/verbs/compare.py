@@ -18,6 +18,7 @@ from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..files.streams import Files, chunks, content
 from ..files.values import Array, read
+from .forms import in_one_form
 from .norms import largest, norm, ordinary, product_norm, scaled, times_power
 
 OPTIONS = (
@@ -89,7 +90,7 @@ def compare(
     Identical bytes need no arithmetic, and are the same also where they hold NaN. `unchanged` names tensors that are
     known to be the same in both. One layer is in memory at a time.
     """
-    a, b = _in_one_form(a, b)
+    a, b = in_one_form(a, b)
     doubts = list(_doubts(a, b))
     rows: list[Row] = []
     others: list[Row] = []
@@ -124,28 +125,6 @@ def compare(
     else:
         verdict, reasons = "same", []
     return Comparison(verdict, tuple(reasons), tuple(rows), tuple(others), tolerance)
-
-
-def _in_one_form(a: Subject, b: Subject) -> tuple[Subject, Subject]:
-    """The adapters with their experts one by one, and layers named as the model does, where they name other layers."""
-    if a.method != "LORA" or b.method != "LORA" or a.layers.keys() == b.layers.keys():
-        return a, b
-    if not any(".experts" in module for module in (*a.layers, *b.layers)) and a.question.base is None:
-        return a, b
-    from ..repairs import Refused
-    from ..repairs.experts import split
-    from ..repairs.fused import halved
-    from ..repairs.paths import renamed
-
-    forms = []
-    for subject in (a, b):
-        for step in (split, renamed, halved):
-            try:
-                subject = subject.changed(step(subject))
-            except Refused:
-                continue
-        forms.append(subject)
-    return forms[0], forms[1]
 
 
 def _pairs(a: Subject, b: Subject, by: frozenset[str]) -> tuple[frozenset[str], list[tuple[Meaning, Meaning]]]:

@@ -1,0 +1,27 @@
+"""Two adapters in one form, where servers want the same layers under other names, or in other pieces."""
+
+from __future__ import annotations
+
+from ..facts.subject import Subject
+
+
+def in_one_form(a: Subject, b: Subject) -> tuple[Subject, Subject]:
+    """The adapters with their experts one by one, and layers named as the model does, where they name other layers."""
+    if a.method != "LORA" or b.method != "LORA" or a.layers.keys() == b.layers.keys():
+        return a, b
+    if not any(".experts" in module for module in (*a.layers, *b.layers)) and a.question.base is None:
+        return a, b
+    from ..repairs import Refused
+    from ..repairs.experts import split
+    from ..repairs.fused import halved
+    from ..repairs.paths import renamed
+
+    forms = []
+    for subject in (a, b):
+        for step in (split, renamed, halved):
+            try:
+                subject = subject.changed(step(subject))
+            except Refused:
+                continue
+        forms.append(subject)
+    return forms[0], forms[1]
