@@ -11,8 +11,9 @@ NEVER = "never"
 """For `Report.fail_on`: nothing fails."""
 
 THE_BASE = "the base model"
-THE_TRANSFORMERS = "the release of transformers"
 """What a doubt needs that `--base` would decide."""
+THE_TRANSFORMERS = "the release of transformers"
+"""What a doubt needs that no file tells."""
 
 EVERY, NOW, DOUBT, BEFORE = "every", "now", "doubt", "before"
 """Whom a finding stops: every PEFT release, the newest, it leaves the newest undecided, or none of these."""

@@ -20,7 +20,7 @@ from ..adapter.codes import (
     UNSUPPORTED_TARGET,
     UNTARGETED_LAYERS,
 )
-from ..adapter.findings import THE_BASE, Code, Finding, several
+from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Code, Finding, several
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, upto
 from ..facts.meaning import Era, left_random, meant_era, taking
 from ..facts.methods import LORAS
@@ -271,7 +271,7 @@ def renamed_model(subject: Subject) -> Iterator[Finding]:
     if new or old:
         message = "the layers are those of a language model in a larger one, which transformers 4.52 renamed"
         unclear = upto("0.14") if new else between("0.15", "0.15")
-        yield RENAMED_MODEL(message, undecided=unclear, needs="the release of transformers")
+        yield RENAMED_MODEL(message, undecided=unclear, needs=THE_TRANSFORMERS)
 
 
 def _same(a: Reading, b: Reading) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from ...adapter.codes import METHOD_BY_RELEASE, MODULES_BESIDE_PROMPT, TASK_OF_PROMPT, UNSAVED_MODULE
+from ...adapter.findings import THE_TRANSFORMERS
 from ...adapter.runtimes import PEFT, between, since, upto
 from ..record import INIT, REVIEWED, Method, Row
 from ..subject import Subject
@@ -110,7 +111,7 @@ PREFIXES = (
     Row(
         METHOD_BY_RELEASE, is_prefix_of_bloom, "a prefix in a BLOOM hangs on the release of transformers",
         "utils/constants.py: bloom_model_postprocess_past_key_value", undecided=since("0.10"), keys=("task_type",),
-        needs="the release of transformers",
+        needs=THE_TRANSFORMERS,
     ),
     Row(
         TASK_OF_PROMPT, is_prefix_of_sequences, "a prefix in a classifier hangs on transformers and on the model here",
@@ -120,7 +121,7 @@ PREFIXES = (
     Row(
         TASK_OF_PROMPT, is_prefix_of_two_stacks, "a prefix in two stacks hangs on the release of transformers",
         "peft_model.py: PeftModel.get_prompt", undecided=since("0.10"), keys=("task_type",),
-        needs="the release of transformers",
+        needs=THE_TRANSFORMERS,
     ),
 )  # fmt: skip
 """How a prefix is handed to the model changed with the caches of transformers."""
