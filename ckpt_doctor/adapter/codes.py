@@ -398,8 +398,9 @@ Shown by: tuners/lora/layer.py: _ConvNd.update_layer.
 RENAMED_MODEL = Code("CD328", "renamed-model", """
 The layers lie in the language model of a vision-language model, which transformers 4.52 renamed
 (`language_model.model.` became `model.language_model.`), or are single experts, of which transformers 5 makes one.
-Who stops: PEFT up to 0.14 is undecided for the new names, 0.15 for the old ones, all for experts of a model that
-transformers 5 saved: it hangs on transformers.
+Who stops: PEFT up to 0.14 is undecided for the new names, 0.15 for the old ones, 0.19 and older for experts of a model
+that transformers 5 saved: it hangs on transformers. 0.20 and newer put experts together there, and stay undecided where
+that is not exact (an expert or a part is missing, other ranks, rsLoRA).
 What to do: load it with PEFT 0.16 or newer, which finds the old names as well.
 Shown by: loads on LLaVA; utils/save_and_load.py: set_peft_model_state_dict.
 """)
