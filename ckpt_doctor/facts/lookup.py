@@ -13,6 +13,7 @@ from ..adapter import Layer
 from ..adapter.runtimes import PEFT, between, upto
 from .layers import WRAPPERS
 from .methods import LORAS
+from .tasks import saved_whole
 
 PREFIX = "base_model.model."
 _NAMED = re.compile(r"\.lora_(?:embedding_)?[ABE]\.(?!weight$)[^.]+(?:\.weight)?$")
@@ -60,7 +61,8 @@ def look_up(method: str, config: dict[str, Any], layers: dict[str, Layer], tenso
         return Lookup(
             dict.fromkeys((*(key for _, key in factors if not _is_below(key)), *strays), PEFT), {}, {}, {}, {}, {}
         )
-    others = {key: PEFT for key in tensors if key not in own and _is_other(key, list(_saved(config)))}
+    saved = saved_whole(config)
+    others = {key: PEFT for key in tensors if key not in own and _is_other(key, saved)}
     return Lookup(
         foreign={key: PEFT for key in tensors if key not in others and not _is_below(key)},
         named={key: upto("0.20") if ".default" in key else PEFT for _, key in factors if _NAMED.search(key)},
@@ -84,13 +86,8 @@ def _is_wrapped(key: str) -> bool:
     return doubled or any(f".{wrapper}" in key for wrapper in WRAPPERS)
 
 
-def _saved(config: dict[str, Any]) -> Iterator[str]:
-    saved = config.get("modules_to_save")
-    return (name for name in saved if isinstance(name, str)) if isinstance(saved, list) else iter(())
-
-
 def _mangled(config: dict[str, Any], factors: Iterable[str]) -> Iterator[tuple[str, frozenset[str]]]:
-    saved = list(_saved(config))
+    saved = saved_whole(config)
     for key in factors:
         path, _, end = key.removeprefix(PREFIX).rpartition(".lora_")
         if "lora_" in path or ("weight" in path and end.endswith("weight")):

@@ -15,7 +15,7 @@ from .layers import RANK_AXIS, layers, pattern_module
 from .lookup import Lookup, Unread, look_up
 from .methods import LORAS, record
 from .record import NAMED, NONE, Ids, Method, Names
-from .tasks import is_bare
+from .tasks import is_bare, saved_whole
 
 if TYPE_CHECKING:
     from .meaning import Era
@@ -161,6 +161,11 @@ class Subject:
         """The task_type, "" where there is none."""
         task = self.config.get("task_type")
         return task if isinstance(task, str) else ""
+
+    @cached_property
+    def saved_whole(self) -> list[str]:
+        """The names in modules_to_save: of modules that are trained and saved whole."""
+        return saved_whole(self.config)
 
     @property
     def adapted_class(self) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from .tasks import saved_whole
+
 Release = tuple[int, ...]
 """A minor series: (0, 13). No patch release changed how a config is read."""
 
@@ -43,7 +45,7 @@ def targeted(config: dict[str, Any], module: str, release: Release) -> bool:
         module = module.removesuffix(OUT_PROJ)
     if release >= (0, 14) and _named(config.get("exclude_modules"), module, release):
         return False
-    if release >= (0, 16) and _saved_whole(config.get("modules_to_save"), module):
+    if release >= (0, 16) and _is_saved_whole(config, module):
         return False
     if release >= (0, 19) and config.get("ensure_weight_tying") and module.rpartition(".")[2] == "lm_head":
         return True  # adapted with the embedding that it is tied to (tuners/tuners_utils.py: inject_adapter)
@@ -78,9 +80,8 @@ def _ends(module: str, name: str) -> bool:
     return _matches(rf".*\.{name}$", module, False) is not None
 
 
-def _saved_whole(names: Any, module: str) -> bool:
-    listed = names if isinstance(names, list) else []
-    return any(_matches(rf"(^|.*\.){name}($|\..*)", module, False) for name in listed if isinstance(name, str))
+def _is_saved_whole(config: dict[str, Any], module: str) -> bool:
+    return any(_matches(rf"(^|.*\.){name}($|\..*)", module, False) for name in saved_whole(config))
 
 
 def _in_layers(config: dict[str, Any], module: str, release: Release) -> bool:

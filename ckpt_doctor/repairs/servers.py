@@ -103,7 +103,6 @@ def no_bias(subject: Subject) -> Adapter:
 
 def no_modules_to_save(subject: Subject) -> Adapter:
     """modules_to_save null where the file has none of their tensors."""
-    saved = subject.config.get("modules_to_save") or []
-    if any(f".{name}." in key for name in saved for key in subject.tensors):
+    if any(f".{name}." in key for name in subject.saved_whole for key in subject.tensors):
         raise Refused("the adapter has modules that were trained whole, which no low-rank pair can say")
     return with_config(subject.adapter, modules_to_save=None)

@@ -146,6 +146,7 @@ def _model(name: str) -> str:
 
 
 _RESIZED = re.compile(r"embed|lm_head|\bwte\b")
+"""Modules that have a row for each token."""
 
 
 @rule
@@ -156,9 +157,8 @@ def parameters(subject: Subject) -> Iterator[Finding]:
     """
     if subject.base is None or subject.method not in LORAS:
         return
-    saved = subject.config.get("modules_to_save")
-    heads = [f".{name}." for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
-    resized, unfit, finding = [], [], NONE
+    heads = [f".{name}." for name in subject.saved_whole]
+    resized, unfit, rejecting = [], [], NONE
     for key, info in subject.tensors.items():
         if ".lora_" in key or subject.unread.get(key, NONE) >= PEFT:
             continue
@@ -171,10 +171,10 @@ def parameters(subject: Subject) -> Iterator[Finding]:
             continue
         unfit.append(key)
         wrapped = ".base_layer." in key
-        finding |= since("0.7") if wrapped else upto("0.6") if module in subject.layers else PEFT
+        rejecting |= since("0.7") if wrapped else upto("0.6") if module in subject.layers else PEFT
     if unfit:
         message = f"{several(unfit)} do not have the size of the base model's parameters"
-        yield OTHER_SIZE(message, tensors=unfit, rejects=finding)
+        yield OTHER_SIZE(message, tensors=unfit, rejects=rejecting)
     if resized:
         message = f"{several(resized)} have another number of rows than the base model's parameters"
         needs = "whether the model is resized before the load"

@@ -78,14 +78,12 @@ def targets_within_saved(subject: Subject) -> Iterator[Finding]:
     """0.6 – 0.13 wrap the module and then look for the part in the wrapper (tuners/tuners_utils.py: inject_adapter);
     older ones adapt and then save it, newer ones leave it to the copy.
     """
-    config = subject.config
-    saved = config.get("modules_to_save")
-    if subject.method not in LORAS or not isinstance(saved, list):
+    if subject.method not in LORAS or not subject.saved_whole:
         return
-    wholes = tuple(f".{name}." for name in saved if isinstance(name, str))
+    wholes = tuple(f".{name}." for name in subject.saved_whole)
     parts = {module_of(key).rpartition(".")[0] for key in subject.tensors_where(lambda key: ".lora_" not in key)}
     within = [part for part in parts if any(whole in f".{part}" for whole in wholes)]
-    hit = [part for part in within if targeted(config, part, (0, 13))]
+    hit = [part for part in within if targeted(subject.config, part, (0, 13))]
     if hit:
         message = f"target_modules also names {several(sorted(hit))}, a part of a module in modules_to_save"
         keys = ("target_modules", "modules_to_save")

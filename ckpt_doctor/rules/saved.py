@@ -109,8 +109,7 @@ def kept_as_in_memory(subject: Subject) -> Iterator[Finding]:
     tensors = [key for key in tensors if plain[key] not in subject.tensors]
     if tensors:
         message = f"{len(tensors)} keys of whole modules are named as in memory ({tensors[0][:120]})"
-        saved = subject.config.get("modules_to_save")
-        looked_for = (isinstance(saved, list) and saved) or subject.task in HEADS
+        looked_for = subject.saved_whole or subject.task in HEADS
         raising = since("0.15") if looked_for else frozenset[str]()
         yield UNAPPLIED_TENSOR(message, tensors=tensors, rejects=raising, misloads=PEFT - raising)
 
@@ -120,8 +119,7 @@ def named_like_a_factor(subject: Subject) -> Iterator[Finding]:
     """A module that is saved whole, with "lora_" in its name: up to 0.20 its tensors are taken for factors, and dropped
     (utils/save_and_load.py: set_peft_model_state_dict). Loaded in 8 releases.
     """
-    saved = subject.config.get("modules_to_save")
-    names = [name for name in saved if isinstance(name, str) and "lora_" in name] if isinstance(saved, list) else []
+    names = [name for name in subject.saved_whole if "lora_" in name]
     tensors = subject.tensors_where(lambda key: any(f".{name}." in f".{key}" for name in names))
     if tensors and subject.method in LORAS:
         message = f"modules_to_save names {names[0]}, whose tensors are taken for factors and dropped"
@@ -134,12 +132,12 @@ def name_of_the_adapter(subject: Subject) -> Iterator[Finding]:
     key (up to 0.14; utils/save_and_load.py: set_peft_model_state_dict), and is looked for within the copy. Loaded on
     Mistral in 18 releases.
     """
-    name, saved = subject.question.adapter_name, subject.config.get("modules_to_save")
+    name = subject.question.adapter_name
     if subject.method not in LORAS:
         return
     if "." in name:
         yield ADAPTER_NAME(f"the name {name!r} has a dot, which torch refuses", rejects=PEFT)
-    elif isinstance(saved, list) and name in saved:
+    elif name in subject.saved_whole:
         ignoring = between("0.8", "0.14")
         message = f"loaded under the name {name!r}, which modules_to_save has as well"
         yield ADAPTER_NAME(message, keys=("modules_to_save",), rejects=PEFT - ignoring, misloads=ignoring)

@@ -39,8 +39,7 @@ def missing_modules(subject: Subject) -> Iterator[Finding]:
     For a task PEFT 0.13 and newer write all names that its head may have into modules_to_save, of which a model has one
     (huggingface/peft#2027). It is new, so that one which is not in the file was lost.
     """
-    saved = subject.config.get("modules_to_save")
-    named = [name for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
+    named = subject.saved_whole
     heads = HEADS.get(subject.task, ()) if subject.layers else ()
     if heads and _calls_it_otherwise(subject):
         named, heads = [name for name in named if name not in heads], ()

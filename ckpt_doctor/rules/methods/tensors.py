@@ -162,7 +162,6 @@ def shared_tensors(subject: Subject, method: Method) -> Iterator[Finding]:
 @of_methods
 def without_layers(subject: Subject, method: Method) -> Iterator[Finding]:
     """The file has no tensor of a layer: nothing is adapted."""
-    method = method
     if method.tensors and not subject.layers and not method.layers_optional and not subject.adapter.faults:
         yield METHOD_WITHOUT_LAYERS(f"no tensor is one of {method.name}: nothing is adapted", misloads=PEFT)
 
@@ -189,8 +188,7 @@ def saved_beside(subject: Subject, method: Method) -> Iterator[Finding]:
     0.21): such an adapter computes something else in the very release that saved it.
     """
     name, bias = method.name, subject.config.get("bias", "none")
-    saved = subject.config.get("modules_to_save")
-    whole = [*(saved if isinstance(saved, list) else ()), *HEADS.get(subject.task, ())]
+    whole = [*subject.saved_whole, *HEADS.get(subject.task, ())]
     biases = [key for key in subject.tensors if key.endswith(".bias")]
     biases = [key for key in biases if not any(f".{module}." in key for module in whole)]
     if bias not in ("none", None) and knows(name, "bias") and not biases:
@@ -212,10 +210,8 @@ def strange_tensors(subject: Subject, method: Method) -> Iterator[Finding]:
 
     One that names a parameter of the base model overwrites it; any other is ignored (load_state_dict, not strict).
     """
-    config, method = subject.config, method
-    saved = config.get("modules_to_save")
     # PEFT compares the ends of names, and no dot (utils/other.py: _set_trainable)
-    beside = [f"{name}." for name in saved if isinstance(name, str)] if isinstance(saved, list) else []
+    beside = [f"{name}." for name in subject.saved_whole]
     beside += [f".{name}." for name in HEADS.get(subject.task, ())]
     own = {key for layer in subject.layers.values() for key in layer.factors.values()}
     own |= {key for group in parse(method.shared) for way in group.ways for key in way}
@@ -223,7 +219,7 @@ def strange_tensors(subject: Subject, method: Method) -> Iterator[Finding]:
         key for key in subject.tensor_shapes
         if key not in own and not re.match(method.buffers, key) and not EMBEDDING.search(key)
         and not any(name in f".{key}" for name in beside)
-        and not (key.endswith(".bias") and config.get("bias", "none") != "none")
+        and not (key.endswith(".bias") and subject.config.get("bias", "none") != "none")
     ]  # fmt: skip
     if strange:
         message = f"{len(strange)} tensors are none of {method.name}'s ({strange[0]}): what they do hangs on the base"

@@ -88,11 +88,9 @@ def factors(subject: Subject) -> Iterator[Cause]:
 
 def tensors(subject: Subject) -> Iterator[Cause]:
     """Tensors that are no factor: copies of the base are skipped; anything else is refused, ignored or dropped."""
-    saved = subject.config.get("modules_to_save")
-    saved = saved if isinstance(saved, list) else []
     for kinds, names in kinds_of_tensors(subject).items():
         head = _head(names)
-        is_saved = any(leaf(raw(key).rpartition(".")[0]) in saved for key in names)
+        is_saved = any(leaf(raw(key).rpartition(".")[0]) in subject.saved_whole for key in names)
 
         def of_tensors(
             server: Server, kinds: tuple[str, ...] = kinds, is_saved: bool = is_saved, head: str = head
