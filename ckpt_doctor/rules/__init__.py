@@ -57,8 +57,7 @@ decides, and else nothing.
 
 def also(finding: Finding, inside: dict[str, str], into: bool) -> Finding:
     """A finding that stops the servers, too, which have a PEFT inside that it stops."""
-    experts = finding.code == codes.UNTARGETED_LAYERS.number and all(".experts" in key for key in finding.tensors)
-    if finding.code in NAMES or experts:
+    if finding.code in NAMES:
         if into:
             return finding
         stopped = finding.rejected_by | finding.misloaded_by | finding.undecided_for
