@@ -67,3 +67,10 @@ def test_a_fix_uses_it_as_well(run: Any, tmp_path: Path, cache: Path) -> None:
         == "accepts"
     )
     assert cache.exists()
+
+
+def test_a_config_alone_in_the_cache_tells_its_name_too(run: Any, tmp_path: Path, cache: Path) -> None:
+    folder = lora(tmp_path / "a", QV, base_model_name_or_path="some/mistral")
+    config = cache / "models--some--llama" / "snapshots" / COMMIT / "config.json"
+    found = [finding["code"] for finding in report(run, folder, "--base", str(config))["findings"]]
+    assert "CD330" in found

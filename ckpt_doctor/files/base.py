@@ -22,14 +22,16 @@ def load_base(path: str) -> Base:
     if not os.path.exists(path):
         raise AdapterError(f"{path} does not exist")
     if os.path.basename(path) == CONFIG or (os.path.isdir(path) and _config_alone(path)):
-        return Base({}, _json(os.path.join(path, CONFIG) if os.path.isdir(path) else path), path=path)
+        place = os.path.join(path, CONFIG) if os.path.isdir(path) else path
+        config = _json(place)
+        return Base({}, config, *origin(os.path.dirname(place), config), path)
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
     names = sorted(os.listdir(path)) if os.path.isdir(path) else [os.path.basename(path)]
     files = [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_model")]
     if not files and names and names[0].endswith(".index.json"):
         files = _shards(os.path.join(folder, names[0]))
     if not files:
-        raise AdapterError(f"{path} has no safetensors file, the only ones that --base reads")
+        raise AdapterError(f"{path} has no config.json and no safetensors file, which are what --base reads")
     shapes: dict[str, tuple[int, ...]] = {}
     for name in files:
         try:

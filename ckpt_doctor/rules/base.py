@@ -134,7 +134,7 @@ def right_base(subject: Subject) -> Iterator[Finding]:
     elif is_commit and base.revision and not base.revision.startswith(str(revision)):
         message = f"it was trained on the commit {revision}, and --base is {base.revision}"
         yield ANOTHER_BASE(message, keys=("revision",), undecided=PEFT, needs=needs)
-    elif re.search(_QUANTISED, named) and not base.config.get("quantization_config"):
+    elif re.search(_QUANTISED, named) and base.config and not base.config.get("quantization_config"):
         message = f"it was trained on quantised weights ({named}): on those of --base it computes nearly the same"
         yield ANOTHER_BASE(message, keys=keys)
 

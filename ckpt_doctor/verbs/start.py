@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..adapter import Base, codes
+from ..adapter import codes
 from ..adapter.runtimes import RAN
 from ..facts.methods import LORAS
 from ..facts.servers.loads import Load, follow
@@ -46,8 +46,9 @@ class Starts:
     def _add(self, name: str, report: Report, subject: Subject) -> None:
         id_ = RAN[name]
         needed: dict[str, str] = {}
-        if subject.question.base is not None:
-            load = Load(subject.config, subject.tensor_shapes, subject.question.base or Base({}, {}))
+        base = subject.question.base
+        if base is not None:
+            load = Load(subject.config, subject.tensor_shapes, base)
             needed = {fate.message: fate.option for fate in follow(name, load) if fate.option}
         for finding in report.findings:
             stops = id_ in finding.rejected_by | finding.misloaded_by

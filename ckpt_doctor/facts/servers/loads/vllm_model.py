@@ -25,9 +25,9 @@ PACKED_WHOLE = {"GPTBigCodeForCausalLM": ("c_attn",)}
 """On the Transformers backend, projections that are fused in the file, and that no layer with LoRA can replace
 (transformers/fusers/packed_qkv.py)."""
 LINEAR = ("qkv", "merged", "column", "row", "replicated", "own", "absorbed", "experts")
-
-
+"""Kinds of modules that a layer with LoRA replaces (lora/utils.py: from_layer)."""
 CLASSIFIES = ("ForSequenceClassification", "ForTokenClassification")
+"""Ends of classes that vLLM makes from the one that generates."""
 
 
 class Model(NamedTuple):
@@ -66,6 +66,7 @@ def _any(kind: str, kinds: tuple[str, ...]) -> bool:
 
 
 def model_of(load: Load) -> Model | Fate:
+    """The class that vLLM builds for the model, or why that is not known or takes no LoRA."""
     name = load.architecture
     if name is None:
         return Fate(
