@@ -19,8 +19,7 @@ def llama_cpp(root: str) -> dict[str, Any]:
     source = Source(root, lambda _: None, lambda *_: None)
     conversion = needed(source.module("conversion"), "conversion/")
     table: dict[str, Any] = {}
-    files = conversion.names["TEXT_MODEL_MAP"]
-    for name, file in ast.literal_eval(needed(files, "TEXT_MODEL_MAP")).items():  # type: ignore[arg-type]
+    for name, file in conversion.literal("TEXT_MODEL_MAP").items():
         cls = _registered(source, f"conversion.{file}", name)
         if cls is not None:
             table[name] = _class(source, cls)

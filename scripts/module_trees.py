@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from source_values import (
-    Call,
     Class,
     Const,
     Func,
@@ -309,8 +308,6 @@ class Maker:
 
     def made(self, value: Value, args: list[Values], named: dict[str, Values]) -> Values:
         """What a call of a value comes to."""
-        if isinstance(value, Call):
-            return self.made(value.function, args, {**value.named, **named})
         if isinstance(value, Class):
             kind = self.source.kind(self.source.names(value))
             if kind is not None:

@@ -76,11 +76,13 @@ class Attributes:
         whole = dict(self.value(name) or {}) if self.value(name) != UNREAD else {UNREAD: []}
         for cls in self.source.mro(self.cls):
             for node in ast.walk(cls.node):
-                target = node.targets[0] if isinstance(node, ast.Assign) else None
+                if not isinstance(node, ast.Assign):
+                    continue
+                target = node.targets[0]
                 if isinstance(target, ast.Subscript) and ast.unparse(target.value) == f"self.{name}":
-                    whole[self.literal(target.slice, cls)] = self.literal(node.value, cls)  # type: ignore[union-attr]
-                elif target is not None and ast.unparse(target) == f"self.{name}":
-                    inner = self.literal(node.value, cls)  # type: ignore[union-attr]
+                    whole[self.literal(target.slice, cls)] = self.literal(node.value, cls)
+                elif ast.unparse(target) == f"self.{name}":
+                    inner = self.literal(node.value, cls)
                     whole.update(inner if isinstance(inner, dict) else {UNREAD: []})
         if not whole:
             for values in instance.attributes.values():

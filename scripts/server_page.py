@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import Any
 
+from ckpt_doctor.adapter import Base
+from ckpt_doctor.facts.servers.architectures import line
+from ckpt_doctor.facts.servers.loads.llama_cpp import CONV1D, PASSES, REVIEWED
+from ckpt_doctor.facts.servers.loads.load import Fate, Load
+from ckpt_doctor.facts.servers.loads.sglang import RENAMED, model_of
+from ckpt_doctor.facts.servers.loads.vllm_model import REORDERED, UNREVIEWED
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
-
-from ckpt_doctor.facts.servers.architectures import line  # noqa: E402
-from ckpt_doctor.facts.servers.loads.llama_cpp import CONV1D, PASSES, REVIEWED  # noqa: E402
-from ckpt_doctor.facts.servers.loads.sglang import RENAMED  # noqa: E402
-from ckpt_doctor.facts.servers.loads.vllm_model import REORDERED, UNREVIEWED  # noqa: E402
-
 FOLDER = os.path.join(ROOT, "ckpt_doctor", "facts", "servers")
 HEAD = """# Servers, by the class of the model
 
@@ -62,13 +61,9 @@ def vllm(name: str) -> str:
 
 def sglang(name: str) -> str:
     """What SGLang's pool has for the class."""
-    from ckpt_doctor.adapter import Base
-    from ckpt_doctor.facts.servers.loads.load import Fate, Load
-    from ckpt_doctor.facts.servers.loads.sglang import _model
-
     if line("sglang", RENAMED.get(name, name)) is None:
         return "o_proj, down_proj (as transformers has it)" if line("transformers", name) else "*unknown*"
-    model = _model(Load({}, {}, Base({}, {"architectures": [name], "tie_word_embeddings": False})))
+    model = model_of(Load({}, {}, Base({}, {"architectures": [name], "tie_word_embeddings": False})))
     return "*unknown*" if isinstance(model, Fate) else ", ".join(sorted(model.targets))
 
 

@@ -19,7 +19,6 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-sys.path.insert(0, os.path.dirname(__file__))
 from module_trees import (
     Class,
     Const,

@@ -56,13 +56,6 @@ class Several(NamedTuple):
     values: Values
 
 
-class Call(NamedTuple):
-    """`partial(function, **named)`."""
-
-    function: Value
-    named: dict[str, Values]
-
-
 class Leaf(NamedTuple):
     """A module that holds weights."""
 
@@ -92,7 +85,7 @@ class Instance:
         self.attributes[name] = union(self.attributes.get(name, ()), values)
 
 
-Value = Class | Func | Items | Several | Call | Leaf | Registered | Const | Instance
+Value = Class | Func | Items | Several | Leaf | Registered | Const | Instance
 Values = tuple[Value, ...]
 
 
@@ -136,6 +129,11 @@ class Module:
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
                 found[node.target.id] = node.value
         return found
+
+    def literal(self, name: str) -> Any:
+        """The value of a name at the top of the file, which has to be a literal."""
+        node = needed(self.names.get(name), name)
+        return ast.literal_eval(node) if isinstance(node, ast.expr) else None
 
     def imported(self, node: ast.Import | ast.ImportFrom, name: str) -> tuple[Module | None, str]:
         """Where an imported name comes from: the module, None outside the source, and its name there."""

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from module_trees import Class, Instance, Module, Source, TooLarge
+from module_trees import Class, Instance, Items, Leaf, Registered, Source, TooLarge, Values
 from module_values import Attributes
 from server_tables import kind_of, made_by
 
@@ -18,6 +18,8 @@ GROUPS = (
     "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES",
 )  # fmt: skip
 """The tasks whose classes are served or adapted."""
+ALIASES = "_MODEL_TO_CONVERSION_PATTERN"
+"""Model type → the one that it is renamed as."""
 
 
 def transformers(root: str) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def transformers(root: str) -> dict[str, Any]:
                 continue
     renames, ties = conversions(source), tied(source)
     module = source.module("transformers.conversion_mapping")
-    like = dict(_aliases(module)) if module else {}
+    like = module.literal(ALIASES) if module else {}
     for kind in sorted({*bare, *causal, *renames}):
         entry = {
             "model": bare.get(kind), "causal": causal.get(kind), "renames": renames.get(kind), "like": like.get(kind),
@@ -105,7 +107,6 @@ def _class(source: Source, cls: Class, known: Collection[str]) -> dict[str, Any]
 
 def _paths(instance: Instance, known: Collection[str], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
     """The modules of a class; what is a class of the table itself is named only."""
-    from module_trees import Items, Leaf, Registered, Values
 
     def below(values: Values, path: str) -> Iterator[tuple[str, str]]:
         for value in values:
@@ -142,52 +143,33 @@ def conversions(source: Source) -> dict[str, list[list[str]]]:
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and isinstance(value, (ast.List, ast.BinOp)):
                     found.setdefault(str(key.value), _steps(value, found))
-        target = (
-            node.targets[0]
-            if isinstance(node, ast.Assign)
-            else node.target
-            if isinstance(node, ast.AugAssign)
-            else None
-        )
-        if (
-            isinstance(target, ast.Subscript)
-            and isinstance(target.slice, ast.Constant)
-            and isinstance(node, (ast.Assign, ast.AugAssign))
-        ):
+        if not isinstance(node, (ast.Assign, ast.AugAssign)):
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
             key = str(target.slice.value)
             before = found.get(key, []) if isinstance(node, ast.AugAssign) else []
             found[key] = [*before, *_steps(node.value, found)]
-    for name, like in _aliases(module):
+    for name, like in module.literal(ALIASES).items():
         found.setdefault(name, found.get(like, []))
     return found
-
-
-def _aliases(module: Module) -> Iterator[tuple[str, str]]:
-    yield from ast.literal_eval(module.names["_MODEL_TO_CONVERSION_PATTERN"]).items()  # type: ignore[arg-type]
 
 
 def _steps(node: ast.expr, found: dict[str, list[list[str]]]) -> list[list[str]]:
     """The steps of a list of WeightRenaming, PrefixChange and WeightConverter."""
     steps: list[list[str]] = []
     for part in ast.walk(node):
-        if (
-            isinstance(part, ast.Subscript)
-            and ast.unparse(part.value) == "mapping"
-            and isinstance(part.slice, ast.Constant)
-        ):
-            steps += found.get(str(part.slice.value), [])
+        if isinstance(part, ast.Subscript) and isinstance(part.slice, ast.Constant):
+            steps += found.get(str(part.slice.value), []) if ast.unparse(part.value) == "mapping" else []
         if not isinstance(part, ast.Call):
             continue
         given = [ast.literal_eval(arg) if isinstance(arg, ast.Constant) else None for arg in part.args]
         named = {word.arg: word.value for word in part.keywords}
         name = ast.unparse(part.func)
         if name == "WeightRenaming":
-            keys = ("source_patterns", "target_patterns")
-            values = [
-                *given,
-                *(ast.literal_eval(named[key]) for key in keys if isinstance(named.get(key), ast.Constant)),
-            ]
-            steps.append(["rename", *map(str, values)])
+            patterns = [named.get(key) for key in ("source_patterns", "target_patterns")]
+            given += [pattern.value for pattern in patterns if isinstance(pattern, ast.Constant)]
+            steps.append(["rename", *map(str, given)])
         elif name == "PrefixChange":
             steps.append(["prefix", *(f"{key}={ast.literal_eval(value)}" for key, value in named.items() if key)])
         elif name == "WeightConverter" and {"source_patterns", "target_patterns"} <= named.keys():

@@ -105,10 +105,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="build/seed-SEED where it is not said")
     parser.add_argument("--record", action="store_true", help="let it join tests/data/lab.json.xz")
     asked = parser.parse_args()
-    asked.out = asked.out or ROOT / f"build/seed-{asked.seed}"
+    if asked.out is None:
+        asked.out = ROOT / f"build/seed-{asked.seed}"
+        shutil.rmtree(asked.out, ignore_errors=True)
+    elif asked.out.exists():
+        parser.error(f"{asked.out} exists")
     savers = list(dict.fromkeys((*asked.release, *asked.savers)))
-    if asked.out.exists():
-        shutil.rmtree(asked.out)
     (asked.out / "adapters").mkdir(parents=True)
     lab = Lab(asked.out.resolve(), asked.venvs.resolve(), asked.seed)
     lab.save(savers, asked.count)

@@ -64,7 +64,7 @@ def _linear(kind: str) -> bool:
 
 def follow(load: Load) -> Iterator[Fate]:
     """What becomes of an adapter's factors."""
-    model = _model(load)
+    model = model_of(load)
     if isinstance(model, Fate):
         yield model
         return
@@ -88,7 +88,8 @@ def follow(load: Load) -> Iterator[Fate]:
         yield Fate(outcome, about, f"{message}: {several(modules)}", tuple(modules))
 
 
-def _model(load: Load) -> Model | Fate:
+def model_of(load: Load) -> Model | Fate:
+    """What SGLang's pool has for the model's class, or why that is not known."""
     name = load.architecture
     if name is None:
         return Fate(
