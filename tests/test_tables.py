@@ -35,3 +35,82 @@ def test_the_page_of_servers_is_made_from_the_tables(tmp_path: Path) -> None:
     program = f"import sys; sys.path[:0] = {paths!r}; import server_page; print(server_page.page(), end='')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert (ROOT / "docs/servers.md").read_text() == done.stdout, "run python scripts/server_page.py"
+
+
+REGISTRY = """
+_TEXT_GENERATION_MODELS = {"SmallForCausalLM": ("small", "SmallForCausalLM"), "PlainForCausalLM": ("small", "Plain")}
+"""
+SMALL = """
+from vllm.layers import MergedColumnParallelLinear, QKVParallelLinear, RowParallelLinear, SupportsLoRA
+from vllm.layers import ParallelLMHead, VocabParallelEmbedding, FusedMoE, make_layers
+
+class MLP(nn.Module):
+    def __init__(self, config, prefix=""):
+        super().__init__()
+        self.gate_up_proj = MergedColumnParallelLinear(1, [1] * 2)
+        self.down_proj = RowParallelLinear(1, 1)
+
+class Layer(nn.Module):
+    def __init__(self, config, prefix=""):
+        self.self_attn = Attention(config)
+        if config.experts:
+            self.mlp = Sparse(config)
+        else:
+            self.mlp = MLP(config)
+
+class Sparse(nn.Module):
+    def __init__(self, config):
+        self.experts = FusedMoE(num_experts=config.experts)
+
+class Attention(nn.Module):
+    def __init__(self, config):
+        self.make(QKVParallelLinear)
+        raise SystemExit("this is never run")
+
+    def make(self, cls):
+        self.qkv_proj = cls(1, 1)
+
+class Plain(nn.Module):
+    pass
+
+class SmallForCausalLM(nn.Module, SupportsLoRA):
+    packed_modules_mapping = {"qkv_proj": ["q_proj", "k_proj", "v_proj"]}
+    embedding_modules = {"lm_head": "output_embeddings"}
+
+    def __init__(self, config):
+        self.embed_tokens = VocabParallelEmbedding(1, 1)
+        _, _, self.layers = make_layers(2, lambda prefix: Layer(config, prefix=prefix))
+        self.lm_head = ParallelLMHead(1, 1)
+
+    def load_weights(self, weights):
+        return weights.permute(0, 1)
+"""
+
+
+def test_a_table_is_what_the_source_says_either_way_at_each_condition(tmp_path: Path) -> None:
+    models = tmp_path / "vllm/model_executor/models"
+    models.mkdir(parents=True)
+    for name, text in (("registry", REGISTRY), ("small", SMALL), ("__init__", "")):
+        (models / f"{name}.py").write_text(text)
+    (tmp_path / "vllm/layers.py").write_text(
+        "\n".join(f"class {name}: pass" for name in (
+            "MergedColumnParallelLinear", "QKVParallelLinear", "RowParallelLinear", "SupportsLoRA", "ParallelLMHead",
+            "VocabParallelEmbedding", "FusedMoE",
+        ))
+    )  # fmt: skip
+    import server_tables
+
+    assert server_tables.vllm(str(tmp_path)) == {
+        "PlainForCausalLM": {"class": "Plain", "lora": False},
+        "SmallForCausalLM": {
+            "modules": {
+                "": {"embed_tokens": "embedding", "lm_head": "head"},
+                "layers.#.self_attn": {"qkv_proj": "qkv"},
+                "layers.#.mlp": {"experts": "experts", "gate_up_proj": "merged", "down_proj": "row"},
+            },
+            "packed": {"qkv_proj": ["q_proj", "k_proj", "v_proj"]},
+            "embeddings": ["lm_head"],
+            "experts": ["gate_proj", "down_proj", "up_proj"],
+            "loader": ["permute"],
+        },
+    }
