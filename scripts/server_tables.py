@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,6 +48,8 @@ PLAIN = {
     "Linear": "linear", "Embedding": "table", "Conv1D": "conv1d", "Conv1d": "conv", "Conv2d": "conv", "Conv3d": "conv",
     "ConvTranspose1d": "conv",
 }  # fmt: skip
+_NORM = re.compile(r"Norm(?:\dd|Gated|Fp32)?$")
+"""How a norm is called; a class with the word elsewhere in its name has parts (DbrxFusedNormAttention)."""
 NO_MODULE = ("PPMissingLayer", "LogitsProcessor", "RadixAttention", "Attention", "StageMissingLayer")
 
 
@@ -65,7 +68,7 @@ def kind_of(names: list[str]) -> str | None:
             return "experts"
         if name in PLAIN:
             return PLAIN[name]
-    return "" if names[0] in NO_MODULE or "Norm" in names[0] or "RotaryEmbedding" in names[0] else None
+    return "" if names[0] in NO_MODULE or _NORM.search(names[0]) or "RotaryEmbedding" in names[0] else None
 
 
 def made_by(name: str, maker: Maker, node: ast.Call) -> Values | None:

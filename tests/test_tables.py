@@ -52,7 +52,7 @@ class MLP(nn.Module):
 
 class Layer(nn.Module):
     def __init__(self, config, prefix=""):
-        self.self_attn = Attention(config)
+        self.self_attn = NormedAttention(config)
         if config.experts:
             self.mlp = Sparse(config)
         else:
@@ -62,7 +62,7 @@ class Sparse(nn.Module):
     def __init__(self, config):
         self.experts = FusedMoE(num_experts=config.experts)
 
-class Attention(nn.Module):
+class NormedAttention(nn.Module):
     def __init__(self, config):
         self.make(QKVParallelLinear)
         raise SystemExit("this is never run")
