@@ -7,6 +7,7 @@ from ..adapter import Adapter, Layer
 from .forms import RANKS, Group, fits, nearest, parse, pattern_value
 from .kinds import NUMBER, Kinds, numbered_alike, reads_numbers
 from .methods import record
+from .names import PREFIX
 
 __all__ = [
     "RANK_AXIS", "WRAPPERS", "Layer", "divide", "fits", "groups", "groups_of", "layers", "module_of", "nearest",
@@ -15,7 +16,7 @@ __all__ = [
 
 _KEY = re.compile(r"(?P<module>.+?)\.(?P<factor>lora_(?:embedding_)?[ABE])(?:\.(?!weight)[^.]+)?(?:\.weight)?")
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-_PREFIXES = ("base_model.model.", "module.")
+_PREFIXES = (PREFIX, "module.")
 
 RANK_AXIS = {"lora_A": 0, "lora_B": 1, "lora_E": 0, "lora_embedding_A": 0, "lora_embedding_B": 1}
 """The axis of a factor that counts the rank: A `[r, in]`, B `[out, r]`, E `[r, 1]`, an embedding's A `[r, V]`."""

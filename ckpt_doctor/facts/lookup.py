@@ -13,9 +13,9 @@ from ..adapter import Layer
 from ..adapter.runtimes import PEFT, between, upto
 from .layers import WRAPPERS
 from .methods import LORAS
+from .names import PREFIX
 from .tasks import saved_whole
 
-PREFIX = "base_model.model."
 _NAMED = re.compile(r"\.lora_(?:embedding_)?[ABE]\.(?!weight$)[^.]+(?:\.weight)?$")
 _FOREIGN_FACTOR = r"\.adapter\.linear_(?:in|out)\.weight$"
 _FACTOR_END = r"magnitude_vector|B\.bias|(?:embedding_)?[ABE](?:\.(?!weight_)|$)"

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from .names import as_number
 from .tasks import saved_whole
 
 Release = tuple[int, ...]
@@ -103,7 +104,7 @@ def _in_layers(config: dict[str, Any], module: str, release: Release) -> bool:
     for form in forms:
         match = _matches(form, module, False)
         if match:
-            index = int(match.group(1))
+            index = as_number(match.group(1))
             return index in wanted if isinstance(wanted, list) else index == wanted
     return False
 
@@ -152,6 +153,10 @@ def _first(keys: Iterable[str], module: str, release: Release) -> str:
     return module
 
 
+_MOST_HOLES = 1 << 14
+"""More than any model has; a number in a name is no count to work through."""
+
+
 def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> list[str]:
     """Modules that one would expect beside those given, that the config targets, and that are not there.
 
@@ -165,6 +170,7 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
     kinds: dict[str, str] = {}
     lying = set[str]()
     children: dict[str, int] = {}
+    room = len(present) + _MOST_HOLES
     for module in present:
         parent, _, leaf = module.rpartition(".")
         if parent in kinds:
@@ -187,7 +193,9 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
             at = blocks[0]
             before, after = ".".join(parts[:at]), "".join(f".{part}" for part in parts[at + 1 :])
             known, number = numbers.get((before, after), 0), int(parts[at])
-            parents[kind].update({f"{before}.{other}{after}": None for other in range(known, number)})
+            left_out = range(known, number)[:room]
+            room -= len(left_out)
+            parents[kind].update({f"{before}.{other}{after}": None for other in left_out})
             numbers[before, after] = max(known, number)
     missing = []
     for kind, siblings in parents.items():

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from ..adapter import Adapter, TensorInfo, zeros
 from ..facts.forms import pattern_value
+from ..facts.names import PREFIX, as_number
 from ..facts.servers.architectures import line
 from ..facts.servers.loads import Load
-from ..facts.servers.loads.load import PREFIX, Pair
+from ..facts.servers.loads.load import Pair
 from ..facts.subject import Subject
 from . import Refused, with_config
 from .cuts import cut, guarded, targeting
@@ -82,6 +83,7 @@ def split(subject: Subject) -> Adapter:
     if any(config.get(key) for key in ("use_dora", "lora_bias")) or subject.changes_base:
         raise Refused("DoRA, lora_bias and an init that changes the base mean something else for parameters")
     count, _, inner = _sizes(load)
+    _bounded(count, len(layers))
     ranks = _patterned(config, "rank_pattern", layers, config.get("r", 8))
     tensors = dict(subject.tensors)
     made: list[str] = []
@@ -176,9 +178,10 @@ def completed(subject: Subject) -> Adapter:
     for module, pair in load.pairs.items():
         match = _ONE.fullmatch(module)
         if match:
-            layers.setdefault(match["layer"], {})[int(match["number"]), match["name"]] = pair
+            layers.setdefault(match["layer"], {})[as_number(match["number"]), match["name"]] = pair
     tensors = dict(subject.tensors)
     made: list[str] = []
+    _bounded(load.experts or 0, len(layers))
     for layer, experts in layers.items():
         names = next((names for names in PARTS if {name for _, name in experts} <= {*names}), None)
         count = load.experts
@@ -193,6 +196,12 @@ def completed(subject: Subject) -> Adapter:
                         tensors[f"{PREFIX}{module}.{factor}.weight"] = info
     adapter = targeting(subject.adapter._replace(tensors=tensors), made)
     return adapter if made else subject.adapter
+
+
+def _bounded(experts: int, layers: int) -> None:
+    """Refuse what no safetensors file can hold: its header has 100 MB, a pair more than 300 bytes of them."""
+    if experts * layers > 100_000:
+        raise Refused(f"{experts} experts in each of {layers} layers are more than a safetensors file has room for")
 
 
 def _zero_pair(

@@ -6,8 +6,8 @@ from typing import Any
 
 from ..adapter import Adapter, TensorInfo
 from ..facts.forms import pattern_value
+from ..facts.names import PREFIX
 from ..facts.servers.loads import Load
-from ..facts.servers.loads.load import PREFIX
 from ..facts.subject import Subject
 from . import Refused, meant, with_config
 from .cuts import cut, guarded

@@ -6,11 +6,11 @@ import re
 
 from ..adapter import Adapter
 from ..facts.layers import WRAPPERS, module_of, pattern_module
+from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from . import Refused, with_config
 from .config import full_targets
 
-PREFIX = "base_model.model."
 _NAME = re.compile(r"(\.lora_(?:embedding_)?[ABE])\.(?!weight$)[^.]+((?:\.weight)?)$")
 
 

@@ -7,9 +7,9 @@ import re
 from ..adapter import Adapter
 from ..facts.forms import pattern_value
 from ..facts.layers import module_of
+from ..facts.names import PREFIX
 from ..facts.servers.architectures import line
 from ..facts.servers.loads import Load
-from ..facts.servers.loads.load import PREFIX
 from ..facts.servers.loads.names import bare, tree
 from ..facts.subject import Subject
 from ..facts.targets import targeted

@@ -10,9 +10,9 @@ from ..adapter.codes import ANOTHER_BASE, MISSING_LAYER, NOT_IN_BASE, OTHER_SIZE
 from ..adapter.findings import Finding, several
 from ..adapter.runtimes import PEFT, since, upto
 from ..facts.layers import module_of
-from ..facts.lookup import PREFIX
 from ..facts.meaning import left_random, meant_era
 from ..facts.methods import LORAS
+from ..facts.names import PREFIX
 from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ, targeted

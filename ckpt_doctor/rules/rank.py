@@ -9,8 +9,8 @@ from ..adapter.codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, LORA_RA
 from ..adapter.findings import Finding, several
 from ..adapter.runtimes import PEFT, between, upto
 from ..facts.layers import RANK_AXIS
-from ..facts.lookup import PREFIX
 from ..facts.methods import LORAS
+from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from .declared import rule
 

@@ -18,8 +18,8 @@ from ..adapter.codes import (
 )
 from ..adapter.findings import Finding
 from ..adapter.runtimes import PEFT, since
-from ..facts.lookup import PREFIX
 from ..facts.methods import LORAS
+from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from .declared import rule
 

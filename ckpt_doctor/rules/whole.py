@@ -10,8 +10,8 @@ from ..adapter.findings import THE_BASE, Code, Finding, several
 from ..adapter.runtimes import PEFT, since, upto
 from ..facts.config_keys import knows
 from ..facts.layers import module_of
-from ..facts.lookup import PREFIX
 from ..facts.methods import LORAS
+from ..facts.names import PREFIX
 from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..facts.tasks import CLASSES, CLASSIFIER_HEADS, HEADS, OTHER_HEADS, WITH_BIAS

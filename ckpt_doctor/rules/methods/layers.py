@@ -10,6 +10,7 @@ from ...adapter.findings import Finding, several
 from ...adapter.runtimes import PEFT, since
 from ...facts.forms import targets
 from ...facts.meaning import left_random
+from ...facts.names import as_number
 from ...facts.record import COUNTED, NAMED, Method, Names
 from ...facts.subject import Subject
 from .review import of_methods
@@ -94,7 +95,7 @@ def uneven_stacks(modules: Iterable[str]) -> Names:
     for module in modules:
         numbered = re.fullmatch(r"(.*?)\.(\d+)\.(.*)", f".{module}")
         if numbered:
-            stacks.setdefault(numbered[1], {}).setdefault(numbered[3], set()).add(int(numbered[2]))
+            stacks.setdefault(numbered[1], {}).setdefault(numbered[3], set()).add(as_number(numbered[2]))
     numbers = {stack: set().union(*rows.values()) for stack, rows in stacks.items()}
     return [
         stack for stack, rows in stacks.items()

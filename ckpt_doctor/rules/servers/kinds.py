@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from ...adapter import Base, Layer
+from ...facts.names import PREFIX, as_number
 from ...facts.subject import Subject
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -20,8 +21,8 @@ _IN_A_LAYER = re.compile(r"\.(\d+)\.")
 
 def raw(key: str) -> str:
     """A key without PEFT's prefix, however often it is there."""
-    while key.startswith("base_model.model."):
-        key = key[len("base_model.model.") :]
+    while key.startswith(PREFIX):
+        key = key[len(PREFIX) :]
     return key
 
 
@@ -126,8 +127,8 @@ def places(base: Base, layers: dict[str, Layer]) -> dict[tuple[str, ...], list[s
 
 def _beyond(modules: list[str], base: Base) -> bool:
     """Whether a module's layer number is beyond the model's."""
-    last = max((int(match[1]) for match in map(_IN_A_LAYER.search, base.weights) if match), default=0)
-    return any(int(match[1]) > last for match in map(_IN_A_LAYER.search, modules) if match)
+    last = max((as_number(match[1]) for match in map(_IN_A_LAYER.search, base.weights) if match), default=0)
+    return any(as_number(match[1]) > last for match in map(_IN_A_LAYER.search, modules) if match)
 
 
 def sizes(subject: Subject, base: Base) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ...adapter import codes
 from ...adapter.findings import several
+from ...facts.names import PREFIX
 from ...facts.servers import SERVERS
 from ...facts.servers.record import REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
 from ...facts.subject import Subject
@@ -56,12 +57,11 @@ def keys(subject: Subject) -> Iterator[Cause]:
         return
     kinds: dict[str, list[str]] = {}
     for key in subject.keys_of(list(subject.layers)):
-        prefix = "base_model.model."
         if not FACTOR.search(key):
             kind = "other end"
         elif wrapped(raw(key)):
             kind = "wrapped"
-        elif not key.startswith(prefix) or key.startswith(prefix + "base_model."):
+        elif not key.startswith(PREFIX) or key.startswith(PREFIX + "base_model."):
             kind = "no prefix"
         else:
             kind = "plain"

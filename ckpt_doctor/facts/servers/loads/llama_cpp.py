@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ...names import as_number
 from ..architectures import line
 from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome
 from .load import Fate, Load, Pair, several
@@ -69,7 +70,7 @@ def follow(load: Load) -> Iterator[Fate]:
     for module, pair in load.pairs.items():
         match = re.match(r"(.*\.experts)\.(\d+)\.(\w+)$", module)
         if match:
-            experts.setdefault(match[1], set()).add((int(match[2]), match[3]))
+            experts.setdefault(match[1], set()).add((as_number(match[2]), match[3]))
             continue
         reason = _module(load, model, known, module, pair)
         if reason:
@@ -137,7 +138,7 @@ def _module(load: Load, model: Model, known: Known, module: str, pair: Pair) -> 
         if name.startswith(("pooler", "cls.", "classifier", "lm_head")):
             return MISLOADS, "module", f"llama.cpp's converter leaves these out of {model.name}"
     layer = re.search(r"\.(?:layers|h|blocks|layer)\.(\d+)\.", f".{name}")
-    if layer and load.layers is not None and int(layer[1]) >= load.layers:
+    if layer and load.layers is not None and as_number(layer[1]) >= load.layers:
         if "DeepseekV2Model" in model.steps:
             return MISLOADS, "place", "llama.cpp drops layers that the model has not, without a word"
         return REJECTS, "place", 'llama.cpp finds no such layer (it says "Can not map tensor")'
@@ -201,7 +202,9 @@ def _experts(load: Load, model: Model, layers: dict[str, set[tuple[int, str]]]) 
         )
         if count is None:
             yield Fate(UNKNOWN, "experts", "how many experts a layer has is not known")
-        elif experts != {(number, name) for number in range(count) for name in names}:
+        elif not all((number, name) in experts for number in range(count) for name in names) or (
+            len(experts) != count * len(names)
+        ):
             message = f'llama.cpp wants all parts of all experts of {layer} (it says "Unprocessed experts")'
             yield Fate(REJECTS, "experts", message)
         elif "Gemma4Model" in model.steps:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from ....adapter import Base
+from ...names import PREFIX, as_number, numbered
 from ..architectures import causal, line, text_config
 from ..record import Outcome
 
 Shape = tuple[int, ...]
 _FACTOR = re.compile(r"(?P<module>.+)\.(?P<factor>lora_[AB]|lora_embedding_[AB])(?:\.weight)?")
-PREFIX = "base_model.model."
-MOST = 1 << 20
+MOST = 1 << 12
 """More layers and experts than any model has."""
 
 
@@ -97,7 +97,7 @@ class Load:
             if type(count) is int and 0 <= count < MOST:
                 return count
         numbers = (re.search(r"\b(?:layers|h|blocks|layer)\.(\d+)\.", name) for name in self.base.weights)
-        return max((int(match[1]) + 1 for match in numbers if match), default=None)
+        return max((as_number(match[1]) + 1 for match in numbers if match), default=None)
 
     @cached_property
     def beyond(self) -> frozenset[str]:
@@ -112,10 +112,10 @@ class Load:
             match = re.search(r"\b(?:layers|h|blocks|layer)\.(\d+)\.", module)
             if match:
                 kind = numbered(module)
-                numbers.setdefault(kind, set()).add(int(match[1]))
-                found[module] = int(match[1])
+                numbers.setdefault(kind, set()).add(as_number(match[1]))
+                found[module] = as_number(match[1])
         past = {module for module, number in found.items() if number >= self.layers}
-        every = set(range(min(self.layers, 1 << 12)))
+        every = set(range(self.layers))
         return frozenset(module for module in past if every <= numbers[numbered(module)])
 
     @cached_property
@@ -151,12 +151,6 @@ def plain(name: str) -> str:
     while name.startswith(PREFIX):
         name = name[len(PREFIX) :]
     return name
-
-
-@lru_cache(16384)
-def numbered(name: str) -> str:
-    """A name with `#` for its numbers: `model.layers.0.mlp` → `model.layers.#.mlp`."""
-    return re.sub(r"(?<=\.)\d+(?=\.|$)", "#", name)
 
 
 def several(names: Iterable[str]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from ...names import numbered
 from ..architectures import causal, line
-from .load import Load, numbered
+from .load import Load
 
 OUTER = ("model", "language_model", "transformer", "bert", "roberta", "gpt_neox", "backbone", "base_model")
 """First parts of a name that files and classes differ in."""

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ...names import as_number, numbered
 from ..architectures import line
 from ..record import MISLOADS, REJECTS, UNKNOWN
-from .load import Fate, Load, numbered, plain, several
+from .load import Fate, Load, plain, several
 from .sizes import compared
 
 NORMALISED = {
@@ -73,7 +74,7 @@ def follow(load: Load) -> Iterator[Fate]:
     for key in load.tensors:
         match = re.search(r"layers\.(\d+)\.", key)
         if match:
-            layers.setdefault(int(match[1]), []).append(key)
+            layers.setdefault(as_number(match[1]), []).append(key)
     if load.layers is not None and any(number >= load.layers for number in layers):
         number = max(layers)
         yield Fate(REJECTS, "place", f"SGLang rejects layer {number}, of which the model has none: index out of range")

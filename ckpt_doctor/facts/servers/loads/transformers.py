@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ...names import as_number, numbered
 from ..architectures import line
 from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome
-from .load import Fate, Load, Pair, numbered, plain, several
+from .load import Fate, Load, Pair, plain, several
 from .names import Tree, tree
 from .sizes import compared
 
@@ -112,7 +113,7 @@ def _exists(load: Load, known: Tree, name: str) -> bool:
     layer = re.search(r"\.(?:layers|h|blocks|layer|block)\.(\d+)\.", f".{name}")
     layer = None if load.config.get("layer_replication") else layer
     tower = any(part in name for part in ("vision", "visual", "audio"))
-    if layer and not tower and load.layers is not None and int(layer[1]) >= load.layers:
+    if layer and not tower and load.layers is not None and as_number(layer[1]) >= load.layers:
         return False
     kind = known.kind(name)
     if kind is None:
@@ -258,7 +259,7 @@ def _whole(
     for module in modules:
         match = _ONE.match(module)
         if match:
-            by_name.setdefault(match["name"], set()).add(int(match["number"]))
+            by_name.setdefault(match["name"], set()).add(as_number(match["number"]))
         pair = load.pairs[module]
         ranks.add(pair.a[0] if pair.a else None)
     if count is None:

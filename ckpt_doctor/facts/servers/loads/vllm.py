@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ...names import as_number, numbered
 from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome
-from .load import Fate, Load, numbered, plain, several
+from .load import Fate, Load, plain, several
 from .sizes import compared
 from .vllm_experts import experts
 from .vllm_model import CLASSIFIES, REORDERED, Model, model_of, name_of
@@ -96,7 +97,7 @@ def _path(load: Load, model: Model, name: str) -> str | None:
 def _exists(load: Load, model: Model, path: str) -> bool:
     numbers = re.search(r"\blayers\.(\d+)\.", path)
     vision = any(path.startswith(tower) for tower in _towers(model))
-    if numbers and not vision and load.layers is not None and int(numbers[1]) >= load.layers:
+    if numbers and not vision and load.layers is not None and as_number(numbers[1]) >= load.layers:
         return False
     if ".experts" in path:
         return numbered(path[: path.find(".experts")] + ".experts") in model.modules

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ...names import as_number, numbered
 from ..record import MISLOADS, REJECTS, UNKNOWN
-from .load import Fate, Load, Pair, numbered
+from .load import Fate, Load, Pair
 from .vllm_model import Model, name_of
 
 MIXED = "--enable-mixed-moe-lora-format"
@@ -20,7 +21,7 @@ def experts(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
     for module, path in found.items():
         match = _ONE.match(path)
         if match and ".experts" in path:
-            single.setdefault(match["layer"], {})[int(match["number"]), match["name"]] = load.pairs[module]
+            single.setdefault(match["layer"], {})[as_number(match["number"]), match["name"]] = load.pairs[module]
     whole = [module for module in whole if module in found]
     if not whole and not single:
         return
@@ -53,9 +54,10 @@ def _one_by_one(load: Load, layer: str, pairs: dict[tuple[int, str], Pair], name
     if count is None:
         yield Fate(UNKNOWN, "experts", "how many experts a layer has is not known")
         return
-    missing = [(number, name) for number in range(count) for name in names if (number, name) not in pairs]
+    every = ((number, name) for number in range(count) for name in names)
+    missing = next((part for part in every if part not in pairs), None)
     if missing:
-        number, name = missing[0]
+        number, name = missing
         yield Fate(REJECTS, "experts", f"vLLM wants all parts of all experts, and {layer}.{number}.{name} is missing")
     for name in names:
         ranks = {pair.a[0] for (_, part), pair in pairs.items() if part == name and pair.a}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from ...names import as_number
 from ..architectures import causal, line
 from ..record import REJECTS, UNKNOWN
 from .load import Fate, Load
@@ -58,7 +59,7 @@ class Model(NamedTuple):
         known, parts = self.entry.get("experts"), name.split(".")
         if not isinstance(known, list) or len(parts) != 3 or not parts[1].isdecimal() or parts[0] != "experts":
             return False
-        return parts[2] in known and (count is None or int(parts[1]) < count)
+        return parts[2] in known and (count is None or as_number(parts[1]) < count)
 
 
 def _any(kind: str, kinds: tuple[str, ...]) -> bool:
