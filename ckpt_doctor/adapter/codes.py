@@ -653,7 +653,7 @@ The file of weights is damaged, missing, in shards, or of a format that a server
 Who stops: vLLM reads .safetensors, .bin and .pt, SGLang also any other name, llama.cpp .safetensors and .bin,
 transformers and Ollama .safetensors only.
 What to do: `fix --for` writes one adapter_model.safetensors.
-Shown by: loads in vLLM, SGLang, llama.cpp and transformers; Ollama's source.
+Shown by: loads in vLLM, SGLang, llama.cpp and transformers; `docs/servers.md` has the classes; Ollama's source.
 """)
 SERVER_CONFIG = Code("CD602", "server-config", """
 The config lacks a value that a server reads, or has one that it cannot read.
@@ -750,9 +750,9 @@ What to do: start the server with a higher limit, or trim zeros off the rank wit
 Shown by: loads in vLLM and SGLang.
 """)
 SERVER_MODEL = Code("CD616", "server-model", """
-The base model is of a family that a server has no adapters for, or on which it was not run.
-Who stops: vLLM, "LoRA is not supported for", on bloom, falcon, gpt2 and stablelm; llama.cpp, "is not supported",
-on opt; Ollama takes adapters of llama and gemma2 only. Undecided on families that it was not run on.
+The base model is of a class that a server has no adapters for, or that its tables do not tell.
+Who stops: vLLM, "LoRA is not supported for", on classes such as BLOOM's, Falcon's, GPT-2's and StableLM's; llama.cpp,
+"is not supported", on OPT's; Ollama takes adapters of llama and gemma2 only. Undecided on classes in no table.
 What to do: use another server, or merge the adapter into the model. Where it is undecided, `fix` writes all the same:
 load the result once, and compare.
 Shown by: loads in vLLM, SGLang, llama.cpp and transformers; Ollama's source.
