@@ -653,7 +653,7 @@ The file of weights is damaged, missing, in shards, or of a format that a server
 Who stops: vLLM reads .safetensors, .bin and .pt, SGLang also any other name, llama.cpp .safetensors and .bin,
 transformers and Ollama .safetensors only.
 What to do: `fix --for` writes one adapter_model.safetensors.
-Shown by: loads in vLLM, SGLang, llama.cpp and transformers; `docs/servers.md` has the classes; Ollama's source.
+Shown by: loads in vLLM, SGLang, llama.cpp and transformers; Ollama's source.
 """)
 SERVER_CONFIG = Code("CD602", "server-config", """
 The config lacks a value that a server reads, or has one that it cannot read.
@@ -755,7 +755,7 @@ Who stops: vLLM, "LoRA is not supported for", on classes such as BLOOM's, Falcon
 "is not supported", on OPT's; Ollama takes adapters of llama and gemma2 only. Undecided on classes in no table.
 What to do: use another server, or merge the adapter into the model. Where it is undecided, `fix` writes all the same:
 load the result once, and compare.
-Shown by: loads in vLLM, SGLang, llama.cpp and transformers; Ollama's source.
+Shown by: loads in vLLM, SGLang, llama.cpp and transformers; `docs/servers.md` has the classes; Ollama's source.
 """)
 SERVER_NOT_IN_BASE = Code("CD617", "server-not-in-base", """
 The base model has no module of that name, or none at that place.
