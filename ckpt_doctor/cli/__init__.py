@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 from .. import __version__
-from .terminal import clean_end, colour, complain, lenient, show_trace
+from .terminal import clean_end, colour, complain, discard, lenient, show_trace
 
 COMMANDS = ("scan", "fix", "compare", "preload")
 
@@ -32,6 +32,7 @@ class _Commands(click.Group):
             raise
         except OSError as error:
             complain(f"{error.filename or 'input or output'} failed: {error.strerror}")
+            discard(sys.stdout)
         except Exception as error:
             from traceback import format_exc
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 import click
@@ -51,6 +51,16 @@ def lenient(*streams: TextIO | None) -> None:
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def discard(stream: TextIO | None) -> None:
+    """Drop what a stream still holds: Python writes it at its end, and where that fails exits with 120."""
+    if stream is None:
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError, ValueError):  # a stream without a file, or closed
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def complain(message: str) -> None:
