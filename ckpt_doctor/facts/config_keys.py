@@ -45,6 +45,12 @@ def knows(method: str, key: str) -> frozenset[str]:
     return between(row[0], row[1] or "99.0") if row else frozenset()
 
 
+@lru_cache(4096)
+def lacking(method: str, key: str) -> frozenset[str]:
+    """The releases that have the method, whose config does not have the key."""
+    return knows(method, "peft_type") - knows(method, key)
+
+
 CHANGED_DEFAULTS = {
     ("LORA", "lora_alpha"), ("LORA", "lora_dropout"), ("ADALORA", "lora_alpha"), ("ADALORA", "lora_dropout"),
     ("OFT", "r"), ("OFT", "oft_block_size"), ("OSF", "init_weights"),

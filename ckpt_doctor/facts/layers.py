@@ -1,6 +1,8 @@
 """Tensors → adapted layers: the rank inference. Parses leniently, so that one fault does not hide another."""
 
 import re
+from collections.abc import Collection
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..adapter import Adapter, Layer
@@ -71,41 +73,72 @@ def layers(adapter: Adapter) -> tuple[dict[str, Layer], Kinds]:
     if method is not None and groups(method):
         found = _layers_of_method(adapter, method)
         return found, [[module] for module in found]
-    by_module: dict[str, tuple[dict[str, str], list[int]]] = {}
-    places: dict[object, _Place] = {}
-    for (key, info), alike in zip(adapter.tensors.items(), numbered_alike(adapter.tensors), strict=True):
-        form = alike, info.dtype, info.shape
-        place = places.get(form)
-        if place is None:
-            place = places[form] = _place(alike, len(places))
-        number, factor, start, after = place
+    parts = _parted(tuple(adapter.tensors)) if len(adapter.tensors) <= _REMEMBERED else _part(adapter.tensors)
+    config = adapter.config or {}
+    apart, patterned = reads_numbers(config), bool(config.get("alpha_pattern"))
+    numbers: dict[object, int] = {}
+    forms = [numbers.setdefault(info[:2], len(numbers)) for info in adapter.tensors.values()]
+    like, kinds = dict[object, Layer](), dict[object, list[str]]()
+    found, new = dict[str, Layer](), tuple.__new__  # which is what Layer does, in half the time
+    for part in parts:
+        module, factors, alike, places = part
+        kind = (alike, *[forms[place] for place in places])
+        scaled = module if patterned else kind
+        first = like.get(scaled)
+        if first is None:
+            first = like[scaled] = _layer(adapter, module, factors)
+        found[module] = new(Layer, (module, factors, *first[2:]))
+        kinds.setdefault(module if apart else kind, []).append(module)
+    return found, list(kinds.values())
+
+
+class _Part(NamedTuple):
+    """What the names of tensors tell of a layer: its module, the keys of its factors, which of the names that differ in
+    numbers only these have, and where they stand in the file.
+    """
+
+    module: str
+    factors: dict[str, str]
+    alike: tuple[int, ...]
+    places: list[int]
+
+
+_REMEMBERED = 4096
+"""Names of one adapter that are remembered, as others have the same base."""
+
+
+@lru_cache(8)
+def _parted(names: tuple[str, ...]) -> list[_Part]:
+    return _part(names)
+
+
+def _part(names: Collection[str]) -> list[_Part]:
+    """The layers that the names of tensors tell, in their order."""
+    by_module: dict[str, tuple[dict[str, str], list[int], list[int]]] = {}
+    patterns: dict[str, _Pattern] = {}
+    for at, (key, alike) in enumerate(zip(names, numbered_alike(names), strict=True)):
+        pattern = patterns.get(alike)
+        if pattern is None:
+            pattern = patterns[alike] = _pattern(alike, len(patterns))
+        number, factor, start, after = pattern
         if not factor:
             continue
         module = key[start:-after] if after else _module_in(key)
         layer = by_module.get(module)
         if layer is None:
-            by_module[module] = {factor: key}, [number]
+            by_module[module] = {factor: key}, [number], [at]
         else:
             layer[0][factor] = key
             layer[1].append(number)
-    config = adapter.config or {}
-    apart, patterned = reads_numbers(config), bool(config.get("alpha_pattern"))
-    like, kinds = dict[object, Layer](), dict[object, list[str]]()
-    found = {}
-    for module, (factors, numbers) in by_module.items():
-        kind = tuple(numbers)
-        scaled = module if patterned else kind
-        first = like.get(scaled)
-        if first is None:
-            first = like[scaled] = _layer(adapter, module, factors)
-        found[module] = Layer(module, factors, first.rank, first.alpha, first.scaling)
-        kinds.setdefault(module if apart else kind, []).append(module)
-    return found, list(kinds.values())
+            layer[2].append(at)
+    return [
+        _Part(module, factors, tuple(numbers), places) for module, (factors, numbers, places) in by_module.items()
+    ]
 
 
-class _Place(NamedTuple):
-    """What tensors of one name, dtype and shape are, but for the numbers in their names: the how-manieth form, which
-    factor ("" for none), and how many characters are before the module and behind it, 0 where that is not the same.
+class _Pattern(NamedTuple):
+    """What tensors are whose names differ in numbers only: the how-manieth such name, which factor ("" for none), and
+    how many characters are before the module and behind it, 0 where that is not the same.
     """
 
     number: int
@@ -114,15 +147,15 @@ class _Place(NamedTuple):
     after: int = 0
 
 
-def _place(key: str, number: int) -> _Place:
+def _pattern(key: str, number: int) -> _Pattern:
     match = _KEY.fullmatch(key)
     if match is None:
-        return _Place(number)
+        return _Pattern(number)
     end, module = match.end("module"), module_of(match["module"])
     tail = key[end:]
     if not key[:end].endswith(module) or NUMBER.search(tail):
-        return _Place(number, match["factor"])
-    return _Place(number, match["factor"], end - len(module), len(tail))
+        return _Pattern(number, match["factor"])
+    return _Pattern(number, match["factor"], end - len(module), len(tail))
 
 
 def _module_in(key: str) -> str:

@@ -17,8 +17,9 @@ from .targets import OUT_PROJ, Reading, Release, ambiguous, lora_reading, target
 
 
 class Era(NamedTuple):
-    """Releases that read a config alike, and what they make of it: the layers of the file that they adapt (`hit`), and
-    those of them whose tensors it finds, and which do not have the rank that is built.
+    """Releases that read a config alike, and what they make of it: the layers of the file that they adapt (`hit`), the
+    rank and scale that they give one of each kind, and the layers whose tensors they find, and which do not have the
+    rank that is built.
     """
 
     release: Release
@@ -55,19 +56,23 @@ def eras(subject: Subject) -> list[Era]:
     starts += ["0.19"] if config.get("ensure_weight_tying") else []
     starts += [start for ids in {*subject.unread.values()} for start in turns(ids)]
     ordered = sorted({minor(start) for start in starts})
-    periods = []
+    periods: list[Era] = []
+    same: dict[tuple[str, ...], frozenset[str]] = {}
     for start, after in zip(ordered, [*ordered[1:], (99, 0)], strict=True):
         ids = _since(start) - _since(after)
         # before BaseTuner was shared IA3 read names as it does (tuners/ia3.py: _is_valid_match)
         first = start if subject.method in LORAS else max(start, (0, 6))
-        adapted = [modules for modules in subject.kinds if _is_adapted(subject, config, modules[0], first)]
-        hit = frozenset(chain.from_iterable(adapted))
+        adapted = {modules[0]: modules for modules in subject.kinds if _is_adapted(subject, config, modules[0], first)}
+        hit = same.get(tuple(adapted))
+        if hit is None:
+            hit = same[tuple(adapted)] = frozenset(chain.from_iterable(adapted.values()))
         readings: dict[str, Reading] = {}
-        misfits = []
+        misfits: list[str] = []
         if subject.method == "LORA":
-            for modules in adapted:
-                readings.update(dict.fromkeys(modules, lora_reading(config, modules[0], first)))
-            misfits = _misfits(subject, ids, readings)
+            readings = {module: lora_reading(config, module, first) for module in adapted}
+            unfit = [module for module in adapted if _is_misfit(subject, ids, module, readings[module])]
+            where = set(chain.from_iterable(adapted[module] for module in unfit))
+            misfits = [module for module in subject.layers if module in where] if where else []
         periods.append(Era(first, ids, hit, readings, misfits))
     return periods
 
@@ -83,18 +88,9 @@ def _is_adapted(subject: Subject, config: dict[str, Any], module: str, release: 
     return linear and targeted(config, module, release)
 
 
-def _misfits(subject: Subject, ids: frozenset[str], readings: dict[str, Reading]) -> list[str]:
-    """The layers whose tensors some of the releases find, and which do not have the rank that is built."""
-
-    def is_misfit(layer: Layer) -> bool:
-        reading = readings.get(layer.module)
-        return (
-            reading is not None
-            and not ids <= subject.unread_of(layer.module)
-            and not _fits(subject, layer, reading.rank)
-        )
-
-    return subject.layers_where(is_misfit)
+def _is_misfit(subject: Subject, ids: frozenset[str], module: str, reading: Reading) -> bool:
+    """Whether some of the releases find the tensors of a layer, which does not have the rank that is built."""
+    return not ids <= subject.unread_of(module) and not _fits(subject, subject.layers[module], reading.rank)
 
 
 def taking(every: list[Era]) -> list[Era]:

@@ -84,8 +84,10 @@ class Subject:
     @cached_property
     def others(self) -> Names:
         """The tensors that are no factors of layers."""
+        if sum(len(layer.factors) for layer in self.layers.values()) == len(self.tensors):
+            return []
         factors = {key for layer in self.layers.values() for key in layer.factors.values()}
-        return [key for key in self.tensors if key not in factors] if len(factors) < len(self.tensors) else []
+        return [key for key in self.tensors if key not in factors]
 
     @cached_property
     def names(self) -> Names:

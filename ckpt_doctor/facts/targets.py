@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from .kinds import numbered_alike
 from .names import as_number
 from .tasks import saved_whole
 
@@ -68,10 +69,13 @@ def _named(names: Any, module: str, release: Release) -> bool:
         return False
     listed = [name for name in names if isinstance(name, str)]
     if release < (0, 5):
-        return any(module.endswith(name) for name in listed)
+        return any(map(module.endswith, listed))
+    if module in listed:
+        return True
     if release < (0, 6):
-        return module in listed or any(_ends(module, name) for name in listed)
-    return module in listed or any(module.endswith(f".{name}") for name in listed)
+        return any(_ends(module, name) for name in listed)
+    parent, _, last = module.rpartition(".")
+    return (bool(parent) and last in listed) or any(module.endswith(f".{name}") for name in listed)
 
 
 def _ends(module: str, name: str) -> bool:
@@ -164,6 +168,33 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
     are parts of one name ("attn") anywhere.
     """
     present = dict.fromkeys(modules)
+    first = _first_block(present)
+    if first and not _gaps(first):
+        return []
+    return [name for name in _gaps(present) if targeted(config, name, release)]
+
+
+def _first_block(present: dict[str, None]) -> dict[str, None]:
+    """The modules of the block 0 and of none, where each stack of blocks has the same modules in all of them, so that
+    nothing is left out but what is left out here, too; {} where it is not so.
+    """
+    counts: dict[str, int] = {}
+    for alike in numbered_alike(present):
+        counts[alike] = counts.get(alike, 0) + 1
+    stacks: dict[str, int] = {}
+    for alike, count in counts.items():
+        before, number, after = alike.partition(".0.")
+        if not number and count == 1:
+            continue
+        if ".0." in after or stacks.setdefault(before, count) != count:
+            return {}
+        if any(f"{before}.{at}.{after}" not in present for at in range(count)):
+            return {}
+    return dict.fromkeys(counts)
+
+
+def _gaps(present: dict[str, None]) -> list[str]:
+    """What is not there, of whatever is expected, targeted or not."""
     leaves: dict[str, dict[str, None]] = {}
     parents: dict[str, dict[str, None]] = {}
     numbers: dict[tuple[str, str], int] = {}
@@ -203,10 +234,8 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
         for parent in siblings:
             if children.get(parent) == len(expected):  # all of them
                 continue
-            for leaf in expected:
-                name = f"{parent}.{leaf}"
-                if parent and name not in present and targeted(config, name, release):
-                    missing.append(name)
+            names = [f"{parent}.{leaf}" for leaf in expected] if parent else []
+            missing += [name for name in names if name not in present]
     return missing
 
 

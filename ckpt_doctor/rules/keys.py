@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from ..adapter.codes import FUNCTION_CONFIG_KEY, STRANGE_CONFIG_KEY, UNKNOWN_CONFIG_KEY
 from ..adapter.findings import Finding
 from ..adapter.runtimes import PEFT
-from ..facts.config_keys import OTHER_SHAPES, RAISING, READ_ELSEWHERE, knows, neutral, table
+from ..facts.config_keys import OTHER_SHAPES, RAISING, READ_ELSEWHERE, lacking, neutral, table
 from ..facts.methods import LORAS
+from ..facts.record import NONE
 from ..facts.subject import Subject
 from .declared import rule
 
@@ -37,14 +38,14 @@ def unknown_key(subject: Subject) -> Iterator[Finding]:
     for key, value in subject.adapter.config.items():
         by_meaning[key in idle or neutral(method, key, value)].append(key)
     for is_neutral, keys in by_meaning.items():
-        unknown = {key: knows(method, "peft_type") - knows(method, key) for key in keys}
-        rejected = frozenset().union(*(ids & RAISING for ids in unknown.values())) if keys else frozenset()
+        unknown = {key: lacking(method, key) for key in keys}
+        rejected = NONE.union(*{*unknown.values()}) & RAISING
         silent = READ_ELSEWHERE if method in LORAS else {"modules_to_save"}  # CD527
         named_layers = (
             {"layer_replication"} if method == "ADALORA" and subject.masks else set()
         )  # rank_pattern stops it
-        loud = frozenset().union(*(unknown[key] for key in keys if key in OTHER_SHAPES | named_layers))
-        ignored = frozenset().union(*(unknown[key] - RAISING for key in keys if key not in silent)) - loud
+        loud = NONE.union(*(unknown[key] for key in keys if key in OTHER_SHAPES or key in named_layers))
+        ignored = NONE.union(*{unknown[key] for key in keys if key not in silent}) - RAISING - loud
         named = tuple(key for key in keys if unknown[key] & (RAISING if is_neutral else PEFT))
         if is_neutral and rejected:
             message = f"config keys that older releases do not know, and that mean nothing here: {', '.join(named)}"

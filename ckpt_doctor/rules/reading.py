@@ -129,7 +129,7 @@ def _holders(modules: Iterable[str]) -> set[str]:
 def _otherwise(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Finding]:
     misread: dict[Code, tuple[set[str], frozenset[str]]] = {}
     for era in whole:
-        ignored = set(era.hit ^ meant.hit)
+        ignored = set(era.hit ^ meant.hit) if era.hit is not meant.hit else set[str]()
         both = [modules for modules in subject.kinds if modules[0] in era.readings and modules[0] in meant.readings]
         other = [modules for modules in both if not _same(era.readings[modules[0]], meant.readings[modules[0]])]
         scaled = set(chain.from_iterable(other))
