@@ -8,6 +8,8 @@ from typing import Any
 import judging
 import pytest
 
+from ckpt_doctor.facts import targets
+
 LEAVES = ("q_proj", "v_proj", "fc1", "fc2", "w1", "dense_h_to_4h", "conv", "0", "lm_head")
 PATHS = (
     "model.layers.{}.attn", "model.layers.{}.mlp.experts.{}", "h.{}", "{}", "model.language_model.layers.{}", "a{}.b",
@@ -109,3 +111,25 @@ def test_one_layer_speaks_for_those_of_other_numbers_alone() -> None:
         "exclude_modules": ".*fc1", "modules_to_save": ["1"],
     }.items():  # fmt: skip
         assert len(judging.adapter({**plain, key: value}, found).kinds) == 24, key
+
+
+def test_the_first_block_tells_what_is_missing_in_all() -> None:
+    chance = random.Random(1)  # noqa: S311 - no secret
+    spoken_for = whole = 0
+    for _ in range(2000):
+        blocks = chance.choice([1, 2, 12])
+        modules = [
+            f"{path.format(*[number] * path.count('{}'))}.{leaf}"
+            for path in chance.sample(PATHS, chance.randint(1, 3))
+            for leaf in chance.sample(LEAVES, chance.randint(1, 3)) for number in range(blocks)
+        ]  # fmt: skip
+        if chance.random() < 0.3:
+            modules.remove(chance.choice(modules))
+        present = dict.fromkeys(modules)
+        first = targets._first_block(present)
+        spoken_for += bool(first)
+        if first and not targets._gaps(first):
+            whole += 1
+            assert targets._gaps(present) == [], modules
+    assert spoken_for > 500
+    assert whole > 200

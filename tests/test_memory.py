@@ -14,6 +14,7 @@ from conftest import ADAPTERS, FIXTURES
 
 from ckpt_doctor.adapter import Question
 from ckpt_doctor.adapter.runtimes import ids
+from ckpt_doctor.files import loader
 from ckpt_doctor.verbs import memory
 from ckpt_doctor.verbs.scan import examine
 
@@ -25,9 +26,9 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The folders that were judged, not remembered."""
     folders: list[str] = []
 
-    def noting(folder: str, question: Question) -> Any:
+    def noting(folder: str, question: Question, **seen: Any) -> Any:
         folders.append(os.path.basename(folder))
-        return examine(folder, question)
+        return examine(folder, question, **seen)
 
     monkeypatch.setattr(memory, "examine", noting)
     return folders
@@ -111,3 +112,14 @@ def test_only_so_much_is_remembered(tmp_path: Path, judged: list[str], monkeypat
     for folder in (plain, plain, plain):
         ours.examine(folder, Question())
     assert len(judged) == 3
+
+
+def test_what_a_glance_reads_is_what_a_load_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [path.parent for path in sorted(FIXTURES.rglob("adapter_config.json"))]
+    at_a_glance = {folder: loader.load(str(folder)) for folder in folders}
+    assert sum(loader.glance(str(folder)) is not None for folder in folders) > 10
+    monkeypatch.setattr(loader, "glance", lambda _: None)
+    for folder, adapter in at_a_glance.items():
+        slowly = loader.load(str(folder))
+        assert {**slowly.tensors} == {**adapter.tensors}
+        assert slowly._replace(tensors={}) == adapter._replace(tensors={})

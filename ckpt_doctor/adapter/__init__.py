@@ -1,6 +1,6 @@
 """The one type that everything shares: an adapter is a config and a table of tensors, each a run of bytes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, KeysView, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -95,6 +95,51 @@ class TensorInfo(NamedTuple):
         return count * DTYPE_BITS[self.dtype] // 8
 
 
+Form = tuple[str, tuple[int, ...]]
+"""A dtype and a shape."""
+
+
+class Columns(Mapping[str, TensorInfo]):
+    """The tensors of one file as its header has them, in columns; the object of a tensor is made when it is asked for.
+
+    `forms` are dtype and shape by name, `spans`, in the same order, where the bytes begin and end, counted from byte
+    `start` of the file `path`.
+    """
+
+    def __init__(self, forms: dict[str, Form], spans: list[list[int]], path: str, start: int) -> None:
+        self.forms = forms
+        self._spans = spans
+        self._path = path
+        self._start = start
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        return dict(zip(self.forms, self._spans, strict=True))
+
+    def __getitem__(self, name: str) -> TensorInfo:
+        dtype, shape = self.forms[name]
+        first, last = self._places[name]
+        return TensorInfo(dtype, shape, FileRange(self._path, self._start + first, last - first))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.forms)
+
+    def __len__(self) -> int:
+        return len(self.forms)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.forms
+
+    def keys(self) -> KeysView[str]:
+        """The names, in the order of the header."""
+        return self.forms.keys()
+
+
+def forms(tensors: Mapping[str, TensorInfo]) -> dict[str, Form]:
+    """Dtype and shape of each tensor, by name."""
+    return tensors.forms if isinstance(tensors, Columns) else {name: info[:2] for name, info in tensors.items()}
+
+
 class Base:
     """A base model: the shape of each parameter by its name, and its config.json, or {}.
 
@@ -149,7 +194,7 @@ class Adapter(NamedTuple):
     path: str
     folder: str
     config: dict[str, Any] | None
-    tensors: dict[str, TensorInfo]
+    tensors: Mapping[str, TensorInfo]
     format: str | None = None
     weights: tuple[str, ...] = ()
     files: tuple[str, ...] = ()

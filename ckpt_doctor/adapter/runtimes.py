@@ -178,10 +178,12 @@ def ranges(ids: Iterable[str]) -> str:
     return ", ".join(parts) or "no PEFT release"
 
 
+_PLACES = {id_: at for at, id_ in enumerate((*_IDS, *RAN.values(), *READ.values()))}
+
+
 def order(ids: Iterable[str]) -> list[str]:
     """PEFT's releases oldest first, then servers."""
-    known = {id_: at for at, id_ in enumerate((*_IDS, *RAN.values(), *READ.values()))}
-    return sorted(ids, key=known.__getitem__)
+    return sorted(ids, key=_PLACES.__getitem__)
 
 
 def accepted_since(ids: frozenset[str]) -> str | None:

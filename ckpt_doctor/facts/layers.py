@@ -5,7 +5,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..adapter import Adapter, Layer
+from ..adapter import Adapter, Layer, forms
 from .forms import RANKS, Group, fits, nearest, parse, pattern_value
 from .kinds import NUMBER, Kinds, numbered_alike, reads_numbers
 from .methods import record
@@ -77,12 +77,12 @@ def layers(adapter: Adapter) -> tuple[dict[str, Layer], Kinds]:
     config = adapter.config or {}
     apart, patterned = reads_numbers(config), bool(config.get("alpha_pattern"))
     numbers: dict[object, int] = {}
-    forms = [numbers.setdefault(info[:2], len(numbers)) for info in adapter.tensors.values()]
+    columns = [numbers.setdefault(form, len(numbers)) for form in forms(adapter.tensors).values()]
     like, kinds = dict[object, Layer](), dict[object, list[str]]()
     found, new = dict[str, Layer](), tuple.__new__  # which is what Layer does, in half the time
     for part in parts:
         module, factors, alike, places = part
-        kind = (alike, *[forms[place] for place in places])
+        kind = (alike, *[columns[place] for place in places])
         scaled = module if patterned else kind
         first = like.get(scaled)
         if first is None:
@@ -131,9 +131,7 @@ def _part(names: Collection[str]) -> list[_Part]:
             layer[0][factor] = key
             layer[1].append(number)
             layer[2].append(at)
-    return [
-        _Part(module, factors, tuple(numbers), places) for module, (factors, numbers, places) in by_module.items()
-    ]
+    return [_Part(module, factors, tuple(numbers), places) for module, (factors, numbers, places) in by_module.items()]
 
 
 class _Pattern(NamedTuple):

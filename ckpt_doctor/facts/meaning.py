@@ -66,13 +66,12 @@ def eras(subject: Subject) -> list[Era]:
         hit = same.get(tuple(adapted))
         if hit is None:
             hit = same[tuple(adapted)] = frozenset(chain.from_iterable(adapted.values()))
-        readings: dict[str, Reading] = {}
-        misfits: list[str] = []
-        if subject.method == "LORA":
-            readings = {module: lora_reading(config, module, first) for module in adapted}
-            unfit = [module for module in adapted if _is_misfit(subject, ids, module, readings[module])]
-            where = set(chain.from_iterable(adapted[module] for module in unfit))
-            misfits = [module for module in subject.layers if module in where] if where else []
+        readings = {m: lora_reading(config, m, first) for m in adapted} if subject.method == "LORA" else {}
+        if not periods or readings != periods[-1].readings:
+            unfit = [m for m, reading in readings.items() if not _fits(subject, subject.layers[m], reading.rank)]
+        found = [adapted[module] for module in unfit if not ids <= subject.unread_of(module)]
+        where = set(chain.from_iterable(found))
+        misfits = [module for module in subject.layers if module in where] if where else []
         periods.append(Era(first, ids, hit, readings, misfits))
     return periods
 
@@ -86,11 +85,6 @@ def _is_adapted(subject: Subject, config: dict[str, Any], module: str, release: 
         for factor, key in subject.layers[module].factors.items()
     )
     return linear and targeted(config, module, release)
-
-
-def _is_misfit(subject: Subject, ids: frozenset[str], module: str, reading: Reading) -> bool:
-    """Whether some of the releases find the tensors of a layer, which does not have the rank that is built."""
-    return not ids <= subject.unread_of(module) and not _fits(subject, subject.layers[module], reading.rank)
 
 
 def taking(every: list[Era]) -> list[Era]:
@@ -154,7 +148,7 @@ def _since(first: Release) -> frozenset[str]:
 
 def _fits(subject: Subject, layer: Layer, rank: object) -> bool:
     """Whether a module of this rank takes the layer's tensors; rank 0 and flat tensors have rules of their own."""
-    if subject.has_zero_factor(layer) or any(len(subject.tensors[key].shape) < 2 for key in layer.factors.values()):
+    if subject.has_zero_factor(layer) or any(len(subject.forms[key][1]) < 2 for key in layer.factors.values()):
         return True
     if type(rank) is int and rank <= 0:
         return True

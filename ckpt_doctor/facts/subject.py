@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..adapter import NOTHING_ASKED, Adapter, Base, Layer, Question
+from ..adapter import NOTHING_ASKED, Adapter, Base, Form, Layer, Question, forms
 from ..adapter.runtimes import PEFT, upto
 from . import config_keys
 from .forms import Config, Sizes
@@ -229,13 +229,18 @@ class Subject:
         return self.config[key] if key in self.config else self.defaults.get(key)
 
     @cached_property
+    def forms(self) -> dict[str, Form]:
+        """The dtype and the shape of every tensor."""
+        return forms(self.tensors)
+
+    @cached_property
     def tensor_shapes(self) -> dict[str, Shape]:
         """The shape of every tensor."""
-        return {key: info.shape for key, info in self.tensors.items()}
+        return {key: shape for key, (_, shape) in self.forms.items()}
 
     def shapes(self, layer: Layer) -> dict[str, Shape]:
         """The shape of each factor of a layer."""
-        return {factor: self.tensors[key].shape for factor, key in layer.factors.items()}
+        return {factor: self.forms[key][1] for factor, key in layer.factors.items()}
 
     def having(self, is_so: Callable[[Layer, dict[str, Shape]], bool]) -> Names:
         """The layers of which something is so, of their shapes by factor."""
@@ -248,9 +253,9 @@ class Subject:
 
     def is_empty(self, key: str) -> bool:
         """Whether a tensor has no element."""
-        return 0 in self.tensors[key].shape
+        return 0 in self.forms[key][1]
 
     def has_zero_factor(self, layer: Layer) -> bool:
         """Whether a factor of the layer has no row (or column) on its rank axis."""
-        shapes = [(self.tensors[key].shape, RANK_AXIS[factor]) for factor, key in layer.factors.items()]
+        shapes = [(self.forms[key][1], RANK_AXIS[factor]) for factor, key in layer.factors.items()]
         return any(len(shape) >= 2 and shape[axis] == 0 for shape, axis in shapes)

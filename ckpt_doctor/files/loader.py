@@ -3,10 +3,10 @@
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
-from ..adapter import Adapter, AdapterError, DamagedFile, Fault, TensorInfo
+from ..adapter import Adapter, AdapterError, DamagedFile, Fault, TensorInfo, forms
 from .formats import safetensors
 
 CONFIG = "adapter_config.json"
@@ -22,6 +22,16 @@ MAX_GLANCE = 1 << 20
 READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 Stamp = tuple[str, int, int, int]
 SKIPPED_FOLDERS = {"node_modules", "__pycache__", "site-packages"}
+
+
+class Glance(NamedTuple):
+    """All that a scan reads of an adapter, not yet parsed; `header` is that of the weights, and `size` theirs."""
+
+    names: tuple[str, ...]
+    config: bytes
+    header: bytes
+    size: int
+    stamps: tuple[Stamp, ...]
 
 
 def find(path: str) -> list[str]:
@@ -71,11 +81,15 @@ def _walk(root: str) -> Iterator[str]:
                 folders.append(os.path.join(folder, entry.name))
 
 
-def load(folder: str) -> Adapter:
-    """Read the adapter in `folder`: headers and config only.
+def load(folder: str, seen: Glance | None = None) -> Adapter:
+    """Read the adapter in `folder`, or in what a glance has read of it: headers and config only.
 
     What is damaged is in `faults` of the result. Raises AdapterError for what cannot be examined.
     """
+    seen = seen or glance(folder)
+    whole = _whole(folder, seen) if seen else None
+    if whole is not None:
+        return whole
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
@@ -88,7 +102,7 @@ def load(folder: str) -> Adapter:
             Fault("no-config", f"{CONFIG} is missing, and without it no loader knows the method or its scale")
         )
     record = _json(folder, RECORD, [], "") if RECORD in names else None
-    tensors: dict[str, TensorInfo] = {}
+    tensors: Mapping[str, TensorInfo] = {}
     kind: str | None = None
     weights: tuple[str, ...] = ()
     try:
@@ -114,6 +128,19 @@ def load(folder: str) -> Adapter:
     return _with_beside(adapter) if kind == "safetensors" and BIN in names else adapter
 
 
+def _whole(folder: str, seen: Glance) -> Adapter | None:
+    """The adapter of a glance; None where something is wrong with it, which `load` then says."""
+    path = os.path.join(folder, SAFETENSORS)
+    try:
+        config = json.loads(seen.config.decode("utf-8"))
+        tensors = safetensors.parse_header(seen.header[8:], path, len(seen.header), seen.size)
+    except (DamagedFile, ValueError, RecursionError):
+        return None
+    if not isinstance(config, dict) or not tensors:
+        return None
+    return Adapter(folder, folder, config, tensors, "safetensors", (SAFETENSORS,), seen.names, stamps=seen.stamps)
+
+
 def stamped(folder: str, names: Iterable[str]) -> tuple[Stamp, ...]:
     """Name, number (inode), size and time of each file, as long as nobody replaces it or writes to it."""
     stamps = []
@@ -130,16 +157,6 @@ def _stamp(name: str, about: os.stat_result) -> Stamp:
     return name, about.st_ino, about.st_size, about.st_mtime_ns
 
 
-class Glance(NamedTuple):
-    """All that a scan reads of an adapter, not yet parsed; `header` is that of the weights, and `size` theirs."""
-
-    names: tuple[str, ...]
-    config: bytes
-    header: bytes
-    size: int
-    stamps: frozenset[Stamp]
-
-
 def glance(folder: str) -> Glance | None:
     """The bytes of an adapter whose config and safetensors are all that is looked into, and not large; else None."""
     try:
@@ -152,7 +169,7 @@ def glance(folder: str) -> Glance | None:
         return None
     if len(config) != of_config[2] or len(header) != 8 + int.from_bytes(header[:8], "little"):
         return None
-    return Glance(tuple(names), config, header, of_weights[2], frozenset((of_config, of_weights)))
+    return Glance(tuple(names), config, header, of_weights[2], (of_config, of_weights))
 
 
 def _start(folder: str, name: str) -> tuple[bytes, Stamp]:
@@ -164,7 +181,7 @@ def _start(folder: str, name: str) -> tuple[bytes, Stamp]:
     try:
         stamp = _stamp(name, os.fstat(file))
         if name == CONFIG:
-            return os.read(file, MAX_GLANCE), stamp
+            return os.read(file, min(stamp[2], MAX_GLANCE)), stamp
         length = os.read(file, 8)
         return length + os.read(file, min(int.from_bytes(length, "little"), MAX_GLANCE)), stamp
     finally:
@@ -182,9 +199,9 @@ def _with_beside(adapter: Adapter) -> Adapter:
         return adapter._replace(beside=Fault("not-read", str(error)))
 
 
-def _agree(tensors: dict[str, TensorInfo], others: dict[str, TensorInfo]) -> bool | None:
+def _agree(tensors: Mapping[str, TensorInfo], others: Mapping[str, TensorInfo]) -> bool | None:
     """Whether two files hold the same tensors; None where that is too much to read in a scan."""
-    if {name: info[:2] for name, info in tensors.items()} != {name: info[:2] for name, info in others.items()}:
+    if forms(tensors) != forms(others):
         return False
     if sum(info.nbytes for info in others.values()) > MAX_COMPARED:
         return None
@@ -207,7 +224,7 @@ def _open(path: str) -> tuple[BinaryIO, int]:
     return os.fdopen(descriptor, "rb"), os.fstat(descriptor).st_size
 
 
-def read_weights(path: str) -> dict[str, TensorInfo]:
+def read_weights(path: str) -> Mapping[str, TensorInfo]:
     """The tensors of one weights file, by what it holds; its name must agree. Raises DamagedFile, AdapterError."""
     file, size = _open(path)
     with file:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -185,7 +185,7 @@ def _metadata(source: Adapter) -> dict[str, str]:
     return {"format": "pt", **metadata}
 
 
-def _write_safetensors(path: str, tensors: dict[str, TensorInfo], metadata: dict[str, str]) -> dict[str, bytes]:
+def _write_safetensors(path: str, tensors: Mapping[str, TensorInfo], metadata: dict[str, str]) -> dict[str, bytes]:
     """Write, and give the digests of the tensors that were computed on the way: those are not computed again."""
     from safetensors import safe_open
 
@@ -205,7 +205,7 @@ def _write_safetensors(path: str, tensors: dict[str, TensorInfo], metadata: dict
     return computed
 
 
-def _write_bin(path: str, tensors: dict[str, TensorInfo]) -> dict[str, bytes]:
+def _write_bin(path: str, tensors: Mapping[str, TensorInfo]) -> dict[str, bytes]:
     try:
         import torch
     except ImportError:
@@ -221,7 +221,7 @@ def _write_bin(path: str, tensors: dict[str, TensorInfo]) -> dict[str, bytes]:
     return computed
 
 
-def _read_back(path: str, tensors: dict[str, TensorInfo], computed: dict[str, bytes]) -> None:
+def _read_back(path: str, tensors: Mapping[str, TensorInfo], computed: dict[str, bytes]) -> None:
     """What is on the disk now has the same tensors, byte for byte, as what was to be written."""
     written = read_weights(path)
     same = {name: info[:2] for name, info in written.items()} == {name: info[:2] for name, info in tensors.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..adapter import Adapter, TensorInfo, zeros
@@ -205,7 +205,7 @@ def _bounded(experts: int, layers: int) -> None:
 
 
 def _zero_pair(
-    tensors: dict[str, TensorInfo], experts: dict[tuple[int, str], Pair], names: tuple[str, ...], name: str
+    tensors: Mapping[str, TensorInfo], experts: dict[tuple[int, str], Pair], names: tuple[str, ...], name: str
 ) -> dict[str, TensorInfo]:
     """A pair of zeros, sized like the same part of another expert, or as the other parts tell."""
     like = next((pair for (_, part), pair in experts.items() if part == name), None)

@@ -35,12 +35,12 @@ class Memory:
         known = self._reports.get(key)
         if known and known[0].header == seen.header and known[1] == question:
             return known[2]._replace(path=folder)
-        report = examine(folder, question)
+        report = examine(folder, question, seen=seen)
         if hash(key) not in self._met:
             if len(self._met) == MET:
                 self._met.clear()
             self._met.add(hash(key))
-        elif report.adapter and seen.stamps <= set(report.adapter.stamps):  # nobody wrote to them in between
+        elif report.adapter and {*seen.stamps} <= {*report.adapter.stamps}:  # nobody wrote to them in between
             self._keep(key, (seen, question, report))
         return report
 

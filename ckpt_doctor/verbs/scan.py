@@ -5,19 +5,22 @@ from __future__ import annotations
 from ..adapter import NOTHING_ASKED, AdapterError, Question, unforeseen
 from ..adapter.findings import ERROR, hits, verdict, weighed
 from ..facts.subject import Subject
-from ..files.loader import load
+from ..files.loader import Glance, load
 from ..rules import judge
 from .report import Report
 
 
-def examine(folder: str, question: Question = NOTHING_ASKED, *, repairs: bool = True) -> Report:
-    """Read and judge one adapter. Never raises for what a file holds: `error` says what could not be examined.
+def examine(
+    folder: str, question: Question = NOTHING_ASKED, *, repairs: bool = True, seen: Glance | None = None
+) -> Report:
+    """Read and judge one adapter, or what a glance has read of it.
 
+    Never raises for what a file holds: `error` says what could not be examined.
     Of the runtimes that matter, a finding that stops one is an error, one that leaves it undecided a warning, any other
     a note. With `repairs` each finding says whether a repair heals it.
     """
     try:
-        subject = Subject(load(folder), question)
+        subject = Subject(load(folder, seen), question)
         report = _with_base(Report(folder, None, subject, judge(subject)))
         report = _with_repairs(report) if repairs else report
         if question.runtimes is not None:
