@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 
 @cache
 def _text(table: str) -> str:
-    return files(__package__).joinpath(f"{table}.json").read_text(encoding="utf-8")
+    with open(os.path.join(os.path.dirname(__file__), f"{table}.json"), encoding="utf-8") as file:
+        return file.read()
 
 
 @cache
