@@ -65,7 +65,8 @@ def scan(
     `for_` names the runtimes that matter, as "peft==0.9.0", ["peft>=0.6,<0.10", "vllm"] or "installed"; what stops one
     of them is an error. `base` is the model (without it the local cache of the Hub is looked up where one of them is
     undecided; "none": not there either), `adapter_name` what it will be loaded under, `max_rank` the limit of the
-    server. Raises AdapterError where it cannot be examined, UnknownRuntimeError for what `for_` does not name.
+    server. Of a release that nobody reviewed every verdict is "unknown", and a finding (CD902) says so. Raises
+    AdapterError where it cannot be examined, UnknownRuntimeError where `for_` is misspelt or names what never was.
     """
     return examined(locate(os.fspath(path)), _question(for_, base, adapter_name, max_rank))
 
@@ -82,7 +83,8 @@ def fix(
     Without `for_`, what needs no runtime to be named is repaired. It is proved that the result computes the same;
     otherwise, and where not all is reached, nothing is written, unless `best_effort`. Options as of `ckpt-doctor fix`,
     and as in `verbs.plan.How`. Raises AdapterError where `src` cannot be examined or `out` not be written,
-    NotExactError where the result would compute something else, UnknownRuntimeError for what `for_` does not name.
+    NotExactError where the result would compute something else, UnknownRuntimeError as in `scan`; a release that nobody
+    reviewed is left out, and where no other is asked for it goes as without `for_`.
     """
     source, target = locate(os.fspath(src)), os.fspath(out)
     if same_place(source, target):
@@ -123,7 +125,7 @@ def preload(
     the same. Where it is not known, the path with a UserWarning; under `strict` that is an error.
 
     Raises AdapterRejected where no copy would do, AdapterError where it cannot be examined or found,
-    UnknownRuntimeError for what `for_` does not name.
+    UnknownRuntimeError as in `scan`; for a release that nobody reviewed it is not known.
     """
     folder = locate(fetched(os.fspath(path), subfolder, revision), subfolder)
     loadable, doubt = ready(

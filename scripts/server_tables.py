@@ -1,6 +1,6 @@
 """Make the tables by architecture in ckpt_doctor/facts/servers/ from a runtime's own source.
 
-    python scripts/server_tables.py vllm 0.33.0 CHECKOUT
+    python scripts/server_tables.py vllm 0.33.0 CHECKOUT    # vllm.json; of a release in OLDER vllm-0.11.0.json
     python scripts/server_tables.py sglang 0.5.23 CHECKOUT
     python scripts/server_tables.py transformers 5.16.1 CHECKOUT
     python scripts/server_tables.py llama.cpp 0.3.36 CHECKOUT
@@ -37,6 +37,8 @@ from module_trees import (
     union,
 )
 from module_values import Attributes
+
+from ckpt_doctor.adapter.runtimes import OLDER
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "ckpt_doctor", "facts", "servers")
 LINEAR = {
@@ -261,9 +263,16 @@ def _sglang_class(source: Source, cls: Class) -> dict[str, Any]:
 
 
 def write(name: str, version: str, table: dict[str, Any]) -> None:
-    """One line an architecture, so that one can be found without parsing the others."""
+    """One line an architecture, so that one can be found without parsing the others.
+
+    The newest release that was reviewed has the table with the server's name alone, those in OLDER
+    (ckpt_doctor/adapter/runtimes.py) each its own.
+    """
+    id_ = f"{name}=={version}"
+    older = id_ in OLDER.get(name, ())
     lines = [f"{json.dumps(key)}: {json.dumps(table[key], separators=(',', ':'))}" for key in sorted(table)]
-    path = os.path.join(FOLDER, f"{name.replace('.', '_')}.json")
+    file_name = name.replace(".", "_") + (f"-{version}" if older else "")
+    path = os.path.join(FOLDER, f"{file_name}.json")
     with open(path, "w", encoding="utf-8") as file:
         file.write(f'{{"version": {json.dumps(version)},\n' + ",\n".join(lines) + "}\n")
 

@@ -803,6 +803,12 @@ Who stops: undecided for the releases that have it.
 What to do: load it and compare, or use a newer ckpt-doctor.
 Shown by: nothing: no release was looked at for it.
 """)
+NOT_REVIEWED = Code("CD902", "not-reviewed", """
+A release was asked for that nobody reviewed: newer than what this version knows, or between two that it knows.
+Who stops: undecided for that release, whatever the adapter is. It fails nothing, unless `--fail-on warning` is said.
+What to do: ask for a release that is known, which the message names, or use a newer ckpt-doctor.
+Shown by: nothing: no fact speaks of that release.
+""")
 
 # fmt: on
 

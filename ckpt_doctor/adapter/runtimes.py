@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from itertools import pairwise
 
@@ -29,7 +31,16 @@ READ = {
     "ollama": "ollama==01cf7445",
 }
 """Servers whose source was read at a commit, and not run."""
-SERVERS = frozenset((*RAN.values(), *READ.values()))
+OLDER = {"vllm": ("vllm==0.11.0", "vllm==0.8.5")}
+"""Older releases of a server that were reviewed, newest first: their source was read, not run."""
+SAME = {"vllm==0.8.5.post1": "vllm==0.8.5"}
+"""Releases that are another in all that the facts are about (vllm/lora and vllm/model_executor/models are equal)."""
+NAMED = {**RAN, **READ}
+"""A server's name alone → its newest release that was reviewed."""
+CURRENT = frozenset(NAMED.values())
+_SERVERS = tuple(id_ for name, newest in NAMED.items() for id_ in (newest, *OLDER.get(name, ())))
+SERVERS = frozenset(_SERVERS)
+"""Every release of a server that was reviewed."""
 
 _IDS = tuple(f"peft=={release}" for release in PEFT_RELEASES)
 PEFT = frozenset(_IDS)
@@ -79,44 +90,106 @@ def turns(ids: frozenset[str]) -> list[str]:
 
 
 class UnknownRuntimeError(ValueError):
-    """A specifier names what no fact covers; the message says what would do."""
+    """A specifier is misspelt, or names what never was; the message says what would do."""
 
 
 def parse(spec: str) -> frozenset[str]:
     """The ids that a specifier names.
 
-    A server is named as `vllm` or `vllm==0.33.0`; `servers` are the four that were run. `peft` is the newest release
-    known, `peft==*` every one, `peft>=0.6,<0.10` every final release in it, `installed` the PEFT that can be imported
-    here. Raises UnknownRuntimeError, also for a release that is not known.
+    A server is named as `vllm`, the newest release reviewed, `vllm==0.11.0`, or `vllm>=0.8,<0.12`, those reviewed among
+    them; `servers` are the four that were run. `peft` is the newest release known, `peft==*` every one,
+    `peft>=0.6,<0.10` every final release in it, `installed` the PEFT that can be imported here.
+
+    A release that nobody reviewed is an id all the same (`unreviewed` says which), of which every verdict is unknown.
+    Raises UnknownRuntimeError for what is misspelt, and for a PEFT that never was or is older than the facts.
     """
     text = spec.strip().lower().replace(" ", "")
     if text == "installed":
-        text = f"peft=={installed()}"
+        return _installed()
+    text = SAME.get(text, text)
     if text == "servers":
         return frozenset(RAN.values())
-    if text in (*RAN, *READ):
-        return frozenset(({**RAN, **READ}[text],))
-    if text in SERVERS:
-        return frozenset((text,))
     if text == "peft":
-        return frozenset(_IDS[-1:])
-    if text == "peft==*":
-        return PEFT
-    if text in PEFT:
+        return frozenset((NEWEST,))
+    if text in PEFT or text in SERVERS:
         return frozenset((text,))
-    if not text.startswith("peft"):
-        known = ", ".join(sorted((*RAN.values(), *READ.values())))
-        raise UnknownRuntimeError(f"{spec} is no known runtime: name peft==0.9.0, peft>=0.6,<0.10, or {known}")
+    if text in NAMED:
+        return frozenset((NAMED[text],))
+    name = re.split("[=<>!~]", text, maxsplit=1)[0]
+    if name != "peft" and name not in NAMED:
+        raise UnknownRuntimeError(_misspelt(spec, text))
+    known = _IDS if name == "peft" else (NAMED[name], *OLDER.get(name, ()))
+    if text == f"{name}==*":
+        return frozenset(known)
+    if name in NAMED and re.fullmatch(r"==b?[0-9a-f]{4,40}", text.removeprefix(name)):  # a build or a commit
+        return frozenset((text,))
+    return _among(spec, name, text.removeprefix(name), known)
+
+
+_KNOWN = (
+    f"known are PEFT {PEFT_RELEASES[0]} to {PEFT_RELEASES[-1]}, as peft==0.9.0 or peft>=0.6,<0.10, and "
+    + ", ".join(id_.replace("==", " ") for id_ in _SERVERS)
+)
+
+
+def _among(spec: str, name: str, wanted: str, known: tuple[str, ...]) -> frozenset[str]:
+    """The releases known that a specifier takes; where there is none, the one that it names, if that may be one."""
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
+    from packaging.version import InvalidVersion, Version
 
     try:
-        wanted = SpecifierSet(text.removeprefix("peft"))
+        specifiers = SpecifierSet(wanted, prereleases=True)
     except InvalidSpecifier:
-        raise UnknownRuntimeError(f"{spec} is no specifier: name releases as peft==0.9.0 or peft>=0.6,<0.10") from None
-    ids = frozenset(f"peft=={release}" for release in PEFT_RELEASES if release in wanted)
-    if not ids:
-        raise UnknownRuntimeError(f"{spec} names no PEFT release that is known; those are {_IDS[0]} to {_IDS[-1]}")
-    return ids
+        raise UnknownRuntimeError(_misspelt(spec, name + wanted)) from None
+    releases: dict[Version, str] = {}
+    for id_ in known:
+        with suppress(InvalidVersion):
+            releases[Version(id_.partition("==")[2])] = id_
+    ids = frozenset(id_ for release, id_ in releases.items() if release in specifiers)
+    if ids:
+        return ids
+    named = [Version(one.version) for one in specifiers if one.operator in ("==", "===", ">=", "~=") and "*" not in
+             one.version]  # fmt: skip
+    named = [release for release in named if release in specifiers]
+    if not named or (name == "peft" and named[0] < max(releases)):
+        older = f", and none older than {PEFT_RELEASES[0]} is known" if name == "peft" else ""
+        raise UnknownRuntimeError(f"{spec} names no release that there is{older}; {_KNOWN}")
+    return frozenset((f"{name}=={named[0]}",))
+
+
+def _misspelt(spec: str, text: str) -> str:
+    """That a specifier names nothing, and what was likely meant."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(text, ("peft", "installed", "servers", *NAMED, *_IDS, *_SERVERS), 1, 0.7)
+    meant = f", did you mean {close[0]}?" if close else ""
+    return f"{spec} is no runtime{meant or f'; {_KNOWN}'}"
+
+
+def unreviewed(ids: Iterable[str]) -> dict[str, str]:
+    """The ids of releases that no fact covers → a sentence that names the nearest that was reviewed."""
+    strange = sorted(frozenset(ids) - PEFT - SERVERS)
+    return {id_: _unreviewed(*id_.split("==")) for id_ in strange}
+
+
+def _unreviewed(name: str, release: str) -> str:
+    if name == "peft":
+        return f"what PEFT {release} makes of an adapter is not known; the newest that is known is {PEFT_RELEASES[-1]}"
+    reviewed = [id_.partition("==")[2] for id_ in (NAMED[name], *OLDER.get(name, ()))]
+
+    def distance(other: str) -> list[int]:
+        numbers = ([int(part) for part in re.findall(r"\d+", text)[:3]] for text in (release, other))
+        return [abs(one - two) for one, two in zip(*numbers, strict=False)]
+
+    nearest = min(reviewed, key=distance)
+    return f"what {name} {release} makes of an adapter is not known; the nearest release that was reviewed is {nearest}"
+
+
+def _installed() -> frozenset[str]:
+    release = installed()
+    if re.match(r"0\.[01](?!\d)", release):
+        raise UnknownRuntimeError(f"PEFT {release} is installed here, and none older than {PEFT_RELEASES[0]} is known")
+    return frozenset((f"peft=={release}",))
 
 
 def installed() -> str:
@@ -158,13 +231,14 @@ def _spans(ids: Iterable[str]) -> list[list[str]]:
 
 
 def specs(ids: Iterable[str]) -> list[str]:
-    """Specifiers that name just these ids: `peft>=0.6.0,<=0.9.0`, `peft==0.21.2`, `vllm`."""
+    """Specifiers that name just these ids: `peft>=0.6.0,<=0.9.0`, `peft==0.21.2`, `vllm`, `vllm==0.11.0`."""
     wanted = set(ids)
     if wanted >= PEFT:
         specifiers = ["peft==*"]
     else:
         specifiers = [f"peft>={s[0]},<={s[1]}" if len(s) > 1 else f"peft=={s[0]}" for s in _spans(wanted)]
-    return specifiers + [name for name, id_ in {**RAN, **READ}.items() if id_ in wanted]
+    names = {id_: name for name, id_ in NAMED.items()}
+    return specifiers + [names.get(id_, id_) for id_ in order(wanted - PEFT)]
 
 
 def ranges(ids: Iterable[str]) -> str:
@@ -172,18 +246,23 @@ def ranges(ids: Iterable[str]) -> str:
     wanted = set(ids)
     spans = _spans(wanted)
     parts = ["PEFT " + ", ".join(" – ".join(span) for span in spans)] if spans else []
-    for id_ in (*RAN.values(), *READ.values()):
-        if id_ in wanted:
-            parts.append(id_.replace("==", " ") + (" (by its source, not run)" if id_ in READ.values() else ""))
+    for id_ in order(wanted - PEFT):
+        how = " (by its source, not run)" if id_ in SERVERS and not ran(id_) else ""
+        parts.append(id_.replace("==", " ").replace("peft", "PEFT") + how)
     return ", ".join(parts) or "no PEFT release"
 
 
-_PLACES = {id_: at for at, id_ in enumerate((*_IDS, *RAN.values(), *READ.values()))}
+_PLACES = {id_: at for at, id_ in enumerate((*_IDS, *_SERVERS))}
 
 
 def order(ids: Iterable[str]) -> list[str]:
-    """PEFT's releases oldest first, then servers."""
-    return sorted(ids, key=_PLACES.__getitem__)
+    """PEFT's releases oldest first, then servers, then releases that nobody reviewed."""
+    return sorted(ids, key=lambda id_: (_PLACES.get(id_, len(_PLACES)), id_))
+
+
+def ran(id_: str) -> bool:
+    """Whether a server's own loading code was run; else its source was read."""
+    return id_ in RAN.values()
 
 
 def accepted_since(ids: frozenset[str]) -> str | None:

@@ -10,10 +10,11 @@ import click
 from click.core import ParameterSource
 
 from ..adapter import AdapterError, Base
-from ..adapter.runtimes import ids
+from ..adapter.runtimes import ids, unreviewed
 from ..files.loader import find
 from ..reports import OF_EVERY_VERB
 from .settings import FAIL_ON, Config, Settings, find_config, read_config, selectors
+from .terminal import complain
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Command], Command]
@@ -67,7 +68,8 @@ CONFIG = click.option(
 FOR = click.option(
     "--for", "asked", multiple=True, metavar="SPEC", callback=_asked, **variable("FOR"),
     help="A runtime that has to accept it: peft (the newest), peft==0.9.0, 'peft>=0.6,<0.10', 'peft==*', installed, "
-    "vllm, sglang, llama.cpp, transformers, servers (those four), tgi, lorax, tensorrt-llm, ollama. Repeatable.",
+    "vllm (the newest reviewed), vllm==0.11.0, sglang, llama.cpp, transformers, servers (those four), tgi, lorax, "
+    "tensorrt-llm, ollama. Repeatable.",
 )  # fmt: skip
 ADAPTER_NAME = click.option(
     "--adapter-name", default="default", show_default=True, metavar="NAME", **variable("ADAPTER_NAME"),
@@ -122,18 +124,27 @@ def judged(command: Command) -> Command:
     return command
 
 
-def settings(ctx: click.Context) -> Callable[[str], Settings]:
-    """From the folder of an adapter to its settings: options, then environment, then overrides, then the file."""
+def settings(ctx: click.Context, *, warn: bool = True) -> Callable[[str], Settings]:
+    """From the folder of an adapter to its settings: options, then environment, then overrides, then the file.
+
+    A release that is asked for and that nobody reviewed is told once, with `warn`.
+    """
     values = {key: value for key, value in ctx.params.items() if key in Settings._fields}
     sources = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     given = frozenset(key for key in values if ctx.get_parameter_source(key) in sources)
     config: Config = ctx.params["config"]
+    told: set[str] = set()
 
     def of(folder: str) -> Settings:
         try:
-            return config.settings_of(folder, Settings(**values), given)
+            found = config.settings_of(folder, Settings(**values), given)
         except AdapterError as error:
             raise click.UsageError(str(error)) from None
+        for id_, sentence in unreviewed(found.asked or ()).items() if warn else ():
+            if id_ not in told:
+                complain(sentence)
+            told.add(id_)
+        return found
 
     return of
 

@@ -46,7 +46,7 @@ def command(
     try:
         folder = locate(fetched(path, subfolder, revision), subfolder)
         with busy("preparing a copy"):
-            loadable, doubt = ready(folder, options.settings(ctx)(folder).question, strict=strict)
+            loadable, doubt = ready(folder, options.settings(ctx, warn=False)(folder).question, strict=strict)
     except AdapterRejected as error:
         complain(str(error))
         sys.exit(1)

@@ -6,7 +6,7 @@ import re
 
 from ..adapter import DTYPE_BITS, Adapter, FileRange, Gathered, TensorInfo, Zeros, zeros
 from ..adapter.findings import verdict
-from ..adapter.runtimes import SERVERS, ranges
+from ..adapter.runtimes import CURRENT, SERVERS, ranges
 from ..facts.subject import Subject
 from ..facts.targets import targeted
 from ..rules import judge
@@ -60,9 +60,9 @@ def _ending(ends: list[str]) -> str:
 def guarded(subject: Subject, adapter: Adapter) -> Adapter:
     """The adapter in a form that no server computes something else with, without a word, that did not before.
 
-    All that are known are asked, not only those that were named. Where the list of targets would let SGLang take what
-    it then drops, a regex that names the same says it loudly: SGLang takes none (srt/lora/utils.py:
-    get_normalized_target_modules), and the others read both alike.
+    All that are known are asked, not only those that were named: each in its newest release, and in those that were.
+    Where the list of targets would let SGLang take what it then drops, a regex that names the same says it loudly:
+    SGLang takes none (srt/lora/utils.py: get_normalized_target_modules), and the others read both alike.
     """
     before = _verdicts(subject)
     targets = (adapter.config or {}).get("target_modules")
@@ -80,6 +80,6 @@ def guarded(subject: Subject, adapter: Adapter) -> Adapter:
 
 
 def _verdicts(subject: Subject) -> dict[str, str]:
-    asked = Subject(subject.adapter, subject.question._replace(runtimes=SERVERS), subject.saved_by)
-    findings = judge(asked)
-    return {id_: verdict(id_, findings) for id_ in SERVERS}
+    ids = CURRENT | (subject.question.runtimes or frozenset()) & SERVERS
+    findings = judge(Subject(subject.adapter, subject.question._replace(runtimes=ids), subject.saved_by))
+    return {id_: verdict(id_, findings) for id_ in ids}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..adapter.findings import Finding, accepted
-from ..adapter.runtimes import READ, order
+from ..adapter.runtimes import order, ran, specs
 from ..verbs.report import Report, named_release
 
 if TYPE_CHECKING:
@@ -45,8 +45,12 @@ def _start(reports: list[Report]) -> dict[str, Any]:
     for report in reports:
         starts.add(report)
     return {
-        name: {"adapters": count, "line": starts.line(name), "options": [o._asdict() for o in starts.options(name)]}
-        for name, count in starts.adapters.items()
+        specs((id_,))[0]: {
+            "adapters": count,
+            "line": starts.line(id_),
+            "options": [o._asdict() for o in starts.options(id_)],
+        }
+        for id_, count in starts.adapters.items()
     }
 
 
@@ -70,7 +74,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "findings": [finding_object(finding) for finding in report.shown],
         "verdicts": report.verdicts,
         "base": _base(report),
-        "read_not_run": order(report.servers & set(READ.values())),
+        "read_not_run": order(id_ for id_ in report.servers if not ran(id_)),
     }
 
 

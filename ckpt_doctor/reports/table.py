@@ -9,7 +9,7 @@ import click
 
 from ..adapter import Adapter
 from ..adapter.findings import ERROR, NOTE, Finding, accepted, hits, undecided, verdict
-from ..adapter.runtimes import RAN, ranges
+from ..adapter.runtimes import order, ranges, specs, unreviewed
 from ..verbs.report import Report, named_release
 from . import Style
 from .json import changes
@@ -54,9 +54,9 @@ def _starts() -> Starts:
 
 def _start_lines(starts: Starts, style: Style) -> Iterator[str]:
     """How each server is started for the adapters that it can be made to take, and what forces each option."""
-    for name, count in starts.adapters.items():
-        yield from lines(f"{name} for {count} of them: {starts.line(name)}", 0, style)
-        for option in starts.options(name):
+    for id_, count in starts.adapters.items():
+        yield from lines(f"{specs((id_,))[0]} for {count} of them: {starts.line(id_)}", 0, style)
+        for option in starts.options(id_):
             yield from lines(f"{option.name} {option.value}".strip() + f": {option.forced_by}", 2, style)
 
 
@@ -79,7 +79,7 @@ def block(report: Report, style: Style) -> Iterator[str]:
             for layer in report.layers.values()
         ]
         yield tabulate(rows, headers=("module", "rank", "alpha", "scaling"), missingval="–", floatfmt=".4g")
-    if any(finding.severity != NOTE for finding in report.shown):
+    if any(finding.severity != NOTE and finding.code != "CD902" for finding in report.shown):
         yield from _ways_out(report, style)
 
 
@@ -103,14 +103,18 @@ def _summary(report: Report, adapter: Adapter, style: Style) -> Iterator[str]:
     unknown = undecided(report.findings)
     if unknown:
         yield from lines(f"unknown for {ranges(unknown)}", 2, style)
-    if report.subject and RAN["vllm"] in report.servers and report.layers:
+    vllm = [id_ for id_ in order(report.servers) if id_.startswith("vllm==")]
+    if report.subject and vllm and report.layers:
         from ..rules.servers.ranks import largest_rank, needed_flag
 
-        flag = needed_flag(largest_rank(report.subject))
+        flag = needed_flag(largest_rank(report.subject), vllm[0])
         yield f"  serve with --max-lora-rank {flag}" if flag else "  no --max-lora-rank of vLLM is large enough"
     served = {id_ for id_ in report.servers if verdict(id_, report.findings) == "accepts"}
     if report.servers:
         yield from lines(f"served by {ranges(served) if served else 'none of those asked for'}", 2, style)
+    strange = unreviewed(report.asked or ())
+    if strange:
+        yield from lines(f"unknown for {ranges(strange)}, which nobody reviewed", 2, style)
     if report.passed:
         yield f"  {len(report.passed)} findings are not shown: ignored, not selected, or known to the baseline"
 

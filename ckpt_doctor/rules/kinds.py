@@ -111,11 +111,12 @@ def _converting(subject: Subject) -> frozenset[str]:
     with eight models on transformers 5.16.1, where 0.19.1 calls WeightConverter with what that does not take.
     """
     from ..facts.servers.loads import Load, follow
+    from ..facts.servers.transformers import TRANSFORMERS
 
     if subject.method != "LORA" or subject.question.base is None:
         return NONE
     load = Load(subject.config, subject.tensor_shapes, subject.question.base)
-    return NONE if follow("transformers", load) else since("0.20")
+    return NONE if follow(TRANSFORMERS, load) else since("0.20")
 
 
 _EXPERT = re.compile(r"\.experts\.\d+\.")

@@ -16,6 +16,8 @@ UNSEEN = "CD690"
 """A server and no base model: the doubt that is left to whoever gives none; a fix says so, and goes ahead."""
 UNTRIED = "CD616"
 """A model of a family that a server was not run on: the same."""
+LEFT = (UNSEEN, UNTRIED, "CD902")
+"""Doubts that no repair ends, and that hold up none; the last is a release that nobody reviewed."""
 
 
 class Plan(NamedTuple):
@@ -44,7 +46,7 @@ class Plan(NamedTuple):
         """Whether every runtime asked for accepts the result; without any, whether no error remains."""
         if self.asked is None:
             return not any(finding.severity == ERROR for finding in self.findings)
-        left = [f._replace(undecided_for=frozenset()) if f.code in (UNSEEN, UNTRIED) else f for f in self.findings]
+        left = [f._replace(undecided_for=frozenset()) if f.code in LEFT else f for f in self.findings]
         return all(verdict(id_, left) == "accepts" for id_ in self.asked)
 
     @property
@@ -82,13 +84,14 @@ REPAIRED = How()
 def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRED) -> Plan:
     """Repair to a fixed point: each step heals a finding, harms no release, and leads to a state that is new.
 
-    `asked` are the runtimes that have to accept the result; None heals what needs no release to be named. Raises
-    NotExactError.
+    `asked` are the runtimes that have to accept the result; None heals what needs no release to be named, and so do
+    releases that nobody reviewed, where no other is asked for. Raises NotExactError.
     """
     from .. import repairs
 
     before = report.subject
     assert before is not None  # noqa: S101 - callers examine it first
+    asked = asked if asked is None or asked & (PEFT | SERVERS) else None
     weights = how.weights
     if weights is None:
         weights = "bin" if asked and asked & peft("0.2", "0.3") else "safetensors"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .. import __version__
 from ..adapter import AdapterError, Question
 from ..adapter.findings import Finding, verdict
-from ..adapter.runtimes import PEFT_RELEASES, ids, installed, ranges
+from ..adapter.runtimes import PEFT_RELEASES, ids, installed, ranges, unreviewed
 from ..files import cache
 from ..files.loader import CONFIG, RECORD
 from .fix import carry_out
@@ -62,6 +62,9 @@ def ready(folder: str, question: Question, *, strict: bool) -> Ready:
     if not undecided:
         return Ready(path)
     open_ = tuple(finding for finding in findings if finding.undecided_for & undecided)
+    strange = unreviewed(undecided)
+    if strange.keys() == undecided:
+        return _doubted(path, f"{folder}: {'; '.join(strange.values())}", report, open_, strict)
     needs = ", ".join(dict.fromkeys(finding.needs for finding in open_ if finding.needs))
     doubt = f"whether {ranges(undecided)} takes {folder} is not known" + (f" without {needs}" if needs else "")
     return _doubted(path, doubt, report, open_, strict)

@@ -66,10 +66,12 @@ class Report(NamedTuple):
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """Runtime id → accepts, rejects, misloads or unknown: every PEFT release, then the servers asked for."""
+        """Runtime id → accepts, rejects, misloads or unknown: every PEFT release, then the servers asked for, then
+        releases asked for that nobody reviewed, of which all is unknown.
+        """
         if self.subject is None:
             return {}
-        return {id_: verdict(id_, self.findings) for id_ in order(PEFT | self.servers)}
+        return {id_: verdict(id_, self.findings) for id_ in order(PEFT | (self.asked or frozenset()))}
 
 
 def named_release(adapter: Adapter) -> str | None:

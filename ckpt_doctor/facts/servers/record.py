@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from ...adapter.runtimes import RAN
+from ...adapter.runtimes import NAMED, ran
 
 Outcome = Literal["takes", "rejects", "misloads", "unknown"]
 TAKES: Outcome = "takes"
@@ -131,6 +131,11 @@ class Server(NamedTuple):
     """Tensors of a module in modules_to_save, beside what `tensors` says."""
 
     # the base model
+    way: frozenset[str] | None = None
+    """What the load into the model's class has of that which not every release of the server has, by the names that
+    its file in `loads/` gives it; None: nobody followed it. Servers of which one release is known have none."""
+    largest_vocabulary: int | None = None
+    """The most tokens that a model may have whose head has LoRA; None: any."""
     models: Table = NOTHING
     """model_type of the base model."""
     places: Table = NOTHING
@@ -140,7 +145,18 @@ class Server(NamedTuple):
     @property
     def ran(self) -> bool:
         """Whether its own loading code was run; else its source was read."""
-        return self.id in RAN.values()
+        return ran(self.id)
+
+    @property
+    def name(self) -> str:
+        """Its name without the release."""
+        return self.id.partition("==")[0]
+
+    @property
+    def table(self) -> str:
+        """The name of its table by architecture; that of an older release has the release in it."""
+        plain = self.name.replace(".", "_")
+        return plain if self.id == NAMED.get(self.name) else self.id.replace("==", "-").replace(self.name, plain)
 
 
 FIELDS = tuple(field for field in Server._fields if field not in ("id", "sources", "says", "rank_flags"))

@@ -49,7 +49,7 @@ class Cause(NamedTuple):
         """What a server says as it rejects this, or nothing."""
         field = self.answer.name if isinstance(self.answer, Field) else self.about
         words = server.says.get(field)
-        return f' ({server.id.partition("==")[0]} says "{words}")' if words else ""
+        return f' ({server.name} says "{words}")' if words else ""
 
 
 Stage = Callable[[Subject], Iterable[Cause]]

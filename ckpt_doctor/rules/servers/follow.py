@@ -24,12 +24,8 @@ def followed(subject: Subject, servers: Iterable[Server]) -> list[Server]:
     """The servers into whose class for this model the adapter is followed."""
     if subject.question.base is None or subject.method not in LORAS or not subject.tensors:
         return []
-    known = [server for server in servers if _name(server) in FOLLOWED]
+    known = [server for server in servers if server.name in FOLLOWED]
     return [server for server in known if subject.method == "LORA" or server.peft]
-
-
-def _name(server: Server) -> str:
-    return server.id.partition("==")[0]
 
 
 def fates(subject: Subject, servers: Iterable[Server]) -> Iterator[Finding]:
@@ -37,7 +33,7 @@ def fates(subject: Subject, servers: Iterable[Server]) -> Iterator[Finding]:
     load = Load(subject.config, subject.tensor_shapes, subject.question.base or Base({}, {}))
     for server in servers:
         one = frozenset((server.id,))
-        for fate in follow(_name(server), load):
+        for fate in follow(server, load):
             keys = tuple(key for module in fate.modules if module in load.pairs for key in load.pairs[module].keys)
             yield ABOUT[fate.about](
                 fate.message, tensors=keys or tuple(m for m in fate.modules if m in subject.tensors),
@@ -56,10 +52,10 @@ _HALVES = ("A alone", "B alone", "B alone in a fused group")
 
 def superseded(cause: Cause, server: Server) -> bool:
     """Whether what a cause asks is decided by following the load into a server."""
-    if cause.code is codes.SERVER_TENSOR and _name(server) == "vllm":
+    if cause.code is codes.SERVER_TENSOR and server.name == "vllm":
         return all(head(key) for key in cause.tensors)
     entries = cause.answer.entries if isinstance(cause.answer, Field) else ()
-    if cause.code is codes.SERVER_TARGETS and _name(server) == "sglang":
+    if cause.code is codes.SERVER_TARGETS and server.name == "sglang":
         return isinstance(cause.answer, Field) and cause.answer.name == "target_names"
     if cause.code is codes.SERVER_KEY:
         return entries != ("other end",)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ...adapter import Layer, codes
 from ...adapter.findings import several
+from ...adapter.runtimes import RAN
 from ...facts.forms import pattern_value
 from ...facts.servers import SERVERS
 from ...facts.servers.record import MISLOADS, TAKES, UNKNOWN, Outcome, Scale, Server
@@ -105,9 +106,9 @@ def largest_rank(subject: Subject) -> int:
     )
 
 
-def needed_flag(rank: int) -> int | None:
-    """The smallest --max-lora-rank that takes a rank; None where none does."""
-    flags = next(server.rank_flags for server in SERVERS if server.rank_flags)
+def needed_flag(rank: int, id_: str) -> int | None:
+    """The smallest --max-lora-rank of a server that takes a rank; None where none does."""
+    flags = next(server.rank_flags for server in SERVERS if server.id == id_)
     return next((value for value in flags if value >= rank), None)
 
 
@@ -115,7 +116,7 @@ def limits(subject: Subject) -> Iterator[Cause]:
     """LoRA rank 32 is greater than max_lora_rank 16; without a limit none is assumed."""
     rank = largest_rank(subject)
     if subject.question.max_rank is not None and rank > subject.question.max_rank:
-        flag = needed_flag(rank)
+        flag = needed_flag(rank, RAN["vllm"])  # above a limit, all releases have the same
         message = f"LoRA rank {rank} is greater than max_lora_rank {subject.question.max_rank}"
         message += f": serve with --max-lora-rank {flag}" if flag else ""
         yield Cause(codes.SERVER_RANK_LIMIT, message, Field("over_limit"), keys=("r",))

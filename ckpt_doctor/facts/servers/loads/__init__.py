@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from importlib import import_module
 
+from ..record import Server
 from .load import Fate, Load
 
-Follow = Callable[[Load], Iterator[Fate]]
+Follow = Callable[[Server, Load], Iterator[Fate]]
 
 FOLLOWED = {"vllm": "vllm", "sglang": "sglang", "llama.cpp": "llama_cpp", "transformers": "transformers"}
 """Servers whose load is followed by the model's architecture, by the name of their file here."""
 
 
-def follow(server: str, load: Load) -> tuple[Fate, ...]:
-    """What becomes of the factors of an adapter in a server."""
-    function: Follow = import_module(f".{FOLLOWED[server]}", __name__).follow
-    return tuple(function(load))
+def follow(server: Server, load: Load) -> tuple[Fate, ...]:
+    """What becomes of the factors of an adapter in a release of a server."""
+    function: Follow = import_module(f".{FOLLOWED[server.name]}", __name__).follow
+    return tuple(function(server, load))
 
 
 __all__ = ["FOLLOWED", "Fate", "Load", "follow"]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...names import as_number
 from ..architectures import line
-from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome
+from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome, Server
 from .load import Fate, Load, Pair, several
 from .names import Known
 from .sizes import compared
@@ -58,7 +58,7 @@ class Model(NamedTuple):
     unheard: frozenset[str]
 
 
-def follow(load: Load) -> Iterator[Fate]:
+def follow(_: Server, load: Load) -> Iterator[Fate]:
     """What becomes of an adapter's factors."""
     model = _model(load)
     if isinstance(model, Fate):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ...names import as_number, numbered
 from ..architectures import line
-from ..record import MISLOADS, REJECTS, UNKNOWN
+from ..record import MISLOADS, REJECTS, UNKNOWN, Server
 from .load import Fate, Load, plain, several
 from .sizes import compared
 
@@ -63,7 +63,7 @@ def _linear(kind: str) -> bool:
     return any(part.startswith(LINEAR) for part in kind.split("|"))
 
 
-def follow(load: Load) -> Iterator[Fate]:
+def follow(_: Server, load: Load) -> Iterator[Fate]:
     """What becomes of an adapter's factors."""
     model = model_of(load)
     if isinstance(model, Fate):

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...names import as_number, numbered
 from ..architectures import line
-from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome
+from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome, Server
 from .load import Fate, Load, Pair, plain, several
 from .names import Tree, tree
 from .sizes import compared
@@ -26,7 +26,7 @@ TUPLES = {
 _ONE = re.compile(r"(?P<layer>.*\.experts)\.(?P<number>\d+)\.(?P<name>\w+)$")
 
 
-def follow(load: Load) -> Iterator[Fate]:
+def follow(_: Server, load: Load) -> Iterator[Fate]:
     """What becomes of an adapter's factors."""
     known = tree(_generating(load))
     if known is None or load.architecture is None:

@@ -1,23 +1,40 @@
-"""The load in vLLM: lora/lora_model.py, lora/worker_manager.py, lora/model_manager.py."""
+"""The load in vLLM: lora/lora_model.py, lora/worker_manager.py, lora/model_manager.py (until 0.11 lora/models.py).
+
+What not every release has, by the names in `Server.way`:
+
+- heads: a score or classifier that was saved whole
+- base copies: a copy of the base's embedding is skipped, as PEFT saves it beside a LoRA on it
+- experts: LoRA on experts; without, only the last part of a name is looked at (check_unexpected_modules)
+- towers: LoRA on towers, by an option
+- language names: names of a language model alone, where it is within another
+- bare names: names without PEFT's prefix are renamed, too
+- inner embeddings, inner packed: what the class of a language model within another says of its modules counts
+- any module: what no layer with LoRA replaces is left; without, it keeps the server from starting
+- shared modules: what two modules hold was looked at: projections that MLA has again, an embedding within another model
+- one vocabulary: a LoRA on the embedding has the model's number of tokens, and no more
+- backend, pooling: classes that run as transformers has them, or generate nothing, were looked at
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from ...names import as_number, numbered
-from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome
+from ...names import PREFIX, as_number, numbered
+from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome, Server
 from .load import Fate, Load, plain, several
 from .sizes import compared
 from .vllm_experts import experts
-from .vllm_model import CLASSIFIES, REORDERED, Model, model_of, name_of
+from .vllm_model import CLASSIFIES, REORDERED, Model, model_of, name_of, pooling, replaced
 
+COPIES = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")
+"""Ends of the names of copies of the base (lora/utils.py: is_base_embedding_weights)."""
 TOWERS = "--enable-tower-connector-lora"
 
 
-def follow(load: Load) -> Iterator[Fate]:
+def follow(server: Server, load: Load) -> Iterator[Fate]:
     """What becomes of an adapter's factors."""
-    model = model_of(load)
+    model = model_of(load, server)
     if isinstance(model, Fate):
         yield model
         return
@@ -26,7 +43,7 @@ def follow(load: Load) -> Iterator[Fate]:
     yield from _halves(load, model, found)
     yield from _heads(load, model)
     yield from experts(load, model, found)
-    yield from _sizes(load, found)
+    yield from _sizes(load, model, found)
 
 
 def _names(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
@@ -35,20 +52,26 @@ def _names(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
     strange: list[str] = []
     lost: list[str] = []
     towers: list[str] = []
+    unsure: list[str] = []
     fates: dict[tuple[Outcome, str], list[str]] = {}
-    for module in load.pairs:
+    for module, pair in load.pairs.items():
         if any(part in f".{module}." for part in (f".{skip}" for skip in model.entry.get("skip", ()))):
             lost.append(module)
             continue
         name = name_of(model, module)
-        leaf = name[name.find(".experts") + 1 :] if ".experts" in name else name.rpartition(".")[2]
+        whole = ".experts" in name and "experts" in model.way
+        leaf = name[name.find(".experts") + 1 :] if whole else name.rpartition(".")[2]
         leaf = "#" if leaf.isdecimal() else leaf
-        known = leaf in expected or leaf == "experts" or model.expert(leaf, load.experts)
-        if not known and "base_layer" not in module:
+        if "experts" not in model.way:
+            known = leaf in expected
+        else:
+            known = leaf in expected or leaf == "experts" or model.expert(leaf, load.experts) or "base_layer" in module
+            known = known and not (leaf == "experts" and "experts" not in model.leaves)
+        if not known:
             strange.append(module)
             continue
-        if leaf == "experts" and "experts" not in model.leaves:
-            strange.append(module)
+        if "bare names" not in model.way and name != module and not pair.keys[0].startswith(PREFIX):
+            unsure.append(module)
             continue
         path = _path(load, model, name)
         if path is None and module in load.beyond:
@@ -58,11 +81,15 @@ def _names(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
             continue
         found[module] = path
         if not _served(model, path):
-            towers.append(module)
+            dropped = "towers" in model.way or any(path.startswith(tower) for tower in _towers(model))
+            (towers if dropped else unsure).append(module)
         else:
             verdict = _kind(model, path, leaf)
             if verdict:
                 fates.setdefault(verdict, []).append(module)
+    if unsure:
+        message = f"what {model.name} of this release makes of {several(unsure)} was not looked at"
+        yield Fate(UNKNOWN, "place", message, tuple(unsure))
     if strange:
         yield Fate(
             REJECTS, "module", f"vLLM's {model.name} serves no LoRA on {several(strange)} "
@@ -72,7 +99,7 @@ def _names(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
         message = f"vLLM's {model.name} has no module under the path of {several(lost)}, and drops it without a word"
         yield Fate(MISLOADS, "place", message, tuple(lost))
     if towers:
-        option = TOWERS if model.entry.get("tower_lora") else ""
+        option = TOWERS if model.entry.get("tower_lora") and "towers" in model.way else ""
         serve = f": serve with {option}" if option else ""
         message = f"vLLM drops {several(towers)} of {model.name}'s towers without a word{serve}"
         yield Fate(MISLOADS, "module", message, tuple(towers), option=option)
@@ -84,7 +111,7 @@ def _path(load: Load, model: Model, name: str) -> str | None:
     """The path of the module that a name comes to, in a fused one as its part; None where there is none."""
     candidates = [name]
     prefix = (model.entry.get("towers", {}).get("language_model") or [""])[0].rstrip(".")
-    if prefix:
+    if prefix and "language names" in model.way:
         bare = name.removeprefix("model.")
         candidates.append(f"{prefix}.{name}")
         if not bare.startswith(("model.", "lm_head")):
@@ -99,7 +126,7 @@ def _exists(load: Load, model: Model, path: str) -> bool:
     vision = any(path.startswith(tower) for tower in _towers(model))
     if numbers and not vision and load.layers is not None and as_number(numbers[1]) >= load.layers:
         return False
-    if ".experts" in path:
+    if ".experts" in path and "experts" in model.way:
         return numbered(path[: path.find(".experts")] + ".experts") in model.modules
     plain_path = numbered(path)
     if plain_path in model.modules:
@@ -132,6 +159,14 @@ def _kind(model: Model, path: str, leaf: str) -> tuple[Outcome, str] | None:
     if "absorbed" in kinds:
         return MISLOADS, f"vLLM's {model.name} absorbs these into its attention, and the LoRA is never used"
     dropped = f"vLLM's {model.name} has no layer with LoRA for these, and drops them without a word"
+    if "shared modules" not in model.way:
+        beside = {kind for path, kind in model.modules.items() if path.rpartition(".")[0] == parent}
+        inner = kinds & {"embedding", "head"} and model.entry.get("towers")
+        if inner or any("absorbed" in kind for kind in beside):
+            return UNKNOWN, f"whether this release of vLLM applies LoRA on these of {model.name} was not looked at"
+    if "any module" not in model.way:
+        fits = all(replaced(model, fused or path.rpartition(".")[2], one) for one in kinds)
+        return None if fits else (MISLOADS, dropped)
     if kinds and kinds <= {"own qkv", "own row", "own column", "own", "linear", "conv", "table"}:
         return MISLOADS, dropped
     parts = len(model.packed.get(fused or path.rpartition(".")[2], ()))
@@ -156,23 +191,22 @@ def _halves(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
                 yield Fate(REJECTS, "factor", f"vLLM rejects {module}, which has no A", (module,))
 
 
-def _sizes(load: Load, found: dict[str, str]) -> Iterator[Fate]:
-    """Sizes against the model's: what is larger is rejected, what is smaller filled up with zeros."""
+def _sizes(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
+    """Sizes against the model's: what is larger is rejected, what is smaller filled up with zeros. Releases with room
+    for added tokens take an embedding or a head that has more than the model.
+    """
     vocabulary = load.text.get("vocab_size")
     for module, path in found.items():
         pair = load.pairs[module]
-        if pair.embedding and isinstance(vocabulary, int) and pair.a and pair.a[-1] != vocabulary:
-            message = f"{module} is for {pair.a[-1]} tokens, and the model has {vocabulary}"
-            yield Fate(REJECTS, "size", message, (module,))
+        head = path.endswith("lm_head") and pair.b
+        tokens = pair.a[-1] if pair.embedding and pair.a else head[0] if head else vocabulary
+        if (pair.embedding or "one vocabulary" not in model.way) and isinstance(vocabulary, int) and (
+            tokens != vocabulary
+        ):  # fmt: skip
+            message = f"{module} is for {tokens} tokens, and the model has {vocabulary}"
+            yield Fate(REJECTS if "one vocabulary" in model.way else UNKNOWN, "size", message, (module,))
         else:
             yield from compared(load, "vLLM", module, pair, UNKNOWN, path)
-
-
-def pooling(architecture: str | None) -> bool:
-    """Whether a class classifies or embeds, and generates nothing."""
-    return bool(architecture) and not str(architecture).endswith(
-        ("ForCausalLM", "ForConditionalGeneration", "ChatModel", "LMHeadModel")
-    )
 
 
 def _heads(load: Load, model: Model) -> Iterator[Fate]:
@@ -181,9 +215,13 @@ def _heads(load: Load, model: Model) -> Iterator[Fate]:
     """
     for key in load.others:
         name = head(key)
+        if key.endswith(COPIES) and "base copies" not in model.way:
+            yield Fate(REJECTS, "tensor", f"vLLM rejects {key}, a copy of the base's", (key,))
         if name is None:
             continue
-        if name not in load.named("modules_to_save"):
+        if "heads" not in model.way:
+            yield Fate(REJECTS, "tensor", f"this release of vLLM rejects {key}", (key,))
+        elif name not in load.named("modules_to_save"):
             yield Fate(REJECTS, "tensor", f"vLLM rejects {key}, which modules_to_save does not name", (key,))
         elif not model.name.endswith(CLASSIFIES) or name not in model.modules:
             yield Fate(REJECTS, "tensor", f"vLLM's {model.name} has no {name} that an adapter can replace", (key,))

@@ -16,6 +16,8 @@ _ONE = re.compile(r"(?P<layer>.*\.experts)\.(?P<number>\d+)\.(?P<name>\w+)$")
 
 def experts(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
     """Experts: one by one with all their parts, or as parameters, as the class wants them."""
+    if "experts" not in model.way:  # they have no LoRA, and their names no meaning
+        return
     whole = [m for m in load.pairs if numbered(name_of(model, m)).endswith((".experts", ".experts.base_layer"))]
     single: dict[str, dict[tuple[int, str], Pair]] = {}
     for module, path in found.items():

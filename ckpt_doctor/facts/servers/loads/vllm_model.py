@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ...names import as_number
 from ..architectures import causal, line
-from ..record import REJECTS, UNKNOWN
+from ..record import REJECTS, UNKNOWN, Server
 from .load import Fate, Load
 
 REORDERED: dict[str, tuple[str, ...]] = {
@@ -19,7 +19,8 @@ UNREVIEWED = (
     "InklingForConditionalGeneration", "K2HorizonForCausalLM", "MuseSparkForConditionalGeneration", "HYV4ForCausalLM",
     "PanguEmbeddedForCausalLM", "PanguProMoEV2ForCausalLM", "PanguUltraMoEForCausalLM", "TeleChat2ForCausalLM",
     "Step5ForCausalLM", "MiniCPMOcrForConditionalGeneration", "MiniCPMV4_6ForConditionalGeneration",
-    "MiniCPMV4_7ForConditionalGeneration", "LongcatFlashNgramForCausalLM",
+    "MiniCPMV4_7ForConditionalGeneration", "LongcatFlashNgramForCausalLM", "Fairseq2LlamaForCausalLM",
+    "EagleLlama4ForCausalLM",
 )  # fmt: skip
 """Classes whose loader may reorder rows ("loader" in the table), and was not looked at."""
 PACKED_WHOLE = {"GPTBigCodeForCausalLM": ("c_attn",)}
@@ -32,19 +33,21 @@ CLASSIFIES = ("ForSequenceClassification", "ForTokenClassification")
 
 
 class Model(NamedTuple):
-    """A class as vLLM builds it: path → kinds of module, and what its table says."""
+    """A class as vLLM builds it: path → kinds of module, and what its table says; `way` is the release's."""
 
     name: str
     modules: dict[str, str]
     packed: dict[str, list[str]]
     embeddings: frozenset[str]
     entry: dict[str, Any]
-    backend: bool = False
+    backend: bool
+    way: frozenset[str]
 
     @property
     def leaves(self) -> dict[str, str]:
         """The last parts of the projections."""
-        return {path.rpartition(".")[2]: kind for path, kind in self.modules.items() if _any(kind, LINEAR)}
+        kinds = LINEAR if "experts" in self.way else LINEAR[:-1]
+        return {path.rpartition(".")[2]: kind for path, kind in self.modules.items() if _any(kind, kinds)}
 
     @property
     def expected(self) -> frozenset[str]:
@@ -56,7 +59,7 @@ class Model(NamedTuple):
 
     def expert(self, name: str, count: int | None) -> bool:
         """Whether `experts.0.w1` is the name of an expert's part."""
-        known, parts = self.entry.get("experts"), name.split(".")
+        known, parts = self.entry.get("experts") if "experts" in self.way else None, name.split(".")
         if not isinstance(known, list) or len(parts) != 3 or not parts[1].isdecimal() or parts[0] != "experts":
             return False
         return parts[2] in known and (count is None or as_number(parts[1]) < count)
@@ -66,22 +69,24 @@ def _any(kind: str, kinds: tuple[str, ...]) -> bool:
     return any(part.startswith(kinds) for part in kind.split("|"))
 
 
-def model_of(load: Load) -> Model | Fate:
+def model_of(load: Load, server: Server) -> Model | Fate:
     """The class that vLLM builds for the model, or why that is not known or takes no LoRA."""
-    name = load.architecture
+    name, table, way = load.architecture, server.table, server.way
+    if way is None:
+        return Fate(UNKNOWN, "model", f"how {server.id} loads was not looked at")
     if name is None:
         return Fate(
             UNKNOWN, "model", "the model's config names no class", needs="`architectures` in the model's config"
         )
-    entry, classifies = line("vllm", name), False
+    entry, classifies = line(table, name), False
     if entry is None and name.endswith(CLASSIFIES):
-        entry = line("vllm", _generating(name))
+        entry = line(table, _generating(name))
         classifies = True
         if entry is not None and "transformers" in entry:
             entry = None
     if entry is None and name.endswith("Model"):  # a bare model is converted from the class that generates
-        entry = line("vllm", name.removesuffix("Model") + "LMHeadModel") or line(
-            "vllm", name.removesuffix("Model") + "ForCausalLM"
+        entry = line(table, name.removesuffix("Model") + "LMHeadModel") or line(
+            table, name.removesuffix("Model") + "ForCausalLM"
         )
         if entry is not None and entry.get("lora") is not False:
             entry = None
@@ -90,7 +95,9 @@ def model_of(load: Load) -> Model | Fate:
     if entry.get("lora") is False:
         return Fate(REJECTS, "model", f"vLLM has no LoRA for {name}")
     if entry.get("transformers"):
-        return _backend(name, str(entry["transformers"]))
+        return _backend(name, str(entry["transformers"]), way)
+    if "pooling" not in way and (classifies or pooling(name)):
+        return Fate(UNKNOWN, "model", f"how {server.id} serves {name}, which generates nothing, was not looked at")
     if not entry.get("modules"):
         return Fate(UNKNOWN, "model", f"which modules vLLM's {name} has is not known")
     if "?" in entry.get("renames", {}) or "?" in entry.get("towers", {}) or name in UNREVIEWED:
@@ -99,13 +106,14 @@ def model_of(load: Load) -> Model | Fate:
     packed, embeddings = dict(entry.get("packed", {})), set(entry.get("embeddings", ()))
     for path, kind in list(modules.items()):
         if kind.startswith("@"):
-            inner = _inner(load, kind)
+            inner = _inner(load, table, kind)
             if inner is None:
                 return Fate(UNKNOWN, "model", f"which class {path} of vLLM's {name} is, is not known")
             del modules[path]
             modules.update(_flat(inner, f"{path}."))
-            embeddings |= set(inner.get("embeddings", ()))
-            if not entry.get("packed"):
+            if "inner embeddings" in way:
+                embeddings |= set(inner.get("embeddings", ()))
+            if not entry.get("packed") and "inner packed" in way:
                 packed.update(inner.get("packed", {}))
             if "experts" in inner and "experts" not in entry:
                 entry = {**entry, "experts": inner["experts"]}
@@ -114,7 +122,42 @@ def model_of(load: Load) -> Model | Fate:
     packed.pop("?", None)
     if classifies:
         modules["score"] = "replicated"
-    return Model(name, modules, packed, frozenset(embeddings), entry)
+    model = Model(name, modules, packed, frozenset(embeddings), entry, False, way)
+    return _starts(load, server, model) or model
+
+
+def _starts(load: Load, server: Server, model: Model) -> Fate | None:
+    """What keeps a server with LoRA from starting on a model: a head with too many tokens (lora/layers:
+    LogitsProcessorWithLoRA.create_lora_weights), or, in older releases, a module with a name of a projection that no
+    layer with LoRA replaces (lora/models.py: register_module asserts it, but in models with towers).
+    """
+    vocabulary, most = load.text.get("vocab_size"), server.largest_vocabulary
+    if most is not None and isinstance(vocabulary, int) and vocabulary > most and "lm_head" in model.embeddings:
+        message = f"{server.id} has no LoRA for the head of {model.name} with {vocabulary} tokens, and does not start"
+        return Fate(REJECTS, "model", message)
+    if "any module" in model.way or model.entry.get("towers"):
+        return None
+    names = model.leaves.keys() | model.embeddings
+    odd = [path for path, kind in model.modules.items() if path.rpartition(".")[2] in names
+           and not all(replaced(model, path.rpartition(".")[2], one) for one in kind.split("|"))]  # fmt: skip
+    if not odd:
+        return None
+    return Fate(UNKNOWN, "model", f"whether {server.id} starts with LoRA on {model.name} was not looked at")
+
+
+def replaced(model: Model, name: str, kind: str) -> bool:
+    """Whether an older release has a layer with LoRA for a kind of module (lora/layers: can_replace_layer)."""
+    parts = len(model.packed.get(name, ()))
+    if kind in ("qkv", "merged"):
+        return parts in ((1, 3) if kind == "qkv" else (1, 2))
+    return kind in ("column", "row", "replicated", "head", "absorbed") or (kind == "embedding" and name != "lm_head")
+
+
+def pooling(architecture: str | None) -> bool:
+    """Whether a class classifies or embeds, and generates nothing."""
+    return bool(architecture) and not str(architecture).endswith(
+        ("ForCausalLM", "ForConditionalGeneration", "ChatModel", "LMHeadModel")
+    )
 
 
 def _generating(name: str) -> str:
@@ -124,10 +167,10 @@ def _generating(name: str) -> str:
     return name
 
 
-def _inner(load: Load, kind: str) -> dict[str, Any] | None:
+def _inner(load: Load, table: str, kind: str) -> dict[str, Any] | None:
     """The class of a language model within another."""
     names = kind[1:].split(",") if len(kind) > 1 else [causal(load.text) or ""]
-    entries = [line("vllm", name) for name in names]
+    entries = [line(table, name) for name in names]
     entry = entries[0] if len(entries) == 1 else None
     return entry if entry and entry.get("modules") and entry.get("lora") is not False else None
 
@@ -139,10 +182,10 @@ def _flat(entry: dict[str, Any], prefix: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _backend(name: str, cls: str) -> Model | Fate:
+def _backend(name: str, cls: str, way: frozenset[str]) -> Model | Fate:
     """A model that runs as transformers has it: every projection keeps its name, or is fused of parts that do."""
     head = line("transformers", name)
-    if head is None or "MultiModal" in cls:
+    if head is None or "MultiModal" in cls or "backend" not in way:
         return Fate(UNKNOWN, "model", f"vLLM runs {name} as {cls}, whose modules are not known")
     inner = next((kind[1:] for kind in head["modules"].get("", {}).values() if kind.startswith("@")), None)
     entry = line("transformers", inner) if inner else None
@@ -157,7 +200,7 @@ def _backend(name: str, cls: str) -> Model | Fate:
             modules[path.rpartition(".")[0]] = "experts"
     modules["lm_head"] = "head"
     renames = {"prefix": str(head.get("prefix", "model"))}
-    return Model(name, modules, {}, frozenset({"embed_tokens"}), {"base": renames, "moe": "MoE" in cls}, True)
+    return Model(name, modules, {}, frozenset({"embed_tokens"}), {"base": renames, "moe": "MoE" in cls}, True, way)
 
 
 def _mapped(model: Model, key: str) -> str:
