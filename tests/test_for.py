@@ -13,6 +13,7 @@ import pytest
 from conftest import FIXTURES
 from test_fix import fixed, load
 
+from ckpt_doctor import scan
 from ckpt_doctor.adapter.runtimes import PEFT, UnknownRuntimeError, ids, parse, ranges, specs
 
 
@@ -69,7 +70,7 @@ def test_all_releases() -> None:
     assert parse("peft==*") == PEFT
 
 
-@pytest.mark.parametrize("spec", ["peft==0.99", "peft>=1", "torch", "peft=>1", ""])
+@pytest.mark.parametrize("spec", ["peft==0.9.5", "peft<0.2", "peft==0.1", "vllm>0.40", "torch", "peft=>1", ""])
 def test_what_no_fact_covers_is_refused(run: Any, spec: str) -> None:
     with pytest.raises(UnknownRuntimeError):
         parse(spec)
@@ -186,3 +187,65 @@ def test_training_without_a_schedule_is_refused_with_what_to_set(run: Any, tmp_p
     result = run("fix", source, tmp_path / "out", "--for-training")
     assert result.exit_code == 1
     assert "set total_step above tinit + tfinal" in result.output
+
+
+def test_a_release_that_nobody_reviewed_is_unknown_and_fails_nothing(run: Any, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / name)
+    result = run("scan", tmp_path, "--for", "peft==0.30.0", "--for", "vllm==0.9.1", "--format", "json")
+    assert result.exit_code == 0
+    told = result.stderr.splitlines()
+    assert len(told) == 2
+    assert "PEFT 0.30.0" in told[0]
+    assert "the newest that is known is 0.21.2" in told[0]
+    assert "vllm 0.9.1" in told[1]
+    assert "the nearest release that was reviewed is 0.8.5" in told[1]
+    for report in json.loads(result.stdout)["reports"]:
+        assert {report["verdicts"][id_] for id_ in ("peft==0.30.0", "vllm==0.9.1")} == {"unknown"}
+    assert run("scan", tmp_path, "--for", "peft==0.30.0", "--fail-on", "warning").exit_code == 1
+
+
+def test_the_others_decide_beside_a_release_that_nobody_reviewed(run: Any, tmp_path: Path) -> None:
+    source = FIXTURES / "adalora-rank0-0.17.1"
+    both = ("--for", "peft==0.9.0", "--for", "peft==0.30.0")
+    assert run("scan", source, *both).exit_code == 1
+    assert run("fix", source, tmp_path / "out", *both).exit_code == 0
+    assert run("scan", tmp_path / "out", *both).exit_code == 0
+    assert run("fix", source, tmp_path / "alone", "--for", "vllm==0.40.0").exit_code == 0
+    assert (tmp_path / "alone/ckpt-doctor.json").exists()
+
+
+def test_the_peft_that_is_installed_may_be_newer(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
+    import peft
+
+    monkeypatch.setattr(peft, "__version__", "0.99.0.dev0")
+    assert parse("installed") == {"peft==0.99.0.dev0"}
+    assert run("scan", FIXTURES / "lora-plain-0.21.2", "--for", "installed").exit_code == 0
+    monkeypatch.setattr(peft, "__version__", "0.1.0")
+    with pytest.raises(UnknownRuntimeError, match="none older than"):
+        parse("installed")
+
+
+@pytest.mark.parametrize(
+    ("spec", "meant"),
+    [("peft=0.9", "peft==0.9.0"), ("vlm", "vllm"), ("vllm=0.11", "vllm==0.11.0"), ("server", "servers")],
+)  # fmt: skip
+def test_what_is_misspelt_is_an_error_that_says_what_was_meant(run: Any, spec: str, meant: str) -> None:
+    result = run("scan", FIXTURES / "lora-plain-0.21.2", "--for", spec)
+    assert result.exit_code == 2
+    assert f"did you mean {meant}?" in result.stderr
+
+
+def test_releases_of_a_server() -> None:
+    assert parse("vllm==*") == {"vllm==0.33.0", "vllm==0.11.0", "vllm==0.8.5"}
+    assert parse("vllm>=0.8,<0.12") == {"vllm==0.11.0", "vllm==0.8.5"}
+    assert parse("vllm==0.11") == {"vllm==0.11.0"}
+    assert parse("vllm==0.8.5.post1") == {"vllm==0.8.5"}
+    assert parse("llama.cpp==b4567") == {"llama.cpp==b4567"}
+    assert parse("peft>=0.30") == {"peft==0.30"}
+
+
+def test_in_python_a_release_that_nobody_reviewed_is_a_finding() -> None:
+    report = scan(FIXTURES / "lora-plain-0.21.2", "vllm==0.40.0")
+    assert report.verdicts["vllm==0.40.0"] == "unknown"
+    assert [finding.severity for finding in report.findings if finding.code == "CD902"] == ["warning"]

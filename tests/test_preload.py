@@ -107,8 +107,12 @@ def test_a_peft_that_no_fact_covers_is_not_known(monkeypatch: pytest.MonkeyPatch
         assert preload(ZERO) == ZERO
     with pytest.raises(AdapterRejected, match=r"0\.99\.0"):
         preload(ZERO, strict=True)
+    with pytest.warns(UserWarning, match=r"PEFT 0\.99\.0 .* is not known; the newest that is known is"):
+        assert preload(ZERO, "peft==0.99.0") == ZERO
+    with pytest.raises(AdapterRejected, match=r"0\.99\.0"):
+        preload(ZERO, "peft==0.99.0", strict=True)
     with pytest.raises(UnknownRuntimeError):
-        preload(ZERO, "peft==0.99.0")
+        preload(ZERO, "peft==0.9.5")
 
 
 def test_without_a_peft_there_is_nothing_to_judge_by() -> None:
@@ -200,7 +204,10 @@ def test_the_command_prints_the_path(run: Any, cache: Path, tmp_path: Path) -> N
     assert run("preload", HEALTHY, "--for", "vllm", "--strict").exit_code == 1
     assert run("preload", tmp_path / "none").exit_code == 2
     assert run("preload", FIXTURES).exit_code == 2
-    assert run("preload", HEALTHY, "--for", "peft==0.99").exit_code == 2
+    assert run("preload", HEALTHY, "--for", "peft==0.9.5").exit_code == 2
+    newer = run("preload", HEALTHY, "--for", "peft==0.99")
+    assert (newer.exit_code, newer.stdout, newer.stderr.count("\n")) == (0, f"{HEALTHY}\n", 1)
+    assert "PEFT 0.99" in newer.stderr
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -28,7 +28,7 @@ def files(subject: Subject) -> Iterator[Cause]:
         return server.shards if gravest == TAKES and len(subject.adapter.weights) > 1 else gravest
 
     def of_others(server: Server) -> Outcome:
-        reads = any(of_file(server, name) == TAKES for name in subject.adapter.files)
+        reads = any(of_file(server, name) in (TAKES, UNKNOWN) for name in subject.adapter.files)
         return UNKNOWN if reads else outcome(server.files, ANY)
 
     for fault in subject.adapter.faults:
