@@ -7,7 +7,9 @@ import os
 from typing import Any
 
 from ckpt_doctor.adapter import Base
+from ckpt_doctor.facts.servers import SERVERS, Server
 from ckpt_doctor.facts.servers.architectures import line
+from ckpt_doctor.facts.servers.loads import vllm_model
 from ckpt_doctor.facts.servers.loads.llama_cpp import CONV1D, PASSES, REVIEWED
 from ckpt_doctor.facts.servers.loads.load import Fate, Load
 from ckpt_doctor.facts.servers.loads.sglang import RENAMED, model_of
@@ -31,6 +33,30 @@ the model's `config.json`; name the model with `--base`. **Bold** was run, the r
 | class | vLLM | SGLang | llama.cpp |
 |---|---|---|---|
 """
+OLDER = """
+## vLLM, by release
+
+`--for vllm` is the newest that was reviewed, `--for vllm==0.11.0` an older one; of a release that is not here every
+verdict is *unknown*. All older ones were read, not run.
+
+| what | {releases} |
+|---|{rules}|
+{ways}
+
+Both older releases scale by the config's `r` and `lora_alpha` alone: rank_pattern and alpha_pattern are misloaded, rsLoRA
+is read, and so are pissa, olora, corda and loftq misloaded, which the newest rejects.
+
+Classes that differ, of those above that an older one has ("no entry": what it falls back to was not looked at):
+
+| class | {releases} |
+|---|{rules}|
+"""
+SAYS = {
+    "heads": "a classification head saved whole", "base copies": "a copy of the embedding beside a LoRA on it",
+    "experts": "LoRA on experts", "language names": "a language model's names within a larger model",
+    "bare names": "names without PEFT's prefix, renamed", "one vocabulary": "an embedding's tokens held against the model's",
+}  # fmt: skip
+"""What releases have or have not (`Server.way`), of that which people ask for."""
 
 
 def _names(table: str) -> list[str]:
@@ -38,25 +64,34 @@ def _names(table: str) -> list[str]:
         return [name for name in json.load(file) if name[:1] != ":" and name not in ("version", "names")]
 
 
-def vllm(name: str) -> str:
-    """What vLLM's class has."""
-    entry = line("vllm", name)
+def vllm(name: str, server: Server = SERVERS[0]) -> str:
+    """What vLLM's class has in a release."""
+    entry, way = line(server.table, name), server.way or frozenset()
+    if entry is None and server is not SERVERS[0]:
+        return "no entry"
     if entry is not None and entry.get("lora") is False:
         return "–"
-    if entry is not None and "transformers" in entry:
+    if entry is not None and "transformers" in entry and "backend" in way:
         return "as transformers names it; embed_tokens"
     if entry is None or not entry.get("modules") or name in UNREVIEWED or "?" in entry.get("renames", {}):
         return "*unknown*"
+    if server is not SERVERS[0] and not entry.get("towers"):
+        config = {"architectures": [name]}
+        if isinstance(vllm_model.model_of(Load({}, {}, Base({}, config)), server), Fate):
+            return "*unknown*"
     parts = [*entry.get("embeddings", ())]
-    experts = entry.get("experts")
+    experts = entry.get("experts") if "experts" in way else None
     parts += ["experts as parameters"] if experts == "3d" else ["experts one by one"] if experts else []
     parts += ["towers by an option"] if entry.get("tower_lora") else []
     wrong = ", ".join(REORDERED.get(name, ()))
     absorbed = (
         "kv_b_proj" if any("absorbed" in kind for part in entry["modules"].values() for kind in part.values()) else ""
     )
+    if absorbed and "shared modules" not in way:
+        return "*unknown* in the attention; " + ("; ".join(parts) or "projections only")
     silent = ", ".join(part for part in (wrong, absorbed) if part)
-    return ("; ".join(parts) or "projections only") + (f"; silently wrong: {silent}" if silent else "")
+    without = ", no experts" if entry.get("experts") and not experts else ""
+    return ("; ".join(parts) or "projections only") + without + (f"; silently wrong: {silent}" if silent else "")
 
 
 def sglang(name: str) -> str:
@@ -100,7 +135,26 @@ def page() -> str:
             text = cell(name)
             cells.append(f"**{text}**" if name in run[table] and text != "*unknown*" else text)
         rows.append(f"| {name} | {' | '.join(cells)} |")
-    return HEAD + "\n".join(rows) + "\n"
+    return HEAD + "\n".join(rows) + "\n" + _older(sorted(wanted, key=lambda name: (name.lower(), name)))
+
+
+def _older(names: list[str]) -> str:
+    """What the older releases of vLLM do otherwise, in brief."""
+    releases = [server for server in SERVERS if server.name == "vllm"]
+    ways = [
+        f"| {words} | " + " | ".join("yes" if what in (server.way or ()) else "no" for server in releases) + " |"
+        for what, words in SAYS.items()
+    ]
+    head = OLDER.format(
+        releases=" | ".join(server.id.partition("==")[2] for server in releases), rules="|".join("---" for _ in releases),
+        ways="\n".join(ways),
+    )  # fmt: skip
+    rows = []
+    for name in names:
+        cells = [vllm(name, server) for server in releases]
+        if len(set(cells) - {"no entry"}) > 1:
+            rows.append(f"| {name} | {' | '.join(cells)} |")
+    return head + "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":
