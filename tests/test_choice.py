@@ -135,7 +135,7 @@ WRONG = {
     'fail-on = "loud"': "fail-on: 'loud' is none of",
     "max-rank = 0": "max-rank: 0 is no whole number",
     "for = 3": "for: 3 is neither a text nor a list of texts",
-    'for = "peft==0.99"': "names no PEFT release",
+    'for = "peft==0.9.5"': "names no release",
     'select = ["CD777"]': "'CD777' is the code of no finding",
     "overrides = 3": "overrides are tables",
     "\ufefffor = 3": "not valid TOML",

@@ -111,7 +111,8 @@ def test_a_rank_limit(run: Any, tmp_path: Path, base: Path) -> None:
     assert verdicts(run, folder, "--base", base)[VLLM] == "accepts"
     assert verdicts(run, folder, "--base", base, "--max-rank", 16)[VLLM] == "rejects"
     assert "serve with --max-lora-rank 32" in run("scan", folder, "--for", "vllm", "--base", base).output
-    assert (needed_flag(8), needed_flag(9), needed_flag(513)) == (8, 16, None)
+    assert [needed_flag(rank, VLLM) for rank in (1, 8, 9, 513)] == [1, 8, 16, None]
+    assert needed_flag(1, "vllm==0.11.0") == 8
 
 
 def logits(loaded: Any) -> Any:
