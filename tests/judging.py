@@ -157,7 +157,7 @@ def judgement(server: Any, subject: Subject) -> tuple[dict[str, Stopped], str]:
 
 def by_rule(subject: Subject, asked: frozenset[str] = frozenset()) -> dict[str, tuple[Finding, ...]]:
     """The findings of `judge`, by the rule that makes them; rules without one are left out."""
-    made = {_name(rule): tuple(rule(subject)) for rule in RULES}
+    made = {_name(rule): tuple(rule(_asked(subject, asked))) for rule in RULES}
     if asked & runtimes.SERVERS:
         records = [server for server in servers.SERVERS if server.id in asked]
         inside = {server.peft: server.id for server in records if server.peft}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ..adapter import codes
 from ..adapter.findings import THE_BASE, Finding, numbers
-from ..adapter.runtimes import PEFT, SERVERS, unreviewed
+from ..adapter.runtimes import SERVERS
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from . import (  # noqa: F401
     adalora,
+    asking,
     base,
     config,
     defaults,
@@ -35,12 +36,7 @@ def judge(subject: Subject) -> tuple[Finding, ...]:
     if subject.method not in LORAS or subject.config.get("task_type") not in COMMON_TASKS:
         from . import methods  # noqa: F401 - importing the rules declares them
     findings = tuple(finding for rule in RULES for finding in rule(subject))
-    wanted = subject.question.runtimes or frozenset()
-    strange = wanted - PEFT - SERVERS
-    if strange:
-        message = "; ".join(unreviewed(strange).values())
-        findings += (codes.NOT_REVIEWED(message, undecided=strange, needs="a review of that release"),)
-    asked = wanted & SERVERS
+    asked = (subject.question.runtimes or frozenset()) & SERVERS
     if not asked:
         return findings
     from . import servers
