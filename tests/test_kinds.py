@@ -9,6 +9,7 @@ import judging
 import pytest
 
 from ckpt_doctor.facts import targets
+from ckpt_doctor.facts.kinds import stacks
 
 LEAVES = ("q_proj", "v_proj", "fc1", "fc2", "w1", "dense_h_to_4h", "conv", "0", "lm_head")
 PATHS = (
@@ -126,9 +127,9 @@ def test_the_first_block_tells_what_is_missing_in_all() -> None:
         if chance.random() < 0.3:
             modules.remove(chance.choice(modules))
         present = dict.fromkeys(modules)
-        first = targets._first_block(present)
-        spoken_for += bool(first)
-        if first and not targets._gaps(first):
+        alike = stacks(present)
+        spoken_for += alike is not None
+        if alike and not targets._gaps(dict.fromkeys(alike.first)):
             whole += 1
             assert targets._gaps(present) == [], modules
     assert spoken_for > 500

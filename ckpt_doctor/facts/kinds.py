@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 Kinds = list[list[str]]
 """The modules of the layers of each kind."""
@@ -39,3 +39,34 @@ def numbered_alike(names: Iterable[str]) -> list[str]:
     listed = list(names)
     alike = NUMBER.sub(".0", "\n".join(listed)).split("\n")
     return alike if len(alike) == len(listed) else [NUMBER.sub(".0", name) for name in listed]
+
+
+class Stacks(NamedTuple):
+    """Names of which those in a numbered block are in every block of a stack: `first` are those in the blocks 0 and in
+    none, `counts` the blocks by the name in the block 0.
+    """
+
+    first: list[str]
+    counts: dict[str, int]
+
+
+def stacks(forms: Mapping[str, object]) -> Stacks | None:
+    """The stacks that names make; None where a block lacks a name, or has one of another form, or lies in another."""
+    names: dict[str, object] = {}
+    counts: dict[str, int] = {}
+    for form, alike in zip(forms.values(), numbered_alike(forms), strict=True):
+        if names.setdefault(alike, form) != form:
+            return None
+        counts[alike] = counts.get(alike, 0) + 1
+    heights: dict[str, int] = {}
+    found: dict[str, int] = {}
+    for alike, count in counts.items():
+        before, number, after = alike.partition(".0.")
+        if not number and count == 1:
+            continue
+        if ".0." in after or heights.setdefault(before, count) != count:
+            return None
+        if any(f"{before}.{at}.{after}" not in forms for at in range(count)):
+            return None
+        found[alike] = count
+    return Stacks(list(counts), found)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .kinds import numbered_alike
+from .kinds import stacks
 from .names import as_number
 from .tasks import saved_whole
 
@@ -168,29 +168,10 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
     are parts of one name ("attn") anywhere.
     """
     present = dict.fromkeys(modules)
-    first = _first_block(present)
-    if first and not _gaps(first):
+    alike = stacks(present)
+    if alike and not _gaps(dict.fromkeys(alike.first)):  # what is missing is so in every block, or in none
         return []
     return [name for name in _gaps(present) if targeted(config, name, release)]
-
-
-def _first_block(present: dict[str, None]) -> dict[str, None]:
-    """The modules of the block 0 and of none, where each stack of blocks has the same modules in all of them, so that
-    nothing is left out but what is left out here, too; {} where it is not so.
-    """
-    counts: dict[str, int] = {}
-    for alike in numbered_alike(present):
-        counts[alike] = counts.get(alike, 0) + 1
-    stacks: dict[str, int] = {}
-    for alike, count in counts.items():
-        before, number, after = alike.partition(".0.")
-        if not number and count == 1:
-            continue
-        if ".0." in after or stacks.setdefault(before, count) != count:
-            return {}
-        if any(f"{before}.{at}.{after}" not in present for at in range(count)):
-            return {}
-    return dict.fromkeys(counts)
 
 
 def _gaps(present: dict[str, None]) -> list[str]:

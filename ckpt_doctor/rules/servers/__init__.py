@@ -12,6 +12,7 @@ from ...adapter.findings import Finding
 from ...facts.servers import SERVERS
 from ...facts.servers.record import MISLOADS, REJECTS, TAKES, UNKNOWN, Outcome, Server
 from ...facts.subject import Subject
+from .blocks import first_block
 from .cause import Stage
 from .config import config, files, method, options, targets
 from .follow import fates, followed, superseded
@@ -27,6 +28,12 @@ STAGES: tuple[Stage, ...] = (
 def judge(subject: Subject, servers: Iterable[Server] = SERVERS) -> Iterator[Finding]:
     """All findings about servers."""
     servers = tuple(servers)
+    first = first_block(subject)
+    if first is None or any(_judged(first, servers)):
+        yield from _judged(subject, servers)
+
+
+def _judged(subject: Subject, servers: tuple[Server, ...]) -> Iterator[Finding]:
     into = followed(subject, servers)
     for stage in STAGES:
         yield from findings(stage, subject, servers, into)
