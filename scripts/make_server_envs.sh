@@ -9,7 +9,7 @@ version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 # What a server asks for and a load of an adapter does not, for it has no GPU. scripts/lab/servers/stand_ins.py stands
 # in for what is imported all the same.
-without='torch|torchvision|torchaudio|torchcodec|triton|xgrammar|tilelang|fastsafetensors|instanttensor|nvtx|kernels|timm|gguf|ray
+without='torch|torchvision|torchaudio|torchcodec|xgrammar|tilelang|fastsafetensors|instanttensor|nvtx|kernels|timm|gguf|ray
 cuda-.*|nvidia-cu.*|nvidia-mathdx|nvshmem.*|flash.*|.*-kernels?|quack.*|tokenspeed.*|sgl-.*|smg-.*|apache-tvm-ffi|PyNvVideoCodec|py-spy|decord2|av|tml-renderers|deepseek-recipe'
 
 make() {  # NAME: an environment that also sees the shared torch
@@ -38,7 +38,8 @@ for line in requires(sys.argv[1]):
     if "extra ==" not in line and not re.fullmatch("|".join(sys.argv[2].split()), name, re.I):
         print(line)
 PY
-      pip "$name" -r "$folder/$name/requirements.txt" peft==0.21.2 ;;
+      # triton comes with torch where that is for a GPU, and SGLang imports it
+      pip "$name" -r "$folder/$name/requirements.txt" peft==0.21.2 triton ;;
     llama.cpp==*)
       pip "$name" cmake ninja transformers diskcache jinja2 sentencepiece protobuf
       "$folder/$name/bin/pip" download -q --disable-pip-version-check --no-deps --no-binary :all: -d "$folder/$name" "llama-cpp-python==${server##*==}"

@@ -47,6 +47,7 @@ from sglang.srt.server_args import ServerArgs
 from transformers import AutoConfig
 
 MAX_RANK = 16
+EXPERTS = ("gate_up_proj", "down_proj")
 TABLES = ("embed_tokens", "lm_head")
 
 
@@ -93,23 +94,23 @@ class Server:
         pool, lora = self.manager.memory_pool, self.manager.loras[adapter]
         slot, rank = pool.get_buffer_id(adapter), self.manager.configs[adapter].r
 
-        def product(layer: int, key: str, offsets: list[int] | None) -> torch.Tensor:
+        def product(layer: int, key: str, offsets: list[int], experts: bool = False) -> torch.Tensor:
+            """Of the parts of a layer that `offsets` parts; experts hold theirs scaled, and a full rank apart."""
             a, b = (pool.get_tensor(key, layer, kind)[slot] for kind in (LoRAType.LORA_A, LoRAType.LORA_B))
-            size = b.shape[-2]
-            pieces = list(pairwise(offsets)) if offsets else [(0, size // 2), (size // 2, size)]
+            size, scale = (MAX_RANK, 1.0) if experts else (rank, lora.scaling)
             parts = [
-                b[..., start:end, :rank] @ a[..., at * rank : (at + 1) * rank, :]
-                for at, (start, end) in enumerate(pieces)
+                b[..., start:end, :size] @ a[..., at * size : (at + 1) * size, :]
+                for at, (start, end) in enumerate(pairwise(offsets))
             ]
-            return lora.scaling * torch.cat(parts, -2)
+            return scale * torch.cat(parts, -2)
 
         applied: deltas.Weights = {}
         for layer, modules in enumerate(self.manager.lora_modules):
             for name, module in modules.items():
                 if hasattr(module, "slice_moe_lora_a_weights"):
-                    down = pool.get_tensor("down_proj_moe", layer, LoRAType.LORA_B)[slot].shape[-2]
-                    applied[f"{name}.w13_weight"] = product(layer, "gate_up_proj_moe", None)
-                    applied[f"{name}.w2_weight"] = product(layer, "down_proj_moe", [0, down])
+                    up, down = (pool.get_tensor(f"{key}_moe", layer, LoRAType.LORA_B).shape[-2] for key in EXPERTS)
+                    applied[f"{name}.w13_weight"] = product(layer, f"{EXPERTS[0]}_moe", [0, up // 2, up], experts=True)
+                    applied[f"{name}.w2_weight"] = product(layer, f"{EXPERTS[1]}_moe", [0, down], experts=True)
                     continue
                 offsets = next(
                     getattr(module, key) for key in ("output_offset", "_output_offset") if hasattr(module, key)
