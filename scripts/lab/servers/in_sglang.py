@@ -36,15 +36,15 @@ torch.Tensor.pin_memory = lambda tensor, *_, **__: tensor
 
 import deltas
 from sglang.srt.configs.load_config import LoadConfig
+from sglang.srt.configs.model_config import ModelConfig
 from sglang.srt.distributed.parallel_state import init_distributed_environment, initialize_model_parallel
 from sglang.srt.lora.lora_manager import LoRAManager
 from sglang.srt.lora.lora_registry import LoRARef
 from sglang.srt.lora.mem_pool import EMPTY_SLOT
 from sglang.srt.lora.utils import LoRAType, get_target_module_name
-from sglang.srt.models.registry import ModelRegistry
+from sglang.srt.model_loader.utils import get_model_architecture
 from sglang.srt.runtime_context import SpawnRanks, publish
 from sglang.srt.server_args import ServerArgs
-from transformers import AutoConfig
 
 MAX_RANK = 16
 EXPERTS = ("gate_up_proj", "down_proj")
@@ -55,8 +55,8 @@ class Server:
     """The model twice: one for weights, one with LoRA."""
 
     def __init__(self, base: str, options: ServerArgs) -> None:
-        config = AutoConfig.from_pretrained(base)
-        kind, _ = ModelRegistry.resolve_model_cls(config.architectures)
+        told = ModelConfig.from_server_args(options)
+        config, (kind, _) = told.hf_config, get_model_architecture(told)
         plain, model = kind(config), kind(config)
         self.loader = deltas.Loader(plain, deltas.weights(base))
         self.manager = LoRAManager(
