@@ -1,0 +1,64 @@
+"""Verdicts of servers by the class of the model, as the real ones gave them (scripts/lab/servers)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from test_experts import HIDDEN, pair, saved
+
+SIZES = {
+    "hidden_size": HIDDEN,
+    "intermediate_size": 24,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+}
+
+
+def model(folder: Path, name: str, kind: str, **values: Any) -> Path:
+    """A model's config.json alone."""
+    folder.mkdir()
+    config = {"architectures": [name], "model_type": kind, "num_hidden_layers": 2, "vocab_size": 32, **SIZES, **values}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder / "config.json"
+
+
+def verdict(run: Any, source: Path, server: str, base: Path) -> str:
+    """What is said of a server."""
+    result = run("scan", source, "--for", server, "--base", base, "--format", "json")
+    (word,) = (word for id_, word in json.loads(result.stdout)["reports"][0]["verdicts"].items() if server in id_)
+    return str(word)
+
+
+@pytest.mark.parametrize("suffix", ["", ".default"])
+@pytest.mark.parametrize(("rows", "word"), [(24, "rejects"), (16, "misloads")])
+def test_sglang_puts_a_tower_into_the_language_model(
+    run: Any, tmp_path: Path, suffix: str, rows: int, word: str
+) -> None:
+    text = {"model_type": "gemma3_text", "num_hidden_layers": 2, "vocab_size": 32, **SIZES}
+    base = model(tmp_path / "base", "Gemma3ForConditionalGeneration", "gemma3", text_config=text)
+    tensors: dict[str, Any] = {}
+    for name, out in (("language_model", 16), ("vision_tower.encoder", rows)):
+        for part, size in (("q_proj", out), ("v_proj", out // 2)):
+            found = pair(f"0.self_attn.{part}", size, HIDDEN)
+            tensors |= {key.replace("model.layers", f"model.{name}.layers"): tensor for key, tensor in found.items()}
+    source = saved(tmp_path / "a", tensors, target_modules=["q_proj", "v_proj"])
+    renamed = {
+        key.replace(".weight", f"{suffix}.weight"): np.ascontiguousarray(tensor) for key, tensor in tensors.items()
+    }
+    save_file(renamed, source / "adapter_model.safetensors")
+    assert verdict(run, source, "sglang", base) == word
+
+
+def test_what_vllm_has_no_more_may_run_as_transformers_has_it(run: Any, tmp_path: Path) -> None:
+    source = saved(tmp_path / "a", pair("0.self_attn.q_proj", 16, HIDDEN), target_modules=["q_proj"])
+    for name, kind, word in (
+        ("Dots1ForCausalLM", "dots1", "unknown"),
+        ("Phi3SmallForCausalLM", "phi3small", "rejects"),
+    ):
+        assert verdict(run, source, "vllm", model(tmp_path / kind, name, kind)) == word
