@@ -79,10 +79,10 @@ def saved(seed: str, index: int, names: Collection[str], methods: Collection[str
     """Draw a model and a method until the release can make the adapter and it computes something."""
     rng = Random(f"{seed}-{index}")
     name = rng.choice([name for name in names if nets.available(name)])
-    if not Path("base", name).exists():
-        nets.save_base(name, f"base/{name}")
     for _ in range(TRIES):
         with contextlib.suppress(Exception):  # what does not fit together is drawn again
+            if not Path("base", name).exists():
+                nets.save_base(name, f"base/{name}")
             row = attempt(rng, name, index, methods, plain)
             if row:
                 return row

@@ -143,18 +143,27 @@ def _held(name: str, layer: Any) -> deltas.Weights:
     )
 
 
+def engine(base: str, lora: bool) -> Any:
+    """The engine's config."""
+    arguments = EngineArgs(
+        model=base, skip_tokenizer_init=True, enable_lora=lora, max_lora_rank=MAX_RANK, max_loras=1,
+        dtype="float32", max_model_len=16, enforce_eager=True,
+    )  # fmt: skip
+    return arguments.create_engine_config()
+
+
 def main(base: str) -> None:
-    """Start the engine's parts, and tell."""
+    """Start the engine's parts, and tell. A server that starts without LoRA alone rejects all."""
     torch.set_default_dtype(torch.float32)
     outcome = "absent"
     try:
-        config = EngineArgs(
-            model=base, skip_tokenizer_init=True, enable_lora=True, max_lora_rank=MAX_RANK, max_loras=1,
-            dtype="float32", max_model_len=16, enforce_eager=True,
-        ).create_engine_config()  # fmt: skip
+        engine(base, lora=False)
+        outcome = "rejects"
+        config = engine(base, lora=True)
         with set_current_vllm_config(config):
             init_distributed_environment(1, 0, f"tcp://127.0.0.1:{deltas.free_port()}", 0, "gloo")
             initialize_model_parallel(1, 1)
+            outcome = "absent"
             server = Server(base, config)
             outcome = "rejects"
             server.start()
