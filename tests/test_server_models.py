@@ -62,3 +62,12 @@ def test_what_vllm_has_no_more_may_run_as_transformers_has_it(run: Any, tmp_path
         ("Phi3SmallForCausalLM", "phi3small", "rejects"),
     ):
         assert verdict(run, source, "vllm", model(tmp_path / kind, name, kind)) == word
+
+
+def test_llama_cpp_takes_no_embedding_but_that_of_tokens(run: Any, tmp_path: Path) -> None:
+    values = {"n_positions": 24, "n_embd": HIDDEN, "n_head": 4, "n_layer": 2, "n_inner": 24, "multi_query": True}
+    base = model(tmp_path / "base", "GPTBigCodeForCausalLM", "gpt_bigcode", **values)
+    factors = {"lora_embedding_A": np.ones((4, 24), np.float32), "lora_embedding_B": np.ones((HIDDEN, 4), np.float32)}
+    tensors = {f"base_model.model.transformer.wpe.{name}": factor for name, factor in factors.items()}
+    source = saved(tmp_path / "a", tensors, target_modules=["wpe"])
+    assert verdict(run, source, "llama.cpp", base) == "rejects"

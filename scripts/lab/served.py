@@ -6,7 +6,7 @@ from typing import Any
 
 from nets import DECODER, GEMMA, MIXED, TEXT, TOKENS, Net
 
-LATER: dict[str, Any] = {**DECODER, "head_dim": 8, "rope_theta": 10000.0}
+LATER: dict[str, Any] = {**DECODER, "head_dim": 4, "rope_theta": 10000.0}
 MOE = {"moe_intermediate_size": 12, "num_experts_per_tok": 2, "norm_topk_prob": True}
 SEEN = {"image_token_id": 40, "video_token_id": 41, "vision_start_token_id": 42, "vision_end_token_id": 43}
 TOWER = {"depth": 2, "hidden_size": 16, "num_heads": 4, "intermediate_size": 24, "out_hidden_size": 16, "patch_size": 4}
@@ -15,6 +15,7 @@ CLIP = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num
 MAMBA = {"mamba_d_state": 8, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_ssm": 32, "mamba_n_groups": 1,
          "mamba_chunk_size": 8, "mamba_expand": 2}  # fmt: skip
 ROPE = {"mrope_section": [2, 1, 1], "rope_type": "default", "type": "default", "rope_theta": 10000.0}
+WIDE = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "rope_parameters": ROPE}
 PHIMOE = {"rope_scaling": None, "num_local_experts": 3}
 VISUAL = "ForConditionalGeneration"
 
@@ -36,16 +37,16 @@ NETS = {
     "phi": Net("PhiConfig", {**DECODER}, "PhiForCausalLM"), "phimoe": _text("Phimoe", **PHIMOE),
     "mixtral": _text("Mixtral", **MIXED), "qwen2moe": _text("Qwen2Moe", **MOE, num_experts=4, shared_expert_intermediate_size=12),
     "hunyuan": _text("HunYuanDenseV1"), "exaone4": _text("Exaone4", sliding_window=None, layer_types=["full_attention"] * 2), "apertus": _text("Apertus"),
-    "arcee": _text("Arcee"), "helium": _text("Helium", head_dim=4), "lfm2": _text("Lfm2", full_attn_idxs=[1], block_ff_dim=24),
+    "arcee": _text("Arcee"), "helium": _text("Helium"), "lfm2": _text("Lfm2", full_attn_idxs=[1], block_ff_dim=24),
     "dots1": _text("Dots1", **MOE, n_routed_experts=4, n_shared_experts=1, first_k_dense_replace=1, n_group=1, topk_group=1),
     "gptneox": Net("GPTNeoXConfig", {**TEXT, "intermediate_size": 24, "rotary_pct": 0.5}, "GPTNeoXForCausalLM"),
     "opt": Net("OPTConfig", {**TEXT, "ffn_dim": 24, "word_embed_proj_dim": 16}, "OPTForCausalLM"),
     "qwen25vl": Net("Qwen2_5_VLConfig", {
-        **TOKENS, **SEEN, "text_config": {**LATER, "head_dim": 4, "num_attention_heads": 2, "rope_parameters": ROPE},
+        **TOKENS, **SEEN, "text_config": {**LATER, **WIDE},
         "vision_config": {**TOWER, "fullatt_block_indexes": [1], "window_size": 8},
     }, f"Qwen2_5_VL{VISUAL}"),
     "qwen3vl": Net("Qwen3VLConfig", {
-        **TOKENS, **SEEN, "text_config": {**LATER, "rope_parameters": ROPE},
+        **TOKENS, **SEEN, "text_config": {**LATER, **WIDE},
         "vision_config": {**TOWER, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
     }, f"Qwen3VL{VISUAL}"),
     "llava": Net("LlavaConfig", {
