@@ -71,3 +71,12 @@ def test_llama_cpp_takes_no_embedding_but_that_of_tokens(run: Any, tmp_path: Pat
     tensors = {f"base_model.model.transformer.wpe.{name}": factor for name, factor in factors.items()}
     source = saved(tmp_path / "a", tensors, target_modules=["wpe"])
     assert verdict(run, source, "llama.cpp", base) == "rejects"
+
+
+def test_sglang_rejects_an_expert_that_the_model_has_not(run: Any, tmp_path: Path) -> None:
+    base = model(tmp_path / "base", "OlmoeForCausalLM", "olmoe", num_experts=3)
+    tensors = pair("0.self_attn.q_proj", 16, HIDDEN) | pair("0.self_attn.v_proj", 8, HIDDEN)
+    for part, out, inner in (("gate_proj", 24, HIDDEN), ("up_proj", 24, HIDDEN), ("down_proj", HIDDEN, 24)):
+        tensors |= pair(f"0.mlp.experts.9.{part}", out, inner)
+    targets = ["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"]
+    assert verdict(run, saved(tmp_path / "a", tensors, target_modules=targets), "sglang", base) == "rejects"

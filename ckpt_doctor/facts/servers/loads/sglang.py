@@ -235,9 +235,12 @@ def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[R
         pair = load.pairs.get(name)
         if pair is None:
             continue
-        expert = re.search(r"experts\.\d+\.", name)
+        expert = re.search(r"experts\.(\d+)\.", name)
         if expert:
             target += "_moe"
+            if load.experts is not None and as_number(expert[1]) >= load.experts:
+                yield REJECTS, "experts", "SGLang rejects experts of which the model has none (IndexError)", name
+                continue
         if any(part in name for part in ("vision", "visual", "audio")):
             yield from _tower(load, model, name)
             continue
