@@ -3,10 +3,11 @@ BIN = .venv/bin
 ADAPTERS ?= 1000
 RELEASES ?= 0.6.2 0.8.2 0.9.0 0.13.2 0.21.2
 SAVERS ?= 0.9.0 0.13.2 0.21.2
+SERVERS ?= vllm==0.33.0 sglang==0.5.23 llama.cpp==0.3.36
 SEED ?= 1
 COUNT ?= 100
 
-.PHONY: demo test compat compat-all lab lint bench wheel actions
+.PHONY: demo test compat compat-all lab lab-servers lint bench wheel actions
 .DEFAULT_GOAL := test
 
 .venv/.run: pyproject.toml
@@ -39,6 +40,10 @@ compat: .venv/.dev  ## prove each fixture, before and after, in real PEFT releas
 lab: .venv/.dev  ## adapters of random draw, as saved and as people break them, in real PEFT releases: what is judged wrong
 	scripts/make_peft_venvs.sh .venvs $(RELEASES) $(SAVERS)
 	$(BIN)/python scripts/lab $(RELEASES) --savers $(SAVERS) --seed $(SEED) --count $(COUNT)
+
+lab-servers: .venv/.dev  ## LoRAs of models that people serve, in real servers on a CPU: what is judged wrong
+	scripts/make_server_envs.sh .servers $(SERVERS)
+	$(BIN)/python scripts/lab/servers $(SERVERS) --seed $(SEED) --count $(COUNT)
 
 bench: .venv/.run  ## scans beside a click hello, a walk in C and a loop of json.loads
 	$(BIN)/python scripts/bench --adapters $(ADAPTERS)

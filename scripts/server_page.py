@@ -69,6 +69,8 @@ def vllm(name: str, server: Server = SERVERS[0]) -> str:
     entry, way = line(server.table, name), server.way or frozenset()
     if entry is None and server is not SERVERS[0]:
         return "no entry"
+    if entry is not None and entry.get("gone") and line("transformers", name) is not None:
+        return "*unknown*"  # it may run as transformers has it
     if entry is not None and entry.get("lora") is False:
         return "–"
     if entry is not None and "transformers" in entry and "backend" in way:

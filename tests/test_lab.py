@@ -5,8 +5,46 @@ What is known to be wrong is in data/lab_known_wrong.txt, as for the net; data/R
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import net
+
+LAB = Path(__file__).parent.parent / "scripts/lab"
+MERGED = f"""
+import sys
+sys.path[:0] = [{str(LAB)!r}, {str(LAB / "servers")!r}]
+import deltas, nets, numpy, safetensors.torch, served, torch
+nets.NETS.update(served.NETS)
+base, adapter, meaning = sys.argv[1:]
+model, delta = nets.built(base), safetensors.torch.load_file(meaning)
+if deltas.HEAD in delta:  # it may be tied
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+weights = deltas.added({{name: weight.detach() for name, weight in model.named_parameters()}}, delta)
+model.load_state_dict(weights, strict=False)
+expected = numpy.load(adapter + "/expected_output.npy")
+print(len(delta), float(numpy.abs(nets.run(model, base).numpy() - expected).max()))
+"""
 
 
 def test_outcomes_are_wrong_only_where_that_is_known() -> None:
     net.hold(net.LAB)
+
+
+def test_what_an_adapter_means_is_what_it_computed_when_it_was_saved(tmp_path: Path) -> None:
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-W", "ignore", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    (tmp_path / "adapters").mkdir()
+    lines = run(str(LAB / "save.py"), "--served", "7", "0", "1", "2", "3").splitlines()
+    rows = [row for row in map(json.loads, lines) if row]  # empty where this transformers cannot build the model
+    assert len(rows) > 1
+    for row in rows:
+        base, adapter = f"base/{row['base']}", f"adapters/{row['name']}"
+        run(str(LAB / "servers/meaning.py"), base, "meanings", adapter)
+        count, off = run("-c", MERGED, row["base"], adapter, f"meanings/{row['name']}.safetensors").split()
+        assert int(count) > 0
+        assert float(off) < 1e-4, row

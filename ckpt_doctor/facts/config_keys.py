@@ -69,6 +69,8 @@ def neutral(method: str, key: str, value: Any) -> bool:
         return True
     if key in ("enable_lora", "merge_weights", "alpha_pattern", "rank_pattern"):
         return not value
+    if key == "target_parameters":  # an empty list names none (tuners/tuners_utils.py: inject_adapter)
+        return isinstance(value, list) and not value
     if key in ("use_rslora", "use_dora", "alpha_pattern"):
         return method == "ADALORA"  # AdaLoRA's forward reads none of them (tuners/adalora/layer.py)
     if key == "init_weights":

@@ -19,17 +19,12 @@ from random import Random
 from typing import Any
 
 import edits
-from safetensors.numpy import load_file, save_file
 from truth import Truths
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parent
 ROOT = SCRIPTS.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(SCRIPTS)]
-
-EDITED = 0.6
-"""How many of the adapters have an edited copy beside them."""
-WEIGHTS = "adapter_model.safetensors"
 
 
 class Lab:
@@ -58,24 +53,7 @@ class Lab:
 
     def edit(self) -> None:
         """Put edited copies beside some."""
-        for name, row in list(self.made.items()):
-            rng = Random(f"{self.seed}-{name}-edit")
-            if rng.random() < EDITED and (self.out / "adapters" / name / WEIGHTS).exists():
-                for edit in rng.sample(sorted(edits.EDITS), len(edits.EDITS)):
-                    if self._copied(rng, name, edit):
-                        self.made[f"{name}+{edit}"] = {**row, "edit": edit}
-                        break
-
-    def _copied(self, rng: Random, name: str, edit: str) -> bool:
-        folder, copy = (self.out / "adapters" / each for each in (name, f"{name}+{edit}"))
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / WEIGHTS)
-        if edits.EDITS[edit](rng, config, tensors) is False:
-            return False
-        copy.mkdir()
-        (copy / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-        save_file(tensors, copy / WEIGHTS, {"format": "pt"})
-        return True
+        self.made |= edits.edited(self.out / "adapters", self.seed, self.made)
 
     def load(self, releases: list[str], savers: list[str]) -> None:
         """Load each in each release, and where it was saved; write what became of it."""

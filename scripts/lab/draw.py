@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from random import Random
 from typing import Any
 
@@ -22,6 +22,7 @@ OFTEN = {"LORA": 40, "ADALORA": 6, "IA3": 6, "LOHA": 4, "LOKR": 4, "OFT": 3, "BO
 SELDOM = 0.6
 NEVER = frozenset({"XLORA", "POLY", "MULTITASK_PROMPT_TUNING", "SHADOW", "CARTRIDGE", "CPT"})
 """They need adapters, tasks or texts of their own."""
+METHODS = tuple(method for method in CONFIGS if method not in NEVER)
 PROMPTS = frozenset({"PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT"})
 HEADS = ("lm_head", "score", "classifier", "qa_outputs", "embed_out", "proj_out", "discriminator_predictions", "pooler",
          "classification_head", "decoder_lm")  # fmt: skip
@@ -155,18 +156,26 @@ OPTIONS: dict[str, tuple[float, Draw]] = {
     "u": (0.5, _one_of(4)), "effective_rank": (0.5, _one_of(4)), "theta_d_length": (1, _one_of(32)),
 }  # fmt: skip
 """Option → how often it is drawn, and what it may be."""
+PLAIN = ("target_modules", "target_parameters", "r", "lora_alpha")
 NOT_OF_PROMPTS = ("target_modules", "modules_to_save")
 """What configs of prompts have as well, and the releases do not read."""
 
 
-def drawn(rng: Random, model: Model, task: str | None) -> tuple[str, dict[str, Any]]:
-    """A method and the arguments of its config."""
-    methods = [method for method in CONFIGS if method not in NEVER]
-    method = rng.choices(methods, [OFTEN.get(name, SELDOM) for name in methods])[0]
+def drawn(
+    rng: Random, model: Model, task: str | None, methods: Collection[str], plain: float
+) -> tuple[str, dict[str, Any]]:
+    """One of the methods and the arguments of its config; some are `plain`, with ranks and targets alone."""
+    method = rng.choices(tuple(methods), [OFTEN.get(name, SELDOM) for name in methods])[0]
     fields = {field.name for field in dataclasses.fields(CONFIGS[method])}
     settings: dict[str, Any] = {"task_type": task if method in PROMPTS or rng.random() < 0.75 else None}
+    asked = PLAIN if rng.random() < plain else OPTIONS
     for option, (chance, draw) in OPTIONS.items():
-        if option in fields and rng.random() < chance and not (method in PROMPTS and option in NOT_OF_PROMPTS):
+        if (
+            option in asked
+            and option in fields
+            and rng.random() < chance
+            and not (method in PROMPTS and option in NOT_OF_PROMPTS)
+        ):
             settings[option] = draw(rng, model)
     if settings.get("bias") == "OWN_only":
         settings["bias"] = f"{'lora' if method == 'ADALORA' else method.lower()}_only"

@@ -6,12 +6,15 @@ hold no trace ("always"), or of which the base model alone tells ("base"): a key
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 Config = dict[str, Any]
 Tensors = dict[str, np.ndarray[Any, Any]]
@@ -246,3 +249,31 @@ UNSAID = {
     "layer_dropped": "always", "second_block_dropped": "always", "factor_dropped": "base", "level_lost": "base",
     "base_layer_added": "always", "lora_scale_added": "always", "training_added": "always", "saved_added": "base", "target_modules_nulled": "base",
 }  # fmt: skip
+
+EDITED = 0.6
+"""How many of the adapters have an edited copy beside them."""
+WEIGHTS = "adapter_model.safetensors"
+
+
+def edited(adapters: Path, seed: str, made: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Put edited copies beside some of the adapters of a folder; the row of each copy, as those of `made`, by its name."""
+    copies = {}
+    for name, row in made.items():
+        rng = Random(f"{seed}-{name}-edit")
+        if rng.random() < EDITED and (adapters / name / WEIGHTS).exists():
+            for edit in rng.sample(sorted(EDITS), len(EDITS)):
+                if _copied(adapters / name, adapters / f"{name}+{edit}", edit, rng):
+                    copies[f"{name}+{edit}"] = {**row, "edit": edit}
+                    break
+    return copies
+
+
+def _copied(folder: Path, copy: Path, edit: str, rng: Random) -> bool:
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    tensors = load_file(folder / WEIGHTS)
+    if EDITS[edit](rng, config, tensors) is False:
+        return False
+    copy.mkdir()
+    (copy / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    save_file(tensors, copy / WEIGHTS, {"format": "pt"})
+    return True

@@ -154,6 +154,14 @@ def _module(load: Load, model: Model, known: Known, module: str, pair: Pair) -> 
         return REJECTS, "place", f'llama.cpp finds no place for these in {model.name} (it says "Can not map tensor")'
     if tensor in ("TOKEN_EMBD", "OUTPUT"):
         return _tied(load, model, tensor)
+    if pair.embedding and not tensor.endswith("TOKEN_EMBD"):  # convert_lora_to_gguf.py turns token_embd alone
+        if pair.sizes and pair.sizes[0] == pair.sizes[1]:
+            return MISLOADS, "module", f"llama.cpp looks these up in {model.name} without LoRA"
+        return (
+            REJECTS,
+            "module",
+            'llama.cpp takes no other embedding than that of tokens (it says "has incorrect shape")',
+        )
     if tensor in model.unheard:
         return MISLOADS, "module", f"llama.cpp's graph of {model.name} multiplies these without LoRA"
     there = known.has(module)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ...names import as_number, numbered
+from ...names import as_number
 from ..architectures import line
 from ..record import MISLOADS, REJECTS, UNKNOWN, Server
 from .load import Fate, Load, plain, several
@@ -65,6 +65,7 @@ def _linear(kind: str) -> bool:
 
 def follow(_: Server, load: Load) -> Iterator[Fate]:
     """What becomes of an adapter's factors."""
+    load = _read(load)
     model = model_of(load)
     if isinstance(model, Fate):
         yield model
@@ -87,6 +88,12 @@ def follow(_: Server, load: Load) -> Iterator[Fate]:
             reasons.setdefault((outcome, about, message), []).append(module)
     for (outcome, about, message), modules in reasons.items():
         yield Fate(outcome, about, f"{message}: {several(modules)}", tuple(modules))
+
+
+def _read(load: Load) -> Load:
+    """As SGLang reads the names of factors: what stands behind `lora_A` is not looked at (mem_pool.py)."""
+    tensors = {re.sub(r"(\.lora_[AB])\.\w+(?=\.weight$)", r"\1", key): shape for key, shape in load.tensors.items()}
+    return Load(load.config, tensors, load.base)
 
 
 def model_of(load: Load) -> Model | Fate:
@@ -228,9 +235,12 @@ def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[R
         pair = load.pairs.get(name)
         if pair is None:
             continue
-        expert = re.search(r"experts\.\d+\.", name)
+        expert = re.search(r"experts\.(\d+)\.", name)
         if expert:
             target += "_moe"
+            if load.experts is not None and as_number(expert[1]) >= load.experts:
+                yield REJECTS, "experts", "SGLang rejects experts of which the model has none (IndexError)", name
+                continue
         if any(part in name for part in ("vision", "visual", "audio")):
             yield from _tower(load, model, name)
             continue
@@ -277,20 +287,25 @@ def _target(name: str, targets: frozenset[str]) -> str | None:
 
 
 def _tower(load: Load, model: Model, name: str) -> Iterator[Reason]:
-    """A tower's layer N goes into the language model's layer N, by its number and a part of its name."""
-    pair = load.pairs[name]
-    hidden = load.text.get("hidden_size")
-    if (
-        pair.a is not None
-        and isinstance(hidden, int)
-        and pair.a[-1] != hidden
-        and not numbered(name).endswith("o_proj")
-    ):
-        yield (
-            REJECTS,
-            "module",
-            f"SGLang puts a tower's layers of {model.name} into the language model's, which differ",
-            name,
-        )
+    """A tower's layer N goes into the language model's layer N, by its number and a part of its name, if it fits."""
+    fits = _sizes(load).get(_leaf(name))
+    message = f"SGLang puts a tower's layers of {model.name} into the language model's"
+    if fits and load.pairs[name].sizes not in (None, fits):
+        yield REJECTS, "module", f"{message}, which differ", name
     else:
-        yield MISLOADS, "module", f"SGLang puts a tower's layers of {model.name} into the language model's", name
+        yield MISLOADS, "module", message, name
+
+
+def _sizes(load: Load) -> dict[str, tuple[int, int]]:
+    """Output and input of the language model's projections, as far as its config tells them."""
+    keys = ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size")
+    hidden, heads, groups, size, inner = (
+        value if type(value := load.text.get(key)) is int and value > 0 else None for key in keys
+    )
+    if hidden is None or heads is None:
+        return {}
+    query, key = (count * (size or hidden // heads) for count in (heads, groups or heads))
+    sizes = {"q_proj": (query, hidden), "k_proj": (key, hidden), "v_proj": (key, hidden), "o_proj": (hidden, query)}
+    if inner is not None:
+        sizes |= {"gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner)}
+    return sizes

@@ -92,6 +92,11 @@ def model_of(load: Load, server: Server) -> Model | Fate:
             entry = None
     if entry is None or "unread" in entry:
         return Fate(UNKNOWN, "model", f"vLLM's class for {name} is not known", needs=f"a load of a {name} in vLLM")
+    if entry.get("gone") and line("transformers", name) is not None:
+        # What left vLLM's registry is as if it had never been in it (models/registry.py: resolve_model_cls).
+        return Fate(
+            UNKNOWN, "model", f"vLLM may run {name} as transformers has it", needs=f"a load of a {name} in vLLM"
+        )
     if entry.get("lora") is False:
         return Fate(REJECTS, "model", f"vLLM has no LoRA for {name}")
     if entry.get("transformers"):

@@ -1,0 +1,82 @@
+"""Verdicts of servers by the class of the model, as the real ones gave them (scripts/lab/servers)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from test_experts import HIDDEN, pair, saved
+
+SIZES = {
+    "hidden_size": HIDDEN,
+    "intermediate_size": 24,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+}
+
+
+def model(folder: Path, name: str, kind: str, **values: Any) -> Path:
+    """A model's config.json alone."""
+    folder.mkdir()
+    config = {"architectures": [name], "model_type": kind, "num_hidden_layers": 2, "vocab_size": 32, **SIZES, **values}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder / "config.json"
+
+
+def verdict(run: Any, source: Path, server: str, base: Path) -> str:
+    """What is said of a server."""
+    result = run("scan", source, "--for", server, "--base", base, "--format", "json")
+    (word,) = (word for id_, word in json.loads(result.stdout)["reports"][0]["verdicts"].items() if server in id_)
+    return str(word)
+
+
+@pytest.mark.parametrize("suffix", ["", ".default"])
+@pytest.mark.parametrize(("rows", "word"), [(24, "rejects"), (16, "misloads")])
+def test_sglang_puts_a_tower_into_the_language_model(
+    run: Any, tmp_path: Path, suffix: str, rows: int, word: str
+) -> None:
+    text = {"model_type": "gemma3_text", "num_hidden_layers": 2, "vocab_size": 32, **SIZES}
+    base = model(tmp_path / "base", "Gemma3ForConditionalGeneration", "gemma3", text_config=text)
+    tensors: dict[str, Any] = {}
+    for name, out in (("language_model", 16), ("vision_tower.encoder", rows)):
+        for part, size in (("q_proj", out), ("v_proj", out // 2)):
+            found = pair(f"0.self_attn.{part}", size, HIDDEN)
+            tensors |= {key.replace("model.layers", f"model.{name}.layers"): tensor for key, tensor in found.items()}
+    source = saved(tmp_path / "a", tensors, target_modules=["q_proj", "v_proj"])
+    renamed = {
+        key.replace(".weight", f"{suffix}.weight"): np.ascontiguousarray(tensor) for key, tensor in tensors.items()
+    }
+    save_file(renamed, source / "adapter_model.safetensors")
+    assert verdict(run, source, "sglang", base) == word
+
+
+def test_what_vllm_has_no_more_may_run_as_transformers_has_it(run: Any, tmp_path: Path) -> None:
+    source = saved(tmp_path / "a", pair("0.self_attn.q_proj", 16, HIDDEN), target_modules=["q_proj"])
+    for name, kind, word in (
+        ("Dots1ForCausalLM", "dots1", "unknown"),
+        ("Phi3SmallForCausalLM", "phi3small", "rejects"),
+    ):
+        assert verdict(run, source, "vllm", model(tmp_path / kind, name, kind)) == word
+
+
+def test_llama_cpp_takes_no_embedding_but_that_of_tokens(run: Any, tmp_path: Path) -> None:
+    values = {"n_positions": 24, "n_embd": HIDDEN, "n_head": 4, "n_layer": 2, "n_inner": 24, "multi_query": True}
+    base = model(tmp_path / "base", "GPTBigCodeForCausalLM", "gpt_bigcode", **values)
+    factors = {"lora_embedding_A": np.ones((4, 24), np.float32), "lora_embedding_B": np.ones((HIDDEN, 4), np.float32)}
+    tensors = {f"base_model.model.transformer.wpe.{name}": factor for name, factor in factors.items()}
+    source = saved(tmp_path / "a", tensors, target_modules=["wpe"])
+    assert verdict(run, source, "llama.cpp", base) == "rejects"
+
+
+def test_sglang_rejects_an_expert_that_the_model_has_not(run: Any, tmp_path: Path) -> None:
+    base = model(tmp_path / "base", "OlmoeForCausalLM", "olmoe", num_experts=3)
+    tensors = pair("0.self_attn.q_proj", 16, HIDDEN) | pair("0.self_attn.v_proj", 8, HIDDEN)
+    for part, out, inner in (("gate_proj", 24, HIDDEN), ("up_proj", 24, HIDDEN), ("down_proj", HIDDEN, 24)):
+        tensors |= pair(f"0.mlp.experts.9.{part}", out, inner)
+    targets = ["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"]
+    assert verdict(run, saved(tmp_path / "a", tensors, target_modules=targets), "sglang", base) == "rejects"
