@@ -9,14 +9,13 @@ from ..facts.forms import pattern_value
 from ..facts.names import PREFIX
 from ..facts.servers.loads import Load
 from ..facts.subject import Subject
-from . import Refused, meant, with_config
-from .cuts import cut, guarded
+from . import Refused, meant
+from .cuts import cut
+from .servers import no_target, opened
 
 HALVED = ("glm", "glm4")
 """Types of models whose gate_up_proj is gate, then up (modeling_glm.py, modeling_glm4.py: Glm4MLP.forward: chunk)."""
 PARTS = ("gate_proj", "up_proj")
-NOWHERE = "gate_up_proj_in_two"
-"""A target that no model has, so that PEFT says so (tuners/tuners_utils.py: inject_adapter)."""
 _WHOLE = ".gate_up_proj"
 
 
@@ -29,7 +28,7 @@ def halves(subject: Subject) -> Adapter:
         return adapter
     if meant(subject).keys() != subject.layers.keys():
         raise Refused("some layers have tensors that the release which saved them ignores")
-    return guarded(subject, with_config(adapter, target_modules=[NOWHERE]))
+    return no_target(subject.changed(adapter))
 
 
 def halved(subject: Subject) -> Adapter:
@@ -40,8 +39,6 @@ def halved(subject: Subject) -> Adapter:
     load = Load(subject.config, subject.tensor_shapes, base)
     if load.model.get("model_type") not in HALVED:
         return subject.adapter
-    if any(module.endswith(tuple(f".{part}" for part in PARTS)) for module in load.pairs):
-        return opened(subject)
     if not any(module.endswith(_WHOLE) for module in load.pairs):
         return subject.adapter
     if any(subject.config.get(key) for key in ("use_dora", "lora_bias", "exclude_modules")) or subject.changes_base:
@@ -64,8 +61,3 @@ def halved(subject: Subject) -> Adapter:
             tensors[f"{PREFIX}{stem}.{part}.lora_A.weight"] = a
             tensors[f"{PREFIX}{stem}.{part}.lora_B.weight"] = cut(b, rows)
     return opened(subject.changed(subject.adapter._replace(tensors=tensors)))
-
-
-def opened(subject: Subject) -> Adapter:
-    """The adapter with every layer that it has among its targets."""
-    return with_config(subject.adapter, target_modules=sorted({name.rpartition(".")[2] for name in subject.layers}))

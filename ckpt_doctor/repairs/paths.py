@@ -14,7 +14,7 @@ from ..facts.servers.loads.names import bare, tree
 from ..facts.subject import Subject
 from ..facts.targets import targeted
 from . import Refused, with_config
-from .cuts import guarded, targeting
+from .cuts import targeting
 
 _PLAIN = re.compile(r"[\w.]+")
 
@@ -34,11 +34,6 @@ def _layer(module: str) -> str:
     """The beginning of a name up to the part after the layer's number."""
     match = re.match(r"(.*?\.\d+\.[^.]+)\.", module)
     return match[1] if match else module
-
-
-def as_the_model(subject: Subject) -> Adapter:
-    """The layers under the paths that the model's class gives them, where they stand under others."""
-    return guarded(subject, renamed(subject))
 
 
 def renamed(subject: Subject) -> Adapter:

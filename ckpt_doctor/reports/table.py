@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..adapter import Adapter
+from ..adapter.codes import SAFETENSORS_ONLY
 from ..adapter.findings import ERROR, NOTE, Finding, accepted, hits, undecided, verdict
 from ..adapter.runtimes import order, ranges, specs, unreviewed
 from ..verbs.report import Report, named_release
@@ -184,8 +185,11 @@ def _outcome(plan: Plan, written: Written | None, style: Style) -> Iterator[str]
     texts.append(f"taken by {ranges(before)} before, {ranges(after)} after")
     if plan.unseen:
         texts.append(f"what {ranges(plan.unseen)} makes of it hangs on the model: name it with --base")
-    if before - after:
-        texts.append(f"lost by the change of format: {ranges(before - after)} (--weights same keeps them)")
+    format_ = (before - after) & accepted(f for f in plan.findings if f.code != SAFETENSORS_ONLY.number)
+    if format_:
+        texts.append(f"lost by the change of format: {ranges(format_)} (--weights same keeps them)")
+    if before - after - format_:
+        texts.append(f"no longer taken by {ranges(before - after - format_)}: the form is the server's own")
     if written and written.proof["largest_difference"]:
         relative, absolute = written.proof["largest_relative_difference"], written.proof["largest_difference"]
         texts.append(f"proved the same: largest error of a delta {absolute:.2g}, relative {relative:.2g}")

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ..adapter import Adapter, NotExactError
 from ..adapter.findings import ERROR, Finding, hits, verdict
-from ..adapter.runtimes import PEFT, SERVERS, peft
+from ..adapter.runtimes import PEFT, RAN, SERVERS, peft
 from ..facts.subject import Subject
 from ..files.loader import BIN, SAFETENSORS
 from ..rules import judge
@@ -101,20 +101,21 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
         done.append(Step("write the shards as one file", ("CD015",)))
     if before.adapter.beside:
         done.append(Step(f"leave the {BIN} behind that is not read", ("CD010", "CD022")))
-    original = state_of(subject)
+    serving = bool(asked and asked & SERVERS)
+    watched = frozenset(RAN.values()) if subject.question.base and (serving or how.to_lora) else frozenset[str]()
+    original = state_of(subject, watched)
     state, wanted = original, asked
     for title, whole in repairs.forms(subject, training=how.training, to_lora=how.to_lora):
-        state = state_of(whole)
+        state = state_of(whole, original.watched)
         done.append(Step(title, ()))
     if silenced(original, state):  # by a form that was asked for by name: what then misloads it has to be repaired, too
         wanted = (asked or frozenset()) | silenced(original, state)
-    serving = bool(asked and asked & SERVERS)
     choice = repairs.all_of(how.rank_zero, asked=wanted, training=how.training, serving=serving)
-    state, steps, refused = repaired(state, choice, wanted)
+    state, steps, refused = repaired(original, state, choice, wanted)
     done += steps
     if silenced(original, state):
         raise NotExactError(f"{before.adapter.path}: {harm(state, silenced(original, state))}")
-    subject, findings = state.subject, state.findings
+    subject, findings = state.subject, judge(state.subject)
     for title, whole in repairs.sizes(subject, trim=how.trim, dtype=how.dtype):
         subject, findings = whole, judge(whole)
         done.append(Step(title, ()))
