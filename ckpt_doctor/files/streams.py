@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
-from ..adapter import DTYPE_BITS, AdapterError, Computed, FileRange, Gathered, TensorInfo, Zeros
+from ..adapter import DTYPE_BITS, AdapterError, Computed, FileRange, Gathered, Joined, TensorInfo, Zeros
 
 CHUNK = 1 << 20
 HELD = 1 << 27
@@ -74,14 +74,28 @@ def chunks(info: TensorInfo, files: Files) -> Iterator[bytes | memoryview]:
         from .values import computed
 
         yield computed(info, source, content(source.base, files), content(source.by, files) if source.by else b"")
+    elif isinstance(source, Joined):
+        yield from _joined(source, files)
     else:
         yield from _gathered(info, source, files)
+
+
+def _joined(source: Joined, files: Files) -> Iterator[bytes | memoryview]:
+    """The rows of matrices, one matrix after the other, or each row from all of them."""
+    if source.axis == 0:
+        for part in source.parts:
+            yield from chunks(part, files)
+        return
+    height = source.parts[0].shape[0]
+    columns = [memoryview(content(part, files)) for part in source.parts]
+    for row in range(height):
+        yield b"".join(part[row * len(part) // height : (row + 1) * len(part) // height] for part in columns)
 
 
 def _gathered(info: TensorInfo, source: Gathered, files: Files) -> Iterator[bytes | memoryview]:
     """The elements of a strided view, in their order."""
     width = DTYPE_BITS[info.dtype] // 8
-    (*outer, columns), (*steps, step) = _joined(info.shape, source.strides)
+    (*outer, columns), (*steps, step) = _collapsed(info.shape, source.strides)
     most = max(1, min(columns, CHUNK // (max(step, 1) * width)))
     for index in itertools.product(*(range(size) for size in outer)):
         at = source.start + sum(i * s for i, s in zip(index, steps, strict=True))
@@ -96,7 +110,7 @@ def _gathered(info: TensorInfo, source: Gathered, files: Files) -> Iterator[byte
                 yield b"".join(span[i * step * width : (i * step + 1) * width] for i in range(count))
 
 
-def _joined(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[list[int], list[int]]:
+def _collapsed(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[list[int], list[int]]:
     """Sizes and strides with those dimensions in one that continue each other."""
     sizes, steps = [1], [1]
     for size, stride in zip(reversed(shape), reversed(strides), strict=True):

@@ -160,6 +160,16 @@ def all_of(
                 fused.halves,
                 narrows=True,
             ),
+            Repair(
+                "cut projections into the parts that the model has",
+                numbers(codes.SERVER_CLASS, codes.SERVER_NOT_IN_BASE, codes.SERVER_FUSED_GROUP),
+                fused.parted,
+            ),
+            Repair(
+                "put projections together as the model has them",
+                numbers(codes.SERVER_CLASS, codes.SERVER_NOT_IN_BASE, codes.SERVER_FUSED_GROUP),
+                fused.whole,
+            ),
             Repair("add zero pairs to experts", numbers(codes.SERVER_EXPERTS), experts.completed),
             Repair("convert AdaLoRA to LoRA", numbers(codes.NOT_LORA), lora.to_lora),
             *repairs,

@@ -14,12 +14,12 @@ def in_one_form(a: Subject, b: Subject) -> tuple[Subject, Subject]:
         return a, b
     from ..repairs import Refused
     from ..repairs.experts import split
-    from ..repairs.fused import halved
+    from ..repairs.fused import apart
     from ..repairs.paths import renamed
 
     forms = []
     for subject in (a, b):
-        for step in (split, renamed, halved):
+        for step in (split, renamed, apart):
             try:
                 subject = subject.changed(step(subject))
             except Refused:
