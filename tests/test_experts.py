@@ -129,6 +129,28 @@ def test_what_sglang_would_drop_it_is_told_to_reject(run: Any, tmp_path: Path) -
     assert report["verdicts"]["sglang==0.5.23"] != "misloads"
 
 
+DATA = Path(__file__).parent / "data/experts"
+
+
+@pytest.mark.parametrize("server", ["vllm", "llama.cpp"])
+@pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral", "deepseek_v3"])
+def test_each_expert_computes_what_peft_adds_to_the_model(run: Any, tmp_path: Path, kind: str, server: str) -> None:
+    """Against what PEFT 0.21.2 on transformers 5.16.1 merges into the model's file (fixtures/make_experts.py)."""
+    out = tmp_path / "out"
+    result = run("fix", DATA / kind, out, "--for", server, "--base", DATA / kind / "config.json")
+    assert result.exit_code == 0, result.output
+    new, config = written(out)
+    assert not any(config.get(key) for key in ("use_rslora", "rank_pattern", "alpha_pattern"))
+    meant = load_file(DATA / kind / "deltas.safetensors")
+    prefix = "base_model.model."
+    modules = {key.rpartition(".lora_")[0] for key in new}
+    assert {module.removeprefix(prefix) + ".weight" for module in modules} == meant.keys()
+    for module in modules:
+        b, a = new[f"{module}.lora_B.weight"], new[f"{module}.lora_A.weight"]
+        computed = config["lora_alpha"] / config["r"] * b @ a
+        np.testing.assert_allclose(computed, meant[module.removeprefix(prefix) + ".weight"], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("lost", ["expert", "part", "all but down"])
 def test_missing_experts_become_zero(run: Any, tmp_path: Path, lost: str) -> None:
     base, out = model(tmp_path / "base", "qwen3_moe"), tmp_path / "out"

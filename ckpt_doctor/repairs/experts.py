@@ -12,11 +12,11 @@ from ..facts.names import PREFIX, as_number
 from ..facts.servers.architectures import line
 from ..facts.servers.loads import Load
 from ..facts.servers.loads.load import Pair
+from ..facts.servers.loads.names import older
 from ..facts.subject import Subject
 from . import Refused, with_config
 from .cuts import cut, targeting
 from .lora import flatten
-from .paths import older
 
 PARTS = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
 """Gate, up and down of an expert, as classes call them."""
