@@ -11,7 +11,7 @@ from ..facts.layers import RANK_AXIS
 from ..facts.names import PREFIX
 from ..facts.servers.loads import Load
 from ..facts.servers.loads.load import Pair
-from ..facts.servers.loads.names import Known
+from ..facts.servers.loads.names import Known, bare
 from ..facts.subject import Subject
 from . import Refused, meant, resized, with_config
 from .cuts import cut, targeting
@@ -64,9 +64,10 @@ def apart(subject: Subject, wanted: Callable[[str], bool] = bool) -> Adapter:
         return subject.adapter
     _plain(subject)
     tensors: dict[str, TensorInfo] = dict(subject.tensors)
+    weights = _weights(load)
     for module in wholes:
         stem, _, leaf = module.rpartition(".")
-        pair, sizes = load.pairs[module], _rows(load, leaf)
+        pair, sizes = load.pairs[module], _rows(load, weights, stem, leaf)
         if pair.sizes is None or len(pair.keys) != 2 or pair.sizes[0] != sum(sizes):
             raise Refused(f"{module} has not the size of the model's {', '.join(WHOLES[leaf])} together")
         key_a, key_b = sorted(pair.keys)
@@ -105,8 +106,10 @@ def whole(subject: Subject) -> Adapter:
         raise Refused("the layers have not all the rank and alpha of the config")
     tensors: dict[str, TensorInfo] = dict(subject.tensors)
     made: list[str] = []
+    weights = _weights(load)
     for (stem, name), parts in groups.items():
-        module, sizes = f"{stem}.{name}", dict(zip(WHOLES[name], _rows(load, name), strict=True))
+        module = f"{stem}.{name}"
+        sizes = dict(zip(WHOLES[name], _rows(load, weights, stem, name), strict=True))
         if module in load.pairs or any(pair.sizes is None or len(pair.keys) != 2 for pair in parts.values()):
             raise Refused(f"{module} is there as well, or a part of it has not both factors")
         if any(pair.sizes and pair.sizes[0] != sizes[part] for part, pair in parts.items()):
@@ -176,8 +179,20 @@ def _add(tensors: dict[str, TensorInfo], module: str, a: TensorInfo, b: TensorIn
         tensors[key] = info
 
 
-def _rows(load: Load, name: str) -> tuple[int, ...]:
-    """How many rows each part of a projection has, by the model's config."""
+def _weights(load: Load) -> dict[str, tuple[int, ...]]:
+    """The shapes of the model's weights by the names without their beginnings, in which files and classes differ."""
+    return {bare(name): shape for name, shape in load.base.weights.items()}
+
+
+def _rows(load: Load, weights: dict[str, tuple[int, ...]], stem: str, name: str) -> tuple[int, ...]:
+    """How many rows each part of a projection has, by the model's weights, or else its config."""
+    parts = [weights.get(bare(f"{stem}.{part}")) for part in WHOLES[name]]
+    found = tuple(shape[0] for shape in parts if shape)
+    if len(found) == len(parts):
+        return found
+    both = weights.get(bare(f"{stem}.{name}"))
+    if both and name == "gate_up_proj":
+        return both[0] // 2, both[0] // 2
     text = load.text
     inner, heads, hidden = (text.get(key) for key in ("intermediate_size", "num_attention_heads", "hidden_size"))
     if name == "gate_up_proj" and type(inner) is int:
@@ -186,5 +201,7 @@ def _rows(load: Load, name: str) -> tuple[int, ...]:
     if name == "qkv_proj" and type(heads) is int and type(kv) is int and type(hidden) is int and heads > 0:
         head = text.get("head_dim") or hidden // heads
         if type(head) is int:
-            return heads * head, kv * head, kv * head
+            rows = heads * head, kv * head, kv * head
+            if both is None or both[0] == sum(rows):
+                return rows
     raise Refused(f"the model's config does not tell the sizes of the parts of {name}")
