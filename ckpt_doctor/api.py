@@ -75,8 +75,8 @@ def fix(
     src: AnyPath, out: AnyPath, for_: str | Iterable[str] | None = None, *, base: AnyPath | None = None,
     adapter_name: str = "default", max_rank: int | None = None, rank_zero: str = "pad", weights: str | None = None,
     to_lora: bool = False, trim: bool = False, dtype: str | None = None, for_training: bool = False,
-    tolerance: float = 1e-6, best_effort: bool = False, copy_all: bool = False, dry_run: bool = False,
-    force: bool = False,
+    drop: bool = False, tolerance: float = 1e-6, best_effort: bool = False, copy_all: bool = False,
+    dry_run: bool = False, force: bool = False,
 ) -> FixResult:  # fmt: skip
     """Write the one adapter at or below `src` to the folder `out` so that the runtimes of `for_` take it.
 
@@ -92,7 +92,7 @@ def fix(
     question = _question(for_, base, adapter_name, max_rank)
     report = examined(source, question._replace(runtimes=None), repairs=False)
     plan, written = fixed(
-        report, target, question.runtimes, How(rank_zero, weights, for_training, to_lora, trim, dtype),
+        report, target, question.runtimes, How(rank_zero, weights, for_training, to_lora, trim, dtype, drop),
         tolerance=tolerance, best_effort=best_effort, copy_all=copy_all, dry_run=dry_run, force=force,
     )  # fmt: skip
     return FixResult(

@@ -129,6 +129,28 @@ def test_what_sglang_would_drop_it_is_told_to_reject(run: Any, tmp_path: Path) -
     assert report["verdicts"]["sglang==0.5.23"] != "misloads"
 
 
+DATA = Path(__file__).parent / "data/experts"
+
+
+@pytest.mark.parametrize("server", ["vllm", "llama.cpp"])
+@pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral", "deepseek_v3"])
+def test_each_expert_computes_what_peft_adds_to_the_model(run: Any, tmp_path: Path, kind: str, server: str) -> None:
+    """Against what PEFT 0.21.2 on transformers 5.16.1 merges into the model's file (fixtures/make_experts.py)."""
+    out = tmp_path / "out"
+    result = run("fix", DATA / kind, out, "--for", server, "--base", DATA / kind / "config.json")
+    assert result.exit_code == 0, result.output
+    new, config = written(out)
+    assert not any(config.get(key) for key in ("use_rslora", "rank_pattern", "alpha_pattern"))
+    meant = load_file(DATA / kind / "deltas.safetensors")
+    prefix = "base_model.model."
+    modules = {key.rpartition(".lora_")[0] for key in new}
+    assert {module.removeprefix(prefix) + ".weight" for module in modules} == meant.keys()
+    for module in modules:
+        b, a = new[f"{module}.lora_B.weight"], new[f"{module}.lora_A.weight"]
+        computed = config["lora_alpha"] / config["r"] * b @ a
+        np.testing.assert_allclose(computed, meant[module.removeprefix(prefix) + ".weight"], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("lost", ["expert", "part", "all but down"])
 def test_missing_experts_become_zero(run: Any, tmp_path: Path, lost: str) -> None:
     base, out = model(tmp_path / "base", "qwen3_moe"), tmp_path / "out"
@@ -166,3 +188,32 @@ def test_what_is_not_exact_is_refused(run: Any, tmp_path: Path, fault: str) -> N
     options = [] if fault == "no base" else ["--base", base]
     assert run("fix", source, out, "--for", "vllm", *options).exit_code != 0
     assert not out.exists()
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_single_experts_of_a_class_that_wants_parameters(run: Any, tmp_path: Path, complete: bool) -> None:
+    """An option makes vLLM take them, as run with Qwen3-VL-MoE; which is said only where all parts are there."""
+    text = {
+        "model_type": "qwen3_vl_moe_text", "hidden_size": HIDDEN, "num_experts": EXPERTS,
+        "moe_intermediate_size": INNER,
+        "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "vocab_size": 32,
+    }  # fmt: skip
+    config = {
+        "architectures": ["Qwen3VLMoeForConditionalGeneration"],
+        "model_type": "qwen3_vl_moe",
+        "text_config": text,
+    }
+    base = tmp_path / "config.json"
+    base.write_text(json.dumps(config))
+    tensors: Tensors = {}
+    for number in range(EXPERTS if complete else 1):
+        for name in PARTS["qwen3_moe"]:
+            sizes = (HIDDEN, INNER) if name == "down_proj" else (INNER, HIDDEN)
+            tensors |= pair(f"0.mlp.experts.{number}.{name}", *sizes)
+    tensors = {key.replace("model.layers", "model.language_model.layers"): value for key, value in tensors.items()}
+    source = saved(tmp_path / "a", tensors, target_modules=[*PARTS["qwen3_moe"]])
+    result = run("scan", source, "--for", "vllm", "--base", base, "--format", "json")
+    document = json.loads(result.stdout)
+    assert document["reports"][0]["verdicts"]["vllm==0.33.0"] == "rejects"
+    line = document["start"]["vllm"]["line"] if document["start"] else ""
+    assert ("--enable-mixed-moe-lora-format" in line) is complete

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ckpt_doctor.files import streams
 from ckpt_doctor.files.loader import read_weights
 from ckpt_doctor.files.streams import Files, content
 
@@ -36,9 +37,13 @@ def as_bytes(tensor: torch.Tensor) -> bytes:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
+@pytest.mark.parametrize("held", [1 << 20, 0], ids=["held", "too large to hold"])
 @pytest.mark.parametrize("as_zip", [True, False], ids=["zip", "before 1.6"])
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_view_is_gathered(tmp_path: Path, name: str, as_zip: bool) -> None:
+def test_a_view_is_gathered(
+    tmp_path: Path, name: str, as_zip: bool, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "HELD", held)
     torch.save({name: VIEWS[name]}, tmp_path / "adapter_model.bin", _use_new_zipfile_serialization=as_zip)
     assert read(tmp_path / "adapter_model.bin") == {name: as_bytes(VIEWS[name])}
 

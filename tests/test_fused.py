@@ -1,4 +1,4 @@
-"""Fused projections for servers: GLM-4's gate_up_proj, which vLLM's class names by its parts; the same deltas."""
+"""Projections in one and in parts for servers: the same deltas, in the form that the model's class has."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from test_experts import HIDDEN, delta, pair, saved
+from test_experts import HIDDEN, RANK, delta, pair, saved, written
 
 INNER = 12
 
 
-def model(folder: Path) -> Path:
-    """GLM-4's config.json alone."""
+def model(folder: Path, class_: str = "Glm4ForCausalLM", type_: str = "glm4") -> Path:
+    """A model's config.json alone, GLM-4's."""
     sizes = {"hidden_size": HIDDEN, "intermediate_size": INNER, "num_attention_heads": 4, "num_key_value_heads": 2}
-    kind = {"architectures": ["Glm4ForCausalLM"], "model_type": "glm4", "num_hidden_layers": 2, "head_dim": 4}
+    kind = {"architectures": [class_], "model_type": type_, "num_hidden_layers": 2, "head_dim": 4}
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({**sizes, **kind, "vocab_size": 32, "tie_word_embeddings": False}))
     return folder / "config.json"
@@ -51,5 +51,75 @@ def test_what_is_not_exact_is_refused(run: Any, tmp_path: Path, fault: str) -> N
     tensors = pair("0.mlp.gate_up_proj", 2 * INNER + (2 if fault == "size" else 0), HIDDEN)
     values = {"alpha_pattern": {"gate_up_proj": 12}} if fault == "pattern" else {}
     source = saved(tmp_path / "a", tensors, target_modules=["gate_up_proj"], use_dora=fault == "DoRA", **values)
+    assert run("fix", source, out, "--for", "vllm", "--base", base).exit_code != 0
+    assert not out.exists()
+
+
+ROWS = {"q_proj": 16, "k_proj": 8, "v_proj": 8, "gate_proj": INNER, "up_proj": INNER}
+WHOLES = {"self_attn.qkv_proj": ("q_proj", "k_proj", "v_proj"), "mlp.gate_up_proj": ("gate_proj", "up_proj")}
+
+
+def projections(layer: int, gone: str = "") -> dict[str, Any]:
+    """A layer's projections by their parts, but for one."""
+    tensors: dict[str, Any] = {}
+    for whole, parts in WHOLES.items():
+        for part in parts:
+            if part != gone:
+                tensors |= pair(f"{layer}.{whole.partition('.')[0]}.{part}", ROWS[part], HIDDEN)
+    return tensors
+
+
+@pytest.mark.parametrize("server", ["vllm", "llama.cpp"])
+@pytest.mark.parametrize("gone", ["", "k_proj", "gate_proj"])
+@pytest.mark.parametrize("rooted", [False, True])
+def test_parts_become_one(run: Any, tmp_path: Path, server: str, gone: str, rooted: bool) -> None:
+    """Phi-3 has qkv_proj and gate_up_proj; the rank is that of all parts, and the scale the same."""
+    base, out = model(tmp_path / "base", "Phi3ForCausalLM", "phi3"), tmp_path / "out"
+    tensors: dict[str, Any] = {}
+    for layer in range(2):
+        tensors |= projections(layer, gone) | pair(f"{layer}.self_attn.o_proj", HIDDEN, 16)
+    source = saved(tmp_path / "a", tensors, target_modules=[*ROWS, "o_proj"], use_rslora=rooted)
+    result = run("fix", source, out, "--for", server, "--base", base)
+    assert result.exit_code == 0, result.output
+    new, config = written(out)
+    root = 0.5 if config.get("use_rslora") else 1
+    scale, before = config["lora_alpha"] / config["r"] ** root, 6 / RANK ** (0.5 if rooted else 1)
+    assert {value.shape[1 if ".lora_B" in key else 0] for key, value in new.items()} == {config["r"]}
+    for layer in range(2):
+        for whole, parts in WHOLES.items():
+            block = whole.partition(".")[0]
+            zero = np.zeros((ROWS[gone or "q_proj"], HIDDEN), np.float32)
+            old = [zero if part == gone else delta(tensors, f"{layer}.{block}.{part}", before) for part in parts]
+            found = delta(new, f"{layer}.{whole}", scale)
+            np.testing.assert_allclose(found, np.concatenate(old), rtol=1e-5, atol=1e-5)
+        o = f"{layer}.self_attn.o_proj"
+        np.testing.assert_allclose(delta(new, o, scale), delta(tensors, o, before), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("server", ["vllm", "llama.cpp"])
+def test_one_becomes_parts(run: Any, tmp_path: Path, server: str) -> None:
+    """Mistral has q_proj, k_proj and v_proj."""
+    base, out = model(tmp_path / "base", "MistralForCausalLM", "mistral"), tmp_path / "out"
+    tensors = pair("0.self_attn.qkv_proj", 32, HIDDEN) | pair("1.mlp.gate_up_proj", 2 * INNER, HIDDEN)
+    source = saved(tmp_path / "a", tensors, target_modules=["qkv_proj", "gate_up_proj"])
+    result = run("fix", source, out, "--for", server, "--base", base)
+    assert result.exit_code == 0, result.output
+    new, _ = written(out)
+    for layer, (whole, parts) in enumerate(WHOLES.items()):
+        found = [delta(new, f"{layer}.{whole.partition('.')[0]}.{part}", 1.5) for part in parts]
+        np.testing.assert_allclose(np.concatenate(found), delta(tensors, f"{layer}.{whole}", 1.5), rtol=1e-5)
+    report = json.loads(run("scan", out, "--for", "peft", "--base", base, "--format", "json").stdout)["reports"][0]
+    assert report["verdicts"]["peft==0.21.2"] == "accepts"
+
+
+@pytest.mark.parametrize("fault", ["DoRA", "size", "pattern", "interleaved", "Llama-4"])
+def test_no_rows_are_guessed(run: Any, tmp_path: Path, fault: str) -> None:
+    """In query_key_value heads lie interleaved; vLLM reorders the rows of Llama-4's q_proj and k_proj."""
+    class_, type_ = ("Llama4ForCausalLM", "llama4_text") if fault == "Llama-4" else ("MistralForCausalLM", "mistral")
+    base, out = model(tmp_path / "base", class_, type_), tmp_path / "out"
+    name = "query_key_value" if fault == "interleaved" else "qkv_proj"
+    tensors = pair(f"0.self_attn.{name}", 32 + (2 if fault == "size" else 0), HIDDEN)
+    values = {"alpha_pattern": {"qkv_proj": 12}} if fault == "pattern" else {}
+    source = saved(tmp_path / "a", tensors, target_modules=[name], use_dora=fault == "DoRA", **values)
     assert run("fix", source, out, "--for", "vllm", "--base", base).exit_code != 0
     assert not out.exists()

@@ -76,7 +76,14 @@ class Computed(NamedTuple):
     by: "TensorInfo | None" = None
 
 
-Source = FileRange | Gathered | Zeros | Computed
+class Joined(NamedTuple):
+    """Matrices of one dtype in one: below one another (axis 0), or beside one another (axis 1)."""
+
+    parts: tuple["TensorInfo", ...]
+    axis: int
+
+
+Source = FileRange | Gathered | Zeros | Computed | Joined
 
 
 class TensorInfo(NamedTuple):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ..adapter import AdapterError, NotExactError, unforeseen
+from ..adapter.runtimes import SERVERS
 from ..reports import Style, json, table
 from ..verbs.fix import fix, same_place
 from ..verbs.plan import RANK_ZERO, How, Plan
@@ -27,6 +28,7 @@ Examples:
   ckpt-doctor fix adapter/ fixed/
   ckpt-doctor fix adapter/ fixed/ --for 'peft>=0.6,<0.10'
   ckpt-doctor fix adapter/ fixed/ --for servers --base model/
+  ckpt-doctor fix adapter/ smaller/ --for vllm --base model/ --drop
   ckpt-doctor fix adapter/ fixed/ --dry-run
   ckpt-doctor fix --in-place adapters/
 """
@@ -49,6 +51,10 @@ Examples:
 )  # fmt: skip
 @click.option("--to", "form", type=click.Choice(["lora"]), help="Make plain LoRA of one rank and scale.")
 @click.option("--trim", is_flag=True, help="Cut trailing zeros off the rank, to fit a limit.")
+@click.option(
+    "--drop", is_flag=True,
+    help="Leave out the layers that a server of --for has no place for; what is computed changes, and that is said.",
+)  # fmt: skip
 @click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="Write the factors in this type.")
 @options.TOLERANCE
 @click.option("--for-training", is_flag=True, help="Write an AdaLoRA in the form that can be trained further.")
@@ -210,8 +216,10 @@ def _output(folder: str, target: str | None, done: _Done, format_: str, dry_run:
 def _fix(
     folder: str, target: str | None, by: Settings, *, force: bool, dry_run: bool, best_effort: bool, copy_all: bool,
     tolerance: float, rank_zero: str, weights: str | None, for_training: bool, form: str | None, trim: bool,
-    dtype: str | None, **_: object,
+    dtype: str | None, drop: bool, **_: object,
 ) -> _Done:  # fmt: skip
+    if drop and not (by.asked or frozenset()) & SERVERS:
+        return _Done(2, failure="--drop leaves out what a server has no place for: name one with --for")
     # in place only what stops a runtime that was asked for is touched
     question = by.question if target is None else by.question._replace(runtimes=None)
     report = examine(folder, question, repairs=False)
@@ -219,7 +227,7 @@ def _fix(
         return _Done(2, failure=report.error, trace=report.trace)
     try:
         plan, written = fix(
-            report, target, by.asked, How(rank_zero, weights, for_training, form == "lora", trim, dtype),
+            report, target, by.asked, How(rank_zero, weights, for_training, form == "lora", trim, dtype, drop),
             tolerance=tolerance, best_effort=best_effort, copy_all=copy_all, dry_run=dry_run, force=force,
         )  # fmt: skip
         return _Done(int(not plan.fixed), plan, written)

@@ -6,9 +6,11 @@ import itertools
 from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
-from ..adapter import DTYPE_BITS, AdapterError, Computed, FileRange, Gathered, TensorInfo, Zeros
+from ..adapter import DTYPE_BITS, AdapterError, Computed, FileRange, Gathered, Joined, TensorInfo, Zeros
 
 CHUNK = 1 << 20
+HELD = 1 << 27
+"""Bytes of storages that are held: many views are of one (an expert's factor is every 128th number of one)."""
 
 
 class Files:
@@ -16,6 +18,7 @@ class Files:
 
     def __init__(self) -> None:
         self.open: dict[str, BinaryIO] = {}
+        self._held: dict[FileRange, bytes] = {}
 
     def __getitem__(self, path: str) -> BinaryIO:
         if path not in self.open:
@@ -29,12 +32,31 @@ class Files:
         for file in self.open.values():
             file.close()
 
+    def part(self, storage: FileRange, start: int, length: int) -> memoryview:
+        """Some bytes of a storage, which is held as long as there is room. Raises AdapterError."""
+        if storage.length > HELD:
+            whole, start = self._read(storage.path, storage.offset + start, length), 0
+        else:
+            while storage not in self._held and sum(map(len, self._held.values())) + storage.length > HELD:
+                del self._held[next(iter(self._held))]
+            if storage not in self._held:
+                self._held[storage] = self._read(storage.path, storage.offset, storage.length)
+            whole = self._held[storage]
+        part = memoryview(whole)[start : start + length]
+        if len(part) < length:
+            raise AdapterError(f"{storage.path} became shorter while it was read")
+        return part
+
+    def _read(self, path: str, offset: int, length: int) -> bytes:
+        self[path].seek(offset)
+        return self[path].read(length)
+
 
 _ZEROS = bytes(1 << 16)
 
 
 def chunks(info: TensorInfo, files: Files) -> Iterator[bytes | memoryview]:
-    """The bytes of a tensor, in pieces of at most 1 MiB (a strided tensor: one row of elements at a time)."""
+    """The bytes of a tensor, in pieces of at most 1 MiB."""
     source = info.source
     if isinstance(source, Zeros):
         for at in range(0, source.length, len(_ZEROS)):
@@ -52,44 +74,56 @@ def chunks(info: TensorInfo, files: Files) -> Iterator[bytes | memoryview]:
         from .values import computed
 
         yield computed(info, source, content(source.base, files), content(source.by, files) if source.by else b"")
+    elif isinstance(source, Joined):
+        yield from _joined(source, files)
     else:
         yield from _gathered(info, source, files)
 
 
-def _gathered(info: TensorInfo, source: Gathered, files: Files) -> Iterator[bytes]:
-    """Row by row, the elements of a strided view."""
+def _joined(source: Joined, files: Files) -> Iterator[bytes | memoryview]:
+    """The rows of matrices, one matrix after the other, or each row from all of them."""
+    if source.axis == 0:
+        for part in source.parts:
+            yield from chunks(part, files)
+        return
+    height = source.parts[0].shape[0]
+    columns = [memoryview(content(part, files)) for part in source.parts]
+    for row in range(height):
+        yield b"".join(part[row * len(part) // height : (row + 1) * len(part) // height] for part in columns)
+
+
+def _gathered(info: TensorInfo, source: Gathered, files: Files) -> Iterator[bytes | memoryview]:
+    """The elements of a strided view, in their order."""
     width = DTYPE_BITS[info.dtype] // 8
-    file, base = files[source.storage.path], source.storage.offset + source.start * width
-    *outer, columns = info.shape
-    *steps, step = source.strides
+    (*outer, columns), (*steps, step) = _collapsed(info.shape, source.strides)
+    most = max(1, min(columns, CHUNK // (max(step, 1) * width)))
     for index in itertools.product(*(range(size) for size in outer)):
-        at = base + width * sum(i * s for i, s in zip(index, steps, strict=True))
-        row = bytearray(columns * width)
-        for first in range(0, columns, _ROW):
-            count = min(_ROW, columns - first)
-            file.seek(at + first * step * width)
+        at = source.start + sum(i * s for i, s in zip(index, steps, strict=True))
+        for first in range(0, columns, most):
+            count = min(most, columns - first)
+            span = files.part(source.storage, (at + first * step) * width, ((count - 1) * step + 1) * width)
             if step == 1:
-                row[first * width : (first + count) * width] = file.read(count * width)
-            elif (count * step) * width <= CHUNK:
-                span = file.read(((count - 1) * step + 1) * width)
-                if len(span) < ((count - 1) * step + 1) * width:
-                    raise AdapterError(f"{source.storage.path} became shorter while it was read")
-                if width in _WORDS and step > 0:
-                    row[first * width : (first + count) * width] = (
-                        memoryview(span).cast(_WORDS[width])[::step].tobytes()
-                    )
-                    continue
-                for i in range(count):
-                    row[(first + i) * width : (first + i + 1) * width] = span[i * step * width : (i * step + 1) * width]
+                yield span
+            elif width in _WORDS and step > 0:
+                yield span.cast(_WORDS[width])[::step].tobytes()
             else:
-                for i in range(count):
-                    file.seek(at + (first + i) * step * width)
-                    row[(first + i) * width : (first + i + 1) * width] = file.read(width)
-        yield bytes(row)
+                yield b"".join(span[i * step * width : (i * step + 1) * width] for i in range(count))
+
+
+def _collapsed(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Sizes and strides with those dimensions in one that continue each other."""
+    sizes, steps = [1], [1]
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if sizes == [1]:
+            sizes, steps = [size], [stride]
+        elif stride == sizes[0] * steps[0]:
+            sizes[0] *= size
+        elif size != 1:
+            sizes, steps = [size, *sizes], [stride, *steps]
+    return sizes, steps
 
 
 _WORDS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
-_ROW = 4096  # elements of a strided row that are read together
 
 
 def content(info: TensorInfo, files: Files) -> bytes:

@@ -21,7 +21,8 @@ class Refused(Exception):  # noqa: N818 - an answer, not an error
 class Repair(NamedTuple):
     """`heals` are the codes of findings; `function` gives the repaired adapter, or the same one where it has nothing
     to do, or raises Refused. One that is made `always` is made also where it helps only runtimes that were not asked
-    for; one that `narrows` may make others reject the adapter, which is a form of the server's own.
+    for; one that `narrows` may make others reject the adapter, which is a form of the server's own. One that is made
+    `beside` another is made only there, for those whom the other would harm.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Repair(NamedTuple):
     function: Callable[[Subject], Adapter]
     always: bool = False
     narrows: bool = False
+    beside: bool = False
 
 
 def meant(subject: Subject) -> dict[str, Layer]:
@@ -151,14 +153,24 @@ def all_of(
                 numbers(codes.SERVER_EXPERTS, codes.SERVER_NOT_IN_BASE),
                 experts.one_by_one,
             ),
-            Repair("name the layers as the model does", numbers(codes.SERVER_NOT_IN_BASE), paths.as_the_model),
+            Repair("name the layers as the model does", numbers(codes.SERVER_NOT_IN_BASE), paths.renamed),
             Repair(
                 "cut gate_up_proj into gate_proj and up_proj",
                 numbers(codes.SERVER_CLASS),
                 fused.halves,
                 narrows=True,
             ),
-            Repair("add zero pairs to experts", numbers(codes.SERVER_EXPERTS), experts.complete),
+            Repair(
+                "cut projections into the parts that the model has",
+                numbers(codes.SERVER_CLASS, codes.SERVER_NOT_IN_BASE, codes.SERVER_FUSED_GROUP),
+                fused.parted,
+            ),
+            Repair(
+                "put projections together as the model has them",
+                numbers(codes.SERVER_CLASS, codes.SERVER_NOT_IN_BASE, codes.SERVER_FUSED_GROUP),
+                fused.whole,
+            ),
+            Repair("add zero pairs to experts", numbers(codes.SERVER_EXPERTS), experts.completed),
             Repair("convert AdaLoRA to LoRA", numbers(codes.NOT_LORA), lora.to_lora),
             *repairs,
             Repair(
@@ -175,6 +187,14 @@ def all_of(
                 "say that no module is saved whole", numbers(codes.SERVER_MODULES_TO_SAVE), servers.no_modules_to_save
             ),
             Repair("set init_lora_weights to true", numbers(codes.SERVER_OPTION), config.plain_init),
+            Repair("say the targets as a regex", numbers(codes.SERVER_CLASS), servers.regex_targets, beside=True),
+            Repair(
+                "name a target that no model has",
+                numbers(codes.SERVER_EXPERTS),
+                servers.no_target,
+                narrows=True,
+                beside=True,
+            ),
         ]
     return [
         Repair(

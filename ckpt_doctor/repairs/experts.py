@@ -12,11 +12,11 @@ from ..facts.names import PREFIX, as_number
 from ..facts.servers.architectures import line
 from ..facts.servers.loads import Load
 from ..facts.servers.loads.load import Pair
+from ..facts.servers.loads.names import older
 from ..facts.subject import Subject
 from . import Refused, with_config
-from .cuts import cut, guarded, targeting
+from .cuts import cut, targeting
 from .lora import flatten
-from .paths import older
 
 PARTS = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
 """Gate, up and down of an expert, as classes call them."""
@@ -31,11 +31,6 @@ class _Sizes(NamedTuple):
     inner: int
 
 
-def complete(subject: Subject) -> Adapter:
-    """Zero pairs for the experts, and the parts of experts, that a layer lacks beside those that it has."""
-    return guarded(subject, completed(subject))
-
-
 def one_by_one(subject: Subject) -> Adapter:
     """Experts as modules where they are parameters (target_parameters), and all parts of them; of one rank, as not
     every server that takes them reads a pattern.
@@ -44,7 +39,7 @@ def one_by_one(subject: Subject) -> Adapter:
     if made.adapter is subject.adapter:
         return made.adapter
     made = made.changed(completed(made))
-    return guarded(subject, flatten(made))
+    return flatten(made)
 
 
 def load_of(subject: Subject) -> Load:

@@ -8,37 +8,12 @@ from ..adapter import Adapter
 from ..facts.forms import pattern_value
 from ..facts.layers import module_of
 from ..facts.names import PREFIX
-from ..facts.servers.architectures import line
 from ..facts.servers.loads import Load
-from ..facts.servers.loads.names import bare, tree
+from ..facts.servers.loads.names import bare, older, tree
 from ..facts.subject import Subject
 from ..facts.targets import targeted
 from . import Refused, with_config
-from .cuts import guarded, targeting
-
-_PLAIN = re.compile(r"[\w.]+")
-
-
-def older(load: Load, module: str) -> str:
-    """A module by its name in the model's file, where transformers renames it (conversion_mapping.py)."""
-    kind = str(load.model.get("model_type"))
-    for step in (line("transformers", f":{kind}") or {}).get("renames") or []:
-        if step[0] == "rename" and step[2] in f"{module}." and _PLAIN.fullmatch(step[1] + step[2]):
-            renamed = f"{module}.".replace(step[2], step[1], 1).removesuffix(".")
-            if not load.base.weights or any(name.startswith(_layer(renamed)) for name in load.base.weights):
-                return renamed
-    return module
-
-
-def _layer(module: str) -> str:
-    """The beginning of a name up to the part after the layer's number."""
-    match = re.match(r"(.*?\.\d+\.[^.]+)\.", module)
-    return match[1] if match else module
-
-
-def as_the_model(subject: Subject) -> Adapter:
-    """The layers under the paths that the model's class gives them, where they stand under others."""
-    return guarded(subject, renamed(subject))
+from .cuts import targeting
 
 
 def renamed(subject: Subject) -> Adapter:

@@ -10,6 +10,7 @@ from ..facts.subject import Subject
 from ..facts.targets import targeted
 from ..rules.servers.tensors import siblings
 from . import Refused, meant, with_config
+from .cuts import ending
 
 
 def fused_pairs(subject: Subject) -> Adapter:
@@ -51,6 +52,33 @@ def listed_targets(subject: Subject) -> Adapter:
     kept = {key: value for key, value in (adapter.config or {}).items() if key not in chosen}
     listed = isinstance(target, list) and sorted(target) == ends
     return with_config(adapter._replace(config=kept), target_modules=target if listed else ends)
+
+
+def regex_targets(subject: Subject) -> Adapter:
+    """target_modules as a regex that names the same, which SGLang rejects (srt/lora/utils.py:
+    get_normalized_target_modules), and the others read like the list: for what SGLang would take and then drop.
+    """
+    targets = subject.config.get("target_modules")
+    if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
+        raise Refused("target_modules is no list of names")
+    return with_config(subject.adapter, target_modules=ending(sorted(targets)))
+
+
+NOWHERE = "layers_of_another_model"
+"""A target that no model has, so that PEFT rejects the adapter (tuners/tuners_utils.py: inject_adapter), and
+transformers by it."""
+
+
+def no_target(subject: Subject) -> Adapter:
+    """An adapter for one server, which reads no targets: what transformers' model has not, it then does not drop
+    without a word, but rejects.
+    """
+    return with_config(subject.adapter, target_modules=[NOWHERE])
+
+
+def opened(subject: Subject) -> Adapter:
+    """The adapter with every layer that it has among its targets."""
+    return with_config(subject.adapter, target_modules=sorted({name.rpartition(".")[2] for name in subject.layers}))
 
 
 def _with_pair(

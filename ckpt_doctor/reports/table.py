@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..adapter import Adapter
+from ..adapter.codes import SAFETENSORS_ONLY
 from ..adapter.findings import ERROR, NOTE, Finding, accepted, hits, undecided, verdict
 from ..adapter.runtimes import order, ranges, specs, unreviewed
 from ..verbs.report import Report, named_release
@@ -150,7 +151,9 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
     for step in plan.done:
         codes = f" ({', '.join(step.codes)})" if step.codes else ""
         yield from lines(f"{verb} {step.title}{codes}", 2, style, {verb: "green"})
-    if not plan.done and plan.fixed:
+    if plan.dropped:
+        yield from lines(f"not the same function: {plan.loss}", 2, style, {"not the same function": "yellow"})
+    elif not plan.done and plan.fixed:
         yield "  nothing to repair"
     for step in plan.refused:
         text = f"refused {step.title} ({', '.join(step.codes)}): {step.reason}"
@@ -160,7 +163,9 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
             yield from finding_lines(finding, style)
     if failed:
         text = "nothing was written: what remains cannot be repaired without changing what is computed"
-        yield from lines(text, 2, style)
+        yield from lines(
+            f"{text}; --drop leaves out what the server has no place for" if plan.droppable else text, 2, style
+        )
         return
     yield from _outcome(plan, written, style)
     if dry_run:
@@ -184,11 +189,15 @@ def _outcome(plan: Plan, written: Written | None, style: Style) -> Iterator[str]
     texts.append(f"taken by {ranges(before)} before, {ranges(after)} after")
     if plan.unseen:
         texts.append(f"what {ranges(plan.unseen)} makes of it hangs on the model: name it with --base")
-    if before - after:
-        texts.append(f"lost by the change of format: {ranges(before - after)} (--weights same keeps them)")
+    format_ = (before - after) & accepted(f for f in plan.findings if f.code != SAFETENSORS_ONLY.number)
+    if format_:
+        texts.append(f"lost by the change of format: {ranges(format_)} (--weights same keeps them)")
+    if before - after - format_:
+        texts.append(f"no longer taken by {ranges(before - after - format_)}: the form is the server's own")
     if written and written.proof["largest_difference"]:
         relative, absolute = written.proof["largest_relative_difference"], written.proof["largest_difference"]
-        texts.append(f"proved the same: largest error of a delta {absolute:.2g}, relative {relative:.2g}")
+        same = "what is left is proved the same" if plan.dropped else "proved the same"
+        texts.append(f"{same}: largest error of a delta {absolute:.2g}, relative {relative:.2g}")
     if written and written.left_out:
         texts.append(f"left out: {', '.join(written.left_out)}")
     if written and written.backups:

@@ -31,12 +31,12 @@ COMMON_TASKS = (None, "CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUES
 """Tasks that every release takes, so that no rule has to be asked."""
 
 
-def judge(subject: Subject) -> tuple[Finding, ...]:
-    """All findings of an adapter; about servers only where one is asked for."""
+def judge(subject: Subject, watched: frozenset[str] = frozenset()) -> tuple[Finding, ...]:
+    """All findings of an adapter; about servers only where one is asked for, or `watched`."""
     if subject.method not in LORAS or subject.config.get("task_type") not in COMMON_TASKS:
         from . import methods  # noqa: F401 - importing the rules declares them
     findings = tuple(finding for rule in RULES for finding in rule(subject))
-    asked = (subject.question.runtimes or frozenset()) & SERVERS
+    asked = ((subject.question.runtimes or frozenset()) | watched) & SERVERS
     if not asked:
         return findings
     from . import servers

@@ -14,7 +14,9 @@ from .plan import REPAIRED, How, Plan, plan
 from .report import Report
 
 if TYPE_CHECKING:
+    from ..facts.subject import Subject
     from ..files.writer import Prove, Written
+    from .compare import Comparison
 
 
 class Fixed(NamedTuple):
@@ -30,9 +32,10 @@ def fix(
 ) -> Fixed:  # fmt: skip
     """Write the adapter of a report to the folder `out` so that the runtimes asked for take it.
 
-    It is proved that the result computes the same; otherwise, and where not all is reached, nothing is written, unless
-    `best_effort`. Without `out` the adapter is repaired where it is, if it has an error. Raises AdapterError where
-    `out` cannot be written, NotExactError where the result would compute something else.
+    It is proved that the result computes the same, but for what was dropped where that was asked for; otherwise, and
+    where not all is reached, nothing is written, unless `best_effort`. Without `out` the adapter is repaired where it
+    is, if it has an error. Raises AdapterError where `out` cannot be written, NotExactError where the result would
+    compute something else.
     """
     subject = report.subject
     assert subject is not None  # noqa: S101 - callers examine it first
@@ -71,20 +74,31 @@ def _evidence(the_plan: Plan, out: str, tolerance: float) -> tuple[Adapter, dict
         "saved_by": sorted(id_.removeprefix("peft==") for id_ in before.saved_by),
         "purpose": the_plan.purpose,
         "repairs": [{"title": step.title, "codes": list(step.codes)} for step in the_plan.done],
+        "dropped": list(the_plan.dropped),
     }
 
     # what stops the others is known; those that take the result have to make of it what the original means
     takers = frozenset(id_ for id_ in PEFT if verdict(id_, the_plan.findings) == "accepts")
     takers = takers if the_plan.asked is None else takers & the_plan.asked
 
-    def prove(stage: str) -> dict[str, Any]:
-        kept = frozenset(key for key, info in after.tensors.items() if before.tensors.get(key) == info)
-        comparison = compare(before, after.changed(load(stage)), tolerance, kept, takers)
+    def exact(start: Subject, end: Subject, *how: frozenset[str]) -> Comparison:
+        comparison = compare(start, end, tolerance, *how)
         if comparison.verdict != "same":
             worst = comparison.largest
             error = f"; the largest relative error is {worst.relative:.2g}, --tolerance allows it" if worst else ""
             raise NotExactError(f"{out} is not written, as it is not proved the same: {comparison.reasons[0]}{error}")
-        return proof(comparison)
+        return comparison
+
+    def prove(stage: str) -> dict[str, Any]:
+        start = before
+        for cut in the_plan.cuts:
+            exact(start, cut.before)
+            start = cut.after
+        kept = frozenset(key for key, info in after.tensors.items() if before.tensors.get(key) == info)
+        proved = proof(exact(start, after.changed(load(stage)), kept, takers))
+        if not the_plan.dropped:
+            return proved
+        return {**proved, "verdict": "different", "reason": f"not the same function: {the_plan.loss}"}
 
     return before.adapter, record, prove
 

@@ -3,12 +3,12 @@
 from typing import NamedTuple
 
 from ..adapter import Adapter, NotExactError
-from ..adapter.findings import ERROR, Finding, hits, verdict
-from ..adapter.runtimes import PEFT, SERVERS, peft
+from ..adapter.findings import ERROR, Finding, hits, several, verdict
+from ..adapter.runtimes import PEFT, RAN, SERVERS, peft
 from ..facts.subject import Subject
 from ..files.loader import BIN, SAFETENSORS
 from ..rules import judge
-from .planner import Step, harm, repaired, silenced, state_of
+from .planner import State, Step, harm, repaired, silenced, state_of
 from .report import Report
 
 RANK_ZERO = ("pad", "prune")
@@ -20,8 +20,19 @@ LEFT = (UNSEEN, UNTRIED, "CD902")
 """Doubts that no repair ends, and that hold up none; the last is a release that nobody reviewed."""
 
 
+class Cut(NamedTuple):
+    """Modules that were left out on the way, and the subject before and after: all else on the way is exact."""
+
+    modules: tuple[str, ...]
+    before: Subject
+    after: Subject
+
+
 class Plan(NamedTuple):
-    """What a fix would do: the report before, the subject and its findings after, and each step on the way."""
+    """What a fix would do: the report before, the subject and its findings after, and each step on the way.
+
+    `droppable` says that layers stand in the way which could be left out.
+    """
 
     before: Report
     after: Subject
@@ -29,6 +40,19 @@ class Plan(NamedTuple):
     done: tuple[Step, ...]
     refused: tuple[Step, ...]
     purpose: str = "for inference"
+    cuts: tuple["Cut", ...] = ()
+    droppable: bool = False
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The modules that were left out, so that the result computes something else."""
+        return tuple(module for cut in self.cuts for module in cut.modules)
+
+    @property
+    def loss(self) -> str:
+        """What was left out, as a sentence."""
+        count = len(self.dropped)
+        return f"{count} {'layer' if count == 1 else 'layers'} dropped: {several(self.dropped)}"
 
     @property
     def asked(self) -> frozenset[str] | None:
@@ -61,7 +85,8 @@ class How(NamedTuple):
     `rank_zero` is what becomes of rank-0 layers, "pad" or "prune". `weights` is the format to be written, which is
     "safetensors", "bin" or "same"; None is the one that the runtimes asked for read. `training` gives an AdaLoRA the
     form that can be trained further, `to_lora` makes plain LoRA of one rank and scale, `trim` cuts trailing zeros off
-    the rank, `dtype` (fp32, bf16, fp16) is what factors are written in.
+    the rank, `dtype` (fp32, bf16, fp16) is what factors are written in, `drop` leaves out what a server that was asked
+    for has no place for.
     """
 
     rank_zero: str = "pad"
@@ -70,6 +95,7 @@ class How(NamedTuple):
     to_lora: bool = False
     trim: bool = False
     dtype: str | None = None
+    drop: bool = False
 
     @property
     def changes_form(self) -> bool:
@@ -88,6 +114,7 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     releases that nobody reviewed, where no other is asked for. Raises NotExactError.
     """
     from .. import repairs
+    from ..repairs import drop
 
     before = report.subject
     assert before is not None  # noqa: S101 - callers examine it first
@@ -101,26 +128,47 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
         done.append(Step("write the shards as one file", ("CD015",)))
     if before.adapter.beside:
         done.append(Step(f"leave the {BIN} behind that is not read", ("CD010", "CD022")))
-    original = state_of(subject)
+    serving = bool(asked and asked & SERVERS)
+    watched = frozenset(RAN.values()) if subject.question.base and (serving or how.to_lora) else frozenset[str]()
+    original = state_of(subject, watched)
     state, wanted = original, asked
     for title, whole in repairs.forms(subject, training=how.training, to_lora=how.to_lora):
-        state = state_of(whole)
+        state = state_of(whole, original.watched)
         done.append(Step(title, ()))
     if silenced(original, state):  # by a form that was asked for by name: what then misloads it has to be repaired, too
         wanted = (asked or frozenset()) | silenced(original, state)
-    serving = bool(asked and asked & SERVERS)
     choice = repairs.all_of(how.rank_zero, asked=wanted, training=how.training, serving=serving)
-    state, steps, refused = repaired(state, choice, wanted)
+    state, steps, refused = repaired(original, state, choice, wanted)
     done += steps
+    cuts: list[Cut] = []
+    gone = _lost(state, asked)
+    while how.drop and gone:
+        smaller = state.changed(drop.without(state.subject, gone))
+        if not smaller.subject.layers:
+            break
+        cuts.append(Cut(tuple(drop.modules(gone)), state.subject, smaller.subject))
+        state, steps, refused = repaired(original, smaller, choice, wanted)
+        done += steps
+        gone = _lost(state, asked)
     if silenced(original, state):
         raise NotExactError(f"{before.adapter.path}: {harm(state, silenced(original, state))}")
-    subject, findings = state.subject, state.findings
+    subject, findings = state.subject, judge(state.subject)
     for title, whole in repairs.sizes(subject, trim=how.trim, dtype=how.dtype):
         subject, findings = whole, judge(whole)
         done.append(Step(title, ()))
     open_codes = {f.code for f in findings if asked is None or hits(f, asked)}
     still = tuple(step for step in refused.values() if open_codes & set(step.codes))
-    return Plan(report, subject, findings, tuple(done), still, "for training" if how.training else "for inference")
+    if how.drop and gone:
+        still = (*still, Step("drop layers", tuple(sorted(open_codes)), "none would be left"))
+    purpose = "for training" if how.training else "for inference"
+    return Plan(report, subject, findings, tuple(done), still, purpose, tuple(cuts), bool(gone) and not how.drop)
+
+
+def _lost(state: State, asked: frozenset[str] | None) -> list[str]:
+    """The tensors of what a server that was asked for has no place for."""
+    from ..repairs import drop
+
+    return drop.lost(state.subject, state.findings, asked & SERVERS) if asked and asked & SERVERS else []
 
 
 def written_as(adapter: Adapter, weights: str) -> Adapter:

@@ -26,11 +26,18 @@ class Step(NamedTuple):
 
 
 class State(NamedTuple):
-    """A subject on the way, what is found of it, and the verdict of each runtime that counts."""
+    """A subject on the way, what is found of it, and the verdict of each runtime that counts or is `watched`: a server
+    that was not asked for, and that must not come to compute something else without a word.
+    """
 
     subject: Subject
     findings: tuple[Finding, ...]
     verdicts: dict[str, str]
+    watched: frozenset[str] = frozenset()
+
+    def changed(self, adapter: Adapter) -> "State":
+        """The state that a repair leads to."""
+        return state_of(self.subject.changed(adapter), self.watched)
 
 
 class Outcome(NamedTuple):
@@ -41,18 +48,19 @@ class Outcome(NamedTuple):
     refused: dict[str, Step]
 
 
-def state_of(subject: Subject) -> State:
+def state_of(subject: Subject, watched: frozenset[str]) -> State:
     """Judge a subject."""
-    findings = judge(subject)
-    ids = PEFT | (subject.question.runtimes or frozenset())
-    return State(subject, findings, {id_: verdict(id_, findings) for id_ in ids})
+    findings = judge(subject, watched)
+    ids = PEFT | watched | (subject.question.runtimes or frozenset())
+    return State(subject, findings, {id_: verdict(id_, findings) for id_ in ids}, watched)
 
 
-def repaired(start: State, repairs: Sequence[Repair], asked: frozenset[str] | None) -> Outcome:
+def repaired(original: State, start: State, repairs: Sequence[Repair], asked: frozenset[str] | None) -> Outcome:
     """Apply the first repair that heals something and harms nobody, until there is none.
 
-    One that would harm somebody is tried once more behind each other that heals what the harmed then meet. No state
-    comes twice, and each is better than the one before (`_weight`), which ends it.
+    One that would harm somebody is tried once more with each other that heals what the harmed then meet. No state
+    comes twice, and each is better than the one before (`_weight`), which ends it. `original` is the state before the
+    forms that were asked for by name, `start` the one after.
     """
     state, done = start, list[Step]()
     refused: dict[str, Step] = {}
@@ -64,25 +72,32 @@ def repaired(start: State, repairs: Sequence[Repair], asked: frozenset[str] | No
         except Refused as error:
             refused[repair.title] = Step(repair.title, codes, str(error))
             return None
-        return None if _identity(candidate) in seen else state_of(to.subject.changed(candidate))
+        return None if _identity(candidate) in seen else to.changed(candidate)
+
+    def harmed_by(after: State, *made: Repair) -> frozenset[str]:
+        ids = _harmed(state, after, asked)
+        if any(repair.narrows for repair in made):
+            ids = frozenset(id_ for id_ in ids if id_ in (asked or ()) or after.verdicts[id_] != "rejects")
+        return ids | (silenced(original, after) - silenced(original, state))
 
     def attempt(repair: Repair) -> tuple[State, tuple[Step, ...]] | None:
+        if repair.beside:
+            return None
         codes = _healed(repair, state.findings, None if repair.always else asked)
         after = applied(repair, state, codes) if codes else None
         if after is None or not _helps(state, after, codes, None if repair.always else asked):
             return None
         step = Step(repair.title, codes)
-        harmed = _harmed(state, after, asked)
-        if repair.narrows:
-            harmed = frozenset(id_ for id_ in harmed if id_ in (asked or ()) or after.verdicts[id_] != "rejects")
+        harmed = harmed_by(after, repair)
         if not harmed:
             return after, (step,)
         for other in repairs:
-            before = _healed(other, after.findings, harmed) if other.title != repair.title else ()
-            first = applied(other, state, before) if before else None
-            both = applied(repair, first, codes) if first else None
-            if both and not _harmed(state, both, asked) and _helps(state, both, codes, asked):
-                return both, (Step(other.title, before), step)
+            healed = _healed(other, after.findings, harmed) if other.title != repair.title else ()
+            steps = (step, Step(other.title, healed)) if other.beside else (Step(other.title, healed), step)
+            first = (after if other.beside else applied(other, state, healed)) if healed else None
+            both = applied(other if other.beside else repair, first, steps[1].codes) if first else None
+            if both and not harmed_by(both, repair, other) and _helps(state, both, codes, asked):
+                return both, steps
         refused[repair.title] = Step(repair.title, codes, harm(after, harmed))
         return None
 
@@ -91,7 +106,7 @@ def repaired(start: State, repairs: Sequence[Repair], asked: frozenset[str] | No
         if taken is None:
             break
         state, steps = taken
-        done += steps
+        done = [*(step for step in done if step not in steps), *steps]
         seen.add(_identity(state.subject.adapter))
         for step in steps:
             refused.pop(step.title, None)
@@ -127,19 +142,26 @@ def _count(state: State, codes: tuple[str, ...]) -> int:
 
 
 def _harmed(before: State, after: State, asked: frozenset[str] | None) -> frozenset[str]:
-    """Whom a step would harm: those whose verdict gets worse; else those that were not asked for and rejected the
-    adapter, if it is not known what they would make of the result, unless nothing but the base model, which was not
-    named, would tell, or the release of transformers, which an adapter for a server may be in the names of.
+    """Whom of PEFT and those asked for a step would harm: those whose verdict gets worse; else those that were not
+    asked for and rejected the adapter, if it is not known what they would make of the result. A doubt of one that was
+    not asked for does not count that hangs on nothing but the base model, which was not named, or on the release of
+    transformers, which an adapter for a server may be in the names of.
     """
-    worse = {id_ for id_, word in after.verdicts.items() if ORDER[word] > ORDER[before.verdicts[id_]]}
-    loud = {id_ for id_, word in before.verdicts.items() if word == "rejects" and id_ not in (asked or ())}
+    counted = PEFT | (asked or frozenset())
+    worse = {id_ for id_ in counted if ORDER[after.verdicts[id_]] > ORDER[before.verdicts[id_]]}
+    others = counted - (asked or frozenset())
+    worse -= {id_ for id_ in worse & others if after.verdicts[id_] == "unknown" and by_transformers(after, id_)}
+    loud = {id_ for id_ in others if before.verdicts[id_] == "rejects"}
     doubted = {id_ for id_ in loud if after.verdicts[id_] == "unknown" and not only_unseen(after, id_)}
     return frozenset(worse or doubted)
 
 
 def silenced(before: State, after: State) -> frozenset[str]:
-    """The runtimes that rejected or accepted an adapter, and would compute something else now, without a word."""
+    """The runtimes that would compute something else now, without a word, and that rejected or accepted an adapter; a
+    server that was not asked for also where it was not known.
+    """
     loud = {id_ for id_, word in before.verdicts.items() if word in ("accepts", "rejects")}
+    loud |= {id_ for id_ in before.watched if before.verdicts[id_] == "unknown"}
     return frozenset(id_ for id_ in loud if after.verdicts[id_] == "misloads")
 
 
@@ -156,11 +178,17 @@ def harm(after: State, harmed: frozenset[str]) -> str:
     return f"{ranges(most)} {how}: {why}"
 
 
-def only_unseen(state: State, id_: str) -> bool:
-    """Whether a runtime is undecided only because the base model was not named, or for a server by transformers."""
+def by_transformers(state: State, id_: str) -> bool:
+    """Whether a runtime is undecided, in a fix for a server, only by the release of transformers."""
     doubts = [finding for finding in state.findings if id_ in finding.undecided_for]
     asked = state.subject.question.runtimes or frozenset()
-    if asked & SERVERS and doubts and all(finding.needs == THE_TRANSFORMERS for finding in doubts):
+    return bool(asked & SERVERS and doubts) and all(finding.needs == THE_TRANSFORMERS for finding in doubts)
+
+
+def only_unseen(state: State, id_: str) -> bool:
+    """Whether a runtime is undecided only because the base model was not named, or for a server by transformers."""
+    if by_transformers(state, id_):
         return True
+    doubts = [finding for finding in state.findings if id_ in finding.undecided_for]
     named = state.subject.question.base is not None or state.subject.method not in LORAS
     return not named and all(finding.needs == THE_BASE for finding in doubts)

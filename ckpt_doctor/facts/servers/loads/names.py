@@ -71,14 +71,35 @@ def bare(name: str) -> str:
     return ".".join(parts)
 
 
+_PLAIN = re.compile(r"[\w.]+")
+
+
+def older(load: Load, module: str) -> str:
+    """A module by its name in the model's file, where transformers renames it (conversion_mapping.py)."""
+    kind = str(load.model.get("model_type"))
+    for step in (line("transformers", f":{kind}") or {}).get("renames") or []:
+        if step[0] == "rename" and step[2] in f"{module}." and _PLAIN.fullmatch(step[1] + step[2]):
+            renamed = f"{module}.".replace(step[2], step[1], 1).removesuffix(".")
+            if not load.base.weights or any(name.startswith(_layer(renamed)) for name in load.base.weights):
+                return renamed
+    return module
+
+
+def _layer(module: str) -> str:
+    """The beginning of a name up to the part after the layer's number."""
+    match = re.match(r"(.*?\.\d+\.[^.]+)\.", module)
+    return match[1] if match else module
+
+
 class Known:
-    """Which modules a model has: by its weights where they are there, else by its class."""
+    """Which modules a model has: by its weights where they are there, else by its class, as in files or in memory."""
 
     def __init__(self, load: Load) -> None:
         self.weights = {bare(name) for name in load.base.weights}
         found = None if self.weights else tree(load.model)
         self.tree = found
-        self.modules = {bare(path): kind for path, kind in found.modules.items()} if found else {}
+        paths = found.modules.items() if found else ()
+        self.modules = {bare(name): kind for path, kind in paths for name in (path, older(load, path))}
         self.unsure = tuple(bare(path) for path in found.unknown) if found else ()
 
     def has(self, module: str) -> bool | None:

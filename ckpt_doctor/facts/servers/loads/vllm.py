@@ -24,7 +24,7 @@ from ...names import PREFIX, as_number, numbered
 from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome, Server
 from .load import Fate, Load, plain, several
 from .sizes import compared
-from .vllm_experts import experts
+from .vllm_experts import experts, of_whole, one_of_whole
 from .vllm_model import CLASSIFIES, REORDERED, Model, model_of, name_of, pooling, replaced
 
 COPIES = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")
@@ -50,6 +50,7 @@ def _names(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
     """Names, one by one: what no module is called is rejected, what stands elsewhere dropped without a word."""
     expected = model.expected
     strange: list[str] = []
+    single: list[str] = []
     lost: list[str] = []
     towers: list[str] = []
     unsure: list[str] = []
@@ -68,7 +69,7 @@ def _names(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
             known = leaf in expected or leaf == "experts" or model.expert(leaf, load.experts) or "base_layer" in module
             known = known and not (leaf == "experts" and "experts" not in model.leaves)
         if not known:
-            strange.append(module)
+            (single if one_of_whole(model, leaf, load.experts) else strange).append(module)
             continue
         if "bare names" not in model.way and name != module and not pair.keys[0].startswith(PREFIX):
             unsure.append(module)
@@ -95,6 +96,7 @@ def _names(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
             REJECTS, "module", f"vLLM's {model.name} serves no LoRA on {several(strange)} "
             '(it says "expected target modules in {...} but received [...]")', tuple(strange),
         )  # fmt: skip
+    yield from of_whole(load, model, single)
     if lost:
         message = f"vLLM's {model.name} has no module under the path of {several(lost)}, and drops it without a word"
         yield Fate(MISLOADS, "place", message, tuple(lost))

@@ -11,6 +11,8 @@ from .load import Fate, Load, Pair
 from .vllm_model import Model, name_of
 
 MIXED = "--enable-mixed-moe-lora-format"
+INTERLEAVED = ("GptOssForCausalLM",)
+"""Classes whose gate and up lie row by row in one parameter: what MIXED makes of single experts there is not known."""
 _ONE = re.compile(r"(?P<layer>.*\.experts)\.(?P<number>\d+)\.(?P<name>\w+)$")
 
 
@@ -49,6 +51,31 @@ def experts(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
         yield Fate(MISLOADS, "experts", f"vLLM's {model.name} drops the experts without a word", tuple(whole))
     for layer, pairs in single.items():
         yield from _one_by_one(load, layer, pairs, names if isinstance(names, list) else [])
+
+
+def one_of_whole(model: Model, leaf: str, count: int | None) -> bool:
+    """Whether a name is of a single expert's part, in a class whose experts are parameters, and which MIXED makes take
+    it (lora/utils.py: process_packed_modules_mapping; run with Qwen3-VL-MoE).
+    """
+    match = re.fullmatch(r"experts\.(\d+)\.(?:gate|up|down)_proj", leaf)
+    known = model.entry.get("experts") == "3d" and model.name not in INTERLEAVED
+    return bool(known and match and count and as_number(match[1]) < count)
+
+
+def of_whole(load: Load, model: Model, modules: list[str]) -> Iterator[Fate]:
+    """Single experts in such a class, which even MIXED makes take only with all their parts."""
+    layers: dict[str, dict[tuple[int, str], Pair]] = {}
+    for module in modules:
+        match = _ONE.match(module)
+        if match:
+            layers.setdefault(match["layer"], {})[as_number(match["number"]), match["name"]] = load.pairs[module]
+    if layers:
+        yield Fate(
+            REJECTS, "experts", f"vLLM's {model.name} wants its experts as parameters, and they are one by one here: "
+            f"serve with {MIXED}", tuple(modules), option=MIXED,
+        )  # fmt: skip
+    for layer, pairs in layers.items():
+        yield from _one_by_one(load, layer, pairs, ["gate_proj", "up_proj", "down_proj"])
 
 
 def _one_by_one(load: Load, layer: str, pairs: dict[tuple[int, str], Pair], names: list[str]) -> Iterator[Fate]:

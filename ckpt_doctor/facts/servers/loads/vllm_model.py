@@ -26,6 +26,9 @@ UNREVIEWED = (
 PACKED_WHOLE = {"GPTBigCodeForCausalLM": ("c_attn",)}
 """On the Transformers backend, projections that are fused in the file, and that no layer with LoRA can replace
 (transformers/fusers/packed_qkv.py)."""
+BETWEEN_STACKS = {"GPTBigCodeForCausalLM": ("q_attn",)}
+"""On the Transformers backend, projections that a class has only where it attends to another stack, which no decoder
+alone does (modeling_gpt_bigcode.py: GPTBigCodeAttention.__init__)."""
 LINEAR = ("qkv", "merged", "column", "row", "replicated", "own", "absorbed", "experts")
 """Kinds of modules that a layer with LoRA replaces (lora/utils.py: from_layer)."""
 CLASSIFIES = ("ForSequenceClassification", "ForTokenClassification")
@@ -198,6 +201,8 @@ def _backend(name: str, cls: str, way: frozenset[str]) -> Model | Fate:
         return Fate(UNKNOWN, "model", f"vLLM runs {name} as {cls}, whose modules are not known")
     modules = {}
     for path, kind in _flat(entry, "model.").items():
+        if path.rpartition(".")[2] in BETWEEN_STACKS.get(name, ()):
+            continue
         whole = path.rpartition(".")[2] in PACKED_WHOLE.get(name, ())
         kinds = {"linear": "own qkv" if whole else "column", "conv1d": "conv1d", "table": "embedding"}
         modules[path] = kinds.get(kind, kind)

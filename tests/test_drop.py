@@ -1,0 +1,84 @@
+"""What a server has no place for, left out where that is asked for: said, and what is left is the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from test_experts import HIDDEN, delta, model, pair, saved
+from test_fused import model as plain_model
+
+
+def mixed(folder: Path, **values: Any) -> Path:
+    """An adapter of a Mistral, with its head, which vLLM's class does not serve."""
+    tensors = pair("0.self_attn.q_proj", 16, HIDDEN) | {
+        f"base_model.model.lm_head.{key.rpartition('q_proj.')[2]}": value
+        for key, value in pair("9.q_proj", 32, HIDDEN).items()
+    }
+    return saved(folder, tensors, target_modules=["q_proj", "lm_head"], **values)
+
+
+def test_nothing_is_dropped_unasked(run: Any, tmp_path: Path) -> None:
+    base = plain_model(tmp_path / "base", "MistralForCausalLM", "mistral")
+    result = run("fix", mixed(tmp_path / "a"), tmp_path / "out", "--for", "vllm", "--base", base)
+    assert result.exit_code == 1
+    assert "--drop" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_dropped_is_said(run: Any, tmp_path: Path) -> None:
+    base, out = plain_model(tmp_path / "base", "MistralForCausalLM", "mistral"), tmp_path / "out"
+    source = mixed(tmp_path / "a")
+    result = run("fix", source, out, "--for", "vllm", "--base", base, "--drop")
+    assert result.exit_code == 0, result.output
+    assert "not the same function: 1 layer dropped: lm_head" in result.output
+    record = json.loads((out / "ckpt-doctor.json").read_text())
+    assert record["dropped"] == ["lm_head"]
+    assert record["proof"]["verdict"] == "different"
+    assert "lm_head" in record["proof"]["reason"]
+    old, new = (load_file(folder / "adapter_model.safetensors") for folder in (source, out))
+    assert new.keys() == {key for key in old if "lm_head" not in key}
+    q = "0.self_attn.q_proj"
+    np.testing.assert_array_equal(delta(new, q, 1.0), delta(old, q, 1.0))
+    assert json.loads((out / "adapter_config.json").read_text())["target_modules"] == ["q_proj"]
+    report = json.loads(run("scan", out, "--for", "vllm", "--base", base, "--format", "json").stdout)["reports"][0]
+    assert report["verdicts"]["vllm==0.33.0"] == "accepts"
+
+
+def test_json_names_what_is_dropped(run: Any, tmp_path: Path) -> None:
+    base = plain_model(tmp_path / "base", "MistralForCausalLM", "mistral")
+    options = ("--for", "vllm", "--base", base, "--drop", "--dry-run", "--format", "json")
+    result = run("fix", mixed(tmp_path / "a"), tmp_path / "out", *options)
+    assert json.loads(result.stdout)["results"][0]["dropped"] == ["lm_head"]
+
+
+def test_repairs_go_on_after_a_drop(run: Any, tmp_path: Path) -> None:
+    """What is left is repaired as ever: here experts that are parameters, beside a layer past the last."""
+    from test_experts import as_parameters, same_experts, written
+
+    base, out = model(tmp_path / "base", "qwen3_moe"), tmp_path / "out"
+    tensors = as_parameters() | pair("7.self_attn.q_proj", 16, HIDDEN)
+    named = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    source = saved(tmp_path / "a", tensors, target_modules=["q_proj"], target_parameters=named)
+    result = run("fix", source, out, "--for", "llama.cpp", "--base", base, "--drop")
+    assert result.exit_code == 0, result.output
+    new, config = written(out)
+    assert not any(".7." in key.partition("self_attn")[0] for key in new)
+    same_experts(tensors, new, "qwen3_moe", 1.5, config["lora_alpha"] / config["r"])
+
+
+@pytest.mark.parametrize("fault", ["no server", "nothing left"])
+def test_what_is_not_dropped(run: Any, tmp_path: Path, fault: str) -> None:
+    base, out = plain_model(tmp_path / "base", "MistralForCausalLM", "mistral"), tmp_path / "out"
+    source = mixed(tmp_path / "a")
+    if fault == "nothing left":
+        head = {k: v for k, v in load_file(source / "adapter_model.safetensors").items() if "lm_head" in k}
+        source = saved(tmp_path / "b", head, target_modules=["lm_head"])
+    server = "peft" if fault == "no server" else "vllm"
+    result = run("fix", source, out, "--for", server, "--base", base, "--drop")
+    assert result.exit_code == (2 if fault == "no server" else 1), result.output
+    assert not out.exists()
