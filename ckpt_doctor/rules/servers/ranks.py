@@ -106,9 +106,11 @@ def largest_rank(subject: Subject) -> int:
 
 
 def needed_flag(rank: int) -> int | None:
-    """The smallest --max-lora-rank that takes a rank; None where none does."""
-    flags = next(server.rank_flags for server in SERVERS if server.rank_flags)
-    return next((value for value in flags if value >= rank), None)
+    """The smallest --max-lora-rank of vLLM that takes a rank; None where none does. SGLang takes any number."""
+    return next((value for value in _FLAGS if value >= rank), None)
+
+
+_FLAGS = next(server.rank_flags for server in SERVERS if server.rank_flags)
 
 
 def limits(subject: Subject) -> Iterator[Cause]:
@@ -117,5 +119,8 @@ def limits(subject: Subject) -> Iterator[Cause]:
     if subject.question.max_rank is not None and rank > subject.question.max_rank:
         flag = needed_flag(rank)
         message = f"LoRA rank {rank} is greater than max_lora_rank {subject.question.max_rank}"
-        message += f": serve with --max-lora-rank {flag}" if flag else ""
-        yield Cause(codes.SERVER_RANK_LIMIT, message, Field("over_limit"), keys=("r",))
+        option = f"--max-lora-rank {flag}" if flag else ""
+        message += f": serve with {option}" if flag else (
+            f": vLLM has no --max-lora-rank above {_FLAGS[-1]}, SGLang is served with --max-lora-rank {rank}"
+        )  # fmt: skip
+        yield Cause(codes.SERVER_RANK_LIMIT, message, Field("over_limit"), keys=("r",), option=option)
