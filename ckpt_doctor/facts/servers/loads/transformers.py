@@ -11,7 +11,7 @@ from typing import Any
 from ...names import as_number, numbered
 from ..architectures import line
 from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome
-from .load import Fate, Load, Pair, plain, several
+from .load import TRANSPOSED, Fate, Load, Pair, plain, several
 from .names import Tree, tree
 from .sizes import compared
 
@@ -172,10 +172,6 @@ def _module(
     if pair.a is None or pair.b is None:
         return MISLOADS, "factor", "transformers leaves the other factor as it is initialised"
     return None
-
-
-TRANSPOSED = ("Llama4ForCausalLM", "Llama4ForConditionalGeneration")
-"""Classes whose experts are input by output, as PEFT's ParamWrapper sees them."""
 
 
 def _parameters(load: Load, module: str, pair: Pair) -> Iterator[Fate]:
