@@ -10,11 +10,13 @@ from .. import __version__
 from ..adapter.findings import Finding, accepted
 from ..adapter.runtimes import READ, order
 from ..verbs.report import Report, named_release
+from .wording import Tally
 
 if TYPE_CHECKING:
     from ..files.writer import Written
     from ..verbs.compare import Comparison, Row
     from ..verbs.plan import Plan
+    from ..verbs.start import Start
 
 SCHEMA_VERSION = 1
 
@@ -32,22 +34,14 @@ def dump(body: dict[str, Any]) -> str:
 def scan(reports: Iterable[Report]) -> Iterator[str]:
     """The document of a scan, in one piece."""
     every = list(reports)
-    yield dump({"reports": [report_object(report) for report in every], "start": _start(every)})
+    start = {name: start_object(start) for name, start in Tally(every).starts.items()}
+    yield dump({"reports": [report_object(report) for report in every], "start": start})
 
 
-def _start(reports: list[Report]) -> dict[str, Any]:
-    """Server → the options to start it with for all adapters that it can be made to take, and what forces each."""
-    if not any(report.servers for report in reports):
-        return {}
-    from ..verbs.start import Starts
-
-    starts = Starts()
-    for report in reports:
-        starts.add(report)
-    return {
-        name: {"adapters": count, "line": starts.line(name), "options": [o._asdict() for o in starts.options(name)]}
-        for name, count in starts.adapters.items()
-    }
+def start_object(start: Start) -> dict[str, Any]:
+    """How a server is started: the options, what forces each, and what the adapters do to each other."""
+    options = [{**option._asdict(), "forced_by": place(option.forced_by)} for option in start.options()]
+    return {"adapters": start.adapters, "line": start.line, "options": options, "together": list(start.together())}
 
 
 def place(path: str) -> str:

@@ -14,13 +14,12 @@ from ..verbs.report import Report, named_release
 from . import Style
 from .json import changes
 from .text import clean, lines, shortened
-from .wording import Tally, cannot_be_fixed, fix_command, load_with, outcomes
+from .wording import Tally, cannot_be_fixed, fix_command, load_with, outcomes, start_lines
 
 if TYPE_CHECKING:
     from ..files.writer import Written
     from ..verbs.compare import Comparison
     from ..verbs.plan import Plan
-    from ..verbs.start import Starts
 
 SHOWN = 10
 """Rows of a comparison."""
@@ -32,32 +31,18 @@ def scan(reports: Iterable[Report], style: Style) -> Iterator[str]:
     """A block an adapter, and what they amount to where there are several."""
     tally = Tally()
     shown = False
-    starts: Starts | None = None
     for report in reports:
         tally.add(report)
-        if report.servers:
-            starts = starts or _starts()
-            starts.add(report)
         if style.level >= 0 or report.failing or report.error:
             yield "\n".join([*([""] if shown else []), *block(report, style)])
             shown = True
     if tally.adapters > 1 and style.level >= 0:
         yield f"\n{tally}"
-        yield from _start_lines(starts, style) if starts else ()
-
-
-def _starts() -> Starts:
-    from ..verbs.start import Starts
-
-    return Starts()
-
-
-def _start_lines(starts: Starts, style: Style) -> Iterator[str]:
-    """How each server is started for the adapters that it can be made to take, and what forces each option."""
-    for name, count in starts.adapters.items():
-        yield from lines(f"{name} for {count} of them: {starts.line(name)}", 0, style)
-        for option in starts.options(name):
-            yield from lines(f"{option.name} {option.value}".strip() + f": {option.forced_by}", 2, style)
+        for name, start in tally.starts.items():
+            first, *rest = start_lines(name, start)
+            yield from lines(first, 0, style)
+            for line in rest:
+                yield from lines(line, 2, style)
 
 
 def block(report: Report, style: Style) -> Iterator[str]:
