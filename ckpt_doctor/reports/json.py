@@ -10,6 +10,7 @@ from .. import __version__
 from ..adapter.findings import Finding, accepted
 from ..adapter.runtimes import READ, order
 from ..verbs.report import Report, named_release
+from .commands import conversion, merges
 from .wording import Tally
 
 if TYPE_CHECKING:
@@ -64,8 +65,17 @@ def report_object(report: Report) -> dict[str, Any]:
         "findings": [finding_object(finding) for finding in report.shown],
         "verdicts": report.verdicts,
         "base": _base(report),
+        "commands": commands(report),
         "read_not_run": order(report.servers & set(READ.values())),
     }
+
+
+def commands(report: Report) -> list[dict[str, Any]]:
+    """What to type for servers that were asked for: convert and serve, or merge, or the reason not to."""
+    if not report.servers:
+        return []
+    every = (*conversion(report.path, report.subject, report.findings), *merges(report))
+    return [command._asdict() for command in every]
 
 
 def _base(report: Report) -> dict[str, Any] | None:
@@ -106,6 +116,7 @@ def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: 
         "remaining": [finding_object(finding) for finding in plan.findings],
         "accepted_before": order(accepted(plan.before.findings)),
         "accepted_after": order(accepted(plan.findings)),
+        "commands": [command._asdict() for command in conversion(out or path, plan.after, plan.findings)],
     }
 
 

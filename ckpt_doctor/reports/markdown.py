@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from ..adapter.findings import NOTE, SEVERITIES
 from ..adapter.runtimes import ranges
 from ..verbs.report import Report
+from .commands import merges, said
 from .text import clean
 from .wording import LONGEST, Tally, cannot_be_fixed, cut, fix_command, load_with, sentence, start_lines
 
@@ -144,3 +145,6 @@ def _section(report: Report) -> Iterator[str]:
         yield f"- or repair it: {code(command)}"
     elif cannot_be_fixed(report):
         yield "- ckpt-doctor cannot repair it without changing what it computes"
+    for line in said(merges(report)):
+        head, _, command = line.partition(": ")
+        yield f"- {words(head)}: {code(command)}"

@@ -12,6 +12,7 @@ from ..adapter.findings import ERROR, NOTE, Finding, accepted, hits, undecided, 
 from ..adapter.runtimes import RAN, ranges
 from ..verbs.report import Report, named_release
 from . import Style
+from .commands import conversion, merges, said
 from .json import changes
 from .text import clean, lines, shortened
 from .wording import Tally, cannot_be_fixed, fix_command, load_with, outcomes, start_lines
@@ -64,6 +65,8 @@ def block(report: Report, style: Style) -> Iterator[str]:
             for layer in report.layers.values()
         ]
         yield tabulate(rows, headers=("module", "rank", "alpha", "scaling"), missingval="–", floatfmt=".4g")
+    for line in said(conversion(report.path, report.subject, report.findings)):
+        yield from lines(line, 2, style)
     if any(finding.severity != NOTE for finding in report.shown):
         yield from _ways_out(report, style)
 
@@ -119,6 +122,8 @@ def _ways_out(report: Report, style: Style) -> Iterator[str]:
         yield f"  or repair it: {command}"
     elif cannot_be_fixed(report):
         yield from lines("ckpt-doctor cannot repair it without changing what it computes", 2, style)
+    for line in said(merges(report)):
+        yield from lines(line, 2, style)
 
 
 def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, style: Style) -> Iterator[str]:
@@ -144,6 +149,8 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
         yield from lines(text, 2, style)
         return
     yield from _outcome(plan, written, style)
+    for line in said(conversion(out or plan.before.path, plan.after, plan.findings)):
+        yield from lines(line, 2, style)
     if dry_run:
         yield from diff(plan)
 
