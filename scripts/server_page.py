@@ -27,7 +27,11 @@ the model's `config.json`; name the model with `--base`. **Bold** was run, the r
 - **vLLM 0.33.0**: what has LoRA beside the projections of the language model; "–" is no LoRA at all. Experts one by one
   want all of their parts; as parameters they are rejected unless the server is started with
   `--enable-mixed-moe-lora-format`. Towers are dropped without a word, unless `--enable-tower-connector-lora` helps.
-- **SGLang 0.5.23**, started with all modules: the modules of its pool.
+- **SGLang 0.5.23**, started with all modules: the modules of its pool. What an adapter does can hang on who was there
+  before: the slot of an adapter that was evicted keeps its LoRA on embed_tokens for one that has LoRA on lm_head alone,
+  and the other way (`mem_pool.py: load_lora_weight_to_buffer`). Where more slots (`--max-loras-per-batch`) than adapters
+  and one for the model are there, none is evicted; unloading clears a slot. It is no verdict: a scan of several adapters
+  says so beside the options.
 - **llama.cpp 0.3.36**: "–" does not convert; what its graph multiplies without LoRA.
 
 | class | vLLM | SGLang | llama.cpp |

@@ -28,7 +28,8 @@ README, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 FOREIGN = {
     "--help", "--version", "--json", "--lora-modules", "--enable-lora", "--max-lora-rank", "--all-files", "--record",
-    "--enable-mixed-moe-lora-format", "--enable-tower-connector-lora", "--lora-target-modules", "--no-deps",
+    "--enable-mixed-moe-lora-format", "--enable-tower-connector-lora", "--lora-target-modules", "--max-loras-per-batch",
+    "--no-deps",
 }  # fmt: skip
 """Options of other programs and of scripts, and click's own."""
 

@@ -67,7 +67,10 @@ def severity(
 
 
 class Finding(NamedTuple):
-    """One cause: what is wrong, where, and which runtimes it stops (ids such as "peft==0.9.0")."""
+    """One cause: what is wrong, where, and which runtimes it stops (ids such as "peft==0.9.0").
+
+    `option` is what a server that it stops is started with so as not to be stopped by it, as it is typed.
+    """
 
     code: str
     name: str
@@ -80,6 +83,7 @@ class Finding(NamedTuple):
     undecided_for: frozenset[str] = frozenset()
     needs: str | None = None
     fixable: bool = False
+    option: str = ""
 
 
 class Code(NamedTuple):
@@ -92,15 +96,16 @@ class Code(NamedTuple):
     def __call__(
         self, message: str, *, tensors: Iterable[str] = (), keys: Iterable[str] = (),
         rejects: frozenset[str] = frozenset(), misloads: frozenset[str] = frozenset(),
-        undecided: frozenset[str] = frozenset(), needs: str | None = None,
+        undecided: frozenset[str] = frozenset(), needs: str | None = None, option: str = "",
     ) -> Finding:  # fmt: skip
         """A finding: a sentence, the tensors and config keys that it is about, and whom it stops.
 
-        `needs` is what would decide it for those that are undecided. How grave it is follows from whom it stops.
+        `needs` is what would decide it for those that are undecided, `option` that of a server that makes it take the
+        adapter. How grave it is follows from whom it stops.
         """
         return Finding(
             self.number, self.name, severity(self.number, rejects, misloads, undecided), message, tuple(tensors),
-            tuple(keys), rejects, misloads, undecided, needs if undecided else None,
+            tuple(keys), rejects, misloads, undecided, needs if undecided else None, option=option,
         )  # fmt: skip
 
 

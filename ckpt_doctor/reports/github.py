@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 
 from ..adapter.findings import ERROR, SEVERITIES, Finding
 from ..verbs.report import Report
-from .markdown import code, row, words
+from .markdown import code, row, starts, words
 from .places import places, relative
 from .text import clean
-from .wording import cut, sentence
+from .wording import Tally, cut, sentence
 
 LEVELS = {"error": "error", "warning": "warning", "note": "notice"}
 MOST = 10
@@ -40,8 +40,15 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
 
 
 def rest(reports: Iterable[Report]) -> Iterator[str]:
-    """What has no annotation, as Markdown for $GITHUB_STEP_SUMMARY; nothing where all have one."""
-    _, left_out = _divided(reports)
+    """What has no annotation, as Markdown for $GITHUB_STEP_SUMMARY: findings beyond those that are shown, and how
+    servers are started for several adapters.
+    """
+    kept = list(reports)
+    yield from _others(_divided(kept)[1])
+    yield from starts(Tally(kept), MOST_BYTES // 10)
+
+
+def _others(left_out: list[Annotation]) -> Iterator[str]:
     if not left_out:
         return
     yield f"## ckpt-doctor: {len(left_out)} findings without an annotation"

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..adapter.findings import Finding, accepted
-from ..adapter.runtimes import order, ran, specs
+from ..adapter.runtimes import order, ran
 from ..verbs.report import Report, named_release
+from .commands import conversion, merges
+from .wording import Tally
 
 if TYPE_CHECKING:
     from ..files.writer import Written
     from ..verbs.compare import Comparison, Row
     from ..verbs.plan import Plan
+    from ..verbs.start import Start
 
 SCHEMA_VERSION = 1
 
@@ -32,26 +35,14 @@ def dump(body: dict[str, Any]) -> str:
 def scan(reports: Iterable[Report]) -> Iterator[str]:
     """The document of a scan, in one piece."""
     every = list(reports)
-    yield dump({"reports": [report_object(report) for report in every], "start": _start(every)})
+    start = {name: start_object(start) for name, start in Tally(every).starts.items()}
+    yield dump({"reports": [report_object(report) for report in every], "start": start})
 
 
-def _start(reports: list[Report]) -> dict[str, Any]:
-    """Server → the options to start it with for all adapters that it can be made to take, and what forces each."""
-    if not any(report.servers for report in reports):
-        return {}
-    from ..verbs.start import Starts
-
-    starts = Starts()
-    for report in reports:
-        starts.add(report)
-    return {
-        specs((id_,))[0]: {
-            "adapters": count,
-            "line": starts.line(id_),
-            "options": [o._asdict() for o in starts.options(id_)],
-        }
-        for id_, count in starts.adapters.items()
-    }
+def start_object(start: Start) -> dict[str, Any]:
+    """How a server is started: the options, what forces each, and what the adapters do to each other."""
+    options = [{**option._asdict(), "forced_by": place(option.forced_by)} for option in start.options()]
+    return {"adapters": start.adapters, "line": start.line, "options": options, "together": list(start.together())}
 
 
 def place(path: str) -> str:
@@ -74,8 +65,17 @@ def report_object(report: Report) -> dict[str, Any]:
         "findings": [finding_object(finding) for finding in report.shown],
         "verdicts": report.verdicts,
         "base": _base(report),
+        "commands": commands(report),
         "read_not_run": order(id_ for id_ in report.servers if not ran(id_)),
     }
+
+
+def commands(report: Report) -> list[dict[str, Any]]:
+    """What to type for servers that were asked for: convert and serve, or merge, or the reason not to."""
+    if not report.servers:
+        return []
+    every = (*conversion(report.path, report.subject, report.findings), *merges(report))
+    return [command._asdict() for command in every]
 
 
 def _base(report: Report) -> dict[str, Any] | None:
@@ -117,6 +117,7 @@ def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: 
         "remaining": [finding_object(finding) for finding in plan.findings],
         "accepted_before": order(accepted(plan.before.findings)),
         "accepted_after": order(accepted(plan.findings)),
+        "commands": [command._asdict() for command in conversion(out or path, plan.after, plan.findings)],
     }
 
 

@@ -9,21 +9,22 @@ from weakref import WeakKeyDictionary
 from ..adapter.findings import Finding
 from ..facts.subject import Subject
 from ..verbs.report import Report
-from .json import head, place, report_object
+from .json import commands, head, place, report_object
 
 
 def scan(reports: Iterable[Report]) -> Iterator[str]:
     """A line a report: what is in `reports` of the JSON document, with the schema's version and the tool.
 
-    Of one subject the same is said wherever it lies: only the path is another.
+    Of one subject the same is said wherever it lies: only the path is another, and the commands that have it.
     """
     start = json.dumps(head())[:-1]
     said: WeakKeyDictionary[Subject, tuple[tuple[Finding, ...], str]] = WeakKeyDictionary()
     for report in reports:
         shown, text = said.get(report.subject, ((), "")) if report.subject else ((), "")
         if not text or shown != report.shown:
-            fields = {key: value for key, value in report_object(report).items() if key != "path"}
+            fields = {key: value for key, value in report_object(report).items() if key not in ("path", "commands")}
             shown, text = report.shown, json.dumps(fields, ensure_ascii=False)[1:]
             if report.subject:
                 said[report.subject] = shown, text
-        yield f'{start}, "path": {json.dumps(place(report.path), ensure_ascii=False)}, {text}'
+        own = {"path": place(report.path), "commands": commands(report)}
+        yield f"{start}, {json.dumps(own, ensure_ascii=False)[1:-1]}, {text}"

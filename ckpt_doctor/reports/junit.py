@@ -8,11 +8,13 @@ from xml.etree import ElementTree as ET
 from ..adapter.findings import Finding
 from ..verbs.report import Report
 from .text import clean
-from .wording import sentence
+from .wording import Tally, sentence, start_lines
 
 
 def scan(reports: Iterable[Report]) -> Iterator[str]:
-    """The document, in one piece. A case fails by its findings at or above `fail_on`; the others are its output."""
+    """The document, in one piece. A case fails by its findings at or above `fail_on`; the others are its output.
+    How servers are started for all adapters is the suite's: the lines as properties, what forces each option as output.
+    """
     kept = list(reports)
     counts = {
         "tests": str(len(kept)),
@@ -22,8 +24,16 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
     }
     root = ET.Element("testsuites", {"name": "ckpt-doctor", **counts})
     suite = ET.SubElement(root, "testsuite", {"name": "ckpt-doctor", **counts})
+    starts = Tally(kept).starts
+    if starts:
+        properties = ET.SubElement(suite, "properties")
+        for name, start in starts.items():
+            ET.SubElement(properties, "property", {"name": clean(name), "value": clean(start.line)})
     for report in kept:
         _case(suite, report)
+    if starts:
+        said = (clean(line) for name, start in starts.items() for line in start_lines(name, start))
+        ET.SubElement(suite, "system-out").text = "\n".join(said)
     ET.indent(root)
     yield '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode")
 

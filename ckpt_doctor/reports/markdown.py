@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from ..adapter.findings import NOTE, SEVERITIES
 from ..adapter.runtimes import ranges
 from ..verbs.report import Report
+from .commands import merges, said
 from .text import clean
-from .wording import LONGEST, cannot_be_fixed, cut, fix_command, load_with, result, sentence
+from .wording import LONGEST, Tally, cannot_be_fixed, cut, fix_command, load_with, sentence, start_lines
 
 MOST = 60_000
 """Characters in all; GitHub takes 65,536."""
@@ -56,8 +57,9 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
     Ends before GitHub's limit for a comment, and says what is left out.
     """
     kept = sorted(reports, key=_gravity)
+    tally = Tally(kept)
     head = [
-        f"## ckpt-doctor: {result(kept)}",
+        f"## ckpt-doctor: {tally}",
         "",
         row(("adapter", "method", "worst", "accepted by")),
         row(("---",) * 4),
@@ -72,6 +74,9 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
             yield f"{len(kept) - at} more adapters are not in the table."
             break
         yield line
+    for line in starts(tally, MOST_ROWS):
+        size += len(line) + 1
+        yield line
     grave = [report for report in kept if _worst(report) > SEVERITIES.index(NOTE)]
     for at, report in enumerate(grave):
         section = list(_section(report))
@@ -85,6 +90,22 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
     if notes:
         yield ""
         yield f"{notes} notes are not shown."
+
+
+def starts(tally: Tally, most: int) -> Iterator[str]:
+    """How each server is started for several adapters, and what forces each option, in so many characters."""
+    named = tally.starts if tally.adapters > 1 else {}
+    for at, (name, start) in enumerate(named.items()):
+        first, *rest = start_lines(name, start)
+        section = ["", f"### {words(cut(first.partition(':')[0], LONGEST_NAME))}", "", code(cut(start.line, LONGEST))]
+        section += ["", *(f"- {words(cut(line, LONGEST))}" for line in rest[:MOST_FINDINGS])]
+        section += [f"- {len(rest) - MOST_FINDINGS} more"] if len(rest) > MOST_FINDINGS else []
+        most -= sum(len(line) + 1 for line in section)
+        if most < 0:
+            yield ""
+            yield f"How servers are started for {len(named) - at} more models is left out."
+            return
+        yield from section
 
 
 def _worst(report: Report) -> int:
@@ -124,3 +145,6 @@ def _section(report: Report) -> Iterator[str]:
         yield f"- or repair it: {code(command)}"
     elif cannot_be_fixed(report):
         yield "- ckpt-doctor cannot repair it without changing what it computes"
+    for line in said(merges(report)):
+        head, _, command = line.partition(": ")
+        yield f"- {words(head)}: {code(command)}"

@@ -15,7 +15,7 @@ from ..verbs.report import Report
 from .pages import markdown, paragraphs
 from .places import places, relative
 from .text import clean
-from .wording import cut, sentence
+from .wording import Tally, cut, sentence, start_lines
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 MOST_RESULTS = 5000
@@ -109,7 +109,7 @@ def _artifact(path: str) -> dict[str, Any]:
 
 
 def _invocation(reports: list[Report], left_out: int) -> dict[str, Any]:
-    """Whether everything could be examined, and what is not among the results."""
+    """Whether everything could be examined, what is not among the results, and how servers are started for them."""
     unread = [report for report in reports if report.error]
     notifications = [
         {
@@ -120,13 +120,16 @@ def _invocation(reports: list[Report], left_out: int) -> dict[str, Any]:
         for report in unread[:MOST_RESULTS]
     ]
     if len(unread) > MOST_RESULTS:
-        notifications.append(_left_out("error", f"{len(unread) - MOST_RESULTS} more adapters could not be examined"))
+        notifications.append(_note("error", f"{len(unread) - MOST_RESULTS} more adapters could not be examined"))
     if left_out:
         notifications.append(
-            _left_out("warning", f"{left_out} findings are left out, none graver than those that are here")
+            _note("warning", f"{left_out} findings are left out, none graver than those that are here")
         )
+    for name, start in Tally(reports).starts.items():
+        said = "; ".join(clean(line) for line in start_lines(name, start)).replace("](", "] (")
+        notifications.append(_note("note", cut(said, LONGEST)))
     return {"executionSuccessful": not unread, "toolExecutionNotifications": notifications}
 
 
-def _left_out(level: str, text: str) -> dict[str, Any]:
+def _note(level: str, text: str) -> dict[str, Any]:
     return {"level": level, "message": {"text": text}}

@@ -10,18 +10,18 @@ import click
 from ..adapter import Adapter
 from ..adapter.codes import SAFETENSORS_ONLY
 from ..adapter.findings import ERROR, NOTE, Finding, accepted, hits, undecided, verdict
-from ..adapter.runtimes import order, ranges, specs, unreviewed
+from ..adapter.runtimes import order, ranges, unreviewed
 from ..verbs.report import Report, named_release
 from . import Style
+from .commands import conversion, merges, said
 from .json import changes
 from .text import clean, lines, shortened
-from .wording import Tally, cannot_be_fixed, fix_command, load_with, outcomes
+from .wording import Tally, cannot_be_fixed, fix_command, load_with, outcomes, start_lines
 
 if TYPE_CHECKING:
     from ..files.writer import Written
     from ..verbs.compare import Comparison
     from ..verbs.plan import Plan
-    from ..verbs.start import Starts
 
 SHOWN = 10
 """Rows of a comparison."""
@@ -33,32 +33,18 @@ def scan(reports: Iterable[Report], style: Style) -> Iterator[str]:
     """A block an adapter, and what they amount to where there are several."""
     tally = Tally()
     shown = False
-    starts: Starts | None = None
     for report in reports:
         tally.add(report)
-        if report.servers:
-            starts = starts or _starts()
-            starts.add(report)
         if style.level >= 0 or report.failing or report.error:
             yield "\n".join([*([""] if shown else []), *block(report, style)])
             shown = True
     if tally.adapters > 1 and style.level >= 0:
         yield f"\n{tally}"
-        yield from _start_lines(starts, style) if starts else ()
-
-
-def _starts() -> Starts:
-    from ..verbs.start import Starts
-
-    return Starts()
-
-
-def _start_lines(starts: Starts, style: Style) -> Iterator[str]:
-    """How each server is started for the adapters that it can be made to take, and what forces each option."""
-    for id_, count in starts.adapters.items():
-        yield from lines(f"{specs((id_,))[0]} for {count} of them: {starts.line(id_)}", 0, style)
-        for option in starts.options(id_):
-            yield from lines(f"{option.name} {option.value}".strip() + f": {option.forced_by}", 2, style)
+        for name, start in tally.starts.items():
+            first, *rest = start_lines(name, start)
+            yield from lines(first, 0, style)
+            for line in rest:
+                yield from lines(line, 2, style)
 
 
 def block(report: Report, style: Style) -> Iterator[str]:
@@ -80,6 +66,8 @@ def block(report: Report, style: Style) -> Iterator[str]:
             for layer in report.layers.values()
         ]
         yield tabulate(rows, headers=("module", "rank", "alpha", "scaling"), missingval="–", floatfmt=".4g")
+    for line in said(conversion(report.path, report.subject, report.findings)):
+        yield from lines(line, 2, style)
     if any(finding.severity != NOTE and finding.code != "CD902" for finding in report.shown):
         yield from _ways_out(report, style)
 
@@ -139,6 +127,8 @@ def _ways_out(report: Report, style: Style) -> Iterator[str]:
         yield f"  or repair it: {command}"
     elif cannot_be_fixed(report):
         yield from lines("ckpt-doctor cannot repair it without changing what it computes", 2, style)
+    for line in said(merges(report)):
+        yield from lines(line, 2, style)
 
 
 def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, style: Style) -> Iterator[str]:
@@ -168,6 +158,8 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
         )
         return
     yield from _outcome(plan, written, style)
+    for line in said(conversion(out or plan.before.path, plan.after, plan.findings)):
+        yield from lines(line, 2, style)
     if dry_run:
         yield from diff(plan)
 

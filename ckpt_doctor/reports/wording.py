@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from ..adapter import NOTHING_ASKED
 from ..adapter.findings import ERROR, Finding, accepted
 from ..adapter.runtimes import accepted_since, ranges, specs
 from ..verbs.report import Report
 from .text import clean
+
+if TYPE_CHECKING:
+    from ..verbs.start import Start, Starts
 
 LONGEST = 500
 """Characters of a message; what a rule says is shorter, but names from a file may be of any length."""
@@ -40,16 +44,32 @@ def sentence(finding: Finding) -> str:
 
 
 class Tally:
-    """How many adapters there are, how many of them fail, and how many could not be examined."""
+    """How many adapters there are, how many of them fail, how many could not be examined, and how servers are started
+    for them.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, reports: Iterable[Report] = ()) -> None:
         self.adapters = self.failing = self.unread = 0
+        self._starts: Starts | None = None
+        for report in reports:
+            self.add(report)
 
     def add(self, report: Report) -> None:
         """Count one more."""
         self.adapters += 1
         self.failing += bool(report.failing)
         self.unread += bool(report.error)
+        if report.servers:
+            if self._starts is None:
+                from ..verbs.start import Starts
+
+                self._starts = Starts()
+            self._starts.add(report)
+
+    @property
+    def starts(self) -> dict[str, Start]:
+        """How each server is started for the adapters that it then takes; nothing where no server was asked for."""
+        return self._starts.named() if self._starts else {}
 
     def __str__(self) -> str:
         some = f"{self.failing} of {self.adapters} adapters fail"
@@ -57,12 +77,12 @@ class Tally:
         return failures + (f", {self.unread} could not be examined" if self.unread else "")
 
 
-def result(reports: Iterable[Report]) -> str:
-    """The tally of reports."""
-    tally = Tally()
-    for report in reports:
-        tally.add(report)
-    return str(tally)
+def start_lines(name: str, start: Start) -> Iterator[str]:
+    """How a server is started: the options on one line, then what forces each, and what matters beside them."""
+    yield f"{name} for {start.adapters} of them: {start.line}"
+    for option in start.options():
+        yield f"{option.name} {option.value}".strip() + f": {option.forced_by}"
+    yield from start.together()
 
 
 def load_with(report: Report) -> str:

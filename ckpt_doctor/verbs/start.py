@@ -1,21 +1,25 @@
-"""How a server has to be started for several adapters at once: its options, and which adapter forces each."""
+"""How a server has to be started for several adapters at once: its options, which adapter forces each, and what the
+adapters do to each other there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..adapter import codes
-from ..adapter.runtimes import order
-from ..facts.methods import LORAS
-from ..facts.servers import SERVERS
-from ..facts.servers.loads import Load, follow
+from ..adapter import Base, codes
+from ..adapter.runtimes import order, specs
+from ..facts.servers.loads import Load
+from ..facts.servers.loads.sglang import MODULES, modules
+from ..facts.servers.loads.vllm_experts import MIXED
 from ..facts.subject import Subject
 from ..rules.servers import largest_rank, needed_flag
 from .report import Report
 
 STARTED = ("vllm", "sglang")
 """The servers that have to be told at their start what adapters there will be."""
+RANK = "--max-lora-rank"
+EMBEDDINGS = ("embed_tokens", "lm_head")
 
 
 class Option(NamedTuple):
@@ -26,67 +30,117 @@ class Option(NamedTuple):
     forced_by: str
 
 
-class Starts:
-    """What the adapters of a run need, server by server (by its id). One that no option makes a server take is left
-    out.
-    """
+class Start:
+    """The start of a server for the adapters of one model that it then takes: how many, and what each needs."""
 
-    def __init__(self) -> None:
-        self.ranks: dict[str, tuple[int, str]] = {}
-        self.flags: dict[str, dict[str, str]] = {}
-        self.targets: dict[str, dict[str, str]] = {}
-        self.adapters: dict[str, int] = {}
+    def __init__(self, id_: str) -> None:
+        self.id = id_
+        self.server = id_.partition("==")[0]
+        self.adapters = 0
+        self.rank = 0, ""
+        self.flags: dict[str, str] = {}
+        self.targets: dict[str, str] = {}
+        self.embeddings: dict[str, frozenset[str]] = {}
+        self.parameters: list[str] = []
 
-    def add(self, report: Report) -> None:
-        """Heed one more adapter."""
-        subject = report.subject
-        if subject is None or subject.method not in LORAS:
-            return
-        for id_ in order(report.servers):
-            if id_.partition("==")[0] in STARTED:
-                self._add(id_, report, subject)
-
-    def _add(self, id_: str, report: Report, subject: Subject) -> None:
-        server = next(server for server in SERVERS if server.id == id_)
-        needed: dict[str, str] = {}
-        base = subject.question.base
-        if base is not None:
+    def add(self, path: str, subject: Subject, base: Base, flags: list[str]) -> None:
+        """Heed one more adapter, which the server takes with some flags."""
+        self.adapters += 1
+        self.rank = max(self.rank, (largest_rank(subject), path), key=lambda pair: pair[0])
+        for flag in flags:
+            self.flags.setdefault(flag, path)
+        if MIXED in flags:
+            self.parameters.append(path)
+        if self.server == "sglang":
             load = Load(subject.config, subject.tensor_shapes, base)
-            needed = {fate.message: fate.option for fate in follow(server, load) if fate.option}
-        for finding in report.findings:
-            stops = id_ in finding.rejected_by | finding.misloaded_by
-            if stops and finding.message not in needed and finding.code != codes.SERVER_RANK_LIMIT.number:
-                return
-        self.adapters[id_] = self.adapters.get(id_, 0) + 1
-        rank = largest_rank(subject)
-        if rank > self.ranks.get(id_, (0, ""))[0]:
-            self.ranks[id_] = rank, report.path
-        for option in needed.values():
-            self.flags.setdefault(id_, {}).setdefault(option, report.path)
-        if server.name == "sglang":
-            targets = subject.config.get("target_modules")
-            for target in targets if isinstance(targets, list) else ["all"]:
-                self.targets.setdefault(id_, {}).setdefault(str(target).rpartition(".")[2], report.path)
+            for target in modules(load):
+                self.targets.setdefault(target, path)
+            self.embeddings[path] = frozenset(
+                name for name in EMBEDDINGS if any(f".{module}".endswith(f".{name}") for module in load.pairs)
+            )
 
-    def options(self, id_: str) -> Iterator[Option]:
-        """The options of a server beside the one that turns LoRA on."""
-        rank, path = self.ranks.get(id_, (0, ""))
-        value = needed_flag(rank, id_) if id_.startswith("vllm") else rank
-        if rank and value:
-            yield Option("--max-lora-rank", str(value), path)
-        for option, path in self.flags.get(id_, {}).items():
-            yield Option(option, "", path)
-        targets = self.targets.get(id_, {})
-        for target, path in sorted(targets.items()):
-            if target == "all" or "all" not in targets:
-                yield Option("--lora-target-modules", target, path)
+    def options(self) -> Iterator[Option]:
+        """The options beside the one that turns LoRA on."""
+        rank, path = self.rank
+        if rank:
+            yield Option(RANK, str(needed_flag(rank, self.id) if self.server == "vllm" else rank), path)
+        for flag, path in self.flags.items():
+            yield Option(flag, "", path)
+        for target, path in sorted(self.targets.items()):
+            if target == "all" or "all" not in self.targets:
+                yield Option(MODULES, target, path)
 
-    def line(self, id_: str) -> str:
+    @property
+    def line(self) -> str:
         """The options as they are typed; those of one name together."""
         words = ["--enable-lora"]
         last = ""
-        for option in self.options(id_):
+        for option in self.options():
             words += [] if option.name == last else [option.name]
             words += [option.value] if option.value else []
             last = option.name
         return " ".join(words)
+
+    def together(self) -> Iterator[str]:
+        """What matters where one server has all of these adapters, beside its options.
+
+        SGLang zeroes what a slot has of the embedding and the head only for an adapter with neither (mem_pool.py:
+        load_lora_weight_to_buffer); unloading clears a slot, eviction does not.
+        """
+        for path in self.parameters:
+            yield f"{path} has its experts as parameters: name it in JSON, with is_3d_lora_weight, in --lora-modules"
+        every = frozenset[str]().union(*self.embeddings.values())
+        for path, names in self.embeddings.items():
+            if names and names != every:
+                (mine,), (other,) = names, every - names
+                yield (
+                    f"{path} has LoRA on {mine} and not on {other}: in the slot of an adapter that was evicted it "
+                    f"keeps what that one had on {other}; with --max-loras-per-batch {self.adapters + 1} or more none "
+                    "is evicted"
+                )
+
+
+class Starts:
+    """The starts of a run, by the id of a server, and by model where there are several."""
+
+    def __init__(self) -> None:
+        self._starts: dict[tuple[str, str], Start] = {}
+
+    def add(self, report: Report) -> None:
+        """Heed one more adapter, for each server that was asked for and that options make take it."""
+        subject = report.subject
+        base = subject.question.base if subject else None
+        if subject is None or base is None:
+            return
+        for id_ in order(report.servers):
+            flags = _flags(report, id_) if id_.partition("==")[0] in STARTED else None
+            if flags is not None:
+                start = self._starts.setdefault((id_, base.name or base.path), Start(id_))
+                start.add(report.path, subject, base, flags)
+
+    def named(self) -> dict[str, Start]:
+        """`vllm` → its start; `vllm of owner/model` where a server's adapters are of several models."""
+        servers = [id_ for id_, _ in self._starts]
+        names = {id_: specs((id_,))[0] for id_ in servers}
+        return {
+            names[id_] if servers.count(id_) == 1 else f"{names[id_]} of {base}": start
+            for (id_, base), start in self._starts.items()
+        }
+
+
+def _flags(report: Report, id_: str) -> list[str] | None:
+    """The flags with which a server takes an adapter; None where none do, or nothing tells."""
+    flags = list[str]()
+    for finding in report.findings:
+        if id_ not in finding.rejected_by | finding.misloaded_by | finding.undecided_for:
+            continue
+        if finding.code == codes.SERVER_RANK_LIMIT.number or finding.option.startswith(MODULES):
+            continue
+        if not finding.option:
+            return None
+        flags.append(finding.option)
+    subject = report.subject
+    vllm = id_.startswith("vllm==")
+    if vllm and subject is not None and needed_flag(largest_rank(subject), id_) is None:
+        return None
+    return flags

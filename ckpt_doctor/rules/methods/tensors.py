@@ -196,8 +196,11 @@ def saved_beside(subject: Subject, method: Method) -> Iterator[Finding]:
         if base is not None and not (base.biases if bias == "all" else base.biases & subject.layers.keys()):
             return
         message, doubt = f"bias is {bias!r}, and no bias is in the file", may_lack_biases(subject)
-        ids = {"undecided": PEFT} if doubt else {"misloads": PEFT}
-        yield UNSAVED_BIAS(message, keys=("bias",), needs=THE_BASE if doubt else None, **ids)
+        none = frozenset[str]()
+        yield UNSAVED_BIAS(
+            message, keys=("bias",), misloads=none if doubt else PEFT, undecided=PEFT if doubt else none,
+            needs=THE_BASE if doubt else None,
+        )  # fmt: skip
 
 
 EMBEDDING = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")

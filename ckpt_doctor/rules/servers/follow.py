@@ -40,6 +40,7 @@ def fates(subject: Subject, servers: Iterable[Server]) -> Iterator[Finding]:
                 rejects=one if fate.outcome == REJECTS else frozenset(),
                 misloads=one if fate.outcome == MISLOADS else frozenset(),
                 undecided=one if fate.outcome == UNKNOWN else frozenset(), needs=fate.needs,
+                option=fate.option,
             )  # fmt: skip
 
 

@@ -106,10 +106,14 @@ def largest_rank(subject: Subject) -> int:
     )
 
 
+def flags(id_: str) -> tuple[int, ...]:
+    """What --max-lora-rank of a release of vLLM may be; SGLang takes any number."""
+    return next(server.rank_flags for server in SERVERS if server.id == id_)
+
+
 def needed_flag(rank: int, id_: str) -> int | None:
-    """The smallest --max-lora-rank of a server that takes a rank; None where none does."""
-    flags = next(server.rank_flags for server in SERVERS if server.id == id_)
-    return next((value for value in flags if value >= rank), None)
+    """The smallest --max-lora-rank of a release of vLLM that takes a rank; None where none does."""
+    return next((value for value in flags(id_) if value >= rank), None)
 
 
 def limits(subject: Subject) -> Iterator[Cause]:
@@ -118,5 +122,9 @@ def limits(subject: Subject) -> Iterator[Cause]:
     if subject.question.max_rank is not None and rank > subject.question.max_rank:
         flag = needed_flag(rank, RAN["vllm"])  # above a limit, all releases have the same
         message = f"LoRA rank {rank} is greater than max_lora_rank {subject.question.max_rank}"
-        message += f": serve with --max-lora-rank {flag}" if flag else ""
-        yield Cause(codes.SERVER_RANK_LIMIT, message, Field("over_limit"), keys=("r",))
+        option = f"--max-lora-rank {flag}" if flag else ""
+        most = flags(RAN["vllm"])[-1]
+        message += f": serve with {option}" if flag else (
+            f": vLLM has no --max-lora-rank above {most}, SGLang is served with --max-lora-rank {rank}"
+        )  # fmt: skip
+        yield Cause(codes.SERVER_RANK_LIMIT, message, Field("over_limit"), keys=("r",), option=option)

@@ -16,6 +16,8 @@ Shape = tuple[int, ...]
 _FACTOR = re.compile(r"(?P<module>.+)\.(?P<factor>lora_[AB]|lora_embedding_[AB])(?:\.weight)?")
 MOST = 1 << 12
 """More layers and experts than any model has."""
+TRANSPOSED = ("Llama4ForCausalLM", "Llama4ForConditionalGeneration")
+"""Classes whose experts are input by output, as PEFT's ParamWrapper sees them."""
 
 
 class Pair(NamedTuple):

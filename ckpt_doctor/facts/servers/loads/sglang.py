@@ -31,12 +31,24 @@ SIZED = frozenset((
     "embed_tokens", "lm_head",
 ))  # fmt: skip
 """Those whose sizes are known where a class does not tell them (utils.py: get_default_hidden_dim)."""
+CHOICES = frozenset((
+    "q_proj", "k_proj", "v_proj", "o_proj", "q_a_proj", "kv_a_proj_with_mqa", "q_b_proj", "kv_b_proj", "wq_b", "wk",
+    "weights_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj", "embed_tokens", "lm_head", "qkvr",
+    "wo_ud",
+))  # fmt: skip
+"""What --lora-target-modules takes beside `all` (utils/common.py: SUPPORTED_LORA_TARGET_MODULES)."""
+MODULES = "--lora-target-modules"
 LINEAR = ("qkv", "merged", "column", "row", "replicated", "own")
 REORDERING = {"reshape", "view", "chunk", "repeat_interleave", "permute", "cat", "permute_qk_weight_for_rotary"}
 RENAMED = {"Olmo3ForCausalLM": "Olmo2ForCausalLM"}
 """Classes that a config of SGLang's own calls otherwise (configs/olmo3.py: Olmo3Config)."""
 REVIEWED = frozenset(("MiniCPM3ForCausalLM",))
 """Classes with one of these in a loader that was looked at."""
+
+SHARING = ("Llama4ForCausalLM", "Llama4ForConditionalGeneration")
+"""Classes with a shared expert of which their config says nothing (models/llama4.py: Llama4MoE)."""
+DENSE = frozenset(("gate_up_proj", "down_proj"))
+"""The modules of experts, and of layers without any."""
 
 
 class Model(NamedTuple):
@@ -66,10 +78,56 @@ def _linear(kind: str) -> bool:
 def follow(_: Server, load: Load) -> Iterator[Fate]:
     """What becomes of an adapter's factors."""
     load = _read(load)
-    model = model_of(load)
+    model = _class(load)
     if isinstance(model, Fate):
         yield model
         return
+    stopped = _start(load, model)
+    if stopped is None:
+        yield from _followed(load, model)
+        return
+    smaller = model._replace(targets=_wanted(load, model))
+    names = _typed(smaller.targets)
+    if names != ["all"] and _start(load, smaller) is None and not list(_followed(load, smaller)):
+        option = f"{MODULES} {' '.join(names)}"
+        stopped = stopped._replace(message=f"{stopped.message}: serve with {option}", option=option)
+    yield stopped
+
+
+def modules(load: Load) -> list[str]:
+    """The names to give to --lora-target-modules for an adapter that SGLang takes when it is started with all: as they
+    are typed, and `all` where one of them cannot be.
+    """
+    load = _read(load)
+    model = _class(load)
+    return [] if isinstance(model, Fate) else _typed(_wanted(load, model))
+
+
+def _wanted(load: Load, model: Model) -> frozenset[str]:
+    """The modules of the pool that an adapter needs: those of its config, and those that its tensors are put into.
+
+    Experts are wrapped where both of their modules are there (lora_manager.py: init_lora_modules).
+    """
+    targets = load.config.get("target_modules")
+    found = (
+        {NORMALISED.get(_leaf(str(name)), _leaf(str(name))) for name in targets} if isinstance(targets, list) else set()
+    )
+    names = set(load.pairs)
+    found |= {target for name in names if (target := _target(_fused(name, names), model.targets))}
+    moe = load.experts is not None or "experts" in model.modules.values()
+    return frozenset(found | DENSE if moe and found & DENSE else found)
+
+
+def _typed(targets: frozenset[str]) -> list[str]:
+    """Modules of the pool as --lora-target-modules takes them; `all`, where it has no name for one."""
+    names = {target: target for target in targets & CHOICES}
+    for name in sorted(CHOICES & NORMALISED.keys()):
+        names.setdefault(NORMALISED[name], name)
+    return sorted(names[target] for target in targets) if targets <= names.keys() and targets else ["all"]
+
+
+def _followed(load: Load, model: Model) -> Iterator[Fate]:
+    """What becomes of the factors in a class that was started with the model's targets."""
     yield from _targets(load, model)
     layers: dict[int, list[str]] = {}
     for key in load.tensors:
@@ -97,7 +155,13 @@ def _read(load: Load) -> Load:
 
 
 def model_of(load: Load) -> Model | Fate:
-    """What SGLang's pool has for the model's class, or why that is not known."""
+    """What SGLang's pool has for the model's class when it is started with all modules, or why that is not known."""
+    model = _class(load)
+    return model if isinstance(model, Fate) else _start(load, model) or model
+
+
+def _class(load: Load) -> Model | Fate:
+    """The class with all modules in its pool, or why that is not known."""
     name = load.architecture
     if name is None:
         return Fate(
@@ -112,16 +176,34 @@ def model_of(load: Load) -> Model | Fate:
     if REORDERING & set(entry.get("loader", ())) and name not in REVIEWED:
         return Fate(UNKNOWN, "model", f"SGLang's {name} has a loader of its own, which was not looked at")
     modules = _flat(entry)
-    targets = _pool(modules, frozenset(entry.get("supported", ())))
-    if targets - SIZED and not entry.get("own_sizes"):
-        strange = ", ".join(sorted(targets - SIZED))
-        message = f"SGLang does not start with all modules of {name}, of which {strange} has no size"
-        return Fate(UNKNOWN, "model", message, needs="a load with --lora-target-modules")
-    embedding = modules.get("model.embed_tokens", "")
-    if load.tied and "table" in embedding and "lm_head" in modules:
-        return Fate(UNKNOWN, "model", f"SGLang does not start with the head of {name} among its modules",
-                    needs="a load with --lora-target-modules")  # fmt: skip
-    return Model(name, modules, targets, entry)
+    return Model(name, modules, _pool(modules, frozenset(entry.get("supported", ()))), entry)
+
+
+def _start(load: Load, model: Model) -> Fate | None:
+    """Why SGLang does not start with the modules of its pool, None where it does."""
+    strange = ", ".join(sorted(model.targets - SIZED))
+    if strange and not model.entry.get("own_sizes"):
+        message = f"SGLang does not start with all modules of {model.name}, of which {strange} has no size"
+        return Fate(UNKNOWN, "model", message, needs=f"a load with {MODULES}")
+    if model.targets & DENSE and _roomless(load, model):
+        message = f"SGLang does not start with {' and '.join(sorted(DENSE))} of {model.name} among its modules"
+        return Fate(UNKNOWN, "model", message, needs=f"a load with {MODULES}")
+    embedding = model.modules.get("model.embed_tokens", "")
+    if load.tied and "table" in embedding and "lm_head" in model.modules and "lm_head" in model.targets:
+        message = f"SGLang does not start with the head of {model.name} among its modules"
+        return Fate(UNKNOWN, "model", message, needs=f"a load with {MODULES}")
+    return None
+
+
+def _roomless(load: Load, model: Model) -> bool:
+    """Whether a model of experts has layers without them, for which the pool has no buffers: it makes those only where
+    the config tells of shared experts (mem_pool.py: init_buffers; a KeyError in lora_manager.py: update_lora_info).
+    """
+    count = {key: value for key, value in load.text.items() if type(value) is int and value > 0}
+    if load.experts is None or {"shared_expert_intermediate_size", "n_shared_experts"} & count.keys():
+        return False
+    dense = load.text.get("mlp_only_layers") or count.get("decoder_sparse_step", 1) > 1
+    return bool(dense) or "first_k_dense_replace" in count or model.name in SHARING
 
 
 def _flat(entry: dict[str, Any]) -> dict[str, str]:
@@ -233,16 +315,21 @@ def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[R
             yield REJECTS, about, f"SGLang's {model.name} cannot find a target module for these", name
             continue
         pair = load.pairs.get(name)
-        if pair is None:
+        if any(part in name for part in ("vision", "visual", "audio")):
+            yield from _tower(load, model, name)
             continue
         expert = re.search(r"experts\.(\d+)\.", name)
         if expert:
             target += "_moe"
             if load.experts is not None and as_number(expert[1]) >= load.experts:
-                yield REJECTS, "experts", "SGLang rejects experts of which the model has none (IndexError)", name
+                yield (
+                    REJECTS,
+                    "experts",
+                    "SGLang rejects experts of which the model has none: index out of bounds",
+                    name,
+                )
                 continue
-        if any(part in name for part in ("vision", "visual", "audio")):
-            yield from _tower(load, model, name)
+        if pair is None:
             continue
         if not model.wrapped(number, target):
             yield (
@@ -288,9 +375,11 @@ def _target(name: str, targets: frozenset[str]) -> str | None:
 
 def _tower(load: Load, model: Model, name: str) -> Iterator[Reason]:
     """A tower's layer N goes into the language model's layer N, by its number and a part of its name, if it fits."""
-    fits = _sizes(load).get(_leaf(name))
+    fits, pair = _sizes(load).get(_leaf(name)), load.pairs.get(name)
     message = f"SGLang puts a tower's layers of {model.name} into the language model's"
-    if fits and load.pairs[name].sizes not in (None, fits):
+    if pair is None:
+        yield UNKNOWN, "module", f"what SGLang makes of a tower's layers of {model.name} under such names", name
+    elif fits and pair.sizes not in (None, fits):
         yield REJECTS, "module", f"{message}, which differ", name
     else:
         yield MISLOADS, "module", message, name

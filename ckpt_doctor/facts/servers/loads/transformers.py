@@ -11,7 +11,7 @@ from typing import Any
 from ...names import as_number, numbered
 from ..architectures import line
 from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome, Server
-from .load import Fate, Load, Pair, plain, several
+from .load import TRANSPOSED, Fate, Load, Pair, plain, several
 from .names import Tree, tree
 from .sizes import compared
 
@@ -174,10 +174,6 @@ def _module(
     return None
 
 
-TRANSPOSED = ("Llama4ForCausalLM", "Llama4ForConditionalGeneration")
-"""Classes whose experts are input by output, as PEFT's ParamWrapper sees them."""
-
-
 def _parameters(load: Load, module: str, pair: Pair) -> Iterator[Fate]:
     """The sizes of experts as parameters: rank by experts, then what goes in and out."""
     if not module.endswith((".experts", ".experts.base_layer")):
@@ -228,7 +224,10 @@ def _targets(load: Load, known: Tree, converted: str | None) -> Iterator[Fate]:
 
 
 def _experts(load: Load, converted: str | None, layers: dict[str, list[str]]) -> Iterator[Fate]:
-    """Experts one by one, which PEFT puts together for the models that it knows to convert."""
+    """Experts one by one, which PEFT puts together for the models that it knows to convert: run in PEFT 0.21.2 on
+    transformers 5.16.1 with Mixtral, Qwen3-MoE and OLMoE (gate and up without down have no effect), and Qwen2-MoE,
+    which it does not convert.
+    """
     every = tuple(module for modules in layers.values() for module in modules)
     if converted is None:
         message = "transformers has no experts one by one for this model, and drops them with a line in a log"
@@ -240,6 +239,12 @@ def _experts(load: Load, converted: str | None, layers: dict[str, list[str]]) ->
     if len(ends & {gate, up}) == 1:
         lone = (ends & {gate, up}).pop()
         yield Fate(REJECTS, "experts", f'PEFT cannot convert {lone} alone (it says "without also targeting")')
+        return
+    if ends & {gate, up} and down not in ends:
+        message = (
+            f"PEFT finds no place for {gate} and {up} of experts without {down}, and drops them with a line in a log"
+        )
+        yield Fate(MISLOADS, "experts", message, every)
         return
     if any(_matches(pattern, module) for pattern in load.patterns for module in every):
         yield Fate(REJECTS, "experts", "PEFT converts experts to one rank, and a pattern gives them others")
@@ -266,6 +271,8 @@ def _whole(
         yield Fate(UNKNOWN, "experts", "how many experts a layer has is not known")
     elif any(len(numbers) != count for numbers in by_name.values()) or (names[0] in by_name) != (names[1] in by_name):
         yield Fate(REJECTS, "experts", f"transformers wants all experts of {layer}, and some are missing")
+    elif names[0] in by_name and names[2] not in by_name:
+        yield Fate(UNKNOWN, "experts", f"what transformers makes of the experts of {layer} without {names[2]}")
     elif len(ranks) > 1 or None in ranks:
         yield Fate(REJECTS, "experts", f"transformers wants one rank for all experts of {layer}")
 

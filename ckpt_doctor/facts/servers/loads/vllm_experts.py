@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ...names import as_number, numbered
 from ..record import MISLOADS, REJECTS, UNKNOWN
-from .load import Fate, Load, Pair
+from .load import TRANSPOSED, Fate, Load, Pair
 from .vllm_model import Model, name_of
 
 MIXED = "--enable-mixed-moe-lora-format"
@@ -43,10 +43,10 @@ def experts(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
         return
     ends = {module for module in whole if numbered(name_of(model, module)).endswith(".experts")}
     if ends:
-        yield Fate(
-            REJECTS, "experts", f"vLLM's {model.name} wants its experts one by one, and they are parameters here: "
-            f"serve with {MIXED}", tuple(ends), option=MIXED,
-        )  # fmt: skip
+        message = f"vLLM's {model.name} wants its experts one by one, and they are parameters here"
+        option = MIXED if _mixes(load, model, whole, found) else ""
+        serve = f": serve with {option}, and load the adapter as is_3d_lora_weight" if option else ""
+        yield Fate(REJECTS, "experts", message + serve, tuple(ends), option=option)
     elif whole:
         yield Fate(MISLOADS, "experts", f"vLLM's {model.name} drops the experts without a word", tuple(whole))
     for layer, pairs in single.items():
@@ -92,6 +92,13 @@ def _one_by_one(load: Load, layer: str, pairs: dict[tuple[int, str], Pair], name
         ranks = {pair.a[0] for (_, part), pair in pairs.items() if part == name and pair.a}
         if len(ranks) > 1:
             yield Fate(REJECTS, "experts", f"vLLM wants one rank for {name} of all experts of {layer}")
+
+
+def _mixes(load: Load, model: Model, whole: list[str], found: dict[str, str]) -> bool:
+    """Whether parameters become experts one by one (model_manager.py: _convert_3d_to_2d_moe_lora): both of a layer, of
+    the class's sizes. A class that has them transposed is none of those.
+    """
+    return model.name not in TRANSPOSED and not list(_as_parameters(load, model, whole, found))
 
 
 def _as_parameters(load: Load, model: Model, whole: list[str], found: dict[str, str]) -> Iterator[Fate]:
