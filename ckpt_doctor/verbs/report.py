@@ -73,6 +73,36 @@ class Report(NamedTuple):
             return {}
         return {id_: verdict(id_, self.findings) for id_ in order(PEFT | (self.asked or frozenset()))}
 
+    def _summary(self) -> list[tuple[str, str]]:
+        from ..adapter.runtimes import ranges
+        from ..adapter.summary import first
+
+        if self.adapter is None:
+            return [("path", self.path), ("error", self.error or "")]
+        release = named_release(self.adapter)
+        ranks = {layer.rank for layer in self.layers.values() if layer.rank is not None}
+        spread = f", rank {min(ranks)}" + (f" – {max(ranks)}" if len(ranks) > 1 else "") if ranks else ""
+        by_verdict: dict[str, list[str]] = {}
+        for id_ in order(PEFT if self.asked is None else self.asked):
+            by_verdict.setdefault(verdict(id_, self.findings), []).append(id_)
+        return [
+            ("path", self.path),
+            ("method", (self.adapter.peft_type or "unknown") + (f", saved by PEFT {release}" if release else "")),
+            ("layers", f"{len(self.layers)}{spread}"),
+            *((said, ranges(ids)) for said, ids in by_verdict.items()),
+            *first([(f.severity, f"{f.code} {f.name}: {f.message}") for f in self.shown]),
+        ]
+
+    def __repr__(self) -> str:
+        from ..adapter.summary import text
+
+        return text("Report", self._summary())
+
+    def _repr_html_(self) -> str:
+        from ..adapter.summary import html
+
+        return html("Report", self._summary())
+
 
 def named_release(adapter: Adapter) -> str | None:
     """The PEFT release that saved the adapter, where the config or an earlier record says so."""
