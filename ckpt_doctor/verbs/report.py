@@ -1,11 +1,14 @@
 """What is known of one adapter."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..adapter import Adapter, Base, Layer
 from ..adapter.findings import ERROR, NEVER, SEVERITIES, Finding, verdict
 from ..adapter.runtimes import PEFT, SERVERS, order
 from ..facts.subject import Subject
+
+if TYPE_CHECKING:
+    from ..facts.budget import Budget
 
 
 class Report(NamedTuple):
@@ -34,6 +37,15 @@ class Report(NamedTuple):
     def layers(self) -> dict[str, Layer]:
         """Its adapted layers, by module."""
         return self.subject.layers if self.subject else {}
+
+    @property
+    def budget(self) -> "Budget | None":
+        """How far AdaLoRA pruned it, as far as the files tell; None for another method."""
+        if self.subject is None or self.subject.method != "ADALORA":
+            return None
+        from ..facts.budget import budget
+
+        return budget(self.subject)
 
     @property
     def asked(self) -> frozenset[str] | None:
