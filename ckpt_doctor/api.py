@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .adapter import Adapter, AdapterError, Question, question_of
 from .adapter.findings import ERROR, Finding
-from .adapter.runtimes import UnknownRuntimeError, ids
+from .adapter.runtimes import UnknownRuntimeError, ids, unreviewed
 from .adapter.summary import first, html, text
 from .facts.subject import Subject
 from .files.base import named_base
@@ -36,10 +36,11 @@ AnyPath = str | os.PathLike[str]
 class FixResult(NamedTuple):
     """What became of a fix.
 
-    `out` is the folder that was written, None where none was; `fixed` says whether all that was asked for is reached,
-    and so does the result itself, as in `if fix(…):` (under `dry_run`: whether it would be). `repairs` were made,
-    `refused` have a reason why not; `remaining` are the findings of the result. `proof` is the comparison with the
-    original, `left_out` the names of files that were not copied.
+    `out` is the folder that was written, None where none was. `fixed` says whether all that was asked for is reached
+    (under `dry_run`: would be), and so does the result itself, as in `if fix(…):`. What only a base model that was not
+    given would decide, or a release that nobody reviewed, is a doubt, and makes neither false, as the command exits
+    with 0. `repairs` were made, `refused` have a reason why not; `remaining` are the findings of the result. `proof` is
+    the comparison with the original, `left_out` the names of files that were not copied.
     """
 
     out: Path | None
@@ -190,8 +191,8 @@ def fix(
 
     Without `for_`, what needs no runtime to be named is repaired. It is proved that the result computes the same;
     otherwise, and where not all is reached, nothing is written, unless `best_effort`. `for_`, `base`, `adapter_name`
-    and `max_rank` as of `scan`; a release that nobody reviewed is left out, and where no other is asked for it goes as
-    without `for_`.
+    and `max_rank` as of `scan`; a release that nobody reviewed is left out, with a UserWarning, and where no other is
+    asked for it goes as without `for_`.
 
     `rank_zero` is what becomes of rank-0 layers: "pad" gives them zeros, "prune" takes them out. `weights` is the
     format to be written, "safetensors", "bin" or "same" (None: the one that the runtimes of `for_` read). `to_lora`
@@ -211,6 +212,8 @@ def fix(
     source, target = locate(os.fspath(src)), os.fspath(out)
     if same_place(source, target):
         raise AdapterError(f"{target} is {source}, or one lies within the other: name another folder")
+    for doubt in unreviewed(question.runtimes or ()).values():
+        warnings.warn(doubt, UserWarning, stacklevel=3)  # 2 is the decorator
     report = examined(source, question._replace(runtimes=None), repairs=False)
     plan, written = fixed(
         report, target, question.runtimes, How(rank_zero, weights, for_training, to_lora, trim, dtype),

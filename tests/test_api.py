@@ -83,6 +83,9 @@ def test_the_truth_of_a_fix(tmp_path: Path) -> None:
     assert ckpt_doctor.fix(ZERO, tmp_path / "dry", dry_run=True)
     lost = FIXTURES / "adalora-all-rank0-0.9.0"
     assert not ckpt_doctor.fix(lost, tmp_path / "no", rank_zero="prune")
+    with pytest.warns(UserWarning, match=r"PEFT 0\.99 .* not known") as warned:
+        assert ckpt_doctor.fix(ZERO, tmp_path / "new", "peft==0.99", dry_run=True)
+    assert warned[0].filename == __file__
     partly = ckpt_doctor.fix(ZERO, tmp_path / "some", "peft==0.2.0", weights="safetensors", best_effort=True)
     assert partly.out
     assert not partly
