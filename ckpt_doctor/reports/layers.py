@@ -23,7 +23,7 @@ def budget_line(budget: Budget) -> str:
     first, target, left, goal = ("unknown" if value is None else value for value in budget[:4])
     state = budget.state
     if state == "unknown":
-        state = "how far it was pruned is unknown"
+        state = "pruning unknown"
     if budget.step is not None:
         state += f", as after step {budget.step} of {budget.total_step}"
     return f"init_r {first}, target_r {target} · ranks sum to {left}, budget {goal} · {state}"
