@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .adapter import Adapter, AdapterError, NotExactError
     from .adapter.findings import Finding
     from .adapter.runtimes import UnknownRuntimeError
-    from .api import FixResult, compare, fix, load, preload, scan
+    from .api import FixResult, compare, fix, load, preload, scan, scan_tree
     from .verbs.compare import Comparison
     from .verbs.preload import AdapterRejected
     from .verbs.report import Report
@@ -20,12 +20,12 @@ _HOMES = {
     "Adapter": "adapter", "AdapterError": "adapter", "AdapterRejected": "verbs.preload", "Comparison": "verbs.compare",
     "Finding": "adapter.findings", "FixResult": "api", "NotExactError": "adapter", "Report": "verbs.report",
     "UnknownRuntimeError": "adapter.runtimes", "compare": "api", "fix": "api", "load": "api", "preload": "api",
-    "scan": "api",
+    "scan": "api", "scan_tree": "api",
 }  # fmt: skip
 
 __all__ = [
     "Adapter", "AdapterError", "AdapterRejected", "Comparison", "Finding", "FixResult", "NotExactError", "Report",
-    "UnknownRuntimeError", "compare", "fix", "load", "preload", "scan",
+    "UnknownRuntimeError", "compare", "fix", "load", "preload", "scan", "scan_tree",
 ]  # fmt: skip
 
 
@@ -33,3 +33,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

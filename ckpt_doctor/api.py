@@ -1,28 +1,31 @@
-"""What programs call: scan, fix, compare, load and preload, each for one adapter."""
+"""What programs call: scan, fix, compare, load and preload, each for one adapter; scan_tree for all below a folder."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .adapter import Adapter, AdapterError, Question, question_of
-from .adapter.findings import Finding
-from .adapter.runtimes import ids
+from .adapter.findings import ERROR, Finding
+from .adapter.runtimes import UnknownRuntimeError, ids, unreviewed
+from .adapter.summary import first, html, text
 from .facts.subject import Subject
 from .files.base import named_base
 from .files.hub import fetched
+from .files.loader import find, locate
 from .files.loader import load as load_folder
-from .files.loader import locate
+from .repairs import DTYPES
 from .verbs.fix import fix as fixed
 from .verbs.fix import same_place
-from .verbs.plan import How
+from .verbs.plan import RANK_ZERO, WEIGHTS, How
 from .verbs.planner import Step
-from .verbs.preload import ready
+from .verbs.preload import AdapterRejected, ready
 from .verbs.report import Report
-from .verbs.scan import examined
+from .verbs.scan import examine, examined
 
 if TYPE_CHECKING:
     from .verbs.compare import Comparison
@@ -33,9 +36,11 @@ AnyPath = str | os.PathLike[str]
 class FixResult(NamedTuple):
     """What became of a fix.
 
-    `out` is the folder that was written, None where none was; `fixed` says whether all that was asked for is reached.
-    `repairs` were made, `refused` have a reason why not; `remaining` are the findings of the result. `proof` is the
-    comparison with the original, `left_out` the names of files that were not copied.
+    `out` is the folder that was written, None where none was. `fixed` says whether all that was asked for is reached
+    (under `dry_run`: would be), and so does the result itself, as in `if fix(…):`. What only a base model that was not
+    given would decide, or a release that nobody reviewed, is a doubt, and makes neither false, as the command exits
+    with 0. `repairs` were made, `refused` have a reason why not; `remaining` are the findings of the result. `proof` is
+    the comparison with the original, `left_out` the names of files that were not copied.
     """
 
     out: Path | None
@@ -47,7 +52,90 @@ class FixResult(NamedTuple):
     proof: dict[str, Any] | None
     left_out: tuple[str, ...]
 
+    def __bool__(self) -> bool:
+        """Whether all that was asked for is reached, which a result that `best_effort` wrote may not."""
+        return self.fixed
 
+    def _summary(self) -> list[tuple[str, str]]:
+        left = [finding for finding in self.remaining if finding.severity == ERROR]
+        proof = self.proof
+        return [
+            ("path", self.before.path),
+            ("written", "nothing" if self.out is None else str(self.out)),
+            ("fixed", "yes" if self.fixed else "no"),
+            *first([("repair", step.title) for step in self.repairs]),
+            *first([("refused", f"{step.title}: {step.reason}") for step in self.refused]),
+            *first([(finding.severity, f"{finding.code} {finding.name}: {finding.message}") for finding in left]),
+            *(
+                [("proof", f"{proof['verdict']}: differs by {proof['largest_relative_difference']:.2g} at most")]
+                if proof
+                else []
+            ),
+        ]
+
+    def __repr__(self) -> str:
+        return text("FixResult", self._summary())
+
+    def _repr_html_(self) -> str:
+        return html("FixResult", self._summary())
+
+
+@contextmanager
+def _arguments_named() -> Iterator[None]:
+    """What is raised in it speaks of the arguments of these functions, not of the options of the command."""
+    try:
+        yield
+    except AdapterError as error:
+        error.args = (_in_arguments(str(error)), *error.args[1:])
+        if isinstance(error, AdapterRejected):
+            error.report = _of_arguments(error.report)
+            error.findings = _findings_of_arguments(error.findings)
+        raise
+
+
+def _in_arguments(sentence: str) -> str:
+    """`name it with --base` → `name it with base=`; what is no argument here stays, as an option of a server."""
+    if "--" not in sentence:
+        return sentence
+    import re
+    from inspect import signature
+
+    parameters = {**signature(fix).parameters, **signature(preload).parameters}
+
+    def argument(option: re.Match[str]) -> str:
+        name = option[1].replace("-", "_")
+        for known in (name, f"{name}_"):
+            if known in parameters:
+                return known + ("=True" if parameters[known].default is False else "=")
+        return option[0]
+
+    return re.sub(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?![\w-])", argument, sentence)
+
+
+def _findings_of_arguments(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    return tuple(
+        finding._replace(message=_in_arguments(finding.message), needs=finding.needs and _in_arguments(finding.needs))
+        for finding in findings
+    )
+
+
+def _of_arguments(report: Report) -> Report:
+    return report._replace(
+        findings=_findings_of_arguments(report.findings), error=report.error and _in_arguments(report.error)
+    )
+
+
+def _steps_of_arguments(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    return tuple(step._replace(reason=step.reason and _in_arguments(step.reason)) for step in steps)
+
+
+def _check(name: str, value: object, choices: Collection[object]) -> None:
+    """Raises ValueError for a value that an argument does not take."""
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}")
+
+
+@_arguments_named()
 def load(path: AnyPath) -> Adapter:
     """Read the one adapter at or below `path`: its config, and dtype, shape and place of each tensor.
 
@@ -56,6 +144,7 @@ def load(path: AnyPath) -> Adapter:
     return load_folder(locate(os.fspath(path)))
 
 
+@_arguments_named()
 def scan(
     path: AnyPath, for_: str | Iterable[str] | None = None, *, base: AnyPath | None = None,
     adapter_name: str = "default", max_rank: int | None = None,
@@ -66,11 +155,31 @@ def scan(
     of them is an error. `base` is the model (without it the local cache of the Hub is looked up where one of them is
     undecided; "none": not there either), `adapter_name` what it will be loaded under, `max_rank` the limit of the
     server. Of a release that nobody reviewed every verdict is "unknown", and a finding (CD902) says so. Raises
-    AdapterError where it cannot be examined, UnknownRuntimeError where `for_` is misspelt or names what never was.
+    AdapterError where it cannot be examined, UnknownRuntimeError (a ValueError) where `for_` is misspelt or names what
+    never was, ValueError for another value that is not taken.
     """
-    return examined(locate(os.fspath(path)), _question(for_, base, adapter_name, max_rank))
+    question = _question(for_, base, adapter_name, max_rank)
+    return _of_arguments(examined(locate(os.fspath(path)), question))
 
 
+@_arguments_named()
+def scan_tree(
+    path: AnyPath, for_: str | Iterable[str] | None = None, *, base: AnyPath | None = None,
+    adapter_name: str = "default", max_rank: int | None = None,
+) -> Iterator[Report]:  # fmt: skip
+    """Examine every adapter at and below `path`, in the order of their paths: each report as soon as it is there.
+
+    Arguments as of `scan`. An adapter that cannot be examined stops none of the others: its report has an `error`, and
+    nothing else. Raises at once, AdapterError where there is no adapter, and ValueError as `scan` does.
+    """
+    question = _question(for_, base, adapter_name, max_rank)
+    folders = find(os.fspath(path))
+    if not folders:
+        raise AdapterError(f"no adapter was found in {os.fspath(path)}")
+    return (_of_arguments(examine(folder, question)) for folder in folders)
+
+
+@_arguments_named()
 def fix(
     src: AnyPath, out: AnyPath, for_: str | Iterable[str] | None = None, *, base: AnyPath | None = None,
     adapter_name: str = "default", max_rank: int | None = None, rank_zero: str = "pad", weights: str | None = None,
@@ -81,37 +190,57 @@ def fix(
     """Write the one adapter at or below `src` to the folder `out` so that the runtimes of `for_` take it.
 
     Without `for_`, what needs no runtime to be named is repaired. It is proved that the result computes the same;
-    otherwise, and where not all is reached, nothing is written, unless `best_effort`. Options as of `ckpt-doctor fix`,
-    and as in `verbs.plan.How`. Raises AdapterError where `src` cannot be examined or `out` not be written,
-    NotExactError where the result would compute something else, UnknownRuntimeError as in `scan`; a release that nobody
-    reviewed is left out, and where no other is asked for it goes as without `for_`.
+    otherwise, and where not all is reached, nothing is written, unless `best_effort`. `for_`, `base`, `adapter_name`
+    and `max_rank` as of `scan`; a release that nobody reviewed is left out, with a UserWarning, and where no other is
+    asked for it goes as without `for_`.
+
+    `rank_zero` is what becomes of rank-0 layers: "pad" gives them zeros, "prune" takes them out. `weights` is the
+    format to be written, "safetensors", "bin" or "same" (None: the one that the runtimes of `for_` read). `to_lora`
+    makes plain LoRA of one rank and scale, `trim` cuts trailing zeros off the rank, `dtype` ("fp32", "bf16", "fp16") is
+    what factors are written in, `for_training` gives an AdaLoRA the form that can be trained further. `tolerance` is
+    the difference allowed in a delta, relative to its norm. `copy_all` also copies what is left out else, `dry_run`
+    writes nothing, `force` replaces an `out` that exists.
+
+    Raises AdapterError where `src` cannot be examined or `out` not be written, NotExactError where the result would
+    compute something else, UnknownRuntimeError as in `scan`, ValueError for another value that is not taken.
     """
+    _check("rank_zero", rank_zero, RANK_ZERO)
+    _check("weights", weights, (None, *WEIGHTS))
+    _check("dtype", dtype, (None, *DTYPES))
+    _check_tolerance(tolerance)
+    question = _question(for_, base, adapter_name, max_rank)
     source, target = locate(os.fspath(src)), os.fspath(out)
     if same_place(source, target):
         raise AdapterError(f"{target} is {source}, or one lies within the other: name another folder")
-    question = _question(for_, base, adapter_name, max_rank)
+    for doubt in unreviewed(question.runtimes or ()).values():
+        warnings.warn(doubt, UserWarning, stacklevel=3)  # 2 is the decorator
     report = examined(source, question._replace(runtimes=None), repairs=False)
     plan, written = fixed(
         report, target, question.runtimes, How(rank_zero, weights, for_training, to_lora, trim, dtype, drop),
         tolerance=tolerance, best_effort=best_effort, copy_all=copy_all, dry_run=dry_run, force=force,
     )  # fmt: skip
     return FixResult(
-        Path(target) if written else None, plan.fixed, report, plan.done, plan.refused, plan.findings,
-        written.proof if written else None, written.left_out if written else (),
+        Path(target) if written else None, plan.fixed, _of_arguments(report), plan.done,
+        _steps_of_arguments(plan.refused), _findings_of_arguments(plan.findings), written.proof if written else None,
+        written.left_out if written else (),
     )  # fmt: skip
 
 
+@_arguments_named()
 def compare(a: AnyPath, b: AnyPath, tolerance: float = 1e-6) -> Comparison:
     """Whether two adapters compute the same function, without the base model.
 
-    `verdict` of the result is "same", "different" or "cannot tell"; `tolerance` is relative to the norm of each delta.
-    Raises AdapterError where one cannot be examined.
+    `verdict` of the result is "same", "different" or "cannot tell", and `if compare(a, b):` asks whether it is the
+    first (ValueError where that cannot be told). `tolerance` is relative to the norm of each delta. Raises AdapterError
+    where one cannot be examined, ValueError for a tolerance below 0.
     """
+    _check_tolerance(tolerance)
     from .verbs.compare import compare as compared
 
     return compared(Subject(load(a)), Subject(load(b)), tolerance)
 
 
+@_arguments_named()
 def preload(
     path: AnyPath, for_: str | Iterable[str] = "installed", *, subfolder: str | None = None,
     revision: str | None = None, base: AnyPath | None = None, adapter_name: str = "default",
@@ -125,19 +254,29 @@ def preload(
     the same. Where it is not known, the path with a UserWarning; under `strict` that is an error.
 
     Raises AdapterRejected where no copy would do, AdapterError where it cannot be examined or found,
-    UnknownRuntimeError as in `scan`; for a release that nobody reviewed it is not known.
+    UnknownRuntimeError as in `scan`, ValueError for another value that is not taken; for a release that nobody reviewed
+    it is not known.
     """
+    question = _question(None if for_ == "installed" else for_, base, adapter_name, max_rank)
     folder = locate(fetched(os.fspath(path), subfolder, revision), subfolder)
-    loadable, doubt = ready(
-        folder, _question(None if for_ == "installed" else for_, base, adapter_name, max_rank), strict=strict
-    )
+    loadable, doubt = ready(folder, question, strict=strict)
     if doubt:
-        warnings.warn(doubt, UserWarning, stacklevel=2)
+        warnings.warn(_in_arguments(doubt), UserWarning, stacklevel=3)  # 2 is the decorator
     return Path(loadable)
 
 
 def _question(
     for_: str | Iterable[str] | None, base: AnyPath | None, adapter_name: str, max_rank: int | None
 ) -> Question:
+    if max_rank is not None and not max_rank >= 1:
+        raise ValueError(f"max_rank={max_rank!r} is no limit of a rank: give 1 or more, or None")
+    asked = ids(for_) if for_ is not None else None
+    if asked is not None and not asked:
+        raise UnknownRuntimeError(f"for_={for_!r} names no runtime: name one, as peft==0.9.0 or vllm, or leave it out")
     model = named_base(os.fspath(base)) if base is not None else None
-    return question_of(ids(for_) if for_ is not None else None, adapter_name, model, max_rank)
+    return question_of(asked, adapter_name, model, max_rank)
+
+
+def _check_tolerance(tolerance: float) -> None:
+    if not tolerance >= 0:  # NaN is none, either
+        raise ValueError(f"tolerance={tolerance!r} is no size of a difference: give 0 or more")

@@ -324,7 +324,7 @@ def test_a_fix_says_what_became_of_it(tmp_path: Path) -> None:
     assert (refused.out, refused.fixed) == (None, False)
     assert refused.refused[0].reason
     assert not (tmp_path / "no").exists()
-    with pytest.raises(AdapterError, match="use --force"):
+    with pytest.raises(AdapterError, match="use force=True"):
         ckpt_doctor.fix(ZERO, tmp_path / "out")
     with pytest.raises(AdapterError, match="name another folder"):
         ckpt_doctor.fix(ZERO, ZERO, force=True)

@@ -126,7 +126,7 @@ def test_several_paths_into_one_folder_are_one_adapter(run: Any) -> None:
 
 SHAPE = {
     "path": str, "error": (str, type(None)), "peft_type": (str, type(None)), "peft_version": (str, type(None)),
-    "layers": list, "findings": list, "verdicts": dict, "read_not_run": list,
+    "layers": list, "adalora": (dict, type(None)), "findings": list, "verdicts": dict, "read_not_run": list,
     "base": (dict, type(None)), "commands": list,
 }  # fmt: skip
 FINDING = {
@@ -159,8 +159,9 @@ def test_the_json_has_the_shape_that_is_promised(run: Any, tmp_path: Path) -> No
 
 def test_the_rank_table(run: Any) -> None:
     lines = run("scan", FIXTURES / "adalora-rank0-0.9.0", "--layers").output.splitlines()
-    (row,) = [line.split() for line in lines if line.startswith("side.blocks.0.q ")]
-    assert row[1:3] == ["0", "8"]
+    (row,) = [line.split() for line in lines if line.startswith("  side.blocks.0 ")]
+    assert row[1:] == ["0", "0", "0", "0"]
+    assert "  all: alpha 8, scaling 2" in lines
 
 
 def test_a_file_that_may_not_be_read_is_an_error(

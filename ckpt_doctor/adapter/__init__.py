@@ -27,6 +27,11 @@ def unforeseen(what: str, error: Exception) -> str:
     return f"{what}: ckpt-doctor failed ({message[:500].rstrip(': ')}); please report it"
 
 
+def clean(text: str) -> str:
+    """A text without the control characters that a file's name or content may have for a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 class DamagedFile(Exception):  # noqa: N818 - it is a diagnosis that becomes a finding, not an error of ours
     """A file is recognised as damaged; `fault` is the name of the rule that reports it."""
 
@@ -216,6 +221,27 @@ class Adapter(NamedTuple):
         """The method, in upper case, or None."""
         value = (self.config or {}).get("peft_type")
         return value if isinstance(value, str) else None
+
+    def _summary(self) -> list[tuple[str, str]]:
+        from .summary import first
+
+        return [
+            ("path", self.path),
+            ("method", self.peft_type or "unknown"),
+            ("config", "none that can be read" if self.config is None else f"{len(self.config)} keys"),
+            ("tensors", f"{len(self.tensors)} in {', '.join(self.weights[:2]) or 'no file'}"),
+            *first([("damaged", fault.message) for fault in self.faults]),
+        ]
+
+    def __repr__(self) -> str:
+        from .summary import text
+
+        return text("Adapter", self._summary())
+
+    def _repr_html_(self) -> str:
+        from .summary import html
+
+        return html("Adapter", self._summary())
 
 
 class Question(NamedTuple):

@@ -12,9 +12,10 @@ import click
 
 from ..adapter import AdapterError, NotExactError, unforeseen
 from ..adapter.runtimes import SERVERS
+from ..repairs import DTYPES
 from ..reports import Style, json, table
 from ..verbs.fix import fix, same_place
-from ..verbs.plan import RANK_ZERO, How, Plan
+from ..verbs.plan import RANK_ZERO, WEIGHTS, How, Plan
 from ..verbs.scan import examine
 from . import options
 from .settings import Settings
@@ -46,7 +47,7 @@ Examples:
     help="Give rank-0 layers zeros, or take them out of the adapter.",
 )  # fmt: skip
 @click.option(
-    "--weights", type=click.Choice(["safetensors", "bin", "same"]),
+    "--weights", type=click.Choice(WEIGHTS),
     help="The format to write; safetensors, unless --for names PEFT 0.2 or 0.3. bin needs ckpt-doctor[torch].",
 )  # fmt: skip
 @click.option("--to", "form", type=click.Choice(["lora"]), help="Make plain LoRA of one rank and scale.")
@@ -55,7 +56,7 @@ Examples:
     "--drop", is_flag=True,
     help="Leave out the layers that a server of --for has no place for; what is computed changes, and that is said.",
 )  # fmt: skip
-@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="Write the factors in this type.")
+@click.option("--dtype", type=click.Choice(list(DTYPES)), help="Write the factors in this type.")
 @options.TOLERANCE
 @click.option("--for-training", is_flag=True, help="Write an AdaLoRA in the form that can be trained further.")
 @click.option("--best-effort", is_flag=True, help="Write what could be repaired, also if --for is not reached.")

@@ -56,7 +56,11 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
     callback=_sinks, **options.variable("FORMAT"), help=f"{', '.join(FORMATS)}; repeatable, each to its own file.",
 )  # fmt: skip
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Where the format without a file goes.")
-@click.option("--layers", is_flag=True, help="Print the rank of every layer.")
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="Print the rank of every layer: what all share once, the rest as blocks by modules where that fits.",
+)
 @options.QUIET
 @options.verbose("Print the ranks, the tensors and config keys of each finding, and the trace of a fault of ours.")
 @options.FAIL

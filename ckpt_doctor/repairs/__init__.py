@@ -12,6 +12,8 @@ from ..facts.meaning import saved_meanings
 from ..facts.subject import Subject
 
 DROP = "drop config keys without meaning"
+DTYPES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
+"""What factors can be written in, by the name that a user gives it."""
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not an error
@@ -107,7 +109,7 @@ def sizes(subject: Subject, *, trim: bool, dtype: str | None) -> Iterator[tuple[
             subject = subject.changed(adapter)
             yield "trim trailing zeros off the rank", subject
     if dtype is not None:
-        adapter = lora.with_dtype(subject, lora.DTYPES[dtype])
+        adapter = lora.with_dtype(subject, DTYPES[dtype])
         if adapter.tensors != subject.tensors:
             yield f"write the factors in {dtype}", subject.changed(adapter)
 

@@ -101,9 +101,6 @@ def flatten(subject: Subject) -> Adapter:
     return with_config(subject.adapter._replace(tensors=tensors), **values, **emptied, **rooted)
 
 
-DTYPES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
-
-
 def with_dtype(subject: Subject, dtype: str) -> Adapter:
     """Every factor in a dtype; the proof says what that costs."""
     tensors = dict(subject.tensors)

@@ -52,7 +52,7 @@ def place(path: str) -> str:
 
 def report_object(report: Report) -> dict[str, Any]:
     """One adapter."""
-    adapter = report.adapter
+    adapter, budget = report.adapter, report.budget
     return {
         "path": place(report.path),
         "error": report.error,
@@ -62,6 +62,7 @@ def report_object(report: Report) -> dict[str, Any]:
             {"module": layer.module, "rank": layer.rank, "alpha": layer.alpha, "scaling": layer.scaling}
             for layer in report.layers.values()
         ],
+        "adalora": budget._asdict() if budget else None,
         "findings": [finding_object(finding) for finding in report.shown],
         "verdicts": report.verdicts,
         "base": _base(report),

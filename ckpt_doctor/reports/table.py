@@ -58,14 +58,9 @@ def block(report: Report, style: Style) -> Iterator[str]:
     for finding in report.shown if style.level >= 0 else report.failing:
         yield from finding_lines(finding, style)
     if style.layers and report.layers:
-        from tabulate import tabulate
+        from .layers import layer_lines
 
-        widest = max((style.width or 1000) - 30, 10)
-        rows = [
-            (shortened(clean(layer.module), widest), layer.rank, layer.alpha, layer.scaling)
-            for layer in report.layers.values()
-        ]
-        yield tabulate(rows, headers=("module", "rank", "alpha", "scaling"), missingval="–", floatfmt=".4g")
+        yield from layer_lines(report.layers, style)
     for line in said(conversion(report.path, report.subject, report.findings)):
         yield from lines(line, 2, style)
     if any(finding.severity != NOTE and finding.code != "CD902" for finding in report.shown):
@@ -83,6 +78,11 @@ def _summary(report: Report, adapter: Adapter, style: Style) -> Iterator[str]:
     if ranks:
         parts.append(f"rank min {ranks[0]}, median {ranks[len(ranks) // 2]}, max {ranks[-1]}, {ranks.count(0)} at 0")
     yield from lines(" · ".join(parts), 2, style)
+    budget = report.budget
+    if budget is not None:
+        from .layers import budget_line
+
+        yield from lines(budget_line(budget), 2, style)
     base = report.base_found
     if base is not None:
         yield from lines(

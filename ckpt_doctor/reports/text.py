@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import click
 
+from ..adapter import clean
 from . import Style
+
+__all__ = ["clean", "columns", "lines", "shortened"]
 
 
 def lines(text: str, indent: int, style: Style, colours: dict[str, str] | None = None) -> Iterator[str]:
@@ -24,11 +27,6 @@ def lines(text: str, indent: int, style: Style, colours: dict[str, str] | None =
         if wrapped[0].startswith(" " * indent + start):
             wrapped[0] = wrapped[0].replace(start, click.style(start, fg=colour), 1)
     yield from wrapped
-
-
-def clean(text: str) -> str:
-    """A text without the control characters that a file's name or content may have for a terminal."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def columns(text: str) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..adapter import AdapterError, Layer, TensorInfo
 from ..adapter.runtimes import ranges
+from ..adapter.summary import first, html, text
 from ..facts.config_keys import neutral
 from ..facts.layers import module_of
 from ..facts.meaning import Meaning, meanings, saved_meanings
@@ -71,6 +72,31 @@ class Comparison(NamedTuple):
     def largest(self) -> Row | None:
         """The layer or tensor that differs most, relative to its norm."""
         return max((*self.layers, *self.others), key=lambda row: row.relative, default=None)
+
+    def __bool__(self) -> bool:
+        """Whether the two compute the same. Raises ValueError where that cannot be told."""
+        if self.verdict not in ("same", "different"):
+            raise ValueError(
+                f"whether the two compute the same cannot be told ({'; '.join(self.reasons[:1])}): "
+                'ask .verdict, which is "same", "different" or "cannot tell", and .reasons'
+            )
+        return self.verdict == "same"
+
+    def _summary(self) -> list[tuple[str, str]]:
+        worst = self.largest
+        return [
+            ("verdict", self.verdict),
+            *first([("reason", reason) for reason in self.reasons]),
+            ("compared", f"{len(self.layers)} layers and {len(self.others)} other tensors"),
+            *([("largest", f"{worst.relative:.2g} of its norm: {worst.name}")] if worst and worst.relative else []),
+            ("tolerance", f"{self.tolerance:g}"),
+        ]
+
+    def __repr__(self) -> str:
+        return text("Comparison", self._summary())
+
+    def _repr_html_(self) -> str:
+        return html("Comparison", self._summary())
 
 
 def compare(

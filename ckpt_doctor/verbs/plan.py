@@ -12,6 +12,7 @@ from .planner import State, Step, harm, repaired, silenced, state_of
 from .report import Report
 
 RANK_ZERO = ("pad", "prune")
+WEIGHTS = ("safetensors", "bin", "same")
 UNSEEN = "CD690"
 """A server and no base model: the doubt that is left to whoever gives none; a fix says so, and goes ahead."""
 UNTRIED = "CD616"

@@ -1,11 +1,14 @@
 """What is known of one adapter."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..adapter import Adapter, Base, Layer
 from ..adapter.findings import ERROR, NEVER, SEVERITIES, Finding, verdict
 from ..adapter.runtimes import PEFT, SERVERS, order
 from ..facts.subject import Subject
+
+if TYPE_CHECKING:
+    from ..facts.budget import Budget
 
 
 class Report(NamedTuple):
@@ -34,6 +37,15 @@ class Report(NamedTuple):
     def layers(self) -> dict[str, Layer]:
         """Its adapted layers, by module."""
         return self.subject.layers if self.subject else {}
+
+    @property
+    def budget(self) -> "Budget | None":
+        """How far AdaLoRA pruned it, as far as the files tell; None for another method."""
+        if self.subject is None or self.subject.method != "ADALORA":
+            return None
+        from ..facts.budget import budget
+
+        return budget(self.subject)
 
     @property
     def asked(self) -> frozenset[str] | None:
@@ -72,6 +84,36 @@ class Report(NamedTuple):
         if self.subject is None:
             return {}
         return {id_: verdict(id_, self.findings) for id_ in order(PEFT | (self.asked or frozenset()))}
+
+    def _summary(self) -> list[tuple[str, str]]:
+        from ..adapter.runtimes import ranges
+        from ..adapter.summary import first
+
+        if self.adapter is None:
+            return [("path", self.path), ("error", self.error or "")]
+        release = named_release(self.adapter)
+        ranks = {layer.rank for layer in self.layers.values() if layer.rank is not None}
+        spread = f", rank {min(ranks)}" + (f" – {max(ranks)}" if len(ranks) > 1 else "") if ranks else ""
+        by_verdict: dict[str, list[str]] = {}
+        for id_ in order(PEFT if self.asked is None else self.asked):
+            by_verdict.setdefault(verdict(id_, self.findings), []).append(id_)
+        return [
+            ("path", self.path),
+            ("method", (self.adapter.peft_type or "unknown") + (f", saved by PEFT {release}" if release else "")),
+            ("layers", f"{len(self.layers)}{spread}"),
+            *((said, ranges(ids)) for said, ids in by_verdict.items()),
+            *first([(f.severity, f"{f.code} {f.name}: {f.message}") for f in self.shown]),
+        ]
+
+    def __repr__(self) -> str:
+        from ..adapter.summary import text
+
+        return text("Report", self._summary())
+
+    def _repr_html_(self) -> str:
+        from ..adapter.summary import html
+
+        return html("Report", self._summary())
 
 
 def named_release(adapter: Adapter) -> str | None:
