@@ -325,4 +325,4 @@ class Maker:
                 (c for c in self.source.mro(cls) if value.node in c.node.body), cls
             ) if cls else None  # fmt: skip
             return Maker(self.source, owner, self.depth + 1).run(value, args, named)
-        return ()
+        return (value,) if isinstance(value, Leaf) else ()  # a helper chose its class: get_moe_impl_class(…)(…)

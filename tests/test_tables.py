@@ -61,6 +61,7 @@ class Layer(nn.Module):
 class Sparse(nn.Module):
     def __init__(self, config):
         self.experts = FusedMoE(num_experts=config.experts)
+        self.chosen = get_moe_impl_class(config.quant)(num_experts=config.experts)
 
 class NormedAttention(nn.Module):
     def __init__(self, config):
@@ -106,7 +107,12 @@ def test_a_table_is_what_the_source_says_either_way_at_each_condition(tmp_path: 
             "modules": {
                 "": {"embed_tokens": "embedding", "lm_head": "head"},
                 "layers.#.self_attn": {"qkv_proj": "qkv"},
-                "layers.#.mlp": {"experts": "experts", "gate_up_proj": "merged", "down_proj": "row"},
+                "layers.#.mlp": {
+                    "experts": "experts",
+                    "chosen": "experts",
+                    "gate_up_proj": "merged",
+                    "down_proj": "row",
+                },
             },
             "packed": {"qkv_proj": ["q_proj", "k_proj", "v_proj"]},
             "embeddings": ["lm_head"],
