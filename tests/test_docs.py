@@ -80,9 +80,9 @@ def test_the_page_of_rules_is_made_from_the_codes() -> None:
 
 
 @pytest.mark.parametrize("code", CODES.values(), ids=CODES.keys())
-def test_a_page_says_what_who_and_how(code: Code) -> None:
+def test_a_page_says_what_why_who_and_how(code: Code) -> None:
     first, *rest = pages.paragraphs(code)
-    assert [paragraph.partition(": ")[0] for paragraph in rest] == ["Who stops", "What to do", "Shown by"]
+    assert [paragraph.partition(": ")[0] for paragraph in rest] == ["Why", "Who stops", "What to do", "References"]
     assert all(paragraph.endswith((".", "…")) for paragraph in (first, *rest))
     assert not re.search("<(em|strong)>|<(?!/?(p|ul|li|code))", MarkdownIt().render(pages.markdown(code)))
 

@@ -1,18 +1,44 @@
-"""The pages of the codes as Markdown. `python -m ckpt_doctor.reports.pages > docs/rules.md` writes them all."""
+"""The pages of the codes: for a terminal, and as Markdown. `python -m ckpt_doctor.reports.pages > docs/rules.md`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
+import click
+
 from ..adapter.codes import CODES
 from ..adapter.findings import Code
+from . import Style
+from .text import columns, lines
+
+HEADINGS = ("Why", "Who stops", "What to do", "References")
+"""What a page has after its first paragraph, which says what is wrong; in this order."""
 
 
 def paragraphs(code: Code) -> list[str]:
-    """What is wrong; then who stops, what to do, and what shows it, each with its heading."""
-    parts = re.split(r"\n(?=Who stops: |What to do: |Shown by: )", code.page.strip())
+    """What is wrong; then why, who stops, what to do, and what shows it, each with its heading."""
+    parts = re.split(rf"\n(?=(?:{'|'.join(HEADINGS)}): )", code.page.strip())
     return [" ".join(part.split()) for part in parts]
+
+
+def index(style: Style) -> Iterator[str]:
+    """A line a code: its number, its name, and what is wrong, as far as the terminal is wide."""
+    widest = max(len(code.name) for code in CODES.values())
+    for code in CODES.values():
+        line = f"{code.number} {code.name:{widest}} {paragraphs(code)[0]}"
+        if style.width and columns(line) > style.width:
+            line = line[: style.width - 1] + "…"
+        yield line.replace(code.number, click.style(code.number, bold=True), 1)
+
+
+def page(code: Code, style: Style) -> Iterator[str]:
+    """The page of a code, part by part."""
+    what, *rest = paragraphs(code)
+    yield click.style(f"{code.number} {code.name}", bold=True)
+    for part in (f"What: {what}", *rest):
+        heading = part.partition(":")[0] + ":"
+        yield from lines(part, 2, style, {heading: "cyan"})
 
 
 def markdown(code: Code) -> str:
@@ -23,7 +49,10 @@ def markdown(code: Code) -> str:
 
 def document() -> Iterator[str]:
     """The lines of docs/rules.md: an index, and the page of each code."""
-    yield "# Rules\n\nWhat each finding means. Made from `ckpt_doctor/adapter/codes.py`.\n"
+    yield (
+        "# Rules\n\nWhat each finding means. `ckpt-doctor rules` lists them, `ckpt-doctor explain CD101` says the same "
+        "at a terminal.\nMade from `ckpt_doctor/adapter/codes.py`.\n"
+    )
     for code in CODES.values():
         yield f"- [{code.number} {code.name}](#{code.number.lower()}-{code.name})"
     for code in CODES.values():
