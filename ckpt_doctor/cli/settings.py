@@ -198,7 +198,7 @@ def selectors(texts: Iterable[str]) -> tuple[str, ...]:
         named = [code.number for code in CODES.values() if code.name == part.lower()]
         named += [OLD_NAMES[part.lower()].number] if part.lower() in OLD_NAMES else []
         if not named and not any(number.startswith(part.upper()) for number in CODES):
-            raise ValueError(f"{part!r} is the code of no finding, nor the beginning or name of one; see docs/rules.md")
+            raise ValueError(f"{part!r} is no code, beginning or name of a finding; `ckpt-doctor rules` lists them")
         chosen += named or [part.upper()]
     return tuple(chosen)
 
