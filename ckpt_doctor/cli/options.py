@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import click
@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from ..adapter import AdapterError, Base
 from ..adapter.runtimes import ids, unreviewed
-from ..files.loader import find
+from ..files.loader import MARKS, find
 from ..reports import OF_EVERY_VERB
 from .settings import FAIL_ON, Config, Settings, find_config, read_config, selectors
 from .terminal import complain
@@ -149,20 +149,22 @@ def settings(ctx: click.Context, *, warn: bool = True) -> Callable[[str], Settin
     return of
 
 
-def adapters_below(path: str) -> list[str]:
-    """The adapters at or below a path. Raises AdapterError, also where there is none."""
-    folders = find(path)
+def adapters_below(path: str, marks: Collection[str] = MARKS) -> list[str]:
+    """The adapters at or below a path, by the files that mark them. Raises AdapterError, also where there is none."""
+    folders = find(path, marks)
     if not folders:
         raise AdapterError(f"no adapter was found in {path}")
     return folders
 
 
-def folders(paths: tuple[str, ...], failed: Callable[[str, AdapterError], None]) -> list[str]:
+def folders(
+    paths: tuple[str, ...], failed: Callable[[str, AdapterError], None], marks: Collection[str] = MARKS
+) -> list[str]:
     """The adapters at and below paths, each once; `failed` is told of a path that has none."""
     seen: dict[str, str] = {}
     for path in paths:
         try:
-            for folder in adapters_below(path):  # no two of which are one, as links are not followed
+            for folder in adapters_below(path, marks):  # no two of which are one, as links are not followed
                 seen.setdefault(os.path.realpath(folder) if len(paths) > 1 else folder, folder)
         except AdapterError as error:
             failed(path, error)

@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from ..adapter import Adapter, AdapterError, DamagedFile, Fault, TensorInfo, forms
@@ -15,6 +15,8 @@ INDEX = "adapter_model.safetensors.index.json"
 BIN = "adapter_model.bin"
 RECORD = "ckpt-doctor.json"
 NAMES = (CONFIG, SAFETENSORS, INDEX, BIN)
+MARKS = (CONFIG,)
+"""What makes an adapter of a folder, beside weights."""
 
 MAX_JSON = 64 << 20
 MAX_COMPARED = 1 << 20
@@ -34,14 +36,17 @@ class Glance(NamedTuple):
     stamps: tuple[Stamp, ...]
 
 
-def find(path: str) -> list[str]:
-    """The adapter folders at or below `path`, sorted. Raises AdapterError where there is nothing to look at."""
+def find(path: str, marks: Collection[str] = MARKS) -> list[str]:
+    """The adapter folders at or below `path`, sorted: those with weights or a file of `marks` in them.
+
+    Raises AdapterError where there is nothing to look at.
+    """
     if not os.path.lexists(path):
         raise AdapterError(f"{path} does not exist")
     if os.path.isdir(path):
-        return sorted(_walk(path))
+        return sorted(_walk(path, marks))
     folder, name = os.path.split(path)
-    if name.startswith("adapter_"):
+    if name.startswith("adapter_") or name in marks:
         return [folder or "."]
     raise AdapterError(f"{path} is not an adapter: name its folder, its adapter_config.json or its adapter_model file")
 
@@ -64,7 +69,7 @@ def locate(path: str, subfolder: str | None = None) -> str:
     raise AdapterError(f"{path} holds {len(folders)} adapters: name one of the subfolders {shown}")
 
 
-def _walk(root: str) -> Iterator[str]:
+def _walk(root: str, marks: Collection[str]) -> Iterator[str]:
     folders = [root]
     while folders:
         folder = folders.pop()
@@ -74,7 +79,7 @@ def _walk(root: str) -> Iterator[str]:
         except OSError:
             yield folder  # scanning it says why it cannot be read
             continue
-        if any(entry.name == CONFIG or entry.name.startswith("adapter_model.") for entry in listed):
+        if any(entry.name in marks or entry.name.startswith("adapter_model.") for entry in listed):
             yield folder
         for entry in listed:
             if entry.is_dir(follow_symlinks=False) and entry.name[:1] != "." and entry.name not in SKIPPED_FOLDERS:
@@ -211,7 +216,7 @@ def _agree(tensors: Mapping[str, TensorInfo], others: Mapping[str, TensorInfo]) 
         return all(content(info, files) == content(others[name], files) for name, info in tensors.items())
 
 
-def _open(path: str) -> tuple[BinaryIO, int]:
+def regular(path: str) -> tuple[BinaryIO, int]:
     """A regular file, opened, and its size. Never waits, as on a FIFO. Raises DamagedFile and AdapterError."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -226,7 +231,7 @@ def _open(path: str) -> tuple[BinaryIO, int]:
 
 def read_weights(path: str) -> Mapping[str, TensorInfo]:
     """The tensors of one weights file, by what it holds; its name must agree. Raises DamagedFile, AdapterError."""
-    file, size = _open(path)
+    file, size = regular(path)
     with file:
         head = file.read(512)
         file.seek(0)
@@ -292,10 +297,17 @@ def _shards(folder: str) -> tuple[tuple[str, ...], dict[str, TensorInfo]]:
     return tuple(shards), tensors
 
 
+def read_json(folder: str, name: str) -> tuple[dict[str, Any] | None, str]:
+    """The object in a file of a folder, or None and what is wrong with it. Raises AdapterError."""
+    faults: list[Fault] = []
+    value = _json(folder, name, faults, "")
+    return value, "".join(fault.message for fault in faults)
+
+
 def _json(folder: str, name: str, faults: list[Fault], broken: str) -> dict[str, Any] | None:
     path = os.path.join(folder, name)
     try:
-        file, size = _open(path)
+        file, size = regular(path)
         with file:
             if size > MAX_JSON:
                 raise AdapterError(f"{path} has more than {MAX_JSON >> 20} MiB")

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ..adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo
 from .formats import safetensors
@@ -18,6 +18,8 @@ from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, find, read_weights,
 from .replacing import check_replaceable, remove, sync, take_place
 from .streams import CHUNK, Files, chunks, content
 
+SCHEMA = 1
+"""The version of the shape of the record."""
 MAX_OTHER = 10_000_000  # bytes of a file that is carried along
 
 _LEFT_OUT = re.compile(
@@ -283,11 +285,16 @@ def _copy(source: str, target: str) -> None:
 
 def sha256(path: str) -> str:
     """Hex digest of a file."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while piece := file.read(CHUNK):
-            digest.update(piece)
-    return digest.hexdigest()
+        return digest(file)
+
+
+def digest(file: BinaryIO) -> str:
+    """Hex digest, sha256, of what is left of an open file."""
+    sum_ = hashlib.sha256()
+    while piece := file.read(CHUNK):
+        sum_.update(piece)
+    return sum_.hexdigest()
 
 
 def _write_bytes(path: str, data: bytes) -> None:

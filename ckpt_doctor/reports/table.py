@@ -16,12 +16,13 @@ from . import Style
 from .commands import conversion, merges, said
 from .json import changes
 from .text import clean, lines, shortened
-from .wording import Tally, cannot_be_fixed, fix_command, load_with, outcomes, start_lines
+from .wording import Tally, cannot_be_fixed, fix_command, load_with, outcomes, proved, start_lines
 
 if TYPE_CHECKING:
     from ..files.writer import Written
     from ..verbs.compare import Comparison
     from ..verbs.plan import Plan
+    from ..verbs.verify import Verified
 
 SHOWN = 10
 """Rows of a comparison."""
@@ -215,6 +216,17 @@ def diff(plan: Plan) -> Iterator[str]:
             else:
                 yield f"    - {key}: {old}"
                 yield f"    + {key}: {new}"
+
+
+def verify(path: str, verified: Verified, style: Style) -> Iterator[str]:
+    """The lines of one folder: what its record says, or what no longer holds."""
+    if style.level < 0 and not verified.faults:
+        return
+    yield click.style(clean(path), bold=True)
+    for fault in verified.faults:
+        yield from lines(f"does not hold: {fault}", 2, style, {"does not hold": "red"})
+    if not verified.faults:
+        yield from lines(f"holds: {proved(verified.record)}", 2, style, {"holds": "green"})
 
 
 def compare(result: Comparison, style: Style) -> Iterator[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..adapter import NOTHING_ASKED
-from ..adapter.findings import ERROR, Finding, accepted
+from ..adapter.findings import ERROR, Finding, accepted, several
 from ..adapter.runtimes import accepted_since, ranges, specs
 from ..verbs.report import Report
 from .text import clean
@@ -41,6 +41,20 @@ def sentence(finding: Finding) -> str:
     """A finding on one line, without its code: what is wrong, whom it stops, and whether a fix repairs it."""
     repair = ("ckpt-doctor fix repairs it",) if finding.fixable else ()
     return clean("; ".join((cut(finding.message, LONGEST), *outcomes(finding), *repair)))
+
+
+def proved(record: dict[str, Any]) -> str:
+    """What the record of a fix says of it: whether the result computes the same, how far, and what was done."""
+    worst = record["proof"]["largest_relative_difference"]
+    exact = f"within {worst:.2g}, relative" if worst else "bit-exact"
+    dropped = record["dropped"]
+    kept = (
+        f"the original without {several(dropped)}, and else the same function"
+        if dropped
+        else "same function as the original"
+    )
+    done = ", ".join(step["title"] for step in record["repairs"])
+    return f"{kept}: {exact}; " + (f"repaired: {done}" if done else "nothing was repaired")
 
 
 class Tally:

@@ -64,12 +64,13 @@ def carry_out(
 
 def _evidence(the_plan: Plan, out: str, tolerance: float) -> tuple[Adapter, dict[str, Any], Prove]:
     """The adapter before, what is recorded of its repair, and the proof that the result computes the same."""
+    from ..files.writer import SCHEMA
     from .compare import compare, proof
 
     before, after = the_plan.before.subject, the_plan.after
     assert before is not None  # noqa: S101 - a plan has one
     record: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": SCHEMA,
         "tool": {"name": "ckpt-doctor", "version": __version__},
         "saved_by": sorted(id_.removeprefix("peft==") for id_ in before.saved_by),
         "purpose": the_plan.purpose,
