@@ -10,7 +10,6 @@ from .. import __version__
 from ..adapter.findings import Finding, accepted
 from ..adapter.runtimes import order, ran
 from ..verbs.report import Report, named_release
-from .commands import conversion, merges
 from .wording import Tally
 
 if TYPE_CHECKING:
@@ -75,6 +74,8 @@ def commands(report: Report) -> list[dict[str, Any]]:
     """What to type for servers that were asked for: convert and serve, or merge, or the reason not to."""
     if not report.servers:
         return []
+    from .commands import conversion, merges
+
     every = (*conversion(report.path, report.subject, report.findings), *merges(report))
     return [command._asdict() for command in every]
 
@@ -100,6 +101,8 @@ def finding_object(finding: Finding) -> dict[str, Any]:
 
 def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: str | None) -> dict[str, Any]:
     """One adapter of a fix: what was or would be changed, what was refused and why."""
+    from .commands import conversion
+
     head = {"path": place(path), "out": place(out), "error": error}
     if plan is None:
         return {**head, "written": written is not None}

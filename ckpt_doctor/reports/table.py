@@ -13,7 +13,6 @@ from ..adapter.findings import ERROR, NOTE, Finding, accepted, hits, undecided, 
 from ..adapter.runtimes import order, ranges, unreviewed
 from ..verbs.report import Report, named_release
 from . import Style
-from .commands import conversion, merges, said
 from .json import changes
 from .text import clean, lines, shortened
 from .wording import Tally, cannot_be_fixed, fix_command, load_with, outcomes, proved, start_lines
@@ -62,8 +61,11 @@ def block(report: Report, style: Style) -> Iterator[str]:
         from .layers import layer_lines
 
         yield from layer_lines(report.layers, style)
-    for line in said(conversion(report.path, report.subject, report.findings)):
-        yield from lines(line, 2, style)
+    if report.servers:
+        from .commands import conversion, said
+
+        for line in said(conversion(report.path, report.subject, report.findings)):
+            yield from lines(line, 2, style)
     if any(finding.severity != NOTE and finding.code != "CD902" for finding in report.shown):
         yield from _ways_out(report, style)
 
@@ -128,8 +130,11 @@ def _ways_out(report: Report, style: Style) -> Iterator[str]:
         yield f"  or repair it: {command}"
     elif cannot_be_fixed(report):
         yield from lines("ckpt-doctor cannot repair it without changing what it computes", 2, style)
-    for line in said(merges(report)):
-        yield from lines(line, 2, style)
+    if report.servers:
+        from .commands import merges, said
+
+        for line in said(merges(report)):
+            yield from lines(line, 2, style)
 
 
 def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, style: Style) -> Iterator[str]:
@@ -159,6 +164,8 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
         )
         return
     yield from _outcome(plan, written, style)
+    from .commands import conversion, said
+
     for line in said(conversion(out or plan.before.path, plan.after, plan.findings)):
         yield from lines(line, 2, style)
     if dry_run:
