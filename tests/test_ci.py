@@ -335,7 +335,7 @@ def test_commands_in_the_docs() -> None:
     lines = [line for language, text in BLOCKS if language == "bash" for line in text.splitlines()]
     lines += [line for shown in DOCUMENTS for job in shown.values() if "script" in job for line in job["script"]]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("ckpt-doctor ")]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         accepted(command)
 
