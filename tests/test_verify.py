@@ -224,6 +224,22 @@ def test_a_tree_is_held_folder_by_folder_and_the_highest_code_wins(tmp_path: Pat
     assert (both.exit_code, both.stdout.count("does not hold"), both.stdout.count(" holds:")) == (2, 1, 2)
 
 
+def test_the_json_says_the_same(fixed: Path, run: Any) -> None:
+    (good,) = json.loads(run("verify", fixed, "--format", "json").stdout)["results"]
+    assert (good["path"], good["holds"], good["faults"], good["error"]) == (str(fixed), True, [], None)
+    assert good["repairs"][0] == "pad rank-0 layers with zeros"
+    assert (good["dropped"], good["proof"]["verdict"], good["proof"]["largest_relative_difference"]) == ([], "same", 0)
+    flip(fixed / WEIGHTS)
+    shutil.copytree(HEALTHY, fixed / "other")
+    result = run("verify", fixed, fixed / "nowhere", "--format", "json")
+    entries = {entry["path"]: entry for entry in json.loads(result.stdout)["results"]}
+    assert result.exit_code == 2
+    assert [entries[str(fixed)]["holds"], len(entries[str(fixed)]["faults"])] == [False, 1]
+    for name, reason in (("other", "has no ckpt-doctor.json"), ("nowhere", "does not exist")):
+        entry = entries[str(fixed / name)]
+        assert (entry["holds"], entry["proof"], reason in entry["error"]) == (None, None, True)
+
+
 def test_nothing_there_cannot_be_examined(tmp_path: Path, run: Any) -> None:
     assert run("verify", tmp_path / "nowhere").exit_code == 2
     assert run("verify", tmp_path).exit_code == 2

@@ -9,7 +9,7 @@ import click
 
 from ..adapter import AdapterError, unforeseen
 from ..files.loader import MARKS, RECORD
-from ..reports import Style, table
+from ..reports import Style, json, table
 from ..verbs.verify import verify
 from . import options
 from .terminal import busy, complain, show_trace, width
@@ -23,9 +23,10 @@ Examples:
 
 @click.command("verify", epilog=EPILOG, short_help="Say whether what was fixed is still what was proved.")
 @click.argument("paths", metavar="OUT…", nargs=-1, required=True, type=click.Path())
+@options.SHORT_FORMAT
 @options.QUIET
 @options.verbose("Print the trace of a fault of ours.")
-def command(paths: tuple[str, ...], quiet: bool, verbose: bool) -> None:
+def command(paths: tuple[str, ...], format_: str, quiet: bool, verbose: bool) -> None:
     """Say whether each OUT of a fix, or all below it, is still what was written and proved.
 
     The ckpt-doctor.json that `fix` left there names the files, their sha256 and the proof. Nothing is written, and
@@ -36,18 +37,22 @@ def command(paths: tuple[str, ...], quiet: bool, verbose: bool) -> None:
     """
     code = 0
     style = Style(width(), -1 if quiet else 0)
+    results = []
 
-    def failed(_: str, error: AdapterError) -> None:
+    def failed(path: str, error: AdapterError) -> None:
         nonlocal code
         code = 2
         complain(str(error))
+        results.append(json.verify(path, None, str(error)))
 
     for folder in options.folders(paths, failed, (*MARKS, RECORD)):
         try:
             with busy(f"hashing {folder}", quiet=quiet):
                 verified = verify(folder)
-            for line in table.verify(folder, verified, style):
-                click.echo(line)
+            if format_ == "table":
+                for line in table.verify(folder, verified, style):
+                    click.echo(line)
+            results.append(json.verify(folder, verified, None))
             code = max(code, int(bool(verified.faults)))
         except AdapterError as error:
             failed(folder, error)
@@ -55,4 +60,6 @@ def command(paths: tuple[str, ...], quiet: bool, verbose: bool) -> None:
             if verbose:
                 show_trace(format_exc())
             failed(folder, AdapterError(unforeseen(folder, error)))
+    if format_ == "json":
+        click.echo(json.dump({"results": results}))
     sys.exit(code)

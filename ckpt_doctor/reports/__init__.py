@@ -8,7 +8,7 @@ from ..verbs.report import Report
 
 FORMATS = ("table", "json", "jsonl", "sarif", "junit", "github", "markdown")
 OF_EVERY_VERB = ("table", "json")
-"""Those that have a function `fix` and one `compare` as well."""
+"""Those that have the functions `fix`, `compare` and `verify` as well."""
 
 
 class Style(NamedTuple):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..verbs.compare import Comparison, Row
     from ..verbs.plan import Plan
     from ..verbs.start import Start
+    from ..verbs.verify import Verified
 
 SCHEMA_VERSION = 1
 
@@ -144,6 +145,19 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         "removed": {key: old[key] for key in old if key not in new},
         "added": {key: new[key] for key in new if key not in old},
         "changed": {key: [old[key], new[key]] for key in new if key in old and old[key] != new[key]},
+    }
+
+
+def verify(path: str, verified: Verified | None, error: str | None) -> dict[str, Any]:
+    """What became of one folder that a fix wrote, and what its record says; null where it could not be examined."""
+    return {
+        "path": place(path),
+        "error": error,
+        "holds": not verified.faults if verified else None,
+        "faults": list(verified.faults) if verified else [],
+        "repairs": [step["title"] for step in verified.record["repairs"]] if verified else [],
+        "dropped": verified.record["dropped"] if verified else [],
+        "proof": verified.record["proof"] if verified else None,
     }
 
 
