@@ -321,13 +321,12 @@ def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[R
         expert = re.search(r"experts\.(\d+)\.", name)
         if expert:
             target += "_moe"
-            if load.experts is not None and as_number(expert[1]) >= load.experts:
-                yield (
-                    REJECTS,
-                    "experts",
-                    "SGLang rejects experts of which the model has none: index out of bounds",
-                    name,
-                )
+            if load.experts is None:
+                yield UNKNOWN, "experts", f"how many experts {model.name} has is not known", name
+                continue
+            if as_number(expert[1]) >= load.experts:
+                message = "SGLang rejects experts of which the model has none: index out of bounds"
+                yield REJECTS, "experts", message, name
                 continue
         if pair is None:
             continue
