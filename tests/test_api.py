@@ -162,6 +162,7 @@ def test_sentences_speak_of_arguments(tmp_path: Path) -> None:
     said += [text for report in ckpt_doctor.scan_tree(FIXTURES, "servers") for text in sentences(report)]
     result = ckpt_doctor.fix(ZERO, tmp_path / "out", "servers", to_lora=True, dry_run=True)
     said += [text for finding in result.remaining for text in (finding.message, finding.needs or "")]
+    said += [way.text for way in ckpt_doctor.scan(HEALTHY, "servers", base="none").next]
     assert "base=" in "".join(said)
     calls: list[tuple[Callable[[], Any], str]] = [
         (lambda: ckpt_doctor.fix(ZERO, tmp_path / "a"), "force=True"),

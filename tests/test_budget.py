@@ -73,7 +73,7 @@ def test_the_state_is_that_of_peft(trained: Path, stop: int) -> None:
 )  # fmt: skip
 def test_the_state_of_the_fixtures(run: Any, scan: Any, name: str, state: str) -> None:
     assert scan(FIXTURES / name)["adalora"]["state"] == state
-    assert f" · {state}\n" in run("scan", FIXTURES / name).output
+    assert f" · {state}" in run("scan", FIXTURES / name).output
 
 
 def edited(source: Path, target: Path, **values: object) -> Path:

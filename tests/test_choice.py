@@ -48,7 +48,7 @@ def test_select_and_ignore_say_what_is_told_and_never_what_is_true(run: Any) -> 
     assert "CD101" not in codes(result)["zero"]
     (zero,) = [r for r in json.loads(result.stdout)["reports"] if r["path"].endswith("zero")]
     assert zero["verdicts"]["peft==0.9.0"] == "rejects"
-    assert "accepted by PEFT 0.4.0 – 0.5.0, 0.10.0" in run("scan", "adapters/zero", "--ignore", "CD").output
+    assert "accepted by PEFT 0.4.0 – 0.5.0, 0.10.0" in run("scan", "adapters/zero", "-v", "--ignore", "CD").output
 
 
 @pytest.mark.usefixtures("project")

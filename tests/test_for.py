@@ -50,7 +50,7 @@ def test_the_command_that_is_proposed_reaches_what_was_asked_for(
     shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "a")
     monkeypatch.chdir(tmp_path)
     output = run("scan", "a", "--for", "peft>=0.6,<0.10").output
-    command = shlex.split(output.partition("or repair it: ckpt-doctor ")[2].splitlines()[0])
+    command = shlex.split(output.partition("next: repair it: ckpt-doctor ")[2].splitlines()[0])
     assert run(*command).exit_code == 0
     assert run("scan", "a-fixed", "--for", "peft>=0.6,<0.10").exit_code == 0
 
@@ -62,7 +62,7 @@ def test_the_command_that_is_proposed_asks_the_same(run: Any, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     options = ["--for", "peft==0.9.0", "--base", "model", "--adapter-name", "other", "--max-rank", "64"]
     output = run("scan", "a", *options).output
-    proposed = output.partition("or repair it: ckpt-doctor ")[2].splitlines()[0]
+    proposed = output.partition("next: repair it: ckpt-doctor ")[2].splitlines()[0]
     assert shlex.split(proposed) == ["fix", "a", "a-fixed", *options]
 
 

@@ -44,7 +44,7 @@ def test_what_is_remembered_is_what_is_found(tmp_path: Path, name: str) -> None:
     for folder in copies(tmp_path, FIXTURES / name, 3):
         report, alone = ours.examine(folder, Question()), examine(folder, Question())
         assert report.path == folder
-        assert (report.findings, report.verdicts, report.reached) == (alone.findings, alone.verdicts, alone.reached)
+        assert (report.findings, report.verdicts, report.next) == (alone.findings, alone.verdicts, alone.next)
         assert report.layers == alone.layers
 
 

@@ -127,12 +127,12 @@ def test_several_paths_into_one_folder_are_one_adapter(run: Any) -> None:
 SHAPE = {
     "path": str, "error": (str, type(None)), "peft_type": (str, type(None)), "peft_version": (str, type(None)),
     "layers": list, "adalora": (dict, type(None)), "findings": list, "verdicts": dict, "read_not_run": list,
-    "base": (dict, type(None)), "commands": list,
+    "base": (dict, type(None)), "commands": list, "next": list,
 }  # fmt: skip
 FINDING = {
     "code": str, "name": str, "severity": str, "message": str, "tensors": list, "config_keys": list,
     "rejected_by": list, "misloaded_by": list, "undecided_for": list, "needs": (str, type(None)), "fixable": bool,
-    "option": str,
+    "option": str, "remedy": str,
 }  # fmt: skip
 LAYER = {"module": str, "rank": (int, type(None)), "alpha": (float, type(None)), "scaling": (float, type(None))}
 

@@ -12,8 +12,17 @@ NEVER = "never"
 
 THE_BASE = "the base model"
 """What a doubt needs that `--base` would decide."""
+THE_WEIGHTS = "the model's weights"
+"""What a doubt needs that `--base` would decide, where it named a config alone."""
 THE_TRANSFORMERS = "the release of transformers"
 """What a doubt needs that no file tells."""
+
+UNSEEN = "CD690"
+"""A server and no base model: the doubt that is left to whoever gives none; a fix says so, and goes ahead."""
+UNTRIED = "CD616"
+"""A model of a family that a server was not run on: the same."""
+LEFT = (UNSEEN, UNTRIED, "CD902")
+"""Doubts that no repair ends, and that hold up none; the last is a release that nobody reviewed."""
 
 EVERY, NOW, DOUBT, BEFORE = "every", "now", "doubt", "before"
 """Whom a finding stops: every PEFT release, the newest, it leaves the newest undecided, or none of these."""
@@ -69,7 +78,8 @@ def severity(
 class Finding(NamedTuple):
     """One cause: what is wrong, where, and which runtimes it stops (ids such as "peft==0.9.0").
 
-    `option` is what a server that it stops is started with so as not to be stopped by it, as it is typed.
+    `option` is what a server that it stops is started with so as not to be stopped by it, as it is typed; `remedy` what
+    a person can do where no repair does, as a short imperative.
     """
 
     code: str
@@ -84,6 +94,7 @@ class Finding(NamedTuple):
     needs: str | None = None
     fixable: bool = False
     option: str = ""
+    remedy: str = ""
 
 
 class Code(NamedTuple):
@@ -96,16 +107,16 @@ class Code(NamedTuple):
     def __call__(
         self, message: str, *, tensors: Iterable[str] = (), keys: Iterable[str] = (),
         rejects: frozenset[str] = frozenset(), misloads: frozenset[str] = frozenset(),
-        undecided: frozenset[str] = frozenset(), needs: str | None = None, option: str = "",
+        undecided: frozenset[str] = frozenset(), needs: str | None = None, option: str = "", remedy: str = "",
     ) -> Finding:  # fmt: skip
         """A finding: a sentence, the tensors and config keys that it is about, and whom it stops.
 
         `needs` is what would decide it for those that are undecided, `option` that of a server that makes it take the
-        adapter. How grave it is follows from whom it stops.
+        adapter, `remedy` what can be done by hand. How grave it is follows from whom it stops.
         """
         return Finding(
             self.number, self.name, severity(self.number, rejects, misloads, undecided), message, tuple(tensors),
-            tuple(keys), rejects, misloads, undecided, needs if undecided else None, option=option,
+            tuple(keys), rejects, misloads, undecided, needs if undecided else None, option=option, remedy=remedy,
         )  # fmt: skip
 
 
@@ -141,6 +152,12 @@ def verdict(id_: str, findings: Iterable[Finding]) -> str:
 def hits(finding: Finding, asked: frozenset[str]) -> frozenset[str]:
     """The runtimes asked for that a finding says anything of."""
     return asked & (finding.rejected_by | finding.misloaded_by | finding.undecided_for)
+
+
+def in_the_way(finding: Finding, asked: frozenset[str]) -> bool:
+    """Whether a finding stops one that was asked for, or raises a doubt of one that a repair may end."""
+    stops = asked & (finding.rejected_by | finding.misloaded_by)
+    return bool(stops or (finding.code not in LEFT and asked & finding.undecided_for))
 
 
 def accepted(findings: Iterable[Finding]) -> frozenset[str]:

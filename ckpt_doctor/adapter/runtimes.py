@@ -252,6 +252,17 @@ def ranges(ids: Iterable[str]) -> str:
     return ", ".join(parts) or "no PEFT release"
 
 
+def bounds(ids: Iterable[str]) -> str:
+    """The newest run of PEFT's releases among ids: `≥ 0.14.0`, `≤ 0.13.2`, `0.9.0 – 0.13.2`; "" for none."""
+    spans = _spans(ids)
+    if not spans:
+        return ""
+    first, last = spans[-1][0], spans[-1][-1]
+    if first == PEFT_RELEASES[0]:
+        return f"≤ {last}"
+    return f"≥ {first}" if last == PEFT_RELEASES[-1] else " – ".join(dict.fromkeys((first, last)))
+
+
 _PLACES = {id_: at for at, id_ in enumerate((*_IDS, *_SERVERS))}
 
 

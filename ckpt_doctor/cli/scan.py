@@ -92,7 +92,7 @@ def command(
     target = _target(baseline, write_baseline)
     unread: list[Report] = []
     folders = options.folders(paths, lambda path, error: unread.append(Report(path, error=str(error))))
-    style = Style(width(), -1 if quiet else int(verbose), layers or verbose)
+    style = Style(width(), -1 if quiet else int(verbose), layers or verbose, _root(paths))
     codes = {0}
     try:
         known = _baseline(baseline if target is None else None)
@@ -115,6 +115,13 @@ def command(
         _say_what_is_gone(known)
     code = 2 if unread else max(codes)
     sys.exit(0 if code == 1 and (exit_zero or target) else code)
+
+
+def _root(paths: tuple[str, ...]) -> str:
+    """The beginning of the paths of all adapters, where one folder was named."""
+    from ..adapter import clean
+
+    return clean(os.path.join(paths[0], "")) if len(paths) == 1 else ""
 
 
 def _placed(sinks: list[Sink], output: str | None) -> list[Sink]:

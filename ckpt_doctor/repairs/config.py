@@ -87,6 +87,8 @@ def full_targets(subject: Subject) -> Adapter:
     """
     if not subject.layers:
         raise Refused("the file has no layer that target_modules could name")
+    if subject.method not in LORAS:
+        raise Refused(f"with other words for the targets of {subject.method} nothing would prove the same function")
     config = subject.config
     if not meanings(subject):
         raise Refused("target_modules matches none of the layers in the file, so nothing tells which were meant")

@@ -13,12 +13,14 @@ OF_EVERY_VERB = ("table", "json")
 
 class Style(NamedTuple):
     """How the table for a person looks: columns of the terminal (None: lines are not wrapped), how much is told
-    (-1 only what fails, 0, 1 everything), and whether the rank of every layer is printed.
+    (-1 only what fails, 0, 1 everything), whether the rank of every layer is printed, and the beginning that all paths
+    have, which a row leaves out.
     """
 
     width: int | None = None
     level: int = 0
     layers: bool = False
+    root: str = ""
 
 
 def scan(format_: str, reports: Iterable[Report], style: Style) -> Iterator[str]:

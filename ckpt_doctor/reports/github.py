@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from ..adapter.findings import ERROR, SEVERITIES, Finding
+from ..adapter.findings import ERROR, NOTE, SEVERITIES, Finding
 from ..verbs.report import Report
-from .markdown import code, row, starts, words
+from .markdown import code, gravity, overview, row, starts, words
 from .places import places, relative
 from .text import clean
-from .wording import Tally, cut, sentence
+from .wording import Tally, cut, next_step, sentence
 
 LEVELS = {"error": "error", "warning": "warning", "note": "notice"}
 MOST = 10
@@ -32,6 +32,8 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
         else:
             place = places(report)[finding]
             title, text = f"{finding.code} {finding.name}", f"{report.path}: {sentence(finding)}"
+            if finding.severity != NOTE:
+                text += f"; {next_step(report)}"
         properties = f"file={_property(place[0])},line={place[1]},title={_property(title)}"
         yield f"::{LEVELS[_severity(finding)]} {properties}::{_data(cut(text, LONGEST))}"
     if left_out:
@@ -40,18 +42,21 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
 
 
 def rest(reports: Iterable[Report]) -> Iterator[str]:
-    """What has no annotation, as Markdown for $GITHUB_STEP_SUMMARY: findings beyond those that are shown, and how
-    servers are started for several adapters.
+    """Markdown for $GITHUB_STEP_SUMMARY: a row for each adapter, findings that have no annotation, and how servers are
+    started for several adapters.
     """
-    kept = list(reports)
+    kept = sorted(reports, key=gravity)
+    tally = Tally(kept)
+    yield from overview(kept, tally, MOST_BYTES // 4)
     yield from _others(_divided(kept)[1])
-    yield from starts(Tally(kept), MOST_BYTES // 10)
+    yield from starts(tally, MOST_BYTES // 10)
 
 
 def _others(left_out: list[Annotation]) -> Iterator[str]:
     if not left_out:
         return
-    yield f"## ckpt-doctor: {len(left_out)} findings without an annotation"
+    yield ""
+    yield f"### {len(left_out)} findings without an annotation"
     yield ""
     yield row(("adapter", "code", "severity", "message"))
     yield row(("---",) * 4)

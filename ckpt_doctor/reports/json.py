@@ -67,6 +67,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "verdicts": report.verdicts,
         "base": _base(report),
         "commands": commands(report),
+        "next": steps(report),
         "read_not_run": order(id_ for id_ in report.servers if not ran(id_)),
     }
 
@@ -75,10 +76,15 @@ def commands(report: Report) -> list[dict[str, Any]]:
     """What to type for servers that were asked for: convert and serve, or merge, or the reason not to."""
     if not report.servers:
         return []
-    from .commands import conversion, merges
+    from ..verbs.commands import conversion, merges
 
     every = (*conversion(report.path, report.subject, report.findings), *merges(report))
     return [command._asdict() for command in every]
+
+
+def steps(report: Report) -> list[dict[str, Any]]:
+    """What can be done, the best first."""
+    return [way._asdict() for way in report.next]
 
 
 def _base(report: Report) -> dict[str, Any] | None:
@@ -102,7 +108,7 @@ def finding_object(finding: Finding) -> dict[str, Any]:
 
 def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: str | None) -> dict[str, Any]:
     """One adapter of a fix: what was or would be changed, what was refused and why."""
-    from .commands import conversion
+    from ..verbs.commands import conversion
 
     head = {"path": place(path), "out": place(out), "error": error}
     if plan is None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from ..adapter.findings import NOTE, SEVERITIES
-from ..adapter.runtimes import ranges
+from ..adapter.findings import SEVERITIES
 from ..verbs.report import Report
-from .commands import merges, said
 from .text import clean
-from .wording import LONGEST, Tally, cannot_be_fixed, cut, fix_command, load_with, sentence, start_lines
+from .wording import LONGEST, Tally, cut, of_question, sentence, start_lines, verdict_phrases
 
 MOST = 60_000
 """Characters in all; GitHub takes 65,536."""
@@ -56,28 +54,16 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
 
     Ends before GitHub's limit for a comment, and says what is left out.
     """
-    kept = sorted(reports, key=_gravity)
+    kept = sorted(reports, key=gravity)
     tally = Tally(kept)
-    head = [
-        f"## ckpt-doctor: {tally}",
-        "",
-        row(("adapter", "method", "worst", "accepted by")),
-        row(("---",) * 4),
-    ]
-    yield from head
-    size = sum(map(len, head))
-    for at, report in enumerate(kept):
-        line = _row(report)
+    size = 0
+    for line in overview(kept, tally, MOST_ROWS):
         size += len(line) + 1
-        if size > MOST_ROWS:
-            yield ""
-            yield f"{len(kept) - at} more adapters are not in the table."
-            break
         yield line
     for line in starts(tally, MOST_ROWS):
         size += len(line) + 1
         yield line
-    grave = [report for report in kept if _worst(report) > SEVERITIES.index(NOTE)]
+    grave = [report for report in kept if report.error or of_question(report)]
     for at, report in enumerate(grave):
         section = list(_section(report))
         size += sum(len(line) + 1 for line in section)
@@ -86,10 +72,23 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
             yield f"What was found in {len(grave) - at} more adapters is left out."
             break
         yield from section
-    notes = sum(finding.severity == NOTE for report in kept for finding in report.shown)
+    notes = sum(len(report.shown) - len(of_question(report)) for report in kept)
     if notes:
         yield ""
-        yield f"{notes} notes are not shown."
+        yield f"{notes} {'note is' if notes == 1 else 'notes are'} not shown."
+
+
+def overview(reports: Iterable[Report], tally: Tally, most: int) -> Iterator[str]:
+    """What the adapters amount to, and a row of each, in so many characters."""
+    yield from (f"## ckpt-doctor: {tally}", "", row(("adapter", "verdict", "cause", "next")), row(("---",) * 4))
+    for at, report in enumerate(reports):
+        line = _row(report)
+        most -= len(line) + 1
+        if most < 0:
+            yield ""
+            yield f"{tally.adapters - at} more adapters are not in the table."
+            return
+        yield line
 
 
 def starts(tally: Tally, most: int) -> Iterator[str]:
@@ -113,18 +112,20 @@ def _worst(report: Report) -> int:
     return len(SEVERITIES) if report.error else max((SEVERITIES.index(f.severity) for f in report.shown), default=-1)
 
 
-def _gravity(report: Report) -> tuple[bool, int]:
+def gravity(report: Report) -> tuple[bool, int]:
+    """What sorts the gravest first."""
     return not (report.error or report.failing), -_worst(report)
 
 
 def _row(report: Report) -> str:
     path = code(cut(report.path, LONGEST_NAME))
-    if report.error or report.adapter is None:
-        return row((path, "", "**not examined**", ""))
-    worst = SEVERITIES[_worst(report)] if report.shown else "–"
-    takes = ranges(id_ for id_, verdict in report.verdicts.items() if verdict == "accepts")
-    method = words(cut(report.adapter.peft_type or "unknown", LONGEST_NAME))
-    return row((path, method, f"**{worst}**" if report.failing else worst, words(takes)))
+    if report.error:
+        return row((path, "**not examined**", "", ""))
+    said = "; ".join(verdict_phrases(report))
+    causes = of_question(report)
+    cause = f"{causes[0].code} {words(causes[0].name)}" if causes else "–"
+    step = words(cut(report.next[0].text, LONGEST))
+    return row((path, f"**{words(said)}**" if report.failing else words(said), cause, step))
 
 
 def _section(report: Report) -> Iterator[str]:
@@ -134,17 +135,11 @@ def _section(report: Report) -> Iterator[str]:
     if report.error:
         yield f"- could not be examined: {words(cut(report.error, LONGEST))}"
         return
-    grave = [finding for finding in report.shown if finding.severity != NOTE]
+    grave = of_question(report)
     for finding in grave[:MOST_FINDINGS]:
         yield f"- **{finding.severity}** {finding.code} {finding.name}: {words(sentence(finding))}"
     if len(grave) > MOST_FINDINGS:
         yield f"- {len(grave) - MOST_FINDINGS} more"
-    command = fix_command(report)
-    yield f"- {words(load_with(report))}"
-    if command:
-        yield f"- or repair it: {code(command)}"
-    elif cannot_be_fixed(report):
-        yield "- ckpt-doctor cannot repair it without changing what it computes"
-    for line in said(merges(report)):
-        head, _, command = line.partition(": ")
-        yield f"- {words(head)}: {code(command)}"
+    for at, way in enumerate(report.next):
+        text = words(cut(f"{'or' if at else 'next:'} {way.text}", LONGEST))
+        yield f"- {text}: {code(way.command)}" if way.command else f"- {text}"

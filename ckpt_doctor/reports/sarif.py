@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 from .. import __version__
 from ..adapter.codes import CODES
-from ..adapter.findings import SEVERITIES, Finding, fingerprints
+from ..adapter.findings import NOTE, SEVERITIES, Finding, fingerprints
 from ..verbs.report import Report
 from .pages import markdown, paragraphs
 from .places import places, relative
 from .text import clean
-from .wording import Tally, cut, sentence, start_lines
+from .wording import Tally, cut, next_step, sentence, start_lines
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 MOST_RESULTS = 5000
@@ -82,11 +82,14 @@ def _results(
     """A result for each finding and the number of its report."""
     located: dict[int, dict[Finding, tuple[str, int]]] = {}
     named: dict[int, dict[Finding, str]] = {}
+    steps: dict[int, str] = {}
     for finding, at in findings:
         if at not in located:
+            steps[at] = next_step(reports[at])
             located[at] = places(reports[at])
             named[at] = fingerprints(relative(reports[at].path), reports[at].findings)
         file, line = located[at][finding]
+        step = "" if finding.severity == NOTE else f"; {steps[at]}"
         tensors = dict.fromkeys(cut(clean(name), LONGEST_NAME) for name in finding.tensors[:MOST_TENSORS])
         location = {"physicalLocation": {"artifactLocation": _artifact(file), "region": {"startLine": line}}}
         logical = [{"fullyQualifiedName": name, "kind": "tensor"} for name in tensors]
@@ -94,7 +97,7 @@ def _results(
             "ruleId": finding.code,
             "ruleIndex": order[finding.code],
             "level": finding.severity,
-            "message": {"text": sentence(finding).replace("](", "] (")},  # which would be a link
+            "message": {"text": f"{sentence(finding)}{step}".replace("](", "] (")},  # which would be a link
             "locations": [{**location, "logicalLocations": logical} if logical else location],
             "partialFingerprints": {"ckptDoctor/v1": named[at][finding]},
         }

@@ -1,21 +1,23 @@
-"""For a person at a terminal: one block an adapter."""
+"""For a person at a terminal: a few adapters as a block each, many as rows of a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import click
 
 from ..adapter import Adapter
 from ..adapter.codes import SAFETENSORS_ONLY
-from ..adapter.findings import ERROR, NOTE, Finding, accepted, hits, undecided, verdict
-from ..adapter.runtimes import order, ranges, unreviewed
+from ..adapter.findings import ERROR, Finding, accepted, hits, undecided, verdict
+from ..adapter.runtimes import ranges
 from ..verbs.report import Report, named_release
+from ..verbs.ways import NOTHING, Way
 from . import Style
 from .json import changes
-from .text import clean, lines, shortened
-from .wording import Tally, cannot_be_fixed, fix_command, load_with, outcomes, proved, start_lines
+from .text import clean, columns, command_lines, cut_lines, lines, shortened
+from .wording import Tally, of_question, outcomes, proved, start_lines, verdict_phrases
 
 if TYPE_CHECKING:
     from ..files.writer import Written
@@ -25,61 +27,162 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """Rows of a comparison."""
+FEW = 3
+"""Adapters that have a block each; more are rows of a table."""
+MOST_LINES = 6
+"""Of a block, unless more is asked for."""
 VERDICTS = {"same": "green", "different": "red", "cannot tell": "yellow"}
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
 def scan(reports: Iterable[Report], style: Style) -> Iterator[str]:
-    """A block an adapter, and what they amount to where there are several."""
-    tally = Tally()
-    shown = False
-    for report in reports:
-        tally.add(report)
-        if style.level >= 0 or report.failing or report.error:
-            yield "\n".join([*([""] if shown else []), *block(report, style)])
-            shown = True
-    if tally.adapters > 1 and style.level >= 0:
-        yield f"\n{tally}"
-        for name, start in tally.starts.items():
-            first, *rest = start_lines(name, start)
-            yield from lines(first, 0, style)
-            for line in rest:
-                yield from lines(line, 2, style)
+    """A few adapters as blocks, more as a table whose rows come as they are found; then what they amount to."""
+    tally, rest = Tally(), iter(reports)
+    first = list(islice(rest, FEW + 1))
+    every = chain(first, rest)
+    if len(first) <= FEW or style.level > 0 or style.layers:
+        shown = False
+        for report in every:
+            tally.add(report)
+            if style.level >= 0 or report.failing or report.error:
+                yield "\n".join([*([""] if shown and style.level > 0 else []), *block(report, style)])
+                shown = True
+        footer = _footer(tally, style)
+    else:
+        from .rows import Rows
+
+        rows = Rows(style)
+        for report in every:
+            tally.add(report)
+            yield from rows.row(report)
+        footer = chain(rows.steps(), _footer(tally, style))
+    if tally.adapters > 1:
+        yield from footer
+
+
+def _footer(tally: Tally, style: Style) -> Iterator[str]:
+    yield from lines(str(tally), 0, style)
+    if style.level < 0:
+        return
+    for name, start in tally.starts.items():
+        first, *rest = start_lines(name, start)
+        yield from lines(first, 0, style)
+        for line in rest:
+            yield from lines(line, 2, style)
 
 
 def block(report: Report, style: Style) -> Iterator[str]:
-    """The lines of one adapter."""
-    yield click.style(clean(report.path), bold=True)
-    if report.error or report.adapter is None:
-        yield from lines(f"could not be examined: {report.error}", 2, style, {"could not be examined": "red"})
+    """The lines of one adapter: no more than a few, unless more is asked for."""
+    if report.adapter is None:
+        text = f"{report.path} · could not be examined: {report.error}"
+        yield from lines(text, 0, style, {clean(report.path): "bold"})
         return
-    if style.level >= 0:
-        yield from _summary(report, report.adapter, style)
-    for finding in report.shown if style.level >= 0 else report.failing:
-        yield from finding_lines(finding, style)
+    if style.level > 0:
+        yield from _whole(report, report.adapter, style)
+        return
+    steps = [] if report.next[0].kind == NOTHING else list(_next(report, style))
+    whole = lines(" · ".join(head_of(report, style)), 0, style, {clean(report.path): "bold"})
+    head = cut_lines(whole, 2 if len(steps) < MOST_LINES - 3 else 1, style)
+    yield from head
+    yield from _causes(report, max(MOST_LINES - len(head) - len(steps), 1), style)
     if style.layers and report.layers:
         from .layers import layer_lines
 
         yield from layer_lines(report.layers, style)
-    if report.servers:
-        from .commands import conversion, said
-
-        for line in said(conversion(report.path, report.subject, report.findings)):
-            yield from lines(line, 2, style)
-    if any(finding.severity != NOTE and finding.code != "CD902" for finding in report.shown):
-        yield from _ways_out(report, style)
+    yield from steps
 
 
-def _summary(report: Report, adapter: Adapter, style: Style) -> Iterator[str]:
-    version = named_release(adapter)
-    parts = [
-        adapter.peft_type or "unknown method",
-        f"saved by PEFT {version}" if version else "saved by an unnamed PEFT",
-    ]
+def head_of(report: Report, style: Style) -> Iterator[str]:
+    """What an adapter is and who takes it, in phrases, the one that matters most first."""
+    yield clean(report.path)
+    yield from verdict_phrases(report)
+    yield from rank_flags(report)
+    yield described(report)
+    budget = report.budget
+    if budget is not None:
+        from .layers import budget_line
+
+        yield budget_line(budget)
+    notes = len(report.shown) - len(of_question(report))
+    if notes and report.asked is None and style.level >= 0:
+        yield f"{notes} {'note' if notes == 1 else 'notes'} (-v)"
+    if report.passed:
+        yield f"{len(report.passed)} findings let pass"
+    if report.base_found is not None:
+        yield f"judged by {report.base_found.name} of the local cache"
+
+
+def rank_flags(report: Report) -> Iterator[str]:
+    """The --max-lora-rank of the vLLM that was asked for and takes the adapter, where its default is too small."""
+    taking = [id_ for id_ in report.servers if id_.startswith("vllm==") and report.verdicts[id_] == "accepts"]
+    if report.subject and taking and report.layers:
+        from ..rules.servers.ranks import VLLM_DEFAULT, largest_rank, needed_flag
+
+        flag = needed_flag(largest_rank(report.subject), min(taking))
+        if flag is None:
+            yield "no --max-lora-rank of vLLM is large enough"
+        elif flag > VLLM_DEFAULT:
+            yield f"serve with --max-lora-rank {flag}"
+
+
+def described(report: Report) -> str:
+    """Method, layers and ranks."""
     ranks = sorted(layer.rank for layer in report.layers.values() if layer.rank is not None)
-    parts.append(f"{len(report.layers)} layers")
+    method = (report.adapter.peft_type if report.adapter else None) or "unknown method"
+    count = len(report.layers)
+    text = f"{method}, {count} {'layer' if count == 1 else 'layers'}"
     if ranks:
-        parts.append(f"rank min {ranks[0]}, median {ranks[len(ranks) // 2]}, max {ranks[-1]}, {ranks.count(0)} at 0")
+        text += f" of rank {ranks[0]}" + (f" – {ranks[-1]}" if ranks[-1] != ranks[0] else "")
+        text += f", {ranks.count(0)} at 0" if ranks.count(0) else ""
+    return text
+
+
+def _causes(report: Report, room: int, style: Style) -> Iterator[str]:
+    """Findings about what was asked, in so many lines: the gravest in up to three, of the others one each."""
+    found = of_question(report)
+    for at, finding in enumerate(found):
+        left = len(found) - at - 1
+        last = room <= 3
+        more = f" (and {left} more, -v)" if left and last else ""
+        whom = ", ".join(outcomes(finding, report.asked))
+        whom = f", {whom}" if whom and (report.asked is None or len(report.asked) > 1) else ""
+        text = f"{finding.severity} {finding.code} {finding.name}{more}{whom}: {finding.message}"
+        shown = cut_lines(lines(text, 2, style, {finding.severity: COLOURS[finding.severity]}), min(room, 3), style)
+        yield from shown
+        room -= len(shown)
+        if last or room < 1:
+            return
+
+
+def _next(report: Report, style: Style) -> Iterator[str]:
+    """The best way out, and another; what is no command stands on the line of the next."""
+    start = "next: "
+    every = report.next
+    for at, way in enumerate(every if style.level > 0 else every[:2]):
+        start += f"or {way.text}" if at else way.text
+        if way.command or at + 1 == len(every) or style.level <= 0 < at:
+            yield from way_lines(way._replace(text=start), 2, style)
+            start = ""
+        else:
+            start += ", "
+
+
+def way_lines(way: Way, indent: int, style: Style) -> Iterator[str]:
+    """A way out: its sentence, and its command on lines of its own where both do not fit on one."""
+    whole = f"{way.text}: {way.command}" if way.command else way.text
+    mark = {"next:": "cyan"}
+    if not way.command or style.width is None or indent + columns(clean(whole)) <= style.width:
+        yield from lines(whole, indent, style if not way.command else style._replace(width=None), mark)
+        return
+    yield from lines(f"{way.text}:", indent, style, mark)
+    yield from command_lines(way.command, indent + 2, style)
+
+
+def _whole(report: Report, adapter: Adapter, style: Style) -> Iterator[str]:
+    """Everything that is known of one adapter."""
+    yield click.style(clean(report.path), bold=True)
+    version = named_release(adapter)
+    parts = [described(report), f"saved by PEFT {version}" if version else "saved by an unnamed PEFT"]
     yield from lines(" · ".join(parts), 2, style)
     budget = report.budget
     if budget is not None:
@@ -88,27 +191,24 @@ def _summary(report: Report, adapter: Adapter, style: Style) -> Iterator[str]:
         yield from lines(budget_line(budget), 2, style)
     base = report.base_found
     if base is not None:
-        yield from lines(
-            f"judged by {base.name} at {base.revision[:12]}, found in the local cache of the Hub", 2, style
-        )
+        found = f"judged by {base.name} at {base.revision[:12]}, found in the local cache of the Hub"
+        yield from lines(found, 2, style)
+    if report.asked is not None:
+        for phrase in (*verdict_phrases(report), *rank_flags(report)):
+            yield from lines(phrase, 2, style)
     yield from lines(f"accepted by {ranges(accepted(report.findings))}", 2, style)
     unknown = undecided(report.findings)
     if unknown:
         yield from lines(f"unknown for {ranges(unknown)}", 2, style)
-    vllm = [id_ for id_ in order(report.servers) if id_.startswith("vllm==")]
-    if report.subject and vllm and report.layers:
-        from ..rules.servers.ranks import largest_rank, needed_flag
-
-        flag = needed_flag(largest_rank(report.subject), vllm[0])
-        yield f"  serve with --max-lora-rank {flag}" if flag else "  no --max-lora-rank of vLLM is large enough"
-    served = {id_ for id_ in report.servers if verdict(id_, report.findings) == "accepts"}
-    if report.servers:
-        yield from lines(f"served by {ranges(served) if served else 'none of those asked for'}", 2, style)
-    strange = unreviewed(report.asked or ())
-    if strange:
-        yield from lines(f"unknown for {ranges(strange)}, which nobody reviewed", 2, style)
     if report.passed:
         yield f"  {len(report.passed)} findings are not shown: ignored, not selected, or known to the baseline"
+    for finding in report.shown:
+        yield from finding_lines(finding, style)
+    if report.layers:
+        from .layers import layer_lines
+
+        yield from layer_lines(report.layers, style)
+    yield from _next(report, style)
 
 
 def finding_lines(finding: Finding, style: Style) -> Iterator[str]:
@@ -121,20 +221,6 @@ def finding_lines(finding: Finding, style: Style) -> Iterator[str]:
         for what, names in (("config keys", finding.config_keys), ("tensors", finding.tensors)):
             if names:
                 yield from lines(f"{what}: {', '.join(names)}", 6, style)
-
-
-def _ways_out(report: Report, style: Style) -> Iterator[str]:
-    yield f"  {load_with(report)}"
-    command = fix_command(report)
-    if command:
-        yield f"  or repair it: {command}"
-    elif cannot_be_fixed(report):
-        yield from lines("ckpt-doctor cannot repair it without changing what it computes", 2, style)
-    if report.servers:
-        from .commands import merges, said
-
-        for line in said(merges(report)):
-            yield from lines(line, 2, style)
 
 
 def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, style: Style) -> Iterator[str]:
@@ -164,16 +250,17 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
         )
         return
     yield from _outcome(plan, written, style)
-    from .commands import conversion, said
+    from ..verbs.commands import conversion
 
-    for line in said(conversion(out or plan.before.path, plan.after, plan.findings)):
-        yield from lines(line, 2, style)
+    for command in conversion(out or plan.before.path, plan.after, plan.findings):
+        text = "then serve it" if command.purpose == "serve" else f"convert it for {command.server}"
+        yield from way_lines(Way(command.purpose, text, command.text), 2, style)
     if dry_run:
         yield from diff(plan)
 
 
 def _outcome(plan: Plan, written: Written | None, style: Style) -> Iterator[str]:
-    from ..verbs.plan import UNSEEN
+    from ..adapter.findings import UNSEEN
 
     texts = []
     if plan.asked is not None and not plan.fixed:

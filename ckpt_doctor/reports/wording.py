@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..adapter import NOTHING_ASKED
-from ..adapter.findings import ERROR, Finding, accepted, several
-from ..adapter.runtimes import accepted_since, ranges, specs
-from ..verbs.report import Report
+from ..adapter.findings import NOTE, Finding, accepted, hits, several, verdict
+from ..adapter.runtimes import NEWEST, bounds, order, ranges
+from ..verbs.report import OUTCOMES, Report
 from .text import clean
 
 if TYPE_CHECKING:
     from ..verbs.start import Start, Starts
+    from ..verbs.ways import Way
 
+STOPPED = ("rejected", "misloaded")
+"""Outcomes that a repair may change."""
 LONGEST = 500
 """Characters of a message; what a rule says is shorter, but names from a file may be of any length."""
 
@@ -24,14 +26,15 @@ def cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def outcomes(finding: Finding) -> Iterator[str]:
-    """Which runtimes a finding stops or leaves undecided, a phrase for each outcome."""
+def outcomes(finding: Finding, asked: frozenset[str] | None = None) -> Iterator[str]:
+    """Which runtimes a finding stops or leaves undecided, of those asked for, a phrase for each outcome."""
     phrases = (
         ("rejected by", finding.rejected_by),
         ("misloaded by", finding.misloaded_by),
         ("undecided for", finding.undecided_for),
     )
-    for how, ids in phrases:
+    for how, stopped in phrases:
+        ids = stopped if asked is None else stopped & asked
         if ids:
             needs = f" (needs {finding.needs})" if how == "undecided for" and finding.needs else ""
             yield f"{how} {ranges(ids)}{needs}"
@@ -58,12 +61,12 @@ def proved(record: dict[str, Any]) -> str:
 
 
 class Tally:
-    """How many adapters there are, how many of them fail, how many could not be examined, and how servers are started
-    for them.
-    """
+    """How many adapters there are and what became of them, how many fail, and how servers are started for them."""
 
     def __init__(self, reports: Iterable[Report] = ()) -> None:
         self.adapters = self.failing = self.unread = 0
+        self.outcomes = Counter[str]()
+        self.repairable = Counter[str]()
         self._starts: Starts | None = None
         for report in reports:
             self.add(report)
@@ -73,6 +76,8 @@ class Tally:
         self.adapters += 1
         self.failing += bool(report.failing)
         self.unread += bool(report.error)
+        self.outcomes[report.outcome] += 1
+        self.repairable[report.outcome] += report.outcome in STOPPED and report.repairable
         if report.servers:
             if self._starts is None:
                 from ..verbs.start import Starts
@@ -86,9 +91,14 @@ class Tally:
         return self._starts.named() if self._starts else {}
 
     def __str__(self) -> str:
-        some = f"{self.failing} of {self.adapters} adapters fail"
-        failures = some if self.failing else f"none of {self.adapters} adapters fails"
-        return failures + (f", {self.unread} could not be examined" if self.unread else "")
+        counts = []
+        for outcome in OUTCOMES.values():
+            if self.outcomes[outcome]:
+                healed = self.repairable[outcome]
+                counts.append(f"{self.outcomes[outcome]} {outcome}" + (f" ({healed} repairable)" if healed else ""))
+        if self.unread:
+            counts.append(f"{self.unread} could not be examined")
+        return f"{self.adapters} {'adapter' if self.adapters == 1 else 'adapters'}: {', '.join(counts) or 'none'}"
 
 
 def start_lines(name: str, start: Start) -> Iterator[str]:
@@ -99,40 +109,35 @@ def start_lines(name: str, start: Start) -> Iterator[str]:
     yield from start.together()
 
 
-def load_with(report: Report) -> str:
-    """From which PEFT release on the adapter loads as it is."""
-    first = accepted_since(accepted(report.findings))
-    return f"load it with PEFT ≥ {first}" if first else "no recent PEFT takes it as it is"
+def verdict_phrases(report: Report) -> Iterator[str]:
+    """What each runtime asked for makes of it; without any, where it loads."""
+    if report.asked is None:
+        taken = bounds(accepted(report.findings))
+        yield f"loads in PEFT {taken}" if taken else "loads in no release that is known"
+        return
+    by_verdict: dict[str, list[str]] = {}
+    for id_ in order(report.asked):
+        by_verdict.setdefault(verdict(id_, report.findings), []).append(id_)
+    for said, ids in by_verdict.items():
+        yield f"{ranges(ids)}: {said}"
 
 
-def fix_command(report: Report) -> str | None:
-    """The command that repairs the adapter; None where it would not lead there, or a line cannot hold its path."""
-    if not report.reached or not any(finding.fixable for finding in report.shown) or clean(report.path) != report.path:
-        return None
-    import shlex
-
-    path = f"./{report.path}" if report.path.startswith("-") else report.path
-    out = path.rstrip("/")
-    if os.path.basename(out) in ("", os.curdir, os.pardir):
-        out = os.path.abspath(out)
-    words = ["ckpt-doctor", "fix", path, f"{out}-fixed", *_options(report)]
-    return " ".join(map(shlex.quote, words))
+def of_question(report: Report) -> list[Finding]:
+    """The findings about what was asked, most severe first; without a question those graver than a note, and where
+    there is none what keeps the newest PEFT from taking it.
+    """
+    if report.asked is not None:
+        return [finding for finding in report.shown if hits(finding, report.asked)]
+    grave = [finding for finding in report.shown if finding.severity != NOTE]
+    return grave or [finding for finding in report.shown if NEWEST in finding.rejected_by | finding.misloaded_by]
 
 
-def _options(report: Report) -> Iterator[str]:
-    """What was asked, as options."""
-    for spec in specs(report.asked or ()):
-        yield from ("--for", spec)
-    question = report.subject.question if report.subject else NOTHING_ASKED
-    if question.base is not None and question.base.path:
-        yield from ("--base", question.base.path)
-    if question.adapter_name != NOTHING_ASKED.adapter_name:
-        yield from ("--adapter-name", question.adapter_name)
-    if question.max_rank is not None:
-        yield from ("--max-rank", str(question.max_rank))
+def way_text(way: Way) -> str:
+    """A way out as one line."""
+    return f"{way.text}: {way.command}" if way.command else way.text
 
 
-def cannot_be_fixed(report: Report) -> bool:
-    """Whether there is an error and nothing that a fix repairs."""
-    findings = report.shown
-    return any(f.severity == ERROR for f in findings) and not (report.reached and any(f.fixable for f in findings))
+def next_step(report: Report) -> str:
+    """The ways out as one sentence, the best first; a command that is too long for it is left out."""
+    texts = (way.text if len(way.command) > LONGEST else way_text(way) for way in report.next)
+    return clean(cut("next: " + ", or ".join(cut(text, LONGEST) for text in texts), 2 * LONGEST))

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from ..adapter import Adapter, NotExactError
-from ..adapter.findings import ERROR, Finding, hits, several, verdict
+from ..adapter.findings import ERROR, LEFT, UNTRIED, Finding, hits, in_the_way, several, verdict
 from ..adapter.runtimes import PEFT, RAN, SERVERS, peft
 from ..facts.subject import Subject
 from ..files.loader import BIN, SAFETENSORS
@@ -13,12 +13,6 @@ from .report import Report
 
 RANK_ZERO = ("pad", "prune")
 WEIGHTS = ("safetensors", "bin", "same")
-UNSEEN = "CD690"
-"""A server and no base model: the doubt that is left to whoever gives none; a fix says so, and goes ahead."""
-UNTRIED = "CD616"
-"""A model of a family that a server was not run on: the same."""
-LEFT = (UNSEEN, UNTRIED, "CD902")
-"""Doubts that no repair ends, and that hold up none; the last is a release that nobody reviewed."""
 
 
 class Cut(NamedTuple):
@@ -139,6 +133,8 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     if silenced(original, state):  # by a form that was asked for by name: what then misloads it has to be repaired, too
         wanted = (asked or frozenset()) | silenced(original, state)
     choice = repairs.all_of(how.rank_zero, asked=wanted, training=how.training, serving=serving)
+    if wanted and not any(in_the_way(finding, wanted) for finding in state.findings):
+        choice = []
     state, steps, refused = repaired(original, state, choice, wanted)
     done += steps
     cuts: list[Cut] = []

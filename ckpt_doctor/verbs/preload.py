@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from .. import __version__
 from ..adapter import AdapterError, Question
-from ..adapter.findings import Finding, verdict
+from ..adapter.findings import THE_BASE, THE_WEIGHTS, Finding, verdict
 from ..adapter.runtimes import PEFT_RELEASES, ids, installed, ranges, unreviewed
 from ..files import cache
 from ..files.loader import CONFIG, RECORD
@@ -65,7 +65,8 @@ def ready(folder: str, question: Question, *, strict: bool) -> Ready:
     strange = unreviewed(undecided)
     if strange.keys() == undecided:
         return _doubted(path, f"{folder}: {'; '.join(strange.values())}", report, open_, strict)
-    needs = ", ".join(dict.fromkeys(finding.needs for finding in open_ if finding.needs))
+    wanted = dict.fromkeys(finding.needs for finding in open_ if finding.needs)
+    needs = ", ".join(f"{need} (--base)" if need in (THE_BASE, THE_WEIGHTS) else need for need in wanted)
     doubt = f"whether {ranges(undecided)} takes {folder} is not known" + (f" without {needs}" if needs else "")
     return _doubted(path, doubt, report, open_, strict)
 

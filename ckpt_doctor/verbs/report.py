@@ -4,11 +4,27 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..adapter import Adapter, Base, Layer
 from ..adapter.findings import ERROR, NEVER, SEVERITIES, Finding, verdict
-from ..adapter.runtimes import PEFT, SERVERS, order
+from ..adapter.runtimes import NEWEST, PEFT, SERVERS, order
 from ..facts.subject import Subject
 
 if TYPE_CHECKING:
     from ..facts.budget import Budget
+    from .ways import Way
+
+
+OUTCOMES = {"accepts": "accepted", "rejects": "rejected", "misloads": "misloaded", "unknown": "undecided"}
+"""Verdicts, and what is said of an adapter that has them; the gravest of those that are no acceptance first."""
+
+
+class Reach(NamedTuple):
+    """A fix that leads where it should: `asked` are the runtimes that it is for (None: none is named), `heals` the
+    codes that it heals, `takes` the PEFT releases that accept the result, `loss` what it leaves out, as a sentence.
+    """
+
+    asked: frozenset[str] | None
+    heals: frozenset[str]
+    takes: frozenset[str]
+    loss: str = ""
 
 
 class Report(NamedTuple):
@@ -16,7 +32,8 @@ class Report(NamedTuple):
 
     `passed` are the findings that a choice or a baseline lets pass: they are not shown and fail nothing, and still
     decide the verdicts. `fail_on` is the least severity that fails, or "never". `trace` is Python's, of an `error` that
-    nothing foresaw. `reached` is false where the repairs do not lead to what was asked for.
+    nothing foresaw. `reaches` are the fixes that lead where they should, the best first; `refused` is why there is none
+    for what was asked, as far as a repair said so.
     """
 
     path: str
@@ -26,7 +43,8 @@ class Report(NamedTuple):
     passed: frozenset[Finding] = frozenset()
     fail_on: str = ERROR
     trace: str | None = None
-    reached: bool = True
+    reaches: tuple[Reach, ...] = ()
+    refused: str = ""
 
     @property
     def adapter(self) -> Adapter | None:
@@ -85,6 +103,34 @@ class Report(NamedTuple):
             return {}
         return {id_: verdict(id_, self.findings) for id_ in order(PEFT | (self.asked or frozenset()))}
 
+    @property
+    def outcome(self) -> str:
+        """accepted, rejected, misloaded or undecided: the gravest verdict of what was asked for, rejection first;
+        without a question what an error says, else whether it is known what the newest PEFT makes of it. "" where the
+        adapter could not be examined.
+        """
+        if self.subject is None:
+            return ""
+        if self.asked is None:
+            errors = [finding for finding in self.shown if finding.severity == ERROR]
+            if errors:
+                return "rejected" if any(finding.rejected_by for finding in errors) else "misloaded"
+            return "undecided" if verdict(NEWEST, self.findings) == "unknown" else "accepted"
+        words = {verdict(id_, self.findings) for id_ in self.asked}
+        return OUTCOMES[next(word for word in (*[*OUTCOMES][1:], "accepts") if word in words)]
+
+    @property
+    def repairable(self) -> bool:
+        """Whether a fix makes what was asked for accept it, and leaves nothing out."""
+        return any(not reach.loss and (self.asked is None or reach.asked == self.asked) for reach in self.reaches)
+
+    @property
+    def next(self) -> "tuple[Way, ...]":
+        """What can be done, the best first."""
+        from .ways import ways
+
+        return ways(self)
+
     def _summary(self) -> list[tuple[str, str]]:
         from ..adapter.runtimes import ranges
         from ..adapter.summary import first
@@ -103,6 +149,7 @@ class Report(NamedTuple):
             ("layers", f"{len(self.layers)}{spread}"),
             *((said, ranges(ids)) for said, ids in by_verdict.items()),
             *first([(f.severity, f"{f.code} {f.name}: {f.message}") for f in self.shown]),
+            *first([("next", f"{way.text}: {way.command}" if way.command else way.text) for way in self.next]),
         ]
 
     def __repr__(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..adapter import NOTHING_ASKED, AdapterError, Question, unforeseen
-from ..adapter.findings import ERROR, hits, verdict, weighed
+from ..adapter.findings import ERROR, in_the_way, verdict, weighed
+from ..adapter.runtimes import NEWEST
 from ..facts.subject import Subject
 from ..files.loader import Glance, load
 from ..rules import judge
@@ -71,16 +72,20 @@ def _with_base(report: Report) -> Report:
 
 
 def _with_repairs(report: Report) -> Report:
-    """The report, each finding with whether a repair heals it: by the catalogue where it is a note, else by a plan."""
+    """The report with the fixes that lead where they should. None is planned where what was asked for accepts the
+    adapter, or without a question the newest PEFT does and no error was found: there the catalogue says what is healed.
+    """
+    asked = report.asked
+    if asked is not None:
+        open_ = any(in_the_way(finding, asked) for finding in report.findings)
+    else:
+        grave = any(finding.severity == ERROR for finding in report.findings)
+        open_ = grave or verdict(NEWEST, report.findings) in ("rejects", "misloads")
+    if open_:
+        from .reach import reached
+
+        return reached(report)
     from ..repairs import all_of
 
-    asked, planned = report.asked, None
-    weighty = [f for f in report.findings if (hits(f, asked) if asked is not None else f.severity == ERROR)]
-    if weighty:
-        from .plan import plan
-
-        planned = plan(report, asked)
-    healed = {code for step in planned.done for code in step.codes} if planned else set[str]()
-    listed = frozenset[str]().union(*(repair.heals for repair in all_of("pad", asked=None)))
-    findings = tuple(f._replace(fixable=f.code in (healed if f in weighty else listed)) for f in report.findings)
-    return report._replace(findings=findings, reached=planned is None or planned.fixed)
+    healed = frozenset[str]().union(*(repair.heals for repair in all_of("pad", asked=None)))
+    return report._replace(findings=tuple(f._replace(fixable=f.code in healed) for f in report.findings))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ...adapter.codes import NO_TARGET, UNCLEAR_TARGET, UNEVEN_LAYERS
-from ...adapter.findings import Finding, several
+from ...adapter.findings import THE_BASE, Finding, several
 from ...adapter.runtimes import PEFT, since
 from ...facts.forms import targets
 from ...facts.meaning import left_random
@@ -17,7 +17,7 @@ from .review import of_methods
 
 
 def _unclear(key: str, message: str, ids: frozenset[str] = PEFT) -> Finding:
-    return UNCLEAR_TARGET(message, keys=(key,), undecided=ids, needs="the base model")
+    return UNCLEAR_TARGET(message, keys=(key,), undecided=ids, needs=THE_BASE)
 
 
 @of_methods
@@ -83,7 +83,7 @@ def siblings(subject: Subject, method: Method) -> Iterator[Finding]:
     if uneven or _partial(subject, method) or (not patterned and _odd_one_out(subject)):
         where = f"in {uneven[0].lstrip('.')}" if uneven else "of one name"
         message = f"layers {where} do not all have the same tensors: some may be missing"
-        yield UNEVEN_LAYERS(message, undecided=PEFT, needs="the base model")
+        yield UNEVEN_LAYERS(message, undecided=PEFT, needs=THE_BASE)
 
 
 NARROWING = ("layers_to_transform", "exclude_modules")

@@ -226,4 +226,4 @@ def strange_tensors(subject: Subject, method: Method) -> Iterator[Finding]:
     ]  # fmt: skip
     if strange:
         message = f"{len(strange)} tensors are none of {method.name}'s ({strange[0]}): what they do hangs on the base"
-        yield STRANGE_TENSOR(message, tensors=strange, undecided=PEFT, needs="the base model")
+        yield STRANGE_TENSOR(message, tensors=strange, undecided=PEFT, needs=THE_BASE)

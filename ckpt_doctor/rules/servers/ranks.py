@@ -106,6 +106,10 @@ def largest_rank(subject: Subject) -> int:
     )
 
 
+VLLM_DEFAULT = 16
+"""The --max-lora-rank of a vLLM that is told none (config/lora.py: LoRAConfig.max_lora_rank)."""
+
+
 def flags(id_: str) -> tuple[int, ...]:
     """What --max-lora-rank of a release of vLLM may be; SGLang takes any number."""
     return next(server.rank_flags for server in SERVERS if server.id == id_)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from ...adapter import codes
-from ...adapter.findings import several
+from ...adapter.findings import THE_BASE, THE_WEIGHTS, several
 from ...facts.names import PREFIX
 from ...facts.servers import SERVERS
 from ...facts.servers.record import REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
@@ -117,7 +117,7 @@ def base(subject: Subject) -> Iterator[Cause]:
     model = subject.question.base
     if model is None or not (model.weights or model.config):
         message = "whether the names and sizes of the layers fit the model shows only with it"
-        yield Cause(codes.BASE_UNSEEN, message, lambda _: UNKNOWN, needs="the base model (--base)")
+        yield Cause(codes.BASE_UNSEEN, message, lambda _: UNKNOWN, needs=THE_BASE)
         return
     kind = model.config.get("model_type")
     if kind:
@@ -132,7 +132,7 @@ def base(subject: Subject) -> Iterator[Cause]:
         yield Cause(codes.SERVER_MODEL, message, lambda _: UNKNOWN, needs=needs)
     if not model.weights:
         message = "whether the names and sizes of the layers fit the model shows only with its weights"
-        yield Cause(codes.BASE_UNSEEN, message, lambda _: UNKNOWN, needs="the model's weights (--base)")
+        yield Cause(codes.BASE_UNSEEN, message, lambda _: UNKNOWN, needs=THE_WEIGHTS)
         return
     for kinds, modules in places(model, subject.layers).items():
         message = f"the model has no {modules[0]}: {kinds[0]}"

@@ -8,12 +8,11 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from ..adapter import Base, codes
+from ..adapter import Base, clean, codes
 from ..adapter.findings import Finding, verdict
 from ..adapter.runtimes import NEWEST, RAN
 from ..facts.subject import Subject
-from ..verbs.report import Report
-from .text import clean
+from .report import Report
 
 LLAMA = RAN["llama.cpp"]
 
@@ -70,7 +69,7 @@ def merges(report: Report) -> Iterator[Command]:
     for server in TABLES:
         id_ = RAN[server]
         stops = [f for f in report.findings if id_ in f.rejected_by | f.misloaded_by]
-        lost = any(not f.option and not (f.fixable and report.reached) for f in stops)
+        lost = any(not f.option and not f.fixable for f in stops)
         if id_ not in report.servers or not lost or not served(server, subject):
             continue
         if server == "llama.cpp" and any(f.code == codes.SERVER_MODEL.number for f in stops):
@@ -96,18 +95,10 @@ def _merge(path: str, name: str, base: Base) -> str:
     return shlex.join(["python", "-c", program])
 
 
-def said(commands: Iterable[Command]) -> Iterator[str]:
-    """Commands as lines for a person; servers that want the same together."""
+def together(commands: Iterable[Command]) -> Iterator[Command]:
+    """Commands for a person; servers that want the same in one."""
     servers: dict[tuple[str, str, str], list[str]] = {}
     for command in commands:
         servers.setdefault(command[1:], []).append(command.server)
-    for (purpose, text, reason), names in servers.items():
-        server = " and ".join(names)
-        if purpose == "convert":
-            yield f"for {server}: {text}"
-        elif purpose == "serve":
-            yield f"then: {text}"
-        elif text:
-            yield f"or merge it into the model, for {server} (exact in float32; 16 bits round it): {text}"
-        else:
-            yield f"it is not to be merged into the model for {server}: {reason}"
+    for rest, names in servers.items():
+        yield Command(" and ".join(names), *rest)
