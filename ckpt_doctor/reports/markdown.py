@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from ..adapter.findings import SEVERITIES
 from ..verbs.report import Report
 from .text import clean
-from .wording import LONGEST, Tally, cut, of_question, sentence, start_lines, verdict_phrases
+from .wording import LONGEST, Tally, cut, of_question, sentence, sentence_of, start_lines, verdict_phrases
 
 MOST = 60_000
 """Characters in all; GitHub takes 65,536."""
@@ -141,5 +141,5 @@ def _section(report: Report) -> Iterator[str]:
     if len(grave) > MOST_FINDINGS:
         yield f"- {len(grave) - MOST_FINDINGS} more"
     for at, way in enumerate(report.next):
-        text = words(cut(f"{'or' if at else 'next:'} {way.text}", LONGEST))
+        text = words(cut(f"{'or' if at else 'next:'} {sentence_of(way)}", LONGEST))
         yield f"- {text}: {code(way.command)}" if way.command else f"- {text}"

@@ -17,7 +17,7 @@ from ..verbs.ways import NOTHING, Way
 from . import Style
 from .json import changes
 from .text import clean, columns, command_lines, cut_lines, lines, shortened
-from .wording import Tally, of_question, outcomes, proved, start_lines, verdict_phrases
+from .wording import Tally, of_question, outcomes, proved, sentence_of, start_lines, verdict_phrases
 
 if TYPE_CHECKING:
     from ..files.writer import Written
@@ -159,7 +159,7 @@ def _next(report: Report, style: Style) -> Iterator[str]:
     start = "next: "
     every = report.next
     for at, way in enumerate(every if style.level > 0 else every[:2]):
-        start += f"or {way.text}" if at else way.text
+        start += f"or {sentence_of(way)}" if at else sentence_of(way)
         if way.command or at + 1 == len(every) or style.level <= 0 < at:
             yield from way_lines(way._replace(text=start), 2, style)
             start = ""

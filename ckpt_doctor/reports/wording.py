@@ -132,12 +132,17 @@ def of_question(report: Report) -> list[Finding]:
     return grave or [finding for finding in report.shown if NEWEST in finding.rejected_by | finding.misloaded_by]
 
 
+def sentence_of(way: Way) -> str:
+    """A way out without its command, with the option that it takes."""
+    return f"{way.text} (--base)" if way.kind == "base" else way.text
+
+
 def way_text(way: Way) -> str:
     """A way out as one line."""
-    return f"{way.text}: {way.command}" if way.command else way.text
+    return f"{way.text}: {way.command}" if way.command else sentence_of(way)
 
 
 def next_step(report: Report) -> str:
     """The ways out as one sentence, the best first; a command that is too long for it is left out."""
-    texts = (way.text if len(way.command) > LONGEST else way_text(way) for way in report.next)
+    texts = (sentence_of(way) if len(way.command) > LONGEST else way_text(way) for way in report.next)
     return clean(cut("next: " + ", or ".join(cut(text, LONGEST) for text in texts), 2 * LONGEST))

@@ -22,9 +22,6 @@ which would decide; try it, as nothing else would tell; mend it by hand; there i
 """
 
 
-BY_NAME = "--base, or base= in Python"
-
-
 class Way(NamedTuple):
     """One way out: its kind, a sentence, and the command that goes it, "" where none does."""
 
@@ -139,10 +136,10 @@ def _undecided(report: Report, ids: frozenset[str]) -> Iterator[Way]:
     needs = dict.fromkeys(finding.needs for finding in doubts if finding.needs)
     question = report.subject.question if report.subject else NOTHING_ASKED
     if THE_BASE in needs and question.base is None:
-        yield Way(BASE, f"name its base model, which decides ({BY_NAME})")
+        yield Way(BASE, "name its base model, which decides")
         return
     if THE_WEIGHTS in needs:
-        yield Way(BASE, f"name the folder of its base model, whose config alone does not decide ({BY_NAME})")
+        yield Way(BASE, "name the folder of its base model, whose config alone does not decide")
         return
     strange = unreviewed(ids)
     if strange:
