@@ -163,7 +163,6 @@ def test_sentences_speak_of_arguments(tmp_path: Path) -> None:
     result = ckpt_doctor.fix(ZERO, tmp_path / "out", "servers", to_lora=True, dry_run=True)
     said += [text for finding in result.remaining for text in (finding.message, finding.needs or "")]
     said += [way.text for way in ckpt_doctor.scan(HEALTHY, "servers", base="none").next]
-    assert "base=" in "".join(said)
     calls: list[tuple[Callable[[], Any], str]] = [
         (lambda: ckpt_doctor.fix(ZERO, tmp_path / "a"), "force=True"),
         (lambda: ckpt_doctor.scan(ZERO, base=tmp_path / "b"), "base="),
