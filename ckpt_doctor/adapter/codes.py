@@ -363,7 +363,7 @@ AdaLoRA on a Conv2d.
 Why: AdaLoRA has such layers since 0.20 only. Their tensors look like those of a Linear, so only the base model tells
 for sure.
 Who stops: 0.19 and older, which adapt Linear and GPT-2's Conv1D alone.
-What to do: `--base` tells; use 0.20 or newer.
+What to do: name the base model, which tells; or use 0.20 or newer.
 References: tuners/adalora/layer.py; tuners/adalora/model.py: _create_new_module.
 """)
 NO_LAYERS = Code("CD316", "no-layers", """
@@ -371,7 +371,7 @@ The file has no factors of any layer, or target_modules is empty.
 Why: the state dict of another model was saved, or a filter left the factors out.
 Who stops: with an empty target_modules, or none that the base model has, every PEFT release. Where the config targets
 layers, they stay as initialised. Without the base model it is undecided.
-What to do: save again. `--base` tells what the config targets.
+What to do: save again. The base model tells what the config targets.
 References: tuners/tuners_utils.py: inject_adapter.
 """)
 DEFAULT_TARGETS = Code("CD317", "default-targets", """
@@ -403,14 +403,14 @@ The base model does not have layers that the file has tensors for.
 Why: PEFT does not ask that each tensor finds a module, and a model of another class or depth has other modules.
 Who stops: nobody where it is some: they never computed anything there. Where it is all of them, every PEFT release does
 nothing, in silence: the adapter is of another model, or its names are of another class.
-What to do: name the right model with `--base`, or rename the tensors.
+What to do: name the right base model, or rename the tensors.
 References: utils/save_and_load.py: set_peft_model_state_dict, which reports unexpected keys at most.
 """)
 OTHER_SIZE = Code("CD321", "other-size", """
 The tensors do not have the size of the base model's weights.
 Why: it is another model, or another size of it.
 Who stops: every PEFT release, "size mismatch".
-What to do: name the right model with `--base`.
+What to do: name the right base model.
 References: torch.nn.Module.load_state_dict.
 """)
 UNSUPPORTED_TARGET = Code("CD322", "unsupported-target", """
@@ -457,7 +457,7 @@ LoRA on a convolution in groups, or on one that may be.
 Why: the shape of lora_B changed, and no key of the config says which one was meant.
 Who stops: from 0.16 on lora_B is in groups as well, and so smaller; each side rejects what the other saved. Up to 0.6
 no tensors fit.
-What to do: use a release of the side that saved it; `--base` tells whether there are groups.
+What to do: use a release of the side that saved it. The base model tells whether there are groups.
 References: tuners/lora/layer.py: _ConvNd.update_layer.
 """)
 RENAMED_MODEL = Code("CD328", "renamed-model", """
@@ -483,7 +483,7 @@ quantisation of it.
 Why: a model of the same sizes takes the tensors, and computes something else with them.
 Who stops: no release notices. Undecided where both are known by their ids on the Hub and differ; a quantisation in the
 name is a note: on the weights before it the adapter computes nearly the same.
-What to do: name the right model with `--base`, or correct base_model_name_or_path.
+What to do: name the right base model, or correct base_model_name_or_path.
 References: peft_model.py: PeftModel.from_pretrained, which looks at neither.
 """)
 
@@ -882,7 +882,7 @@ The base model has no module of that name, or none at that place.
 Why: the adapter is of another model, or of a class that gives its modules other names.
 Who stops: vLLM, "expected target modules in …", for a name that no module ends with, and in silence for one elsewhere;
 llama.cpp, Ollama and TensorRT-LLM reject both; SGLang a layer number beyond the model's.
-What to do: name the right model with `--base`, or rename the tensors.
+What to do: name the right base model, or rename the tensors.
 References: loads in vLLM, SGLang and llama.cpp; the source of the others.
 """)
 SERVER_SIZE = Code("CD618", "server-size", """
@@ -890,7 +890,7 @@ A layer's tensors do not have the size of the base model's weight.
 Why: the adapter is of another model, or of another size of it.
 Who stops: llama.cpp, "has incorrect shape (hint: maybe wrong base model?)", transformers, and vLLM where they are
 larger; smaller ones vLLM fills up with zeros in silence.
-What to do: name the right model with `--base`.
+What to do: name the right base model.
 References: loads in vLLM, SGLang, llama.cpp and transformers.
 """)
 SERVER_CLASS = Code("CD619", "server-class", """
@@ -917,7 +917,7 @@ BASE_UNSEEN = Code("CD690", "base-unseen", """
 Whether names and sizes fit the model shows only with the model.
 Why: a server holds names and sizes against the model that it serves, and the adapter has none.
 Who stops: undecided for every server.
-What to do: name the model with `--base`.
+What to do: name the base model.
 References: CD617 and CD618, which compare with it.
 """)
 

@@ -104,6 +104,12 @@ class Code(NamedTuple):
     name: str
     page: str
 
+    @property
+    def remedy(self) -> str:
+        """What a person can do, as its page says; "" where that is a fix."""
+        text = " ".join(self.page.partition("What to do: ")[2].partition("\nReferences:")[0].split())
+        return "" if "`fix" in text else text.rstrip(".")
+
     def __call__(
         self, message: str, *, tensors: Iterable[str] = (), keys: Iterable[str] = (),
         rejects: frozenset[str] = frozenset(), misloads: frozenset[str] = frozenset(),
@@ -124,6 +130,11 @@ def several(names: Sequence[str]) -> str:
     """`a, b, c and 4 more` for a sentence."""
     shown = ", ".join(names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 4 else ", ".join(names)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 layer`, `2 layers`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def numbers(*codes: Code) -> frozenset[str]:

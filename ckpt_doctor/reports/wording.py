@@ -129,7 +129,7 @@ def of_question(report: Report) -> list[Finding]:
     if report.asked is not None:
         return [finding for finding in report.shown if hits(finding, report.asked)]
     grave = [finding for finding in report.shown if finding.severity != NOTE]
-    return grave or [finding for finding in report.shown if NEWEST in finding.rejected_by | finding.misloaded_by]
+    return grave or [finding for finding in report.shown if hits(finding, frozenset((NEWEST,)))]
 
 
 def sentence_of(way: Way) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from ..adapter.codes import ADALORA_OPTION, ADALORA_SCHEDULE, ADALORA_UNSUPPORTED
@@ -36,7 +37,9 @@ def schedule(subject: Subject) -> Iterator[Finding]:
     total, first, last = (config.get(key, 0) for key in ("total_step", "tinit", "tfinal"))
     numbers = all(isinstance(value, (int, float)) for value in (total, first, last))
     if total is None or not numbers or total <= 0 or first >= total - last:
-        message = f"the schedule (total_step {total}, tinit {first}, tfinal {last}) is none that a newer PEFT accepts"
+        message = f"total_step is {json.dumps(total)[:20]}: PEFT 0.15 and newer want a number above tinit + tfinal"
+        if numbers and total:
+            message += f" ({first} + {last})"
         keys = ("total_step", "tinit", "tfinal")
         yield ADALORA_SCHEDULE(message, keys=keys, rejects=since("0.15"))
 

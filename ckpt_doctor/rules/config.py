@@ -25,6 +25,7 @@ from ..facts.record import refusing_bias
 from ..facts.subject import Subject
 from ..facts.targets import lora_reading, of_parameter, targeted
 from .declared import rule
+from .rank import common_rank
 
 
 @rule
@@ -121,14 +122,17 @@ def impossible_value(subject: Subject) -> Iterator[Finding]:
         yield IMPOSSIBLE_VALUE(message, keys=absent, rejects=upto("0.3"))
     bias = config.get("bias", "none")
     if bias not in ("none", "all", "lora_only"):
-        message = f"bias is {json.dumps(bias)[:40]}, which is no word for LoRA"
+        message = f'bias is {json.dumps(bias)[:40]}: LoRA knows "none", "all" and "lora_only"'
+        there = any(key.endswith(".bias") for key in subject.names)
+        remedy = "set bias to the value of the training" if there else 'set bias to "none": the file has no bias'
         rejected = refusing_bias(bias)
         yield IMPOSSIBLE_VALUE(
-            message, keys=("bias",), rejects=rejected, undecided=PEFT - rejected, needs="what was trained"
-        )
+            message, keys=("bias",), rejects=rejected, undecided=PEFT - rejected, needs="what was trained",
+            remedy=remedy,
+        )  # fmt: skip
     for key in impossible:
-        message = f"{key} is {json.dumps(config[key])[:40]}, with which no release builds the model"
-        yield IMPOSSIBLE_VALUE(message, keys=(key,), rejects=PEFT)
+        message = f"{key} is {json.dumps(config[key])[:40]}, and PEFT needs a number that a model can be built with"
+        yield IMPOSSIBLE_VALUE(message, keys=(key,), rejects=PEFT, remedy=_number(subject, key))
     for key in ("rank_pattern", "alpha_pattern"):
         if subject.method == "LORA" and not isinstance(config.get(key, {}), (dict, type(None))):
             yield IMPOSSIBLE_VALUE(f"{key} is not an object", keys=(key,), rejects=since("0.6"))
@@ -142,6 +146,16 @@ def impossible_value(subject: Subject) -> Iterator[Finding]:
         # training step alone
         message = f"orth_reg_weight is {json.dumps(orth)[:40]}, which PEFT 0.20 and newer refuse"
         yield IMPOSSIBLE_VALUE(message, keys=("orth_reg_weight",), rejects=since("0.20"))
+
+
+def _number(subject: Subject, key: str) -> str:
+    """Which number a key should have, as far as anything tells."""
+    value, rank = subject.config[key], common_rank(subject)
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value):
+        return f"set {key} to {value}, without quotes, in adapter_config.json"
+    if key == "r" and rank:
+        return f"set r to {rank}, the rank of the tensors, in adapter_config.json"
+    return f"set {key} in adapter_config.json to the value of the training: the files do not tell it"
 
 
 @rule

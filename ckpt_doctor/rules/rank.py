@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..adapter import Layer
 from ..adapter.codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, LORA_RANK_ZERO, UNGATHERED
-from ..adapter.findings import Finding, several
+from ..adapter.findings import Finding, counted, several
 from ..adapter.runtimes import PEFT, between, upto
 from ..facts.layers import RANK_AXIS
 from ..facts.methods import LORAS
@@ -37,9 +37,8 @@ def adalora_rank_zero(subject: Subject) -> Iterator[Finding]:
     zero = subject.layers_where(subject.has_zero_factor)
     zero += sorted(subject.pruned - set(zero))
     if zero:
-        message = (
-            f"{len(zero)} of {len(subject.layers.keys() | set(zero))} layers were pruned to rank 0: {several(zero)}"
-        )
+        every = len(subject.layers.keys() | set(zero))
+        message = f"{len(zero)} of {counted(every, 'layer')} pruned to rank 0: {several(zero)}"
         tensors, rejects = subject.keys_of(zero), between("0.8", "0.9")
         yield ADALORA_RANK_ZERO(message, tensors=tensors, keys=("rank_pattern",), rejects=rejects)
 
@@ -57,19 +56,25 @@ def lora_rank_zero(subject: Subject) -> Iterator[Finding]:
     listed = pattern.items() if isinstance(pattern, dict) else ()
     entries = [key for key, value in listed if isinstance(value, (int, float)) and value <= 0]
     if type(r) is int and r <= 0:
-        message = f"the config says r: {r}, so no layer has a rank"
+        rank = common_rank(subject)
+        message = f"r is {r} in the config" + (f", and the tensors have rank {rank}" if rank else "")
+        remedy = f"set r to {rank} in adapter_config.json, if lora_alpha is that of the training" if rank else ""
         misloaded = between("0.3", "0.5")
         yield LORA_RANK_ZERO(
-            message, tensors=subject.keys_of(zero), keys=("r",), rejects=PEFT - misloaded, misloads=misloaded
-        )
+            message, tensors=subject.keys_of(zero), keys=("r",), rejects=PEFT - misloaded, misloads=misloaded,
+            remedy=remedy,
+        )  # fmt: skip
     elif zero or entries:
         where = zero or entries
-        message = f"{len(where)} of {len(subject.layers)} layers have rank 0: {several(where)}"
+        message = f"{len(where)} of {counted(len(subject.layers), 'layer')} of rank 0: {several(where)}"
+        remedy = "take the entries of 0 out of rank_pattern, and the names out of target_modules" if not zero else ""
         old = upto("0.5")
         config_keys = ("rank_pattern",) if entries else ()
         rejected, misloaded = (PEFT, frozenset[str]()) if zero else (PEFT - old, old)
         keys = subject.keys_of(zero)
-        yield LORA_RANK_ZERO(message, tensors=keys, keys=config_keys, rejects=rejected, misloads=misloaded)
+        yield LORA_RANK_ZERO(
+            message, tensors=keys, keys=config_keys, rejects=rejected, misloads=misloaded, remedy=remedy
+        )
 
 
 @rule
@@ -80,8 +85,8 @@ def ungathered(subject: Subject) -> Iterator[Finding]:
     flat = subject.factors_where(lambda key: len(subject.tensors[key].shape) < 2)
     if flat:
         message = (
-            f"{len(flat)} factors have one dimension: saved under ZeRO-3 or FSDP without gathering, their weights are "
-            "lost; save again with the parameters gathered"
+            f"{counted(len(flat), 'factor')} of one dimension: saved under ZeRO-3 or FSDP without gathering, "
+            f"the weights are lost ({flat[0]})"
         )
         yield UNGATHERED(message, tensors=tuple(flat), rejects=PEFT)
 
@@ -107,7 +112,57 @@ def pattern_mismatch(subject: Subject) -> Iterator[Finding]:
             misfits.append(module)
             rejects |= subject.found([module])
     if misfits:
-        message = f"rank_pattern does not fit the tensors of {several(misfits)}"
+        message = f"{_misfit(subject, misfits[0], init_r)}{_and_more(misfits)}"
+        remedy = "fetch the adapter_config.json that was saved with these tensors"
         yield ADALORA_PATTERN_MISMATCH(
-            message, tensors=subject.keys_of(misfits), keys=("rank_pattern",), rejects=rejects
+            message, tensors=subject.keys_of(misfits), keys=("rank_pattern",), rejects=rejects, remedy=remedy
         )
+
+
+def _misfit(subject: Subject, module: str, init_r: object) -> str:
+    """In which way rank_pattern does not fit a module of an AdaLoRA."""
+    mask, layer = subject.masks.get(module), subject.layers.get(module)
+    has = _several_ranks(subject, layer) if layer else "are not in the file"
+    if mask is None:
+        return f"rank_pattern has no entry for {module}: its tensors {has}, and init_r is {init_r}"
+    if not is_mask(subject, mask):
+        return f"rank_pattern's entry for {module} is no list of init_r = {init_r} true and false"
+    return f"rank_pattern leaves {module} {counted(sum(mask), 'triplet')}: its tensors {has}"
+
+
+def _several_ranks(subject: Subject, layer: Layer) -> str:
+    """`have rank 4`, or which factor has which."""
+    shapes = {factor: subject.tensors[key].shape for factor, key in layer.factors.items()}
+    ranks = {f: shape[RANK_AXIS[f]] for f, shape in shapes.items() if len(shape) >= 2}
+    if len(set(ranks.values())) == 1:
+        return f"have rank {next(iter(ranks.values()))}"
+    return "differ in rank: " + ", ".join(f"{factor} has rank {rank}" for factor, rank in ranks.items())
+
+
+def _and_more(modules: Sequence[str]) -> str:
+    return f" (and {counted(len(modules) - 1, 'layer')} more)" if len(modules) > 1 else ""
+
+
+def common_rank(subject: Subject) -> int | None:
+    """The rank that all layers have, if they have one."""
+    ranks = {layer.rank for layer in subject.layers.values()}
+    return ranks.pop() if len(ranks) == 1 else None
+
+
+def misfit(subject: Subject, modules: Sequence[str], built: int) -> tuple[str, str]:
+    """In which way tensors of a LoRA have not the rank that is built of the config, and what can be done by hand."""
+    first, config, more = modules[0], subject.config, _and_more(modules)
+    has = _several_ranks(subject, subject.layers[first])
+    if has.startswith("differ"):
+        return (
+            f"{first}: {has.partition(': ')[2]}{more}",
+            "fetch the file again: the tensors of a layer are of one rank",
+        )
+    rank = common_rank(subject)
+    remedy = f"set r to {rank} in adapter_config.json, if lora_alpha is that of the training" if rank else ""
+    if "r" not in config:
+        return f"the config has no r: PEFT takes 8, the tensors of {first} {has}{more}", remedy
+    if built != config["r"]:
+        remedy = remedy or "fetch the adapter_config.json that was saved with these tensors"
+        return f"rank_pattern gives {first} rank {built}, its tensors {has}{more}", remedy
+    return f"r is {built} in the config, the tensors of {first} {has}{more}", remedy

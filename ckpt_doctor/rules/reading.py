@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -29,6 +30,7 @@ from ..facts.subject import Subject
 from ..facts.targets import Reading, ambiguous, holes, of_parameter, targeted
 from .declared import rule
 from .rank import is_mask
+from .rank import misfit as ranks_apart
 
 
 @rule
@@ -88,14 +90,24 @@ def reading(subject: Subject) -> Iterator[Finding]:
     if untargeted and not all(of_parameter(module, config.get("target_parameters")) for module in layers):
         ids = NONE.union(*(era.ids for era in untargeted))
         others = NONE.union(*(era.ids for era in untargeted if _hits_others(subject, era)))
-        message = f"target_modules ({str(config['target_modules'])[:60]}) matches none of the layers in the file"
-        yield NO_TARGET(message, keys=("target_modules",), rejects=ids - others, misloads=others)
+        message = (
+            f"target_modules ({str(config['target_modules'])[:60]}) matches none of the layers in the file: "
+            f"{several(list(layers))}"
+        )
+        ends = sorted({module.rpartition(".")[2] for module in layers})
+        names = json.dumps(ends) if len(ends) <= 8 else "the last part of the names of the layers"
+        remedy = f"set target_modules to {names} in adapter_config.json"
+        yield NO_TARGET(message, keys=("target_modules",), rejects=ids - others, misloads=others, remedy=remedy)
     misfit = [era for era in every if era.misfits]
     if misfit:
         ids = frozenset[str]().union(*(era.ids for era in misfit))
         where = misfit[-1].misfits
-        message = f"the rank of the tensors is not what the config says for {several(where)}"
-        yield RANK_MISMATCH(message, tensors=subject.keys_of(where), keys=("r", "rank_pattern"), rejects=ids)
+        era = misfit[-1]
+        built = next(era.readings[modules[0]].rank for modules in subject.kinds if where[0] in modules)
+        message, remedy = ranks_apart(subject, where, built)
+        yield RANK_MISMATCH(
+            message, tensors=subject.keys_of(where), keys=("r", "rank_pattern"), rejects=ids, remedy=remedy
+        )
     whole, meant = taking(every), meant_era(subject)
     if meant is None:
         return
@@ -248,7 +260,7 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
     known = not _weights(subject).keys().isdisjoint(ignored)  # the model has such a module, so it was adapted
     if known or filtered or sized or max(map(ends.count, ends)) > 1 or not alike.isdisjoint(ends):
         message = (
-            f"the config does not target {several(ignored)}, which have tensors: the config or the file was changed"
+            f"target_modules leaves out {several(ignored)}, which have tensors: the config or the file was changed"
         )
         applying = frozenset[str]().union(*(era.ids for era in whole if not era.hit.isdisjoint(ignored)))
         # AdaLoRA's pattern wants to size them (tuners/adalora/model.py: resize_modules_by_rank_pattern)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ..adapter.codes import ADAPTER_NAME, BIAS_SPELLING, UNAPPLIED_TENSOR
-from ..adapter.findings import THE_BASE, Finding
+from ..adapter.findings import THE_BASE, Finding, counted
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, since, upto
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
@@ -53,7 +53,9 @@ def bias_spelling(subject: Subject) -> Iterator[Finding]:
     elif missing:
         keys = tuple(key for key in subject.tensors if key.endswith(".bias"))
         lost = "no bias is in the file" if missing == PEFT else "the biases are named for one side of PEFT 0.7 only"
-        yield BIAS_SPELLING(f"bias is {bias!r}, and {lost}", tensors=keys, keys=("bias",), misloads=missing)
+        remedy = 'set bias to "none", if none was trained: trained ones are lost' if missing == PEFT else ""
+        message = f"bias is {bias!r}, and {lost}"
+        yield BIAS_SPELLING(message, tensors=keys, keys=("bias",), misloads=missing, remedy=remedy)
 
 
 _WITHOUT_BIASES = r"(?:model\.layers|transformer\.(?:h|blocks))\.\d+\."
@@ -80,7 +82,8 @@ def unapplied(subject: Subject) -> Iterator[Finding]:
     ):
         tensors = _tensors_with(subject, part)
         if tensors and not subject.config.get(key):
-            message = f"{len(tensors)} tensors are {what} ({tensors[0][:120]}), and {key} is not set: they are ignored"
+            count = counted(len(tensors), "tensor")
+            message = f"{key} is not set, and the file has {what} ({count}, {tensors[0][:120]}): they are ignored"
             if key == "use_dora" and len(tensors) < len(subject.layers):  # PEFT gives every layer one
                 needs = "what these tensors are"
                 yield UNAPPLIED_TENSOR(message, tensors=tensors, keys=(key,), undecided=PEFT, needs=needs)
@@ -108,7 +111,7 @@ def kept_as_in_memory(subject: Subject) -> Iterator[Finding]:
     plain = {key: re.sub(_IN_MEMORY, ".", key) for key in tensors}  # bias "all" saves those of the copies as well
     tensors = [key for key in tensors if plain[key] not in subject.tensors]
     if tensors:
-        message = f"{len(tensors)} keys of whole modules are named as in memory ({tensors[0][:120]})"
+        message = f"modules_to_save stands inside {counted(len(tensors), 'key')}, as in memory ({tensors[0][:120]})"
         looked_for = subject.saved_whole or subject.task in HEADS
         raising = since("0.15") if looked_for else frozenset[str]()
         yield UNAPPLIED_TENSOR(message, tensors=tensors, rejects=raising, misloads=PEFT - raising)

@@ -16,13 +16,19 @@ from ..adapter.codes import (
     STRANGE_TENSOR,
     WEIGHT_SUFFIX,
 )
-from ..adapter.findings import Finding
+from ..adapter.findings import Finding, counted, several
 from ..adapter.runtimes import PEFT, since
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from .declared import rule
 
+WRAPPERS_OF = {
+    "_orig_mod.": "the name of torch.compile's wrapper",
+    "_fsdp_wrapped_module.": "an FSDP wrapper's name",
+    "_checkpoint_wrapped_module.": "the name of a checkpointing wrapper",
+}
+"""What stands in a key where a wrapper was not taken off before it was saved."""
 FACTORS = {
     "LORA": ({"lora_A", "lora_B"}, {"lora_embedding_A", "lora_embedding_B"}),
     "ADALORA": ({"lora_A", "lora_B", "lora_E"},),
@@ -36,11 +42,24 @@ def foreign_prefix(subject: Subject) -> Iterator[Finding]:
     copies = [key for key in lost if key.endswith(".base_layer.weight")]
     foreign = [key for key in lost if key not in copies]
     if foreign:
-        message = f"{len(foreign)} keys do not start as PEFT names them ({foreign[0]}): they are ignored in silence"
-        yield FOREIGN_PREFIX(message, tensors=foreign, misloads=PEFT)
+        message = f"{_misnamed(foreign[0])} {counted(len(foreign), 'key')}, ignored in silence ({foreign[0]})"
+        remedy = "put base_model.model. before each key" if not foreign[0].startswith("base_model.") else ""
+        yield FOREIGN_PREFIX(message, tensors=foreign, misloads=PEFT, remedy=remedy)
     elif copies:
         message = f"{copies[0]} does not start as PEFT names it, so that the base model's own weight is left"
         yield FOREIGN_PREFIX(message, tensors=copies, undecided=PEFT, needs="whether that weight was trained")
+
+
+def _misnamed(key: str) -> str:
+    """What is wrong with the beginning of a key, up to how many have it."""
+    for name, what in WRAPPERS_OF.items():
+        if name in key:
+            return f"{what} ({name.strip('.')}) stands inside"
+    if key.startswith((PREFIX + "module.", "module.")):
+        return "DataParallel's prefix (module) stands before"
+    if key.startswith(PREFIX + PREFIX):
+        return f"the prefix {PREFIX.rstrip('.')} stands twice before"
+    return f"the prefix {PREFIX.rstrip('.')} is missing before"
 
 
 @rule
@@ -49,7 +68,8 @@ def adapter_name_in_key(subject: Subject) -> Iterator[Finding]:
     named = subject.lookup.named
     if named:
         message = (
-            f"{len(named)} keys have an adapter's name in them ({next(iter(named))}): up to PEFT 0.20 they are ignored"
+            f"an adapter's name stands inside {counted(len(named), 'key')} ({next(iter(named))}): PEFT up to 0.20 "
+            "ignores them in silence"
         )
         yield ADAPTER_NAME_IN_KEY(message, tensors=named, misloads=frozenset[str]().union(*named.values()))
 
@@ -69,7 +89,12 @@ def missing_factor(subject: Subject) -> Iterator[Finding]:
     partial = subject.layers_where(is_partial)
     if partial:
         keys = tuple(key for module in partial for key in subject.layers[module].factors.values())
-        message = f"{len(partial)} layers lack a factor ({partial[0]}): it stays as it was initialised"
+        has = set(subject.layers[partial[0]].factors)
+        lacking = max(whole, key=lambda names: len(names & has)) - has
+        message = (
+            f"{partial[0]} lacks {' and '.join(sorted(lacking)) or 'a factor'} "
+            f"({counted(len(partial), 'layer')} of {len(subject.layers)}): it stays as it was initialised"
+        )
         yield MISSING_FACTOR(message, tensors=keys, misloads=PEFT)
 
 
@@ -79,7 +104,8 @@ def weight_suffix(subject: Subject) -> Iterator[Finding]:
     misnamed = subject.lookup.unending
     if misnamed:
         message = (
-            f"{len(misnamed)} keys do not end as PEFT names them ({next(iter(misnamed))}): they are ignored in silence"
+            f"the end of {counted(len(misnamed), 'key')} is none that PEFT looks for ({next(iter(misnamed))}): ignored "
+            "in silence"
         )
         yield WEIGHT_SUFFIX(message, tensors=misnamed, misloads=PEFT)
 
@@ -89,7 +115,7 @@ def mangled_key(subject: Subject) -> Iterator[Finding]:
     """Older releases replace parts of names wherever they occur (facts/lookup.py). The tensors then match nothing."""
     lost = subject.lookup.mangled
     if lost:
-        message = f"older releases mangle {len(lost)} keys ({next(iter(lost))}), and then ignore them in silence"
+        message = f"older releases mangle {counted(len(lost), 'key')} ({next(iter(lost))}), and ignore what comes of it"
         yield MANGLED_KEY(message, tensors=lost, misloads=frozenset[str]().union(*lost.values()))
 
 
@@ -100,7 +126,9 @@ def factor_dtype(subject: Subject) -> Iterator[Finding]:
     others = subject.factors_where(lambda key: subject.tensors[key].dtype not in floats)
     if others and subject.method in LORAS:  # others have indices, too
         dtypes = sorted({subject.tensors[key].dtype for key in others})
-        message = f"{len(others)} factors are {', '.join(dtypes)} ({others[0]}), which no release computes with"
+        message = (
+            f"{counted(len(others), 'factor')} of {', '.join(dtypes)}, which no release computes with ({others[0]})"
+        )
         whole = all(dtype[0] in "IUB" for dtype in dtypes)
         if whole:
             yield FACTOR_DTYPE(message, tensors=others, misloads=PEFT)
@@ -143,9 +171,14 @@ def strange_tensor(subject: Subject) -> Iterator[Finding]:
         return
     foreign = list(subject.lookup.others)
     if foreign:
-        message = f"{len(foreign)} tensors of LoRA are named as PEFT names none ({foreign[0][:120]}): they are ignored"
+        tails = sorted({name for key in foreign for name in re.findall(r"lora_[A-Za-z]+|linear_(?:in|out)", key)[-1:]})
         packed = ", as factors of a quantised model" if any(".weight_packed" in key for key in foreign) else ""
-        yield STRANGE_TENSOR(f"{message} in silence{packed}", tensors=foreign, misloads=PEFT)
+        message = (
+            f"these are another tool's names{packed}: {several(tails)} ({counted(len(foreign), 'tensor')}, "
+            f"{foreign[0][:120]}): PEFT ignores them in silence"
+        )
+        remedy = "convert it to PEFT's names with the tool that wrote it"
+        yield STRANGE_TENSOR(message, tensors=foreign, misloads=PEFT, remedy=remedy)
     parts = subject.others if subject.layers else []
     own = subject.base.parameters if subject.base is not None else {}
     all_biases = subject.config.get("bias") == "all"  # whatever has the word in its name
@@ -155,5 +188,5 @@ def strange_tensor(subject: Subject) -> Iterator[Finding]:
         and not (all_biases and "bias" in key)
     ]  # fmt: skip
     if strange:
-        message = f"{len(strange)} tensors are none that PEFT gives a LoRA ({strange[0][:120]})"
+        message = f"{counted(len(strange), 'tensor')} that PEFT gives no LoRA ({strange[0][:120]})"
         yield STRANGE_TENSOR(message, tensors=strange, undecided=PEFT, needs="the tool that wrote them")

@@ -42,23 +42,24 @@ def _nothing_asked(report: Report) -> Iterator[Way]:
     newest = verdict(NEWEST, report.findings)
     grave = [finding for finding in report.shown if finding.severity != NOTE]
     taken = bounds(accepted(report.findings))
+    listed = [_fix(report, None, "for older releases, repair it")] if any(f.fixable for f in report.shown) else []
     if newest == "accepts" and not grave:
         yield Way(NOTHING, "nothing to do")
-        if not report.reaches and any(finding.fixable for finding in report.shown):
-            yield _fix(report, None, "for older releases, repair it")
+        yield from [] if report.reaches else listed
         return
     if taken:
         yield Way(LOAD, f"load it with PEFT {taken}")
     fixes = [_reached(report, reach) for reach in report.reaches]
-    if not fixes and not report.refused and any(finding.fixable for finding in report.shown):
-        fixes = [_fix(report, None, "repair it")]
     yield from fixes
     if newest == "unknown":
         yield from _undecided(report, frozenset((NEWEST,)))
-    if not fixes:
-        errors = [finding for finding in grave if finding.severity == ERROR]
-        yield from _by_hand(errors)
-        if errors and taken and not any(finding.remedy for finding in errors):
+    errors = [finding for finding in grave if finding.severity == ERROR]
+    if not errors and not report.reaches and not report.refused:
+        yield from listed
+    elif errors and not fixes:
+        by_hand = list(_by_hand(errors))
+        yield from by_hand
+        if taken and not by_hand:
             yield Way(REFUSED, f"no repair makes more releases take it{_because(report.refused)}")
 
 
@@ -96,8 +97,9 @@ def _asked(report: Report) -> Iterator[Way]:
         yield from _undecided(report, frozenset(id_ for id_, word in words.items() if word == "unknown"))
     if stopped and not any(way.kind in (FIX, DROP) for way in fixes):
         against = [finding for finding in stops if hits(finding, stopped) and not finding.option]
-        yield from _by_hand(against)
-        if against and not merged and not any(finding.remedy for finding in against):
+        by_hand = list(_by_hand(against))
+        yield from by_hand
+        if against and not merged and not by_hand:
             yield Way(REFUSED, f"no repair makes {ranges(stopped)} take it{_because(report.refused)}")
     yield from converted
 
@@ -151,8 +153,12 @@ def _undecided(report: Report, ids: frozenset[str]) -> Iterator[Way]:
 
 
 def _by_hand(findings: Iterable[Finding]) -> Iterator[Way]:
-    for remedy in dict.fromkeys(finding.remedy for finding in findings if finding.remedy):
-        yield Way(HAND, remedy)
+    """What can be done about findings: what the rule says, else the page of the code."""
+    from ..adapter.codes import CODES
+
+    for remedy in dict.fromkeys(finding.remedy or CODES[finding.code].remedy for finding in findings):
+        if remedy:
+            yield Way(HAND, remedy)
 
 
 def _reached(report: Report, reach: Reach) -> Way:

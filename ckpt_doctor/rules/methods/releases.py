@@ -19,6 +19,13 @@ TASKS = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "F
 """PEFT's task types (utils/peft_types.py: TaskType), the same in every release that checks them."""
 
 
+TOLD_BY = {
+    ".lora_E": "ADALORA", ".lora_A": "LORA", ".lora_embedding_A": "LORA", ".hada_w1_a": "LOHA", ".lokr_w": "LOKR",
+    ".ia3_l": "IA3", ".vera_lambda_b": "VERA", ".boft_R": "BOFT",
+}  # fmt: skip
+"""What stands in the names of one method's tensors alone (tuners/*/layer.py: adapter_layer_names)."""
+
+
 @rule
 def method_unknown(subject: Subject) -> Iterator[Finding]:
     """peft_type is none that a release knows: KeyError from its PEFT_TYPE_TO_CONFIG_MAPPING, in every release.
@@ -29,13 +36,18 @@ def method_unknown(subject: Subject) -> Iterator[Finding]:
         return
     method = subject.adapter.config.get("peft_type")
     if not isinstance(method, str) or not table(method):
+        meant = next((name for part, name in TOLD_BY.items() if any(part in key for key in subject.names)), "")
         if method is None:
             message = "the config has no peft_type"
         elif isinstance(method, str) and table(method.upper()):
             message = f"peft_type is {method!r}, which is a method only in upper case"
+            meant = method.upper()
         else:
             message = f"peft_type is {str(method)[:60]!r}, which is no method of PEFT"
-        yield UNKNOWN_METHOD(message, keys=("peft_type",), rejects=PEFT)
+        remedy = f'set peft_type to "{meant}" in adapter_config.json' if meant else ""
+        if method is None and meant:
+            message += f": the names of the tensors are those of {meant}"
+        yield UNKNOWN_METHOD(message, keys=("peft_type",), rejects=PEFT, remedy=remedy)
     elif method != "ADALORA":  # whose first releases have faults of their own: CD301
         missing = PEFT - knows(method, "peft_type")
         if missing:

@@ -16,7 +16,7 @@ from ...adapter.codes import (
     UNKNOWN_SIZE,
     UNSAVED_BIAS,
 )
-from ...adapter.findings import THE_BASE, Finding, several
+from ...adapter.findings import THE_BASE, Finding, counted, several
 from ...adapter.runtimes import PEFT
 from ...facts.config_keys import knows
 from ...facts.forms import Form, Group, Sizes, UnknownSize, nearest, parse, targets
@@ -119,7 +119,9 @@ def form(subject: Subject, method: Method) -> Iterator[Finding]:
         yield SHAPE_MISMATCH(message, tensors=subject.keys_of(misfits), rejects=rejects)
     if fault_kinds.missing:
         lost = list(fault_kinds.missing)
-        message = f"{len(lost)} layers lack a tensor ({several(lost)}): it stays as initialised"
+        message = (
+            f"{counted(len(lost), 'layer')} without a tensor that it needs ({several(lost)}): it stays as initialised"
+        )
         yield MISSING_TENSOR(message, tensors=subject.keys_of(lost), misloads=PEFT)
     if fault_kinds.extra:
         placeless = list(fault_kinds.extra)
@@ -176,7 +178,9 @@ def key_names(subject: Subject, method: Method) -> Iterator[Finding]:
     names = {key: parts[2] for key, parts in divided.items() if parts and parts[2]}
     if names:
         taken = method.takes_default if {*names.values()} == {"default"} else NONE
-        message = f"{len(names)} keys have an adapter's name in them ({next(iter(names))}): they are ignored"
+        message = (
+            f"an adapter's name stands inside {counted(len(names), 'key')} ({next(iter(names))}): ignored in silence"
+        )
         yield ADAPTER_NAME_IN_METHOD_KEY(message, tensors=names, misloads=PEFT - taken)
 
 
@@ -225,5 +229,6 @@ def strange_tensors(subject: Subject, method: Method) -> Iterator[Finding]:
         and not (key.endswith(".bias") and subject.config.get("bias", "none") != "none")
     ]  # fmt: skip
     if strange:
-        message = f"{len(strange)} tensors are none of {method.name}'s ({strange[0]}): what they do hangs on the base"
+        count = counted(len(strange), "tensor")
+        message = f"{count} that {method.name} does not have ({strange[0]}): what comes of it hangs on the base"
         yield STRANGE_TENSOR(message, tensors=strange, undecided=PEFT, needs=THE_BASE)
