@@ -178,7 +178,7 @@ def triplets(key: str, value: Any) -> Any:
 
 HUGE = 10**400
 CASES: dict[str, tuple[Path, Callable[[Path], None], list[str], str]] = {
-    "__metadata__": (HEALTHY, named("__metadata__"), [], "PEFT names them (__metadata__)"),
+    "__metadata__": (HEALTHY, named("__metadata__"), [], "is missing before 1 key, ignored in silence (__metadata__)"),
     "lone surrogate": (HEALTHY, named("base_model.model.a.\ud800.weight"), [], "no safetensors file can have a tensor"),
     "in place": (ZERO, named("base_model.model.a.\ud800.weight"), ["--in-place"], "no safetensors file can"),
     "pattern below 0": (
