@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .adapter import Adapter, AdapterError, Question, question_of
 from .adapter.findings import ERROR, Finding
-from .adapter.runtimes import UnknownRuntimeError, ids, unreviewed
+from .adapter.runtimes import UnknownRuntimeError, unreviewed
 from .adapter.summary import first, html, text
 from .facts.subject import Subject
+from .files import pins
 from .files.base import named_base
 from .files.hub import fetched
 from .files.loader import find, locate
@@ -151,7 +152,8 @@ def scan(
 ) -> Report:  # fmt: skip
     """Examine the one adapter at or below `path`.
 
-    `for_` names the runtimes that matter, as "peft==0.9.0", ["peft>=0.6,<0.10", "vllm"] or "installed"; what stops one
+    `for_` names the runtimes that matter, as "peft==0.9.0", ["peft>=0.6,<0.10", "vllm"], "installed", or a
+    lock file or requirements that pin them ("uv.lock"); what stops one
     of them is an error. `base` is the model (without it the local cache of the Hub is looked up where one of them is
     undecided; "none": not there either), `adapter_name` what it will be loaded under, `max_rank` the limit of the
     server. Of a release that nobody reviewed every verdict is "unknown", and a finding (CD902) says so. Raises
@@ -270,7 +272,7 @@ def _question(
 ) -> Question:
     if max_rank is not None and not max_rank >= 1:
         raise ValueError(f"max_rank={max_rank!r} is no limit of a rank: give 1 or more, or None")
-    asked = ids(for_) if for_ is not None else None
+    asked = pins.ids(for_) if for_ is not None else None
     if asked is not None and not asked:
         raise UnknownRuntimeError(f"for_={for_!r} names no runtime: name one, as peft==0.9.0 or vllm, or leave it out")
     model = named_base(os.fspath(base)) if base is not None else None

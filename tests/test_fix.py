@@ -75,7 +75,7 @@ def test_a_pissa_adapter_keeps_its_keys(run: Any, tmp_path: Path) -> None:
     shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "in")
     path = tmp_path / "in/adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "init_lora_weights": "pissa"}))
-    result = run("fix", tmp_path / "in", tmp_path / "out")
+    result = run("fix", tmp_path / "in", tmp_path / "out", "-v")
     assert "refused" in result.output
     assert json.loads((tmp_path / "out/adapter_config.json").read_text()) == json.loads(path.read_text())
 
@@ -152,7 +152,7 @@ def test_a_tree_is_done_adapter_by_adapter(run: Any, tmp_path: Path) -> None:
 
 def test_what_a_change_of_format_loses_is_named(run: Any, tmp_path: Path) -> None:
     result = run("fix", FIXTURES / "lora-bin-shared-0.12.0", tmp_path / "a")
-    assert "lost by the change of format: PEFT 0.2.0 – 0.3.0" in result.output
+    assert "adapter_model.safetensors: PEFT 0.2.0 – 0.3.0 can no longer read it" in result.output
     result = run("fix", FIXTURES / "lora-bin-shared-0.12.0", tmp_path / "b", "--weights", "bin")
     assert "lost" not in result.output
 

@@ -250,8 +250,8 @@ def test_sarif_says_whom_a_finding_stops() -> None:
     (result,) = sarif([report("a", fault)])["results"]
     assert result["message"]["text"] == (
         "wrong; rejected by PEFT 0.8.0 – 0.9.0; misloaded by PEFT 0.10.0; undecided for PEFT 0.2.0 (needs the base "
-        "model); ckpt-doctor fix repairs it; next: load it with PEFT ≥ 0.11.0, or no repair makes more releases take it without "
-        "changing what it computes"
+        "model); ckpt-doctor fix repairs it; next: load it with PEFT ≥ 0.11.0, or no repair makes more releases take "
+        "it without changing what it computes"
     )
 
 

@@ -41,8 +41,8 @@ EXCEPTIONS = {
     "CD524": _BY_RELEASE,
     # the same; and what differs with each load was so in the release that saved it
     "CD526": {EVERY: NOTE, NOW: NOTE},
-    # biases that each half of the releases calls otherwise; they were lost where it was saved
-    "CD304": {EVERY: WARNING, NOW: NOTE}, "CD517": {EVERY: WARNING},
+    # biases that each half of the releases calls otherwise
+    "CD304": {NOW: NOTE},
     # no release writes such names, and the newest takes them
     "CD402": {BEFORE: WARNING}, "CD514": {BEFORE: WARNING},
     # a healthy adapter does not raise these doubts

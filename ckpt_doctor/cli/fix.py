@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from contextlib import suppress
 from traceback import format_exc
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,6 +34,10 @@ Examples:
   ckpt-doctor fix adapter/ fixed/ --dry-run
   ckpt-doctor fix --in-place adapters/
 """
+
+
+OUTCOMES = ("repaired", "had nothing to repair", "refused", "failed")
+"""What may become of an adapter, in the order in which they are told."""
 
 
 @click.command("fix", epilog=EPILOG, short_help="Repair, without changing what is computed.")
@@ -95,6 +100,7 @@ def command(
     for old in left_behind(target for target in jobs.values() if target):
         complain(f"{old} was in the place of {os.path.basename(old)} when a fix was killed")
     results = []
+    tally = Counter[str]()
     style = Style(width(), -1 if quiet else int(verbose))
     settings = options.settings(ctx)
     with _Out(None if in_place or force or asked["dry_run"] else os.path.normpath(paths[1])) as out:
@@ -114,6 +120,7 @@ def command(
                 done = _unforeseen(folder, error, done.written)
                 output = _output(folder, jobs[folder], done, format_, asked["dry_run"], style)
             code = max(code, done.code)
+            tally[done.outcome] += 1
             if format_ == "json":
                 results += output
             else:
@@ -125,6 +132,9 @@ def command(
                 complain(done.failure)
     if format_ == "json":
         click.echo(json.dump({"results": results}))
+    elif len(jobs) > 1:
+        counts = ", ".join(f"{tally[outcome]} {outcome}" for outcome in OUTCOMES if tally[outcome])
+        click.echo(f"{len(jobs)} adapters: {counts}" + (" (nothing was written)" if asked["dry_run"] else ""))
     sys.exit(code)
 
 
@@ -197,6 +207,13 @@ class _Done(NamedTuple):
     written: Written | None = None
     failure: str | None = None
     trace: str | None = None
+
+    @property
+    def outcome(self) -> str:
+        """What became of it, as it is counted."""
+        if self.plan is None:
+            return "refused" if self.code == 1 else "failed"
+        return ("repaired" if self.plan.done else "had nothing to repair") if self.code == 0 else "refused"
 
 
 def _unforeseen(folder: str, error: Exception, written: Written | None = None) -> _Done:

@@ -10,7 +10,8 @@ import click
 from click.core import ParameterSource
 
 from ..adapter import AdapterError, Base
-from ..adapter.runtimes import ids, unreviewed
+from ..adapter.runtimes import unreviewed
+from ..files import pins
 from ..files.loader import MARKS, find
 from ..reports import OF_EVERY_VERB
 from .settings import FAIL_ON, Config, Settings, find_config, read_config, selectors
@@ -33,7 +34,7 @@ def _config(ctx: click.Context, _: click.Parameter, path: str | None) -> Config:
 
 def _asked(_: click.Context, __: click.Parameter, specs: tuple[str, ...]) -> frozenset[str] | None:
     try:
-        return ids(specs) if specs else None
+        return pins.ids(specs) if specs else None
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -69,7 +70,7 @@ FOR = click.option(
     "--for", "asked", multiple=True, metavar="SPEC", callback=_asked, **variable("FOR"),
     help="A runtime that has to accept it: peft (the newest), peft==0.9.0, 'peft>=0.6,<0.10', 'peft==*', installed, "
     "vllm (the newest reviewed), vllm==0.11.0, sglang, llama.cpp, transformers, servers (those four), tgi, lorax, "
-    "tensorrt-llm, ollama. Repeatable.",
+    "tensorrt-llm, ollama; or a lock file or requirements that pin them (uv.lock). Repeatable.",
 )  # fmt: skip
 ADAPTER_NAME = click.option(
     "--adapter-name", default="default", show_default=True, metavar="NAME", **variable("ADAPTER_NAME"),

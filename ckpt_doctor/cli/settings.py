@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..adapter import AdapterError, Base, Question, question_of
 from ..adapter.findings import ERROR, NEVER, SEVERITIES, Finding
-from ..adapter.runtimes import ids
+from ..files import pins
 from ..verbs.report import Report
 
 OWN_FILE, SHARED_FILE = "ckpt-doctor.toml", "pyproject.toml"
@@ -151,6 +151,12 @@ def _strings(value: Any, _: str) -> list[str]:
     return texts
 
 
+def _runtimes(value: Any, path: str) -> list[str]:
+    """Specifiers; a file that pins runtimes lies beside the project's."""
+    folder = os.path.dirname(path)
+    return [os.path.join(folder, spec) if pins.is_file(spec) else spec for spec in _strings(value, path)]
+
+
 def _string(value: Any, _: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not a text")
@@ -211,13 +217,13 @@ def _base(path: str) -> Base:
 
 
 _KEYS: dict[str, Callable[[Any, str], Any]] = {
-    "for": _strings, "select": _strings, "ignore": _strings, "fail-on": _severity, "adapter-name": _string,
+    "for": _runtimes, "select": _strings, "ignore": _strings, "fail-on": _severity, "adapter-name": _string,
     "base": _model, "max-rank": _rank, "baseline": _path, "format": _strings, "exit-zero": _flag,
 }  # fmt: skip
 """The keys of the file, and how each is checked."""
 
 _OF_PATHS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "for": ("asked", ids), "select": ("select", selectors), "ignore": ("ignore", selectors),
+    "for": ("asked", pins.ids), "select": ("select", selectors), "ignore": ("ignore", selectors),
     "fail-on": ("fail_on", str), "adapter-name": ("adapter_name", str), "base": ("base", _base),
     "max-rank": ("max_rank", int),
 }  # fmt: skip

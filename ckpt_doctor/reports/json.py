@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..adapter.findings import Finding, accepted
+from ..adapter.findings import Finding, accepted, verdict
 from ..adapter.runtimes import order, ran
 from ..verbs.report import Report, named_release
 from .wording import Tally
@@ -126,6 +126,10 @@ def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: 
         "backups": list(written.backups) if written else [],
         "proof": written.proof if written else None,
         "remaining": [finding_object(finding) for finding in plan.findings],
+        "verdicts": {
+            id_: {"before": verdict(id_, plan.was), "after": verdict(id_, plan.findings)}
+            for id_ in order(plan.asked or ())
+        },
         "accepted_before": order(accepted(plan.before.findings)),
         "accepted_after": order(accepted(plan.findings)),
         "commands": [command._asdict() for command in conversion(out or path, plan.after, plan.findings)],

@@ -10,10 +10,10 @@ import click
 
 from ..adapter import Adapter
 from ..adapter.codes import SAFETENSORS_ONLY
-from ..adapter.findings import ERROR, Finding, accepted, hits, undecided, verdict
-from ..adapter.runtimes import ranges
+from ..adapter.findings import LEFT, NOTE, Finding, accepted, undecided, verdict
+from ..adapter.runtimes import order, ranges
 from ..verbs.report import Report, named_release
-from ..verbs.ways import NOTHING, Way
+from ..verbs.ways import NOTHING, Way, by_hand
 from . import Style
 from .json import changes
 from .text import clean, columns, command_lines, cut_lines, lines, shortened
@@ -229,6 +229,10 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
     if style.level < 0 and not failed:
         return
     yield click.style(clean(plan.before.path if out is None else f"{plan.before.path} → {out}"), bold=True)
+    blocker = next((f for f in plan.in_the_way if plan.done and f.severity != NOTE), None)
+    if blocker and not failed:
+        text = f"{blocker.severity} {blocker.code} {blocker.name}: {blocker.message}"
+        yield from lines(text, 2, style, {blocker.severity: COLOURS[blocker.severity]})
     verb = "would" if dry_run else "done:" if written else "could"
     for step in plan.done:
         codes = f" ({', '.join(step.codes)})" if step.codes else ""
@@ -237,17 +241,19 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
         yield from lines(f"not the same function: {plan.loss}", 2, style, {"not the same function": "yellow"})
     elif not plan.done and plan.fixed:
         yield "  nothing to repair"
-    for step in plan.refused:
+    for step in plan.refused if style.level > 0 or not plan.fixed else ():
         text = f"refused {step.title} ({', '.join(step.codes)}): {step.reason}"
         yield from lines(text, 2, style, {"refused": "yellow"})
-    for finding in plan.findings:
-        if finding.severity == ERROR if plan.asked is None else hits(finding, plan.asked):
+    for finding in plan.left:
+        if failed or finding.code not in LEFT:
             yield from finding_lines(finding, style)
     if failed:
         text = "nothing was written: what remains cannot be repaired without changing what is computed"
         yield from lines(
             f"{text}; --drop leaves out what the server has no place for" if plan.droppable else text, 2, style
         )
+        for way in by_hand(plan.left):
+            yield from lines(f"by hand: {way.text}", 2, style)
         return
     yield from _outcome(plan, written, style)
     from ..verbs.commands import conversion
@@ -260,37 +266,56 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
 
 
 def _outcome(plan: Plan, written: Written | None, style: Style) -> Iterator[str]:
+    """Who takes it before and after, how it was proved, and what is to be heeded."""
+    for text in (*_verdicts(plan), *_proof(plan, written), *_to_heed(plan, written)):
+        yield from lines(text, 2, style)
+
+
+def _verdicts(plan: Plan) -> Iterator[str]:
+    """`vllm 0.33.0: rejects → accepts` for what was asked; else `accepted by: PEFT ≥ … → …`; and who is lost."""
+    before, after = accepted(plan.before.findings), accepted(plan.findings)
+    if plan.asked is None:
+        yield f"accepted by: {ranges(before)}" + (f" → {ranges(after)}" if after != before else "")
+    changes_: dict[str, list[str]] = {}
+    for id_ in order(plan.asked or ()):
+        was, is_ = verdict(id_, plan.was), verdict(id_, plan.findings)
+        changes_.setdefault(f"{was} → {is_}" if was != is_ else is_, []).append(id_)
+    for change, ids in changes_.items():
+        yield f"{ranges(ids)}: {change}"
+    if plan.before.adapter and plan.before.adapter.format == "bin" and plan.after.adapter.format == "safetensors":
+        lost = (before - after) & accepted(f for f in plan.findings if f.code != SAFETENSORS_ONLY.number)
+        reads = f": {ranges(lost)} can no longer read it (--weights same keeps it)" if lost else ""
+        yield f"adapter_model.bin became adapter_model.safetensors{reads}"
+        before -= lost
+    if before - after:
+        yield f"no longer accepted by {ranges(before - after)}: the form is the server's own"
+
+
+def _proof(plan: Plan, written: Written | None) -> Iterator[str]:
+    if written and plan.done:
+        worst = written.proof["largest_relative_difference"]
+        same = "what is left is the same function" if plan.dropped else "same function"
+        yield f"{same}: within {worst:.2g} of each delta's norm" if worst else f"{same}: bit-exact"
+
+
+def _to_heed(plan: Plan, written: Written | None) -> Iterator[str]:
     from ..adapter.findings import UNSEEN
 
-    texts = []
     if plan.asked is not None and not plan.fixed:
         missed = {id_ for id_ in plan.asked if verdict(id_, plan.findings) != "accepts"}
-        texts.append(f"best effort: not accepted by {ranges(missed)}")
+        yield f"best effort: not accepted by {ranges(missed)}"
     if plan.asked is not None and any(finding.code == UNSEEN for finding in plan.findings):
-        texts.append("whether names and sizes fit the model was not looked at: name it with --base")
+        yield "whether names and sizes fit the model was not looked at: name it with --base"
     if plan.untried:
-        texts.append(f"{ranges(plan.untried)} was not run on a model of that family: load it once and compare")
+        yield f"{ranges(plan.untried)} was not run on a model of that family: load it once and compare"
     if plan.done and plan.purpose == "for inference" and plan.after.method == "ADALORA":
-        texts.append("for inference: training is not to be resumed from it (--for-training)")
-    before, after = accepted(plan.before.findings), accepted(plan.findings)
-    texts.append(f"taken by {ranges(before)} before, {ranges(after)} after")
+        yield "for inference: training is not to be resumed from it (--for-training)"
     if plan.unseen:
-        texts.append(f"what {ranges(plan.unseen)} makes of it hangs on the model: name it with --base")
-    format_ = (before - after) & accepted(f for f in plan.findings if f.code != SAFETENSORS_ONLY.number)
-    if format_:
-        texts.append(f"lost by the change of format: {ranges(format_)} (--weights same keeps them)")
-    if before - after - format_:
-        texts.append(f"no longer taken by {ranges(before - after - format_)}: the form is the server's own")
-    if written and written.proof["largest_difference"]:
-        relative, absolute = written.proof["largest_relative_difference"], written.proof["largest_difference"]
-        same = "what is left is proved the same" if plan.dropped else "proved the same"
-        texts.append(f"{same}: largest error of a delta {absolute:.2g}, relative {relative:.2g}")
+        yield f"what {ranges(plan.unseen)} makes of it hangs on the model: name it with --base"
     if written and written.left_out:
-        texts.append(f"left out: {', '.join(written.left_out)}")
+        yield f"left out: {', '.join(written.left_out)}"
     if written and written.backups:
-        texts.append(f"the old files, which git has not got: {', '.join(written.backups)}")
-    for text in texts:
-        yield from lines(text, 2, style)
+        yield f"originals kept as {', '.join(written.backups)}"
 
 
 def diff(plan: Plan) -> Iterator[str]:

@@ -3,7 +3,18 @@
 from typing import NamedTuple
 
 from ..adapter import Adapter, NotExactError
-from ..adapter.findings import ERROR, LEFT, UNTRIED, Finding, hits, in_the_way, several, verdict
+from ..adapter.findings import (
+    ERROR,
+    LEFT,
+    SEVERITIES,
+    UNTRIED,
+    Finding,
+    hits,
+    in_the_way,
+    several,
+    verdict,
+    weighed,
+)
 from ..adapter.runtimes import PEFT, RAN, SERVERS, peft
 from ..facts.subject import Subject
 from ..files.loader import BIN, SAFETENSORS
@@ -26,7 +37,8 @@ class Cut(NamedTuple):
 class Plan(NamedTuple):
     """What a fix would do: the report before, the subject and its findings after, and each step on the way.
 
-    `droppable` says that layers stand in the way which could be left out.
+    `droppable` says that layers stand in the way which could be left out; `judged` are the findings before, where
+    another question was asked than that of `before`.
     """
 
     before: Report
@@ -37,6 +49,22 @@ class Plan(NamedTuple):
     purpose: str = "for inference"
     cuts: tuple["Cut", ...] = ()
     droppable: bool = False
+    judged: tuple[Finding, ...] | None = None
+
+    @property
+    def was(self) -> tuple[Finding, ...]:
+        """The findings before, also about the servers asked for."""
+        return self.before.findings if self.judged is None else self.judged
+
+    @property
+    def in_the_way(self) -> tuple[Finding, ...]:
+        """What stood in the way of what was asked for, the gravest first, each as grave as it is for that."""
+        return _weighed(self.was, self.asked)
+
+    @property
+    def left(self) -> tuple[Finding, ...]:
+        """What still does: without a question only errors."""
+        return tuple(f for f in _weighed(self.findings, self.asked) if self.asked is not None or f.severity == ERROR)
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -72,6 +100,12 @@ class Plan(NamedTuple):
     def untried(self) -> frozenset[str]:
         """The runtimes asked for that were not run on a model of that family."""
         return frozenset[str]().union(*(f.undecided_for for f in self.findings if f.code == UNTRIED))
+
+
+def _weighed(findings: tuple[Finding, ...], asked: frozenset[str] | None) -> tuple[Finding, ...]:
+    mine = [f for f in findings if asked is None or hits(f, asked)]
+    mine = [f if asked is None else f._replace(severity=weighed(f, asked)) for f in mine]
+    return tuple(sorted(mine, key=lambda finding: -SEVERITIES.index(finding.severity)))
 
 
 class How(NamedTuple):
@@ -158,7 +192,10 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     if how.drop and gone:
         still = (*still, Step("drop layers", tuple(sorted(open_codes)), "none would be left"))
     purpose = "for training" if how.training else "for inference"
-    return Plan(report, subject, findings, tuple(done), still, purpose, tuple(cuts), bool(gone) and not how.drop)
+    droppable = bool(gone) and not how.drop
+    same = asked == before.question.runtimes
+    was = None if same else judge(Subject(before.adapter, original.subject.question, before.saved_by))
+    return Plan(report, subject, findings, tuple(done), still, purpose, tuple(cuts), droppable, was)
 
 
 def _lost(state: State, asked: frozenset[str] | None) -> list[str]:

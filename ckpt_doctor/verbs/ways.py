@@ -57,9 +57,9 @@ def _nothing_asked(report: Report) -> Iterator[Way]:
     if not errors and not report.reaches and not report.refused:
         yield from listed
     elif errors and not fixes:
-        by_hand = list(_by_hand(errors))
-        yield from by_hand
-        if taken and not by_hand:
+        own = list(by_hand(errors))
+        yield from own
+        if taken and not own:
             yield Way(REFUSED, f"no repair makes more releases take it{_because(report.refused)}")
 
 
@@ -97,9 +97,9 @@ def _asked(report: Report) -> Iterator[Way]:
         yield from _undecided(report, frozenset(id_ for id_, word in words.items() if word == "unknown"))
     if stopped and not any(way.kind in (FIX, DROP) for way in fixes):
         against = [finding for finding in stops if hits(finding, stopped) and not finding.option]
-        by_hand = list(_by_hand(against))
-        yield from by_hand
-        if against and not merged and not by_hand:
+        own = list(by_hand(against))
+        yield from own
+        if against and not merged and not own:
             yield Way(REFUSED, f"no repair makes {ranges(stopped)} take it{_because(report.refused)}")
     yield from converted
 
@@ -152,7 +152,7 @@ def _undecided(report: Report, ids: frozenset[str]) -> Iterator[Way]:
         yield Way(TRY, f"load it once in {ranges(open_)} and compare{decides}")
 
 
-def _by_hand(findings: Iterable[Finding]) -> Iterator[Way]:
+def by_hand(findings: Iterable[Finding]) -> Iterator[Way]:
     """What can be done about findings: what the rule says, else the page of the code."""
     from ..adapter.codes import CODES
 
