@@ -21,9 +21,10 @@ COUNT ?= 100
 	touch $@
 
 demo: .venv/.run  ## scan a real AdaLoRA adapter with rank-0 layers, and repair it
-	-$(BIN)/ckpt-doctor scan fixtures/adalora-rank0-0.17.1
+	$(BIN)/ckpt-doctor scan --exit-zero fixtures/adalora-rank0-0.17.1
 	rm -rf build/demo
 	$(BIN)/ckpt-doctor fix fixtures/adalora-rank0-0.17.1 build/demo
+	$(BIN)/ckpt-doctor compare fixtures/adalora-rank0-0.17.1 build/demo
 	$(BIN)/ckpt-doctor scan build/demo
 
 test: .venv/.dev lint

@@ -321,7 +321,7 @@ def test_hooks_in_the_docs() -> None:
 def test_action_in_the_docs() -> None:
     """Inputs are those that there are, in the examples and in the table."""
     steps = [s for shown in DOCUMENTS for job in shown.get("jobs", {}).values() for s in job["steps"]]
-    used = [step for step in steps if step.get("uses", "").startswith("ORG/ckpt-doctor@")]
+    used = [step for step in steps if step.get("uses", "").startswith("OWNER/ckpt-doctor@")]
     assert len(used) == 2
     for step in used:
         assert step.get("with", {}).keys() <= ACTION["inputs"].keys()

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -29,7 +30,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 FOREIGN = {
     "--help", "--version", "--json", "--lora-modules", "--enable-lora", "--max-lora-rank", "--all-files", "--record",
     "--enable-mixed-moe-lora-format", "--enable-tower-connector-lora", "--lora-target-modules", "--max-loras-per-batch",
-    "--no-deps",
+    "--no-deps", "--from",
 }  # fmt: skip
 """Options of other programs and of scripts, and click's own."""
 
@@ -129,6 +130,20 @@ def test_the_example_of_preload_loads(tmp_path: Path, monkeypatch: pytest.Monkey
         exec(first, names)  # noqa: S102 - it is our own
     assert isinstance(names["model"], peft.PeftModel)
     compile(second, "README.md", "exec")
+
+
+def test_the_sample_is_what_is_printed(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    shutil.copytree(ROOT / "fixtures/adalora-rank0-0.17.1", tmp_path / "adapter")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "96")
+    for page in (README, CHINESE):
+        shutil.rmtree(tmp_path / "fixed", ignore_errors=True)
+        (sample,) = fenced(page.read_text(), "console")
+        for block in sample.removeprefix("$ ").split("\n$ "):
+            command, _, printed = block.partition("\n")
+            assert run(*command.split()[1:]).output.strip() == printed.strip()
 
 
 def test_the_shell_examples_run() -> None:

@@ -231,8 +231,8 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
     yield click.style(clean(plan.before.path if out is None else f"{plan.before.path} → {out}"), bold=True)
     blocker = next((f for f in plan.in_the_way if plan.done and f.severity != NOTE), None)
     if blocker and not failed:
-        text = f"{blocker.severity} {blocker.code} {blocker.name}: {blocker.message}"
-        yield from lines(text, 2, style, {blocker.severity: COLOURS[blocker.severity]})
+        text = f"in the way: {blocker.severity} {blocker.code} {blocker.name}: {blocker.message}"
+        yield from lines(text, 2, style, {"in the way": COLOURS[blocker.severity]})
     verb = "would" if dry_run else "done:" if written else "could"
     for step in plan.done:
         codes = f" ({', '.join(step.codes)})" if step.codes else ""
