@@ -11,7 +11,7 @@ import click
 from .. import __version__
 from .terminal import clean_end, colour, complain, discard, lenient, show_trace
 
-COMMANDS = ("scan", "fix", "compare", "verify", "preload", "explain", "rules")
+COMMANDS = ("scan", "fix", "compare", "verify", "prove", "preload", "explain", "rules")
 
 
 class _Commands(click.Group):
@@ -70,6 +70,7 @@ def main(ctx: click.Context) -> None:
     ckpt-doctor fix --in-place adapters/           repair what has an error
     ckpt-doctor compare adapter/ fixed/            do they compute the same?
     ckpt-doctor verify fixed/                      is it still what was proved?
+    ckpt-doctor prove adapter/                     what does the real PEFT make of it?
     ckpt-doctor preload adapter/                   a path that can be loaded
     ckpt-doctor explain CD101                      what does this finding mean?
     """  # noqa: D301 - \b is how click is told to leave lines as they are

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..files.writer import Written
     from ..verbs.compare import Comparison, Row
     from ..verbs.plan import Plan
+    from ..verbs.prove import Proof
     from ..verbs.start import Start
     from ..verbs.verify import Verified
 
@@ -168,6 +169,35 @@ def verify(path: str, verified: Verified | None, error: str | None) -> dict[str,
         "repairs": [step["title"] for step in verified.record["repairs"]] if verified else [],
         "dropped": verified.record["dropped"] if verified else [],
         "proof": verified.record["proof"] if verified else None,
+    }
+
+
+def prove(path: str, report: Report | None, proof: Proof | None, error: str | None) -> dict[str, Any]:
+    """What a runtime made of one adapter; `report` is what to send where the facts say otherwise: no weights."""
+    if proof is None or report is None or report.adapter is None:
+        return {"path": place(path), "error": error}
+    adapter = report.adapter
+    sent = {
+        "runtime": proof.runtime,
+        "predicted": proof.predicted,
+        "proved": proof.verdict,
+        "why": proof.why,
+        "findings": [finding.code for finding in report.findings],
+        "config": adapter.config,
+        "tensors": {key: f"{info.dtype} {list(info.shape)}" for key, info in adapter.tensors.items()},
+    }
+    return {
+        "path": place(path),
+        "error": None,
+        "runtime": proof.runtime,
+        "verdict": proof.verdict,
+        "proved": proof.verdict != "unknown",
+        "why": proof.why,
+        "layers": [{"module": m, "relative": r if r != float("inf") else None} for m, r in proof.layers],
+        "predicted": proof.predicted,
+        "agrees": proof.agrees,
+        "seconds": round(proof.seconds, 2),
+        "report": None if proof.agrees else sent,
     }
 
 

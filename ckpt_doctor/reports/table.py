@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..files.writer import Written
     from ..verbs.compare import Comparison
     from ..verbs.plan import Plan
+    from ..verbs.prove import Proof
     from ..verbs.verify import Verified
 
 SHOWN = 10
@@ -346,6 +347,24 @@ def verify(path: str, verified: Verified, style: Style) -> Iterator[str]:
         yield from lines(f"does not hold: {fault}", 2, style, {"does not hold": "red"})
     if not verified.faults:
         yield from lines(f"holds: {proved(verified.record)}", 2, style, {"holds": "green"})
+
+
+def prove(path: str, proof: Proof, style: Style) -> Iterator[str]:
+    """The lines of one adapter: what the runtime made of it, and where the facts say otherwise."""
+    if style.level < 0 and proof.verdict in ("accepts", "unknown") and proof.agrees:
+        return
+    colour = {"accepts": "green", "unknown": "yellow"}.get(proof.verdict, "red")
+    said = f"{ranges((proof.runtime,))}: {proof.verdict}"
+    proved = " (proved)" if proof.verdict != "unknown" else ""
+    yield f"{click.style(clean(path), bold=True)} · {click.style(said, fg=colour)}{proved}"
+    if proof.why:
+        yield from lines(proof.why, 2, style)
+    shown = proof.layers if style.level > 0 else ()
+    for module, relative in shown:
+        yield from lines(f"{module}: differs by {relative:.2g} of what it gives", 4, style)
+    if not proof.agrees:
+        text = f"ckpt-doctor says {proof.predicted}, which is wrong: please send what --format json has as `report`"
+        yield from lines(text, 2, style, {"ckpt-doctor says": "red"})
 
 
 def compare(result: Comparison, style: Style) -> Iterator[str]:

@@ -283,7 +283,7 @@ def _identical(x: TensorInfo, y: TensorInfo, files: Files) -> bool:
         del left[:count], right[:count]
 
 
-class _Delta(NamedTuple):
+class Delta(NamedTuple):
     """2 ** exponent · B · A, with B `[out, r]` and A `[r, in]`; the exponent is 0 where all numbers are ordinary."""
 
     b: Array
@@ -292,7 +292,7 @@ class _Delta(NamedTuple):
 
 
 def _delta_row(module: str, sides: list[tuple[Subject, Layer | None]], tolerance: float, files: Files) -> Row:
-    computed = [_delta(adapter, layer, files) for adapter, layer in sides if layer and layer.rank != 0]
+    computed = [delta(adapter, layer, files) for adapter, layer in sides if layer and layer.rank != 0]
     deltas = [delta for delta in computed if delta is not None]
     if len(deltas) < len(computed):
         return _unlike(module)
@@ -311,7 +311,7 @@ def _delta_row(module: str, sides: list[tuple[Subject, Layer | None]], tolerance
     return _row(module, norm, difference, exponent)
 
 
-def _delta(adapter: Subject, layer: Layer, files: Files) -> _Delta | None:
+def delta(adapter: Subject, layer: Layer, files: Files) -> Delta | None:
     """A layer's delta, scaling · B · A; AdaLoRA's E is multiplied into A, a convolution's A is flattened.
 
     None where a factor holds NaN or infinity. Raises AdapterError.
@@ -339,19 +339,19 @@ def _delta(adapter: Subject, layer: Layer, files: Files) -> _Delta | None:
     b, a, *rest = factors
     if rest:
         a = a * rest[0].reshape(-1, 1)
-    return _Delta(b.reshape(b.shape[0], rank) * scaling, a.reshape(rank, -1), exponent)
+    return Delta(b.reshape(b.shape[0], rank) * scaling, a.reshape(rank, -1), exponent)
 
 
-def _comparable(deltas: list[_Delta]) -> tuple[list[_Delta], int]:
+def _comparable(deltas: list[Delta]) -> tuple[list[Delta], int]:
     """The deltas in one unit, and its exponent. Factors that are not all ordinary are scaled first, each for itself."""
     if not any(delta.exponent for delta in deltas):
         return deltas, 0
-    single: list[_Delta] = []
+    single: list[Delta] = []
     for b, a, exponent in deltas:
         (b, by), (a, too) = scaled(b), scaled(a)
-        single.append(_Delta(b, a, exponent + by + too))
+        single.append(Delta(b, a, exponent + by + too))
     unit = max((delta.exponent for delta in single if delta.b.any() and delta.a.any()), default=0)
-    return [_Delta(np.ldexp(b, min(exponent - unit, 0)), a) for b, a, exponent in single], unit
+    return [Delta(np.ldexp(b, min(exponent - unit, 0)), a) for b, a, exponent in single], unit
 
 
 def _compare_others(a: Subject, b: Subject, unchanged: frozenset[str], files: Files) -> tuple[list[Row], list[str]]:

@@ -1,0 +1,435 @@
+"""What a runtime really makes of an adapter: loaded there on a skeleton of its model, and each layer compared with what
+the files say.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..adapter import AdapterError, Layer, codes
+from ..adapter.findings import THE_BASE, Finding, counted, verdict
+from ..adapter.runtimes import minor
+from ..facts.meaning import saved_meanings
+from ..facts.methods import LORAS
+from ..facts.names import PREFIX
+from ..facts.subject import Subject
+from ..facts.targets import targeted
+from ..facts.tasks import HEADS
+from ..files.streams import Files, content
+from ..files.values import Array, read
+from ..skeleton.runner import probe
+from .compare import delta
+from .report import Report
+from .skeletons import Unknown, of_method
+
+TOLERANCE = 1e-4
+"""Of the norm of what a layer gives: the runtime computes in float32, what is expected in float64."""
+SECONDS = 600
+BYTES = 12 << 30
+"""Of address space, beside eight times the files: torch alone takes some GB of it, and touches little."""
+MOST_MODULES = 20_000
+MOST_SIZE = 1 << 24
+"""Of one side of a module; no model has such layers, and nothing of it is allocated."""
+MOST_RANK = 1 << 14
+MOST_FACTORED = 2048
+"""Of a side of a matrix that the load factorises."""
+
+UNLIKE = (
+    "layer_replication", "target_parameters", "alora_invocation_tokens", "arrow_config", "use_qalora", "use_bdlora",
+    "ensure_weight_tying", "trainable_token_indices", "kasa_config", "monteclora_config", "velora_config",
+)  # fmt: skip
+"""Options that change more than a delta."""
+LOADING = frozenset((codes.CONFIG_IMPORTS_CODE.number, codes.MEGATRON_CONFIG.number))
+"""What is found of a config that makes PEFT import something."""
+
+
+ALL_THERE = "it loads, and every tensor is in its place; that it computes the same is what the facts say"
+
+
+class Proof(NamedTuple):
+    """What a runtime made of an adapter. `layers` are those that compute something else, and by how much of the norm of
+    what they give; `predicted` is what the facts say, `seconds` what the load took, environment and all.
+    """
+
+    runtime: str
+    verdict: str
+    why: str = ""
+    layers: tuple[tuple[str, float], ...] = ()
+    predicted: str = "unknown"
+    seconds: float = 0.0
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the facts say the same, or say nothing."""
+        return "unknown" in (self.verdict, self.predicted) or self.verdict == self.predicted
+
+
+def prove(report: Report, runtime: str, python: str) -> Proof:
+    """Load the adapter of a report in the PEFT of a Python, under the name that was asked for.
+
+    `runtime` is the id of that release. Never raises for what a file holds.
+    """
+    (proof,) = proofs([report], runtime, python)
+    return proof
+
+
+def proofs(reports: Iterable[Report], runtime: str, python: str) -> list[Proof]:
+    """As `prove`, for several adapters in one process, which one of them can end for all that follow."""
+    every, jobs = list(reports), dict[int, _Job]()
+    answers: dict[int, Proof] = {}
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="ckpt-doctor-") as folder:
+        for at, report in enumerate(every):
+            try:
+                jobs[at] = _job(report, runtime, os.path.join(folder, f"{at}.npz"))
+            except (Unknown, AdapterError) as reason:
+                answers[at] = Proof(runtime, "unknown", str(reason), (), verdict(runtime, report.findings))
+        found = _run(python, [job.told for job in jobs.values()])
+        each = (time.monotonic() - start) / max(len(jobs), 1)
+        for at, job in jobs.items():
+            answers[at] = _proof(every[at], job, next(found), runtime)._replace(seconds=each)
+    return [answers[at] for at in range(len(every))]
+
+
+def _proof(report: Report, job: _Job, found: dict[str, Any], runtime: str) -> Proof:
+    predicted = job.predicted
+    try:
+        word, why, differing = _judged(job, found, runtime)
+    except (Unknown, AdapterError) as reason:
+        return Proof(runtime, "unknown", str(reason), (), predicted)
+    if word == "accepts":
+        doubt = _doubt(report.findings, runtime)
+        if doubt:
+            word, why = "unknown", f"it loads on a skeleton, and {doubt.message}: {doubt.needs} would tell"
+        elif why == ALL_THERE and predicted != "accepts":
+            word, why = (
+                "unknown",
+                "it loads, and every tensor is in its place; whether it computes the same is not seen",
+            )
+    return Proof(runtime, word, why, tuple(differing), predicted)
+
+
+def _doubt(findings: tuple[Finding, ...], runtime: str) -> Finding | None:
+    """What only the base model decides."""
+    doubts = [finding for finding in findings if runtime in finding.undecided_for]
+    return next((finding for finding in doubts if finding.needs == THE_BASE), None)
+
+
+class _Job(NamedTuple):
+    """An adapter, its layers with what they mean, and what the runner is told of it."""
+
+    subject: Subject
+    layers: dict[str, Layer]
+    told: dict[str, Any]
+    predicted: str
+
+
+def _job(report: Report, runtime: str, outputs: str) -> _Job:
+    """What the runner is told of an adapter. Raises Unknown."""
+    subject = report.subject
+    if subject is None:
+        raise Unknown(report.error or "")
+    if any(finding.code in LOADING for finding in report.findings):
+        raise Unknown("its config makes PEFT import a module, so it is not loaded")
+    layers, modules, unlike = dict[str, Layer](), dict[str, dict[str, Any]](), ""
+    try:
+        layers = _meant(subject)
+        modules = _modules(subject, runtime) if subject.method in LORAS else of_method(subject)
+    except Unknown as reason:
+        unlike = str(reason)
+    config = dict(subject.base.config) if subject.base is not None else {}
+    size = sum(os.path.getsize(os.path.join(subject.adapter.folder, name)) for name in subject.adapter.weights)
+    probes = [module for module in modules if module in layers or modules[module].get("untold")]
+    told: dict[str, Any] = {
+        "adapter": os.path.abspath(subject.adapter.folder), "name": subject.question.adapter_name,
+        "modules": modules, "config": config, "transformers": _of_transformers(subject), "probes": probes,
+        "beside": _beside(subject) if layers else [], "memory": BYTES + 8 * size, "outputs": outputs, "unlike": unlike,
+        "apart": subject.method in LORAS and _from_base(subject), "parts": _parts(subject) if layers else [],
+    }  # fmt: skip
+    return _Job(subject, layers, told, verdict(runtime, report.findings))
+
+
+def _meant(subject: Subject) -> dict[str, Layer]:
+    """The layers as the release that saved the adapter reads them; none of a method whose deltas are not computed here.
+    Raises Unknown.
+    """
+    config = subject.config
+    if subject.method not in LORAS:
+        return {}
+    if subject.adapter.faults or not subject.layers:
+        raise Unknown("the files tell no layer")
+    for key in UNLIKE:
+        if config.get(key):
+            raise Unknown(f"{key} is set, which a skeleton does not stand for")
+    if config.get("bias", "none") != "none" and not any(key.endswith(".bias") for key in subject.others):
+        raise Unknown(f"bias is {str(config['bias'])[:20]!r}, and the file has none: trained ones may be lost")
+    init = config.get("init_lora_weights", True)
+    if isinstance(init, str) and init.lower() not in ("gaussian", "orthogonal") and not _from_base(subject):
+        raise Unknown(f"init_lora_weights is {init[:40]!r}, which reads the weights of the base model")
+    if config.get("target_modules") is None and subject.base is None:
+        raise Unknown("target_modules is not set, and the default hangs on the base model")
+    whole = {name for name in subject.saved_whole if not any(f".{name}." in f".{key}" for key in subject.others)}
+    if subject.task in HEADS and whole >= {"classifier", "score"}:
+        raise Unknown("the head that its task has is not in the file")
+    if whole - {"classifier", "score"}:
+        raise Unknown(f"{min(whole - {'classifier', 'score'})[:80]} of modules_to_save is not in the file")
+    heads = (*subject.saved_whole, *(("classifier", "score") if subject.task in HEADS else ()))
+    if any(f".{name}." in f".{module}." for name in heads for module in subject.layers):
+        raise Unknown("a head is adapted and saved whole")
+    first, *others = saved_meanings(subject)
+    if others:
+        raise Unknown("releases that may have saved it make different things of it")
+    return first.layers
+
+
+def _from_base(subject: Subject) -> bool:
+    """Whether the load takes something off the base weights that hangs on them alone: random ones stand for them."""
+    init = str(subject.config.get("init_lora_weights")).lower()
+    sides = [side for shape in subject.tensor_shapes.values() for side in shape]
+    return init in ("pissa", "olora") and max(sides, default=0) <= MOST_FACTORED
+
+
+def _of_transformers(subject: Subject) -> bool:
+    from ..rules.config import of_transformers
+
+    return of_transformers(subject) is not False
+
+
+def _modules(subject: Subject, runtime: str) -> dict[str, dict[str, Any]]:
+    """Path → kind and sizes of each module that the adapter needs, and of those that the base shows to be targeted."""
+    if len(subject.layers) > MOST_MODULES:
+        raise Unknown(f"the adapter has more than {MOST_MODULES} modules")
+    base = subject.base.weights if subject.base is not None else {}
+    base = {} if base.keys().isdisjoint(subject.layers) else base
+    dora, read_whole = bool(subject.config.get("use_dora")), _from_base(subject)
+    modules: dict[str, dict[str, Any]] = {}
+    for module, layer in subject.layers.items():
+        if base and module not in base:
+            continue  # the model has no such module
+        modules[module] = _sized(subject, layer, base.get(module))
+        if dora and modules[module]["kind"] != "linear":
+            raise Unknown("use_dora is set on what is no linear layer")
+        if dora or read_whole:
+            modules[module]["real"] = 1 + len(modules)
+    if subject.method == "ADALORA":
+        for module, mask in subject.masks.items():
+            if module not in subject.layers and (not isinstance(mask, list) or any(mask)):
+                raise Unknown(f"rank_pattern gives {module} a rank, and its tensors are gone")
+            modules.setdefault(module, {"kind": "linear", "in": 8, "out": 8})  # it was pruned
+    release = minor(runtime.partition("==")[2])
+    for module, shape in base.items():
+        if module not in modules and len(shape) == 2 and targeted(subject.config, module, release):
+            modules[module] = {"kind": "linear", "out": shape[0], "in": shape[1], "untold": True}
+    _add_whole(subject, modules)
+    if len(modules) > MOST_MODULES:
+        raise Unknown(f"the adapter has more than {MOST_MODULES} modules")
+    for module, spec in modules.items():
+        sizes = (spec.get("in", 1), spec.get("out", 1), *spec.get("kernel", ()))
+        if (
+            not all(type(size) is int and 0 <= size <= MOST_SIZE for size in sizes)
+            or math.prod(spec.get("kernel", (1,))) > 1 << 12
+        ):
+            raise Unknown(f"{module} would be larger than any layer is")
+        if any(not part or (not part.isidentifier() and not part.isdecimal()) for part in module.split(".")):
+            raise Unknown("the name of a module is none that torch takes")
+    return modules
+
+
+def _sized(subject: Subject, layer: Layer, real: tuple[int, ...] | None) -> dict[str, Any]:
+    """The kind of a layer, and its sizes by its factors, or by the base model."""
+    shapes = {factor: subject.tensors[key].shape for factor, key in layer.factors.items()}
+    if any(not len(shape) or max(shape, default=0) > MOST_SIZE for shape in shapes.values()):
+        raise Unknown(f"the factors of {layer.module} have no shape of a layer")
+    if (layer.rank or 0) > MOST_RANK:
+        raise Unknown(f"the rank of {layer.module} is above {MOST_RANK}")
+    if "lora_embedding_A" in shapes or "lora_embedding_B" in shapes:
+        a, b = shapes.get("lora_embedding_A", (0, 8)), shapes.get("lora_embedding_B", (8, 0))
+        rows, width = real if real and len(real) == 2 else (a[-1], b[0])
+        return {"kind": "embedding", "in": rows, "out": width}
+    a, b = shapes.get("lora_A", (0, 8)), shapes.get("lora_B", (8, 0))
+    if len(a) > 2:
+        return {"kind": f"conv{len(a) - 2}d", "in": a[1], "out": b[0], "kernel": list(a[2:])}
+    out, inner = b[0], a[-1]
+    if real and len(real) == 2:
+        out, inner = real if not subject.config.get("fan_in_fan_out") else (real[1], real[0])
+    return {"kind": "linear", "out": out, "in": inner}
+
+
+TABLES = ("embed_tokens", "wte", "wpe", "word_embeddings", "shared", "embed_in", "embeddings", "tok_embeddings")
+"""Names of embeddings that are saved whole."""
+
+
+def _beside(subject: Subject) -> list[str]:
+    """The tensors beside factors that the saver applies: modules saved whole, and trained biases."""
+    whole = [f".{name}." for name in subject.saved_whole]
+    biases = subject.config.get("bias", "none") != "none"
+    return [
+        key for key in subject.others
+        if key.startswith(PREFIX) and ".lora_" not in key and ".modules_to_save." not in key
+        and (any(name in f".{key}" for name in whole) or (biases and key.endswith(".bias")))
+    ]  # fmt: skip
+
+
+def _parts(subject: Subject) -> list[str]:
+    """Tensors that an option adds: magnitudes, biases of lora_B, trained tokens."""
+    parts = ("lora_magnitude_vector", "lora_B.bias", "trainable_tokens_")
+    return [key for key in subject.tensor_shapes if key.startswith(PREFIX) and any(part in key for part in parts)]
+
+
+def _add_whole(subject: Subject, modules: dict[str, dict[str, Any]]) -> None:
+    """Modules that are saved whole, with their sizes by their tensors; and the biases of layers."""
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for key in subject.others:
+        if not key.startswith(PREFIX) or ".lora_" in key or "trainable_tokens" in key:
+            continue
+        path, _, end = key.removeprefix(PREFIX).rpartition(".")
+        path = path.partition(".modules_to_save")[0]
+        path = path.removesuffix(".base_layer")
+        if path:
+            shapes.setdefault(path, {})[end] = subject.tensors[key].shape
+    for path, parts in shapes.items():
+        shape = parts.get("weight", ())
+        if path in modules:
+            modules[path]["bias"] = modules[path].get("bias") or "bias" in parts
+            modules[path]["held"] = "weight" in parts
+        elif parts.keys() == {"bias"} and len(parts["bias"]) == 1:
+            modules[path] = {"kind": "linear", "out": parts["bias"][0], "in": 8, "bias": True}
+        elif len(shape) == 2 and parts.keys() <= {"weight", "bias"}:
+            kind = "embedding" if path.rpartition(".")[2] in TABLES else "linear"
+            inner, out = (shape[0], shape[1]) if kind == "embedding" else (shape[1], shape[0])
+            modules[path] = {"kind": kind, "in": inner, "out": out, "bias": "bias" in parts, "held": True}
+        elif len(shape) == 1 and parts.keys() == {"weight", "bias"}:
+            modules[path] = {"kind": "norm", "out": shape[0]}
+        else:
+            modules[path] = {"kind": "other", "parameters": {name: list(size) for name, size in parts.items()}}
+
+
+def _run(python: str, jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What the runner says of each job, in a process of its own; `over` says why it says no more."""
+    from .. import skeleton
+
+    if not jobs:
+        return
+    script = os.path.join(os.path.dirname(skeleton.__file__), "runner.py")
+    told = "".join(json.dumps(job) + "\n" for job in jobs)
+    out, over = "", ""
+    try:
+        done = subprocess.run(  # noqa: S603 - our own words
+            [python, "-I", "-W", "ignore", script], input=told, capture_output=True, text=True, timeout=SECONDS,
+            check=False,
+        )  # fmt: skip
+        out = done.stdout
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        over = f"the load ended without an answer: {last[:300]}"
+    except subprocess.TimeoutExpired as error:
+        out = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
+        over = f"the load took more than {SECONDS} s"
+    except OSError as error:
+        over = f"{python} cannot be run: {error.strerror}"
+    answers = out.splitlines()
+    for at in range(len(jobs)):
+        try:
+            yield json.loads(answers[at])
+        except (IndexError, ValueError):
+            yield {"over": over}
+
+
+def _judged(job: _Job, found: dict[str, Any], runtime: str) -> tuple[str, str, list[tuple[str, float]]]:
+    """The verdict, why, and the layers that compute something else. Raises Unknown, AdapterError."""
+    if "over" in found:
+        raise Unknown(found["over"])
+    release = runtime.partition("==")[2]
+    if found["peft"] != release:
+        raise Unknown(f"that Python has PEFT {found['peft']}, and not {release}")
+    if "error" in found:
+        if not found["config"] and job.predicted in ("accepts", "unknown") and _of_skeleton(job, found["error"]):
+            raise Unknown(f"it does not load on a skeleton, which may not stand for the model: {found['error'][:200]}")
+        return "rejects", found["error"], []
+    differing = list(_differing(job, found))
+    if differing:
+        worst = max(differing, key=lambda pair: pair[1])
+        return (
+            "misloads",
+            f"{len(differing)} of {len(job.told['probes'])} layers compute something else: {worst[0]}",
+            differing,
+        )
+    left = job.subject.layers.keys() - job.layers.keys() if job.layers else ()
+    if left and job.predicted != "accepts":
+        word = "misloads" if job.predicted == "misloads" else "unknown"
+        return word, f"{counted(len(left), 'layer')} with tensors that target_modules leaves out: {min(left)}", []
+    if found["changed"]:
+        return "misloads", f"{found['changed'][0]} is not applied", []
+    if not job.layers or job.told["apart"]:
+        return "accepts", ALL_THERE, []
+    return "accepts", "", []
+
+
+def _of_skeleton(job: _Job, error: str) -> bool:
+    """Whether an error may be the skeleton's: about its structure, or sizes that the tensors do not tell."""
+    kinds = {spec["kind"] for spec in job.told["modules"].values()}
+    unsized = not job.layers or any(kind.startswith("conv") for kind in kinds)
+    structure = error.startswith(("AttributeError", "KeyError", "TypeError", "IndexError", "NotImplementedError"))
+    return structure or "While copying" in error or "Please specify" in error or (unsized and "size mismatch" in error)
+
+
+def _differing(job: _Job, found: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    subject, layers, told = job[:3]
+    absent = set(found["absent"])
+    for module in layers.keys() - told["modules"].keys():
+        yield module, 1.0
+    with Files() as files, np.load(told["outputs"]) as outputs:
+        for at, module in enumerate(told["probes"]):
+            if module in found["failed"]:
+                raise Unknown(f"{module} cannot be fed: {found['failed'][module]}")
+            spec = told["modules"][module]
+            wanted = _expected(subject, layers.get(module), spec, module, files)
+            size = float(np.linalg.norm(wanted))
+            if module in absent:
+                if size > 0:
+                    yield module, 1.0
+                continue
+            given = outputs[str(at)].astype(np.float64).reshape(wanted.shape)
+            gap = float(np.linalg.norm(given - wanted))
+            if not gap <= TOLERANCE * size + 1e-9:
+                yield module, gap / size if size else math.inf
+
+
+def _expected(subject: Subject, layer: Layer | None, spec: dict[str, Any], module: str, files: Files) -> Array:
+    """What a layer gives for its probe, in float64."""
+    fed = probe(spec, module, np)
+    kind = spec["kind"]
+    if layer is None or layer.rank == 0:
+        shape = (len(fed), spec["out"]) if not kind.startswith("conv") else (1, spec["out"])
+        return np.zeros(shape)
+    made = delta(subject, layer, files)
+    if made is None:
+        raise Unknown(f"{module} holds NaN or infinity")
+    scale = 2.0**made.exponent
+    if kind == "embedding":
+        return np.asarray(made.a[:, fed].T @ made.b.T * scale)
+    flat = fed.reshape(len(fed), -1).astype(np.float64)
+    given = flat @ made.a.T @ made.b.T * scale
+    if subject.config.get("lora_bias"):
+        key = f"{PREFIX}{module}.lora_B.bias"
+        if key in subject.tensors and layer.scaling is not None:
+            info = subject.tensors[key]
+            given = given + layer.scaling * read(info, content(info, files))
+    if subject.config.get("use_dora"):
+        weight = np.random.RandomState(spec["real"]).standard_normal((spec["out"], spec["in"]))
+        weight = weight.astype("float32").astype(np.float64)
+        named = [key for key in subject.tensors if key.startswith(f"{PREFIX}{module}.lora_magnitude_vector")]
+        if not named:
+            raise Unknown(f"{module} has no magnitudes")
+        magnitude = read(subject.tensors[named[0]], content(subject.tensors[named[0]], files)).reshape(-1)
+        norm = np.linalg.norm(weight + made.b @ made.a * scale, axis=1)
+        given = (flat @ weight.T + given) * (magnitude / norm)
+    return np.asarray(given)

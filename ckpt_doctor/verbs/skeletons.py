@@ -1,0 +1,140 @@
+"""The modules that the layers of a method are of, and their sizes, as far as the adapter's own tensors tell them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..facts.names import PREFIX
+from ..facts.subject import Subject
+
+Shape = tuple[int, ...]
+Sized = Callable[[Mapping[str, Shape], Subject], tuple[int, int]]
+"""Shapes by factor → what goes in and out of the layer; a size that nothing checks at load is any."""
+
+MOST = 1 << 20
+"""Of a size."""
+ANY = 1024
+"""A size that no tensor of the method has."""
+
+
+class Unknown(Exception):  # noqa: N818 - an answer, not an error
+    """The skeleton cannot stand for the model; the message says what is missing."""
+
+
+def _blocks(shapes: Mapping[str, Shape], subject: Subject) -> tuple[int, int]:  # noqa: ARG001
+    shape = shapes["boft_R"]
+    return shape[1] * shape[2], shapes["boft_s"][0]
+
+
+def _rotated(shapes: Mapping[str, Shape], subject: Subject) -> tuple[int, int]:
+    if "oft_R.weight" in shapes:
+        blocks, elements = shapes["oft_R.weight"]
+        side = round((1 + (1 + 8 * elements) ** 0.5) / 2)
+        if subject.config.get("block_share"):
+            blocks = subject.config.get("r") or 0
+        return blocks * side, ANY
+    blocks, side = shapes["oft_r"][0], shapes["oft_r"][1]
+    return blocks * side, shapes["oft_s"][0] if "oft_s" in shapes else ANY
+
+
+def _kronecker(shapes: Mapping[str, Shape], subject: Subject) -> tuple[int, int]:  # noqa: ARG001
+    """tuners/lokr/layer.py: factorization; w1 is [a, b], w2 is [c, d], the layer is [a · c, b · d]."""
+    a, b = shapes["lokr_w1"] if "lokr_w1" in shapes else (shapes["lokr_w1_a"][0], shapes["lokr_w1_b"][1])
+    if any(len(shape) > 2 for shape in shapes.values()):
+        raise Unknown("a layer is a convolution")
+    c, d = shapes["lokr_w2"] if "lokr_w2" in shapes else (shapes["lokr_w2_a"][0], shapes["lokr_w2_b"][1])
+    return b * d, a * c
+
+
+def _hadamard(shapes: Mapping[str, Shape], subject: Subject) -> tuple[int, int]:  # noqa: ARG001
+    if "hada_t1" in shapes:
+        raise Unknown("a layer is a convolution")
+    return shapes["hada_w1_b"][1], shapes["hada_w1_a"][0]
+
+
+def _vector(shapes: Mapping[str, Shape], subject: Subject) -> tuple[int, int]:  # noqa: ARG001
+    shape = shapes["ia3_l"]
+    if len(shape) != 2:
+        raise Unknown("a layer is a convolution")
+    return (shape[1], ANY) if shape[0] == 1 else (ANY, shape[0])
+
+
+def _shared(shapes: Mapping[str, Shape], subject: Subject) -> tuple[int, int]:
+    """The projections are as large as the largest layer, and each takes its part of them."""
+    a = subject.tensor_shapes.get("base_model.vera_A")
+    return (a[1] if a else ANY), shapes["vera_lambda_b"][0]
+
+
+def _vectors(shapes: Mapping[str, Shape], subject: Subject, side: str) -> tuple[int, int]:
+    """The sides of a layer made of vectors: A's logits are [r, in / length, …], B's are [out / length, r, …]."""
+    shape = next(shape for name, shape in shapes.items() if name.startswith(f"vblora_logits_{side}"))
+    length = subject.config["vector_length"]
+    return shape[0] * length, shape[1] * length
+
+
+SIZES: dict[str, Sized] = {
+    "LOHA": _hadamard,
+    "LOKR": _kronecker,
+    "IA3": _vector,
+    "BOFT": _blocks,
+    "OFT": _rotated,
+    "VERA": _shared,
+    "HRA": lambda shapes, _: (shapes["hra_u"][0], ANY),
+    "DELORA": lambda shapes, _: (shapes["delora_A"][1], shapes["delora_B"][0]),
+    "C3A": lambda shapes, _: (
+        shapes["c3a_kernel"][1] * shapes["c3a_kernel"][2], shapes["c3a_kernel"][0] * shapes["c3a_kernel"][2],
+    ),
+    "FOURIERFT": lambda *_: (ANY, ANY),
+    "BONE": lambda shapes, _: (ANY, shapes["bone_block"][-1]) if len(shapes["bone_block"]) == 2 else (0, 0),
+    "MISS": lambda shapes, _: (ANY, shapes["miss_block"][-1]) if len(shapes["miss_block"]) == 2 else (0, 0),
+    "LILY": lambda shapes, _: (shapes["lily_A.weight"][1], shapes["lily_B.weight"][1]),
+    "VBLORA": lambda shapes, subject: (_vectors(shapes, subject, "A")[1], _vectors(shapes, subject, "B")[0]),
+    "PEANUT": lambda shapes, _: (shapes["peanut_A.weight"][1], shapes["peanut_B.weight"][0]),
+}  # fmt: skip
+"""The methods that a skeleton stands for beside LoRA: what they read of a layer at load are its sizes."""
+
+
+OTHERS: dict[str, Callable[[Mapping[str, Shape], Subject], dict[str, Any]]] = {
+    "LN_TUNING": lambda shapes, _: {"kind": "norm", "out": shapes["ln_tuning_layers.weight"][0]},
+    "TRAINABLE_TOKENS": lambda shapes, subject: {
+        "kind": "embedding", "in": max(subject.config["token_indices"]) + 1, "out": shapes["trainable_tokens_delta"][1],
+    },
+}  # fmt: skip
+"""Those that adapt other layers than linear ones."""
+
+
+def of_method(subject: Subject) -> dict[str, dict[str, Any]]:
+    """Path → a linear layer for each that a method other than LoRA adapts. Raises Unknown."""
+    method = subject.method or "an unknown method"
+    sized, other = SIZES.get(method), OTHERS.get(method)
+    if sized is None and other is None:
+        raise Unknown(f"a skeleton does not stand for {method}")
+    if subject.config.get("target_modules") is None and subject.base is None:
+        raise Unknown("target_modules is not set, and the default hangs on the base model")
+    if subject.adapter.faults or not subject.layers:
+        raise Unknown("the files tell no layer")
+    if any(subject.config.get(key, word) not in (word, None, True) for key, word in (("bias", "none"),)):
+        raise Unknown("bias is set")
+    names = {key for layer in subject.layers.values() for key in layer.factors.values()}
+    strange = [
+        key
+        for key in subject.tensor_shapes
+        if key not in names and not key.startswith(("base_model.vera_", "base_model.vblora_"))
+    ]
+    if strange:
+        raise Unknown(f"{strange[0][:120]} is none of its layers'")
+    modules: dict[str, dict[str, Any]] = {}
+    for module, layer in subject.layers.items():
+        shapes = {factor: subject.tensor_shapes[key] for factor, key in layer.factors.items()}
+        try:
+            spec: dict[str, Any] = other(shapes, subject) if other is not None else {"kind": "linear"}
+            if sized is not None:
+                spec["in"], spec["out"] = sized(shapes, subject)
+        except (KeyError, IndexError, ValueError, TypeError, StopIteration):
+            raise Unknown(f"the tensors of {module} do not tell its size") from None
+        sizes: list[Any] = [spec[key] for key in ("in", "out") if key in spec]
+        if not all(type(size) is int and 0 < size <= MOST for size in sizes):
+            raise Unknown(f"the tensors of {module} do not tell its size")
+        modules[module.removeprefix(PREFIX)] = spec
+    return modules

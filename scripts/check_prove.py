@@ -1,0 +1,66 @@
+"""Hold what `prove` says against what real releases did with real models.
+
+usage: python scripts/check_prove.py CORPUS [--venvs .venvs] [--releases 0.9.0 ...] [--base]
+CORPUS holds adapters/ and truth.json (name → {"base", "peft": {release: [verdict, error]}}), and base/ for --base.
+Prints what is not so, why others are not answered, and the counts; exits with 1 where an answer is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+from ckpt_doctor.adapter import question_of
+from ckpt_doctor.files.base import named_base
+from ckpt_doctor.verbs.prove import proofs
+from ckpt_doctor.verbs.scan import examine
+
+AT_ONCE = 40
+"""Adapters that one process loads."""
+
+
+def main() -> int:
+    """Prove all, and tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--venvs", type=Path, default=Path(".venvs"))
+    parser.add_argument("--releases", nargs="+", default=["0.9.0", "0.13.2", "0.21.2"])
+    parser.add_argument("--base", action="store_true")
+    parser.add_argument("--only", default="")
+    given = parser.parse_args()
+    truth = json.loads((given.corpus / "truth.json").read_text())
+    names = [name for name in sorted(truth) if given.only in name]
+    counts, reasons = Counter[str](), Counter[str]()
+    for release in given.releases:
+        python = str(given.venvs / f"peft-{release}/bin/python")
+        for at in range(0, len(names), AT_ONCE):
+            some = [name for name in names[at : at + AT_ONCE] if release in truth[name]["peft"]]
+            reports = []
+            for name in some:
+                row = truth[name]
+                base = named_base(str(given.corpus / "base" / row["base"]) if given.base else "none")
+                question = question_of(None, row.get("adapter_name", "default"), base, None)
+                reports.append(examine(str(given.corpus / "adapters" / name), question, repairs=False))
+            for name, proof in zip(some, proofs(reports, f"peft=={release}", python), strict=True):
+                real, error = truth[name]["peft"][release]
+                if real not in ("accepts", "rejects", "misloads"):
+                    continue
+                told = "of" if proof.verdict != "unknown" else "unanswered"
+                right = proof.verdict == real
+                told = told if proof.verdict == "unknown" else "right" if right else "wrong"
+                counts[told] += 1
+                if told == "unanswered":
+                    reasons[proof.why[:70]] += 1
+                elif not right:
+                    print(f"{name} in {release}: {proof.verdict} ({proof.why[:150]}), really {real} {error[:120]}; predicted {proof.predicted}; {'only the base tells' if truth[name].get('only_the_base_tells') else ''}{'files do not' if truth[name].get('files_do_not_tell') else ''}")  # fmt: skip
+    for reason, count in reasons.most_common(25):
+        print(f"{count} × {reason}")
+    print(dict(counts))
+    return int(bool(counts["wrong"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
