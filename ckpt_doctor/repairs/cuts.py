@@ -52,6 +52,9 @@ def targeting(adapter: Adapter, modules: list[str]) -> Adapter:
     if not ends:
         return adapter
     target = config.get("target_modules")
+    if str(target).lower() == "all-linear":  # of the model's own layers, and the rest of the regex would be nonsense
+        target = sorted({key.partition(".lora_")[0].rpartition(".")[2] for key in adapter.tensors if ".lora_" in key})
+        ends = [end for end in ends if end not in target]
     if isinstance(target, str) and target:
         return with_config(adapter, target_modules=f"(?:{target})|(?:{ending(ends)})")
     kept = [name for name in target if isinstance(name, str)] if isinstance(target, list) else []

@@ -182,7 +182,7 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
         done += steps
         gone = _lost(state, asked)
     if silenced(original, state):
-        raise NotExactError(f"{before.adapter.path}: {harm(state, silenced(original, state))}")
+        raise NotExactError(f"{before.adapter.path}: {harm(state, silenced(original, state), asked)}")
     subject, findings = state.subject, judge(state.subject)
     for title, whole in repairs.sizes(subject, trim=how.trim, dtype=how.dtype):
         subject, findings = whole, judge(whole)
