@@ -178,7 +178,7 @@ def test_each_expert_computes_what_peft_adds_to_the_model(run: Any, tmp_path: Pa
         np.testing.assert_allclose(computed, meant[module.removeprefix(prefix) + ".weight"], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("lost", ["expert", "part", "all but down"])
+@pytest.mark.parametrize("lost", ["expert", "part", "all but down", "all but down of all-linear"])
 def test_missing_experts_become_zero(run: Any, tmp_path: Path, lost: str) -> None:
     base, out = model(tmp_path / "base", "qwen3_moe"), tmp_path / "out"
     tensors: Tensors = {}
@@ -187,14 +187,14 @@ def test_missing_experts_become_zero(run: Any, tmp_path: Path, lost: str) -> Non
             for name in PARTS["qwen3_moe"]:
                 sizes = (HIDDEN, INNER) if name == "down_proj" else (INNER, HIDDEN)
                 tensors |= pair(f"{layer}.mlp.experts.{number}.{name}", *sizes)
-    gone = {"expert": ".experts.1.", "part": ".experts.1.up_proj.", "all but down": ("gate_proj", "up_proj")}[lost]
-    gone = (gone,) if isinstance(gone, str) else gone
+    gone = {"expert": (".experts.1.",), "part": (".experts.1.up_proj.",)}.get(lost, ("gate_proj", "up_proj"))
     left = {key: value for key, value in tensors.items() if not any(part in key for part in gone)}
-    targets = ["down_proj"] if lost == "all but down" else [*PARTS["qwen3_moe"]]
+    targets = {"all but down": ["down_proj"], "all but down of all-linear": "all-linear"}.get(lost, PARTS["qwen3_moe"])
     source = saved(tmp_path / "a", left, target_modules=targets)
     result = run("fix", source, out, "--for", "vllm", "--base", base)
     assert result.exit_code == 0, result.output
-    new, _ = written(out)
+    new, config = written(out)
+    assert sorted(config["target_modules"]) == sorted(PARTS["qwen3_moe"])
     assert new.keys() == tensors.keys()
     for key, value in new.items():
         np.testing.assert_array_equal(value, left.get(key, np.zeros_like(tensors[key])))

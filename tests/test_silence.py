@@ -46,6 +46,20 @@ def test_a_name_that_one_rejects_stays_where_it_would_read_the_rows_otherwise(
         assert not out.exists()
 
 
+@pytest.mark.parametrize("server", ["vllm", "llama.cpp"])
+def test_who_was_asked_for_is_told_what_it_would_meet(run: Any, tmp_path: Path, server: str) -> None:
+    """Names that PEFT does not have hide that vLLM reorders the rows, which is why no other name helps it."""
+    base, out = model(tmp_path / "base", "Llama4ForCausalLM", "llama4_text"), tmp_path / "out"
+    tensors = pair("0.self_attn.q_proj", 16, HIDDEN) | pair("1.self_attn.q_proj", 16, HIDDEN)
+    named = {key.replace(".weight", ".default.weight"): value for key, value in tensors.items()}
+    source = saved(tmp_path / "a", named, target_modules=["q_proj"])
+    result = run("fix", source, out, "--for", server, "--base", base)
+    assert result.exit_code == 1, result.output
+    text = " ".join(result.output.split())
+    assert "refused name the tensors as PEFT does" in text
+    assert "vLLM's Llama4ForCausalLM reorders the rows of these weights" in text
+
+
 def test_what_transformers_would_drop_it_is_told_to_reject(run: Any, tmp_path: Path) -> None:
     """AdaLoRA on experts of Qwen2-MoE: as LoRA vLLM computes them, and transformers would drop them without a word."""
     base, out = model(tmp_path / "base", "Qwen2MoeForCausalLM", "qwen2_moe"), tmp_path / "out"

@@ -249,9 +249,11 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
             yield from finding_lines(finding, style)
     if failed:
         text = "nothing was written: what remains cannot be repaired without changing what is computed"
-        yield from lines(
-            f"{text}; --drop leaves out what the server has no place for" if plan.droppable else text, 2, style
-        )
+        if plan.droppable:
+            text += "; --drop leaves out what the server has no place for"
+        elif plan.optioned and (plan.done or plan.dropped):
+            text += "; --best-effort writes it for a server that is started as said above"
+        yield from lines(text, 2, style)
         for way in by_hand(plan.left):
             yield from lines(f"by hand: {way.text}", 2, style)
         return

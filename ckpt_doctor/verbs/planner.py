@@ -1,7 +1,7 @@
 """Which repairs lead from an adapter to one that is taken: one at a time, each state judged once."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from ..adapter import Adapter
@@ -18,7 +18,7 @@ MAX_STEPS = 40
 
 
 class Step(NamedTuple):
-    """A repair that was made, or refused for a reason: that of some runtimes which it would harm, where it names any."""
+    """A repair that was made, or refused for a reason: `harmed` are those that it would harm."""
 
     title: str
     codes: tuple[str, ...]
@@ -115,6 +115,24 @@ def repaired(original: State, start: State, repairs: Sequence[Repair], asked: fr
         for step in steps:
             refused.pop(step.title, None)
     return Outcome(state, tuple(done), refused)
+
+
+def with_less_lost(
+    state: State, repairs: Sequence[Repair], lost: Callable[[State], Sequence[str]]
+) -> tuple[State, tuple[Step, ...]]:
+    """The state before something is dropped, after the first repair that leaves less to be dropped, if there is one:
+    the names of some layers hide which of them a server has no place for.
+    """
+    for repair in repairs:
+        codes = () if repair.beside else _healed(repair, state.findings, None)
+        try:
+            candidate = repair.function(state.subject) if codes else state.subject.adapter
+        except Refused:
+            continue
+        after = state if candidate is state.subject.adapter else state.changed(candidate)
+        if len(lost(after)) < len(lost(state)):
+            return after, (Step(repair.title, codes),)
+    return state, ()
 
 
 def _helps(before: State, after: State, codes: tuple[str, ...], asked: frozenset[str] | None) -> bool:
