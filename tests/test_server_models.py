@@ -55,6 +55,19 @@ def test_sglang_puts_a_tower_into_the_language_model(
     assert verdict(run, source, "sglang", base) == word
 
 
+@pytest.mark.parametrize(("rows", "word"), [(48, "rejects"), (32, "misloads")])
+def test_sglang_puts_a_tower_s_fused_projection_into_the_language_model(
+    run: Any, tmp_path: Path, rows: int, word: str
+) -> None:
+    text = {"model_type": "gemma3_text", "num_hidden_layers": 2, "vocab_size": 32, **SIZES}
+    base = model(tmp_path / "base", "Gemma3ForConditionalGeneration", "gemma3", text_config=text)
+    tensors: dict[str, Any] = {}
+    for name, out in (("language_model", 32), ("vision_tower.encoder", rows)):
+        found = pair("0.self_attn.qkv_proj", out, HIDDEN)
+        tensors |= {key.replace("model.layers", f"model.{name}.layers"): tensor for key, tensor in found.items()}
+    assert verdict(run, saved(tmp_path / "a", tensors, target_modules=["qkv_proj"]), "sglang", base) == word
+
+
 def test_what_vllm_has_no_more_may_run_as_transformers_has_it(run: Any, tmp_path: Path) -> None:
     source = saved(tmp_path / "a", pair("0.self_attn.q_proj", 16, HIDDEN), target_modules=["q_proj"])
     for name, kind, word in (

@@ -394,6 +394,8 @@ def _sizes(load: Load) -> dict[str, tuple[int, int]]:
         return {}
     query, key = (count * (size or hidden // heads) for count in (heads, groups or heads))
     sizes = {"q_proj": (query, hidden), "k_proj": (key, hidden), "v_proj": (key, hidden), "o_proj": (hidden, query)}
+    sizes["qkv_proj"] = (query + 2 * key, hidden)
     if inner is not None:
         sizes |= {"gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner)}
+        sizes["gate_up_proj"] = (2 * inner, hidden)
     return sizes
