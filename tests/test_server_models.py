@@ -68,6 +68,17 @@ def test_sglang_puts_a_tower_s_fused_projection_into_the_language_model(
     assert verdict(run, saved(tmp_path / "a", tensors, target_modules=["qkv_proj"]), "sglang", base) == word
 
 
+@pytest.mark.parametrize(("across", "word"), [(False, "rejects"), (True, "misloads")])
+def test_a_decoder_alone_attends_to_no_other_stack(run: Any, tmp_path: Path, across: bool, word: str) -> None:
+    """transformers' GPT-BigCode has q_attn, which is a target, only where it has crossattention."""
+    values = {"n_embd": HIDDEN, "n_head": 4, "n_layer": 2, "multi_query": True, "add_cross_attention": across}
+    base = model(tmp_path / "base", "GPTBigCodeForCausalLM", "gpt_bigcode", **values)
+    factors = pair("0.attn.q_attn", HIDDEN, HIDDEN)
+    tensors = {key.replace("model.layers", "transformer.h"): value for key, value in factors.items()}
+    source = saved(tmp_path / "a", tensors, target_modules=["q_attn"])
+    assert verdict(run, source, "transformers", base) == word
+
+
 def test_what_vllm_has_no_more_may_run_as_transformers_has_it(run: Any, tmp_path: Path) -> None:
     source = saved(tmp_path / "a", pair("0.self_attn.q_proj", 16, HIDDEN), target_modules=["q_proj"])
     for name, kind, word in (

@@ -9,6 +9,7 @@ from ...names import as_number
 from ..architectures import causal, line
 from ..record import REJECTS, UNKNOWN, Server
 from .load import Fate, Load
+from .names import absent
 
 REORDERED: dict[str, tuple[str, ...]] = {
     "Llama4ForCausalLM": ("q_proj", "k_proj"), "Llama4ForConditionalGeneration": ("q_proj", "k_proj"),
@@ -26,9 +27,6 @@ UNREVIEWED = (
 PACKED_WHOLE = {"GPTBigCodeForCausalLM": ("c_attn",)}
 """On the Transformers backend, projections that are fused in the file, and that no layer with LoRA can replace
 (transformers/fusers/packed_qkv.py)."""
-BETWEEN_STACKS = {"GPTBigCodeForCausalLM": ("q_attn",)}
-"""On the Transformers backend, projections that a class has only where it attends to another stack, which no decoder
-alone does (modeling_gpt_bigcode.py: GPTBigCodeAttention.__init__)."""
 LINEAR = ("qkv", "merged", "column", "row", "replicated", "own", "absorbed", "experts")
 """Kinds of modules that a layer with LoRA replaces (lora/utils.py: from_layer)."""
 CLASSIFIES = ("ForSequenceClassification", "ForTokenClassification")
@@ -103,7 +101,7 @@ def model_of(load: Load, server: Server) -> Model | Fate:
     if entry.get("lora") is False:
         return Fate(REJECTS, "model", f"vLLM has no LoRA for {name}")
     if entry.get("transformers"):
-        return _backend(name, str(entry["transformers"]), way)
+        return _backend(load, name, str(entry["transformers"]), way)
     if "pooling" not in way and (classifies or pooling(name)):
         return Fate(UNKNOWN, "model", f"how {server.id} serves {name}, which generates nothing, was not looked at")
     if not entry.get("modules"):
@@ -190,7 +188,7 @@ def _flat(entry: dict[str, Any], prefix: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _backend(name: str, cls: str, way: frozenset[str]) -> Model | Fate:
+def _backend(load: Load, name: str, cls: str, way: frozenset[str]) -> Model | Fate:
     """A model that runs as transformers has it: every projection keeps its name, or is fused of parts that do."""
     head = line("transformers", name)
     if head is None or "MultiModal" in cls or "backend" not in way:
@@ -201,7 +199,7 @@ def _backend(name: str, cls: str, way: frozenset[str]) -> Model | Fate:
         return Fate(UNKNOWN, "model", f"vLLM runs {name} as {cls}, whose modules are not known")
     modules = {}
     for path, kind in _flat(entry, "model.").items():
-        if path.rpartition(".")[2] in BETWEEN_STACKS.get(name, ()):
+        if absent(inner or "", load.model, path):
             continue
         whole = path.rpartition(".")[2] in PACKED_WHOLE.get(name, ())
         kinds = {"linear": "own qkv" if whole else "column", "conv1d": "conv1d", "table": "embedding"}
