@@ -70,7 +70,7 @@ def test_sglang_puts_a_tower_s_fused_projection_into_the_language_model(
 
 @pytest.mark.parametrize(("across", "word"), [(False, "rejects"), (True, "misloads")])
 def test_a_decoder_alone_attends_to_no_other_stack(run: Any, tmp_path: Path, across: bool, word: str) -> None:
-    """transformers' GPT-BigCode has q_attn, which is a target, only where it has crossattention."""
+    """The class of GPT-BigCode has q_attn, which is a target, only where it has crossattention."""
     values = {"n_embd": HIDDEN, "n_head": 4, "n_layer": 2, "multi_query": True, "add_cross_attention": across}
     base = model(tmp_path / "base", "GPTBigCodeForCausalLM", "gpt_bigcode", **values)
     factors = pair("0.attn.q_attn", HIDDEN, HIDDEN)

@@ -314,6 +314,8 @@ def _to_heed(plan: Plan, written: Written | None) -> Iterator[str]:
         yield "for inference: training is not to be resumed from it (--for-training)"
     if plan.unseen:
         yield f"what {ranges(plan.unseen)} makes of it hangs on the model: name it with --base"
+    if plan.silent:
+        yield f"not for {ranges(plan.silent)}: it would be loaded there and compute something else, in silence"
     if written and written.left_out:
         yield f"left out: {', '.join(written.left_out)}"
     if written and written.backups:

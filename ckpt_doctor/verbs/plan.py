@@ -99,6 +99,19 @@ class Plan(NamedTuple):
         return all(verdict(id_, left) == "accepts" for id_ in self.asked)
 
     @property
+    def silent(self) -> frozenset[str]:
+        """The servers that were read and not run, and not asked for, which rejected or accepted the adapter, and would
+        load the result and compute something else. They hold up no repair, as the newest release of a server may want
+        what an older one drops (experts one by one in vLLM); but they are named.
+        """
+        start, asked = self.before.subject, self.asked or frozenset()
+        if not (self.done and start and start.question.base and asked & SERVERS):
+            return frozenset()
+        others = SERVERS - frozenset(RAN.values()) - asked
+        before, after = (state_of(subject, others)._replace(watched=frozenset()) for subject in (start, self.after))
+        return silenced(before, after) & others
+
+    @property
     def optioned(self) -> bool:
         """Whether options of the servers asked for, which the findings name, would have these take the result."""
         stopping = [finding for finding in self.findings if hits(finding, self.asked or frozenset())]
