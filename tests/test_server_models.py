@@ -82,10 +82,26 @@ def test_a_decoder_alone_attends_to_no_other_stack(run: Any, tmp_path: Path, acr
 def test_what_vllm_has_no_more_may_run_as_transformers_has_it(run: Any, tmp_path: Path) -> None:
     source = saved(tmp_path / "a", pair("0.self_attn.q_proj", 16, HIDDEN), target_modules=["q_proj"])
     for name, kind, word in (
-        ("Dots1ForCausalLM", "dots1", "unknown"),
+        ("Dots1ForCausalLM", "dots1", "accepts"),
+        ("HeliumForCausalLM", "helium", "accepts"),
+        ("BambaForCausalLM", "bamba", "unknown"),
         ("Phi3SmallForCausalLM", "phi3small", "rejects"),
     ):
         assert verdict(run, source, "vllm", model(tmp_path / kind, name, kind)) == word
+
+
+@pytest.mark.parametrize(
+    ("module", "word"), [("mlp.experts", "rejects"), ("mlp.gate", "unknown"), ("mlp.shared_experts.up_proj", "unknown")]
+)
+def test_the_transformers_backend_takes_no_experts(run: Any, tmp_path: Path, module: str, word: str) -> None:
+    """Dots1's gate was dropped as its block was fused, and DeepSeek's shared experts were; Phimoe's router was not."""
+    values = {"n_routed_experts": 2, "n_shared_experts": 1, "moe_intermediate_size": 12, "first_k_dense_replace": 0}
+    base = model(tmp_path / "base", "Dots1ForCausalLM", "dots1", **values)
+    rank, out = (8, HIDDEN) if module == "mlp.experts" else (4, 2 if module == "mlp.gate" else 12)
+    tensors = pair(f"0.{module}", out, 12 if module == "mlp.experts" else HIDDEN, rank)
+    named = {"target_parameters": ["mlp.experts.down_proj"]} if module == "mlp.experts" else {}
+    source = saved(tmp_path / "a", tensors, target_modules=[module.rpartition(".")[2]], **named)
+    assert verdict(run, source, "vllm", base) == word
 
 
 def test_llama_cpp_takes_no_embedding_but_that_of_tokens(run: Any, tmp_path: Path) -> None:
