@@ -178,6 +178,24 @@ def test_each_expert_computes_what_peft_adds_to_the_model(run: Any, tmp_path: Pa
         np.testing.assert_allclose(computed, meant[module.removeprefix(prefix) + ".weight"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("release", ["0.18.1", "0.21.2"])
+def test_where_sides_are_alike_the_release_tells_which_is_which(run: Any, tmp_path: Path, release: str) -> None:
+    """Gate and up together as large as the model: PEFT 0.19 turned the factors (ParamWrapper)."""
+    base, out, half = model(tmp_path / "base", "qwen3_moe"), tmp_path / "out", HIDDEN // 2
+    base.write_text(json.dumps({**json.loads(base.read_text()), "moe_intermediate_size": half}))
+    tensors = pair("0.mlp.experts", HIDDEN, HIDDEN, RANK * EXPERTS)
+    named = {"target_parameters": ["mlp.experts.gate_up_proj"], "peft_version": release}
+    source = saved(tmp_path / "a", tensors, target_modules=["o_proj"], **named)
+    result = run("fix", source, out, "--for", "vllm", "--base", base)
+    assert result.exit_code == 0, result.output
+    new, config = written(out)
+    for number, matrix in enumerate(of_experts(tensors, "0.mlp.experts", 1.5)):
+        meant = matrix.T if release == "0.18.1" else matrix
+        at, scale = f"0.mlp.experts.{number}", config["lora_alpha"] / config["r"]
+        parts = [delta(new, f"{at}.{part}", scale) for part in ("gate_proj", "up_proj")]
+        np.testing.assert_allclose(np.concatenate(parts), meant, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("lost", ["expert", "part", "all but down", "all but down of all-linear"])
 def test_missing_experts_become_zero(run: Any, tmp_path: Path, lost: str) -> None:
     base, out = model(tmp_path / "base", "qwen3_moe"), tmp_path / "out"

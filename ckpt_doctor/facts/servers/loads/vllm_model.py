@@ -29,7 +29,7 @@ PACKED_WHOLE = {"GPTBigCodeForCausalLM": ("c_attn",)}
 (transformers/fusers/packed_qkv.py)."""
 USUAL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "router"}
 """Projections, and the embedding, of a decoder like Llama's or Mixtral's."""
-UNSURE = re.compile(r"(?:^|\.)(?:shared_experts?\.\w+|gate|router)$")
+UNSURE = r"(?:^|\.)(?:shared_experts?\.\w+|gate|router)$"
 """What the Transformers backend may fuse with the experts, and then not replace (transformers/fusers/moe.py:
 MoEBlockFuser): Dots1's gate and DeepSeek's shared experts were dropped, Phimoe's router was not.
 """
@@ -231,7 +231,7 @@ def _backend(load: Load, name: str, cls: str, way: frozenset[str]) -> Model | Fa
             continue
         whole = path.rpartition(".")[2] in PACKED_WHOLE.get(name, ())
         kinds = {"linear": "own qkv" if whole else "column", "conv1d": "conv1d", "table": "embedding"}
-        modules[path] = "own unsure" if "MoE" in cls and UNSURE.search(path) else kinds.get(kind, kind)
+        modules[path] = "own unsure" if "MoE" in cls and re.search(UNSURE, path) else kinds.get(kind, kind)
         if path.endswith("experts.gate_up_proj"):
             modules[path.rpartition(".")[0]] = "experts"
     modules["lm_head"] = "head"
