@@ -104,6 +104,14 @@ def test_the_transformers_backend_takes_no_experts(run: Any, tmp_path: Path, mod
     assert verdict(run, source, "vllm", base) == word
 
 
+@pytest.mark.parametrize(("module", "word"), [("mamba.in_proj", "rejects"), ("self_attn.k_proj", "accepts")])
+def test_llama_cpp_scales_falcon_h1(run: Any, tmp_path: Path, module: str, word: str) -> None:
+    """Its converter multiplies whole weights, which a pair of factors follows, and some rows of in_proj."""
+    base = model(tmp_path / "base", "FalconH1ForCausalLM", "falcon_h1", tie_word_embeddings=False)
+    source = saved(tmp_path / "a", pair(f"0.{module}", 8, HIDDEN), target_modules=[module.rpartition(".")[2]])
+    assert verdict(run, source, "llama.cpp", base) == word
+
+
 def test_llama_cpp_takes_no_embedding_but_that_of_tokens(run: Any, tmp_path: Path) -> None:
     values = {"n_positions": 24, "n_embd": HIDDEN, "n_head": 4, "n_layer": 2, "n_inner": 24, "multi_query": True}
     base = model(tmp_path / "base", "GPTBigCodeForCausalLM", "gpt_bigcode", **values)

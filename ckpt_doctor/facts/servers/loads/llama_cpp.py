@@ -19,6 +19,7 @@ REVIEWED = frozenset((
     "DeepseekV2Model", "GraniteMoeModel", "GPTNeoXModel", "BloomModel", "FalconModel", "Ernie4_5Model", "Llama4Model",
     "DbrxModel", "LFM2Model", "MambaModel", "GptOssModel", "Gemma3NModel", "Qwen3NextModel", "XLMRobertaModel",
     "Glm4MoeLiteModel", "DeepseekV32Model", "GlmMoeDsaModel", "GraniteHybridModel",
+    "FalconH1Model",
 ))  # fmt: skip
 """Converters whose other steps were looked at: on which modules, REFUSED and the rules below say."""
 REFUSED: dict[str, tuple[tuple[str, Outcome, str], ...]] = {
@@ -38,6 +39,10 @@ REFUSED: dict[str, tuple[tuple[str, Outcome, str], ...]] = {
     ),
     "DbrxModel": ((r"experts", REJECTS, "its converter cannot map them"),),
     "GraniteHybridModel": ((r"mamba|experts", UNKNOWN, "its converter splits them"),),
+    "FalconH1Model": (
+        (r"mamba\.in_proj$", REJECTS, "its converter scales some of their rows (TypeError)"),
+        (r"conv1d", UNKNOWN, "its converter reshapes them"),
+    ),
     "MambaModel": ((r"conv1d|dt_proj", UNKNOWN, "its converter reshapes them"),),
     "LFM2Model": ((r"conv\.conv", UNKNOWN, "its converter reshapes them"),),
 }  # fmt: skip
