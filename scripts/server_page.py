@@ -13,7 +13,7 @@ from ckpt_doctor.facts.servers.loads import vllm_model
 from ckpt_doctor.facts.servers.loads.llama_cpp import CONV1D, PASSES, REVIEWED
 from ckpt_doctor.facts.servers.loads.load import Fate, Load
 from ckpt_doctor.facts.servers.loads.sglang import RENAMED, model_of
-from ckpt_doctor.facts.servers.loads.vllm_model import REORDERED, UNREVIEWED
+from ckpt_doctor.facts.servers.loads.vllm_model import REORDERED, UNREVIEWED, falls_back
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDER = os.path.join(ROOT, "ckpt_doctor", "facts", "servers")
@@ -63,6 +63,9 @@ SAYS = {
 """What releases have or have not (`Server.way`), of that which people ask for."""
 
 
+BACKEND = "as transformers names it; embed_tokens"
+
+
 def _names(table: str) -> list[str]:
     with open(os.path.join(FOLDER, f"{table}.json"), encoding="utf-8") as file:
         return [name for name in json.load(file) if name[:1] != ":" and name not in ("version", "names")]
@@ -73,12 +76,12 @@ def vllm(name: str, server: Server = SERVERS[0]) -> str:
     entry, way = line(server.table, name), server.way or frozenset()
     if entry is None and server is not SERVERS[0]:
         return "no entry"
-    if entry is not None and entry.get("gone") and line("transformers", name) is not None:
-        return "*unknown*"  # it may run as transformers has it
+    if (entry is None or entry.get("gone")) and line("transformers", name) is not None:
+        return BACKEND if "backend" in way and falls_back(name) else "*unknown*"
     if entry is not None and entry.get("lora") is False:
         return "–"
     if entry is not None and "transformers" in entry and "backend" in way:
-        return "as transformers names it; embed_tokens"
+        return BACKEND
     if entry is None or not entry.get("modules") or name in UNREVIEWED or "?" in entry.get("renames", {}):
         return "*unknown*"
     if server is not SERVERS[0] and not entry.get("towers"):

@@ -99,6 +99,8 @@ def _class(source: Source, cls: Class, known: Collection[str]) -> dict[str, Any]
         tree.setdefault(parent, {}).setdefault(leaf, set()).add(kind)
     plain = {parent: {leaf: "|".join(sorted(kinds)) for leaf, kinds in found.items()} for parent, found in tree.items()}
     entry = {"prefix": facts.value("base_model_prefix"), "modules": plain}
+    if facts.value("_supports_attention_backend") is True:  # PreTrainedModel.is_backend_compatible
+        entry["backend"] = True
     tied = facts.value("_tied_weights_keys")
     if tied:
         entry["tied"] = sorted(tied)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from test_experts import HIDDEN, delta, model, pair, saved
 from test_fused import model as plain_model
 
@@ -82,3 +82,46 @@ def test_what_is_not_dropped(run: Any, tmp_path: Path, fault: str) -> None:
     result = run("fix", source, out, "--for", server, "--base", base, "--drop")
     assert result.exit_code == (2 if fault == "no server" else 1), result.output
     assert not out.exists()
+
+
+def test_a_way_is_named_where_one_that_was_not_asked_for_stands_in_it(run: Any, tmp_path: Path) -> None:
+    """DeepSeek-V3: vLLM never uses a LoRA on kv_b_proj; one by one as it wants the experts, llama.cpp would load the
+    rest as well, and drop q_a_proj without a word. An option of vLLM's is another way.
+    """
+    from test_experts import DATA
+
+    base = DATA / "deepseek_v3/config.json"
+    tensors = load_file(DATA / "deepseek_v3/adapter_model.safetensors")
+    tensors |= pair("0.self_attn.kv_b_proj", 32, 8) | pair("0.self_attn.q_a_proj", 8, HIDDEN)
+    config = json.loads((DATA / "deepseek_v3/adapter_config.json").read_text())
+    config["target_modules"] += ["kv_b_proj", "q_a_proj"]
+    source, out = saved(tmp_path / "a", tensors, **config), tmp_path / "out"
+    options = ("--base", base, "--drop", "--for", "vllm")
+    result = run("fix", source, out, *options)
+    text = " ".join(result.output.split())
+    assert result.exit_code == 1, result.output
+    assert "add --for llama.cpp" in text
+    assert "--enable-mixed-moe-lora-format" in text
+    assert "--best-effort writes it" in text
+    run("fix", source, tmp_path / "mixed", *options, "--best-effort")
+    assert json.loads((tmp_path / "mixed/ckpt-doctor.json").read_text())["dropped"] == [
+        "model.layers.0.self_attn.kv_b_proj"
+    ]
+    assert run("fix", source, out, *options, "--for", "llama.cpp").exit_code == 0
+    dropped = json.loads((out / "ckpt-doctor.json").read_text())["dropped"]
+    assert sorted(dropped) == ["model.layers.0.self_attn.kv_b_proj", "model.layers.0.self_attn.q_a_proj"]
+
+
+def test_what_has_a_place_under_another_name_is_not_dropped(run: Any, tmp_path: Path) -> None:
+    """A name that is wrong throughout hides that one layer alone is past the last."""
+    base, out = plain_model(tmp_path / "base", "MistralForCausalLM", "mistral").parent, tmp_path / "out"
+    names = [f"model.layers.{number}.self_attn.q_proj.weight" for number in range(2)]
+    save_file({name: np.zeros((16, HIDDEN), np.float32) for name in names}, base / "model.safetensors")
+    tensors = pair("0.self_attn.q_proj", 16, HIDDEN) | pair("1.self_attn.q_proj", 16, HIDDEN)
+    tensors |= pair("7.self_attn.q_proj", 16, HIDDEN)
+    tensors = {key.replace("model.layers", "layers"): value for key, value in tensors.items()}
+    source = saved(tmp_path / "a", tensors, target_modules=["q_proj"])
+    result = run("fix", source, out, "--for", "vllm", "--base", base, "--drop")
+    assert result.exit_code == 0, result.output
+    assert "1 layer dropped" in result.output
+    assert len(load_file(out / "adapter_model.safetensors")) == 4

@@ -132,16 +132,43 @@ def test_what_sglang_would_drop_it_is_told_to_reject(run: Any, tmp_path: Path) -
 DATA = Path(__file__).parent / "data/experts"
 
 
-@pytest.mark.parametrize("server", ["vllm", "llama.cpp"])
-@pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral", "deepseek_v3"])
+def one_by_one(deltas: Tensors) -> Tensors:
+    """Deltas of a model's file, in which Llama-4's experts are parameters, input by output, gate before up
+    (transformers' modeling_llama4.py: Llama4TextExperts.forward).
+    """
+    found: Tensors = {}
+    for name, value in deltas.items():
+        layer, _, leaf = name.rpartition(".")
+        if leaf == "weight":
+            found[name] = value
+            continue
+        for number, matrix in enumerate(value):
+            parts = {"down_proj": matrix} if leaf == "down_proj" else {
+                "gate_proj": matrix[:, :INNER], "up_proj": matrix[:, INNER:]
+            }  # fmt: skip
+            found |= {f"{layer}.{number}.{part}.weight": turned.T for part, turned in parts.items()}
+    return found
+
+
+MERGED = [
+    (kind, server)
+    for kind in ("qwen3_moe", "qwen3_moe-0.18.1", "mixtral", "deepseek_v3", "llama4_text", "llama4_text-0.18.1")
+    for server in ("vllm", "llama.cpp")
+    if (kind[:6], server) != ("llama4", "llama.cpp")  # whose converter maps no experts of it
+]
+
+
+@pytest.mark.parametrize(("kind", "server"), MERGED)
 def test_each_expert_computes_what_peft_adds_to_the_model(run: Any, tmp_path: Path, kind: str, server: str) -> None:
-    """Against what PEFT 0.21.2 on transformers 5.16.1 merges into the model's file (fixtures/make_experts.py)."""
+    """Against what PEFT 0.21.2, or the release named, on transformers 5.16.1 merges into the model's file
+    (fixtures/make_experts.py).
+    """
     out = tmp_path / "out"
     result = run("fix", DATA / kind, out, "--for", server, "--base", DATA / kind / "config.json")
     assert result.exit_code == 0, result.output
     new, config = written(out)
     assert not any(config.get(key) for key in ("use_rslora", "rank_pattern", "alpha_pattern"))
-    meant = load_file(DATA / kind / "deltas.safetensors")
+    meant = one_by_one(load_file(DATA / kind / "deltas.safetensors"))
     prefix = "base_model.model."
     modules = {key.rpartition(".lora_")[0] for key in new}
     assert {module.removeprefix(prefix) + ".weight" for module in modules} == meant.keys()
@@ -151,7 +178,25 @@ def test_each_expert_computes_what_peft_adds_to_the_model(run: Any, tmp_path: Pa
         np.testing.assert_allclose(computed, meant[module.removeprefix(prefix) + ".weight"], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("lost", ["expert", "part", "all but down"])
+@pytest.mark.parametrize("release", ["0.18.1", "0.21.2"])
+def test_where_sides_are_alike_the_release_tells_which_is_which(run: Any, tmp_path: Path, release: str) -> None:
+    """Gate and up together as large as the model: PEFT 0.19 turned the factors (ParamWrapper)."""
+    base, out, half = model(tmp_path / "base", "qwen3_moe"), tmp_path / "out", HIDDEN // 2
+    base.write_text(json.dumps({**json.loads(base.read_text()), "moe_intermediate_size": half}))
+    tensors = pair("0.mlp.experts", HIDDEN, HIDDEN, RANK * EXPERTS)
+    named = {"target_parameters": ["mlp.experts.gate_up_proj"], "peft_version": release}
+    source = saved(tmp_path / "a", tensors, target_modules=["o_proj"], **named)
+    result = run("fix", source, out, "--for", "vllm", "--base", base)
+    assert result.exit_code == 0, result.output
+    new, config = written(out)
+    for number, matrix in enumerate(of_experts(tensors, "0.mlp.experts", 1.5)):
+        meant = matrix.T if release == "0.18.1" else matrix
+        at, scale = f"0.mlp.experts.{number}", config["lora_alpha"] / config["r"]
+        parts = [delta(new, f"{at}.{part}", scale) for part in ("gate_proj", "up_proj")]
+        np.testing.assert_allclose(np.concatenate(parts), meant, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("lost", ["expert", "part", "all but down", "all but down of all-linear"])
 def test_missing_experts_become_zero(run: Any, tmp_path: Path, lost: str) -> None:
     base, out = model(tmp_path / "base", "qwen3_moe"), tmp_path / "out"
     tensors: Tensors = {}
@@ -160,27 +205,27 @@ def test_missing_experts_become_zero(run: Any, tmp_path: Path, lost: str) -> Non
             for name in PARTS["qwen3_moe"]:
                 sizes = (HIDDEN, INNER) if name == "down_proj" else (INNER, HIDDEN)
                 tensors |= pair(f"{layer}.mlp.experts.{number}.{name}", *sizes)
-    gone = {"expert": ".experts.1.", "part": ".experts.1.up_proj.", "all but down": ("gate_proj", "up_proj")}[lost]
-    gone = (gone,) if isinstance(gone, str) else gone
+    gone = {"expert": (".experts.1.",), "part": (".experts.1.up_proj.",)}.get(lost, ("gate_proj", "up_proj"))
     left = {key: value for key, value in tensors.items() if not any(part in key for part in gone)}
-    targets = ["down_proj"] if lost == "all but down" else [*PARTS["qwen3_moe"]]
+    targets = {"all but down": ["down_proj"], "all but down of all-linear": "all-linear"}.get(lost, PARTS["qwen3_moe"])
     source = saved(tmp_path / "a", left, target_modules=targets)
     result = run("fix", source, out, "--for", "vllm", "--base", base)
     assert result.exit_code == 0, result.output
-    new, _ = written(out)
+    new, config = written(out)
+    assert sorted(config["target_modules"]) == sorted(PARTS["qwen3_moe"])
     assert new.keys() == tensors.keys()
     for key, value in new.items():
         np.testing.assert_array_equal(value, left.get(key, np.zeros_like(tensors[key])))
 
 
-@pytest.mark.parametrize("fault", ["DoRA", "size", "no base", "Llama-4"])
+@pytest.mark.parametrize("fault", ["DoRA", "size", "no base", "gpt-oss"])
 def test_what_is_not_exact_is_refused(run: Any, tmp_path: Path, fault: str) -> None:
     base, out, tensors = model(tmp_path / "base", "qwen3_moe"), tmp_path / "out", as_parameters()
     if fault == "size":
         tensors |= pair("0.mlp.experts", HIDDEN, INNER + 1, RANK * EXPERTS)
-    if fault == "Llama-4":
+    if fault == "gpt-oss":  # gate and up lie by turns
         values = json.loads(base.read_text())
-        base.write_text(json.dumps({**values, "architectures": ["Llama4ForCausalLM"], "model_type": "llama4_text"}))
+        base.write_text(json.dumps({**values, "model_type": "gpt_oss"}))
     named = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
     source = saved(
         tmp_path / "a", tensors, target_modules=["o_proj"], target_parameters=named, use_dora=fault == "DoRA"

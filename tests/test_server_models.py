@@ -55,13 +55,61 @@ def test_sglang_puts_a_tower_into_the_language_model(
     assert verdict(run, source, "sglang", base) == word
 
 
+@pytest.mark.parametrize(("rows", "word"), [(48, "rejects"), (32, "misloads")])
+def test_sglang_puts_a_tower_s_fused_projection_into_the_language_model(
+    run: Any, tmp_path: Path, rows: int, word: str
+) -> None:
+    text = {"model_type": "gemma3_text", "num_hidden_layers": 2, "vocab_size": 32, **SIZES}
+    base = model(tmp_path / "base", "Gemma3ForConditionalGeneration", "gemma3", text_config=text)
+    tensors: dict[str, Any] = {}
+    for name, out in (("language_model", 32), ("vision_tower.encoder", rows)):
+        found = pair("0.self_attn.qkv_proj", out, HIDDEN)
+        tensors |= {key.replace("model.layers", f"model.{name}.layers"): tensor for key, tensor in found.items()}
+    assert verdict(run, saved(tmp_path / "a", tensors, target_modules=["qkv_proj"]), "sglang", base) == word
+
+
+@pytest.mark.parametrize(("across", "word"), [(False, "rejects"), (True, "misloads")])
+def test_a_decoder_alone_attends_to_no_other_stack(run: Any, tmp_path: Path, across: bool, word: str) -> None:
+    """The class of GPT-BigCode has q_attn, which is a target, only where it has crossattention."""
+    values = {"n_embd": HIDDEN, "n_head": 4, "n_layer": 2, "multi_query": True, "add_cross_attention": across}
+    base = model(tmp_path / "base", "GPTBigCodeForCausalLM", "gpt_bigcode", **values)
+    factors = pair("0.attn.q_attn", HIDDEN, HIDDEN)
+    tensors = {key.replace("model.layers", "transformer.h"): value for key, value in factors.items()}
+    source = saved(tmp_path / "a", tensors, target_modules=["q_attn"])
+    assert verdict(run, source, "transformers", base) == word
+
+
 def test_what_vllm_has_no_more_may_run_as_transformers_has_it(run: Any, tmp_path: Path) -> None:
     source = saved(tmp_path / "a", pair("0.self_attn.q_proj", 16, HIDDEN), target_modules=["q_proj"])
     for name, kind, word in (
-        ("Dots1ForCausalLM", "dots1", "unknown"),
+        ("Dots1ForCausalLM", "dots1", "accepts"),
+        ("HeliumForCausalLM", "helium", "accepts"),
+        ("BambaForCausalLM", "bamba", "unknown"),
         ("Phi3SmallForCausalLM", "phi3small", "rejects"),
     ):
         assert verdict(run, source, "vllm", model(tmp_path / kind, name, kind)) == word
+
+
+@pytest.mark.parametrize(
+    ("module", "word"), [("mlp.experts", "rejects"), ("mlp.gate", "unknown"), ("mlp.shared_experts.up_proj", "unknown")]
+)
+def test_the_transformers_backend_takes_no_experts(run: Any, tmp_path: Path, module: str, word: str) -> None:
+    """Dots1's gate was dropped as its block was fused, and DeepSeek's shared experts were; Phimoe's router was not."""
+    values = {"n_routed_experts": 2, "n_shared_experts": 1, "moe_intermediate_size": 12, "first_k_dense_replace": 0}
+    base = model(tmp_path / "base", "Dots1ForCausalLM", "dots1", **values)
+    rank, out = (8, HIDDEN) if module == "mlp.experts" else (4, 2 if module == "mlp.gate" else 12)
+    tensors = pair(f"0.{module}", out, 12 if module == "mlp.experts" else HIDDEN, rank)
+    named = {"target_parameters": ["mlp.experts.down_proj"]} if module == "mlp.experts" else {}
+    source = saved(tmp_path / "a", tensors, target_modules=[module.rpartition(".")[2]], **named)
+    assert verdict(run, source, "vllm", base) == word
+
+
+@pytest.mark.parametrize(("module", "word"), [("mamba.in_proj", "rejects"), ("self_attn.k_proj", "accepts")])
+def test_llama_cpp_scales_falcon_h1(run: Any, tmp_path: Path, module: str, word: str) -> None:
+    """Its converter multiplies whole weights, which a pair of factors follows, and some rows of in_proj."""
+    base = model(tmp_path / "base", "FalconH1ForCausalLM", "falcon_h1", tie_word_embeddings=False)
+    source = saved(tmp_path / "a", pair(f"0.{module}", 8, HIDDEN), target_modules=[module.rpartition(".")[2]])
+    assert verdict(run, source, "llama.cpp", base) == word
 
 
 def test_llama_cpp_takes_no_embedding_but_that_of_tokens(run: Any, tmp_path: Path) -> None:

@@ -30,6 +30,19 @@ def cut(info: TensorInfo, rows: range, columns: range | None = None) -> TensorIn
     return TensorInfo(info.dtype, shape, Gathered(storage, start, (down * rows.step, right * columns.step)))
 
 
+def transposed(info: TensorInfo) -> TensorInfo:
+    """A matrix with its sides turned, every number with its bits."""
+    height, width = info.shape
+    if isinstance(info.source, Zeros):
+        return zeros(info.dtype, (width, height))
+    view = info.source
+    if isinstance(view, FileRange) and DTYPE_BITS[info.dtype] >= 8:
+        return TensorInfo(info.dtype, (width, height), Gathered(view, 0, (1, width)))
+    if isinstance(view, Gathered) and len(view.strides) == 2:
+        return TensorInfo(info.dtype, (width, height), Gathered(view.storage, view.start, view.strides[::-1]))
+    raise Refused("factors that another repair computed are not turned: fix in two steps")
+
+
 def targeting(adapter: Adapter, modules: list[str]) -> Adapter:
     """The adapter with targets that name these modules as well, by the ends of their names."""
     config = adapter.config or {}
@@ -39,6 +52,9 @@ def targeting(adapter: Adapter, modules: list[str]) -> Adapter:
     if not ends:
         return adapter
     target = config.get("target_modules")
+    if str(target).lower() == "all-linear":  # of the model's own layers, and the rest of the regex would be nonsense
+        target = sorted({key.partition(".lora_")[0].rpartition(".")[2] for key in adapter.tensors if ".lora_" in key})
+        ends = [end for end in ends if end not in target]
     if isinstance(target, str) and target:
         return with_config(adapter, target_modules=f"(?:{target})|(?:{ending(ends)})")
     kept = [name for name in target if isinstance(name, str)] if isinstance(target, list) else []

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..adapter import Adapter, TensorInfo, zeros
+from ..adapter.runtimes import PEFT, between
 from ..facts.forms import pattern_value
 from ..facts.names import PREFIX, as_number
 from ..facts.servers.architectures import line
@@ -15,12 +16,19 @@ from ..facts.servers.loads.load import Pair
 from ..facts.servers.loads.names import older
 from ..facts.subject import Subject
 from . import Refused, with_config
-from .cuts import cut, targeting
+from .cuts import cut, targeting, transposed
 from .lora import flatten
 
 PARTS = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
 """Gate, up and down of an expert, as classes call them."""
+IN_BY_OUT = {"llama4_text": PARTS[0]}
+"""Types of models whose experts are parameters in the model's file, too, input by output: gate first, then up
+(transformers' modeling_llama4.py: Llama4TextExperts.forward, chunk).
+"""
 _ONE = re.compile(r"(?P<layer>.*\.experts)\.(?P<number>\d+)\.(?P<name>\w+)")
+
+
+_OLD = between("0.17", "0.18")
 
 
 class _Sizes(NamedTuple):
@@ -49,35 +57,49 @@ def load_of(subject: Subject) -> Load:
     return Load(subject.config, subject.tensor_shapes, subject.question.base)
 
 
-def parameters(load: Load) -> dict[str, dict[str, Pair]]:
-    """The experts that are parameters: layer → the pairs of `up` (gate and up in one) and `down`, told by sizes."""
+def parameters(load: Load, saved_by: frozenset[str]) -> tuple[dict[str, dict[str, Pair]], bool]:
+    """The experts that are parameters: layer → the pairs of `up` (gate and up in one) and `down`, told by sizes; and
+    whether their factors are turned: B has the expert's input, and A its output.
+
+    That hangs on the release that saved them (tuners/lora/layer.py: ParamWrapper, swap_in_out_features since 0.19) and
+    on the class, whose parameter may be input by output; it is the same in all layers.
+    """
     found: dict[str, dict[str, Pair]] = {}
+    turned: set[bool] = set()
     for module, pair in load.pairs.items():
         layer = module.removesuffix(".base_layer")
         if layer.endswith(".experts"):
             kinds = found.setdefault(layer, {})
             size = _sizes(load)
-            by_sizes = {(2 * size.inner, size.hidden): "up", (size.hidden, size.inner): "down"}
-            kind = by_sizes.get(pair.sizes or (0, 0))
-            if kind is None or kind in kinds or len(by_sizes) < 2:
+            straight = {"up": (2 * size.inner, size.hidden), "down": (size.hidden, size.inner)}
+            kind = next((kind for kind, sizes in straight.items() if pair.sizes in (sizes, sizes[::-1])), None)
+            if kind is None or kind in kinds:
                 raise Refused(f"{module} has not the size of the experts' gate_up_proj or down_proj")
             kinds[kind] = pair
-    return found
+            if straight[kind] != straight[kind][::-1]:
+                turned.add(pair.sizes != straight[kind])
+    if not turned and saved_by:  # squares, which tell nothing
+        turned = {old is not _in_by_out(load) for old in (True, False) if saved_by & (_OLD if old else PEFT - _OLD)}
+    if found and len(turned) != 1:
+        raise Refused("which factor of the experts has their input shows neither by the sizes nor by the release")
+    return found, turned == {True}
 
 
 def split(subject: Subject) -> Adapter:
     """Each expert's own rows of A and columns of B, and gate and up by the rows of B, as PEFT puts them together
     (tuners/lora/layer.py: ParamWrapper.get_delta_weight: A is experts x rank x in, B out x rank x experts), and
-    transformers gate and up (conversion_mapping.py: gate first, then up).
+    transformers gate and up (conversion_mapping.py: gate first, then up). Where in and out are turned, an expert's A is
+    the transpose of its B, and the other way round.
     """
     load = load_of(subject)
     if not any(module.removesuffix(".base_layer").endswith(".experts") for module in load.pairs):
         return subject.adapter
-    names, layers = _names(load), parameters(load)
+    names = _names(load)
+    layers, turned = parameters(load, subject.saved_by)
     config = subject.config
     if any(config.get(key) for key in ("use_dora", "lora_bias")) or subject.changes_base:
         raise Refused("DoRA, lora_bias and an init that changes the base mean something else for parameters")
-    count, _, inner = _sizes(load)
+    count, hidden, inner = _sizes(load)
     _bounded(count, len(layers))
     ranks = _patterned(config, "rank_pattern", layers, config.get("r", 8))
     tensors = dict(subject.tensors)
@@ -88,16 +110,19 @@ def split(subject: Subject) -> Adapter:
             a, b, rank = tensors.pop(key_a), tensors.pop(key_b), ranks[kind]
             if type(rank) is not int or a.shape[0] != rank * count:
                 raise Refused(f"{key_a} has not the rank of the config for each of {count} experts")
-            rows = {name: range(b.shape[0]) for name in names[2:]}
-            if kind == "up":
-                rows = {names[0]: range(inner), names[1]: range(inner, 2 * inner)}
+            rows = {names[0]: range(inner), names[1]: range(inner, 2 * inner)}
+            if kind == "down":
+                rows = {names[2]: range(hidden)}
             for number in range(count):
                 ours = cut(a, range(number * rank, (number + 1) * rank))
+                theirs = cut(b, range(b.shape[0]), range(number, b.shape[1], count))
+                if turned:
+                    ours, theirs = transposed(theirs), transposed(ours)
                 for name, of_part in rows.items():
                     module = older(load, f"{layer}.{number}.{name}")
                     made.append(module)
                     tensors[f"{PREFIX}{module}.lora_A.weight"] = ours
-                    tensors[f"{PREFIX}{module}.lora_B.weight"] = cut(b, of_part, range(number, b.shape[1], count))
+                    tensors[f"{PREFIX}{module}.lora_B.weight"] = cut(theirs, of_part)
     tensors = {_renamed(load, key): info for key, info in tensors.items()}
     adapter = subject.adapter._replace(tensors=tensors)
     made += _routers(load, config, layers)
@@ -225,9 +250,19 @@ def _sizes(load: Load) -> _Sizes:
     return _Sizes(*sizes)
 
 
+def _type(load: Load) -> str:
+    return str(load.text.get("model_type") or load.model.get("model_type"))
+
+
+def _in_by_out(load: Load) -> bool:
+    return _type(load) in IN_BY_OUT
+
+
 def _names(load: Load) -> tuple[str, ...]:
     """Gate, up and down as the file of a model has them, by what transformers joins when it reads it."""
-    kind = str(load.text.get("model_type") or load.model.get("model_type"))
+    kind = _type(load)
+    if kind in IN_BY_OUT:
+        return IN_BY_OUT[kind]
     joined = [step for step in (line("transformers", f":{kind}") or {}).get("renames") or [] if step[0] == "join"]
     parts = [path.split(".")[-2] for step in joined for path in step[2:]]
     names = next((names for names in PARTS if parts == [*names]), None)

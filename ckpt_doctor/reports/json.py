@@ -121,6 +121,7 @@ def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: 
         "purpose": plan.purpose,
         "repairs": [{"title": step.title, "codes": list(step.codes)} for step in plan.done],
         "dropped": list(plan.dropped),
+        "silent": order(plan.silent),
         "refused": [{"title": step.title, "codes": list(step.codes), "reason": step.reason} for step in plan.refused],
         "changes": changes(plan),
         "left_out": list(written.left_out) if written else [],

@@ -250,9 +250,11 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
             yield from finding_lines(finding, style)
     if failed:
         text = "nothing was written: what remains cannot be repaired without changing what is computed"
-        yield from lines(
-            f"{text}; --drop leaves out what the server has no place for" if plan.droppable else text, 2, style
-        )
+        if plan.droppable:
+            text += "; --drop leaves out what the server has no place for"
+        elif plan.optioned and (plan.done or plan.dropped):
+            text += "; --best-effort writes it for a server that is started as said above"
+        yield from lines(text, 2, style)
         for way in by_hand(plan.left):
             yield from lines(f"by hand: {way.text}", 2, style)
         return
@@ -313,6 +315,8 @@ def _to_heed(plan: Plan, written: Written | None) -> Iterator[str]:
         yield "for inference: training is not to be resumed from it (--for-training)"
     if plan.unseen:
         yield f"what {ranges(plan.unseen)} makes of it hangs on the model: name it with --base"
+    if plan.silent:
+        yield f"not for {ranges(plan.silent)}: it would be loaded there and compute something else, in silence"
     if written and written.left_out:
         yield f"left out: {', '.join(written.left_out)}"
     if written and written.backups:

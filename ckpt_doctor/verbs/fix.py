@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import __version__
 from ..adapter import Adapter, NotExactError
 from ..adapter.findings import ERROR, verdict
-from ..adapter.runtimes import PEFT
+from ..adapter.runtimes import PEFT, order
 from ..files.loader import load
 from .plan import REPAIRED, How, Plan, plan
 from .report import Report
@@ -76,6 +76,7 @@ def _evidence(the_plan: Plan, out: str, tolerance: float) -> tuple[Adapter, dict
         "purpose": the_plan.purpose,
         "repairs": [{"title": step.title, "codes": list(step.codes)} for step in the_plan.done],
         "dropped": list(the_plan.dropped),
+        "silent": order(the_plan.silent),
     }
 
     # what stops the others is known; those that take the result have to make of it what the original means

@@ -15,11 +15,11 @@ from ..adapter.findings import (
     verdict,
     weighed,
 )
-from ..adapter.runtimes import PEFT, RAN, SERVERS, peft
+from ..adapter.runtimes import PEFT, RAN, SERVERS, peft, specs
 from ..facts.subject import Subject
 from ..files.loader import BIN, SAFETENSORS
 from ..rules import judge
-from .planner import State, Step, harm, repaired, silenced, state_of
+from .planner import State, Step, harm, repaired, silenced, state_of, with_less_lost
 from .report import Report
 
 RANK_ZERO = ("pad", "prune")
@@ -85,6 +85,8 @@ class Plan(NamedTuple):
     @property
     def unseen(self) -> frozenset[str]:
         """The releases that rejected the adapter, and of which only the base model would tell what they make of it."""
+        if self.after.question.base is not None:
+            return frozenset()
         doubted = [id_ for id_ in PEFT if verdict(id_, self.findings) == "unknown"]
         return frozenset(id_ for id_ in doubted if verdict(id_, self.before.findings) == "rejects")
 
@@ -95,6 +97,25 @@ class Plan(NamedTuple):
             return not any(finding.severity == ERROR for finding in self.findings)
         left = [f._replace(undecided_for=frozenset()) if f.code in LEFT else f for f in self.findings]
         return all(verdict(id_, left) == "accepts" for id_ in self.asked)
+
+    @property
+    def silent(self) -> frozenset[str]:
+        """The servers that were read and not run, and not asked for, which rejected or accepted the adapter, and would
+        load the result and compute something else. They hold up no repair, as the newest release of a server may want
+        what an older one drops (experts one by one in vLLM); but they are named.
+        """
+        start, asked = self.before.subject, self.asked or frozenset()
+        if not (self.done and start and start.question.base and asked & SERVERS):
+            return frozenset()
+        others = SERVERS - frozenset(RAN.values()) - asked
+        before, after = (state_of(subject, others)._replace(watched=frozenset()) for subject in (start, self.after))
+        return silenced(before, after) & others
+
+    @property
+    def optioned(self) -> bool:
+        """Whether options of the servers asked for, which the findings name, would have these take the result."""
+        stopping = [finding for finding in self.findings if hits(finding, self.asked or frozenset())]
+        return bool(stopping) and all(finding.option for finding in stopping)
 
     @property
     def untried(self) -> frozenset[str]:
@@ -174,6 +195,9 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     cuts: list[Cut] = []
     gone = _lost(state, asked)
     while how.drop and gone:
+        state, steps = with_less_lost(state, choice, lambda state: _lost(state, asked))
+        done += steps
+        gone = _lost(state, asked)
         smaller = state.changed(drop.without(state.subject, gone))
         if not smaller.subject.layers:
             break
@@ -182,7 +206,7 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
         done += steps
         gone = _lost(state, asked)
     if silenced(original, state):
-        raise NotExactError(f"{before.adapter.path}: {harm(state, silenced(original, state))}")
+        raise NotExactError(f"{before.adapter.path}: {harm(state, silenced(original, state), asked)}")
     subject, findings = state.subject, judge(state.subject)
     for title, whole in repairs.sizes(subject, trim=how.trim, dtype=how.dtype):
         subject, findings = whole, judge(whole)
@@ -191,11 +215,22 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     still = tuple(step for step in refused.values() if open_codes & set(step.codes))
     if how.drop and gone:
         still = (*still, Step("drop layers", tuple(sorted(open_codes)), "none would be left"))
+    elif how.drop:
+        still = tuple(_with_a_way(step, report, asked, how) for step in still)
     purpose = "for training" if how.training else "for inference"
     droppable = bool(gone) and not how.drop
     same = asked == before.question.runtimes
     was = None if same else judge(Subject(before.adapter, original.subject.question, before.saved_by))
     return Plan(report, subject, findings, tuple(done), still, purpose, tuple(cuts), droppable, was)
+
+
+def _with_a_way(step: Step, report: Report, asked: frozenset[str] | None, how: How) -> Step:
+    """A step refused for servers that were not asked for, and what to ask for where that is a way to drop more."""
+    beside = step.harmed & SERVERS - (asked or frozenset())
+    if not beside or not plan(report, (asked or frozenset()) | beside, how).fixed:
+        return step
+    ways = " ".join(f"--for {spec}" for spec in specs(beside))
+    return step._replace(reason=f"{step.reason}: add {ways}, and --drop leaves out what that has no place for, too")
 
 
 def _lost(state: State, asked: frozenset[str] | None) -> list[str]:

@@ -1,7 +1,7 @@
 """Which repairs lead from an adapter to one that is taken: one at a time, each state judged once."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from ..adapter import Adapter
@@ -18,11 +18,12 @@ MAX_STEPS = 40
 
 
 class Step(NamedTuple):
-    """A repair that was made, or refused for a reason."""
+    """A repair that was made, or refused for a reason: `harmed` are those that it would harm."""
 
     title: str
     codes: tuple[str, ...]
     reason: str | None = None
+    harmed: frozenset[str] = frozenset()
 
 
 class State(NamedTuple):
@@ -85,7 +86,10 @@ def repaired(original: State, start: State, repairs: Sequence[Repair], asked: fr
             return None
         codes = _healed(repair, state.findings, None if repair.always else asked)
         after = applied(repair, state, codes) if codes else None
-        if after is None or not _helps(state, after, codes, None if repair.always else asked):
+        if after is None:
+            return None
+        if not _helps(state, after, codes, None if repair.always else asked):
+            refused.update(_in_vain(repair, state, after, asked or frozenset()))
             return None
         step = Step(repair.title, codes)
         harmed = harmed_by(after, repair)
@@ -98,7 +102,7 @@ def repaired(original: State, start: State, repairs: Sequence[Repair], asked: fr
             both = applied(other if other.beside else repair, first, steps[1].codes) if first else None
             if both and not harmed_by(both, repair, other) and _helps(state, both, codes, asked):
                 return both, steps
-        refused[repair.title] = Step(repair.title, codes, harm(after, harmed))
+        refused[repair.title] = Step(repair.title, codes, harm(after, harmed, asked), harmed)
         return None
 
     while len(done) < MAX_STEPS:
@@ -113,10 +117,44 @@ def repaired(original: State, start: State, repairs: Sequence[Repair], asked: fr
     return Outcome(state, tuple(done), refused)
 
 
+def with_less_lost(
+    state: State, repairs: Sequence[Repair], lost: Callable[[State], Sequence[str]]
+) -> tuple[State, tuple[Step, ...]]:
+    """The state before something is dropped, after the first repair that leaves less to be dropped, if there is one:
+    the names of some layers hide which of them a server has no place for.
+    """
+    for repair in repairs:
+        codes = () if repair.beside else _healed(repair, state.findings, None)
+        try:
+            candidate = repair.function(state.subject) if codes else state.subject.adapter
+        except Refused:
+            continue
+        after = state if candidate is state.subject.adapter else state.changed(candidate)
+        if len(lost(after)) < len(lost(state)):
+            return after, (Step(repair.title, codes),)
+    return state, ()
+
+
 def _helps(before: State, after: State, codes: tuple[str, ...], asked: frozenset[str] | None) -> bool:
     """Whether fewer of the runtimes asked for are hit, or, where none was named, fewer findings are left."""
     better = _weight(after, asked) < _weight(before, asked)
     return better or (asked is None and _count(after, codes) < _count(before, codes))
+
+
+def _in_vain(repair: Repair, before: State, after: State, asked: frozenset[str]) -> dict[str, Step]:
+    """A repair that heals some layers, or all, and leads those asked for to something else that stops them as well."""
+    anew = tuple(finding for finding in after.findings if finding not in before.findings)
+    hit = frozenset[str]().union(*(hits(finding, asked) for finding in anew))
+    codes = _healed(repair, before.findings, hit) if hit else ()
+    were, are = (_open(state.findings, codes, hit) for state in (before, after))
+    if not codes or (are and sum(len(f.tensors) for f in are) >= sum(len(f.tensors) for f in were)):
+        return {}
+    return {repair.title: Step(repair.title, codes, harm(after._replace(findings=anew), hit, asked))}
+
+
+def _open(findings: Iterable[Finding], codes: tuple[str, ...], ids: frozenset[str]) -> list[Finding]:
+    """The findings of some codes that concern some runtimes."""
+    return [finding for finding in findings if finding.code in codes and hits(finding, ids)]
 
 
 def _healed(repair: Repair, findings: tuple[Finding, ...], asked: frozenset[str] | None) -> tuple[str, ...]:
@@ -165,16 +203,19 @@ def silenced(before: State, after: State) -> frozenset[str]:
     return frozenset(id_ for id_ in loud if after.verdicts[id_] == "misloads")
 
 
-def harm(after: State, harmed: frozenset[str]) -> str:
-    """What the gravest harm is, as a sentence."""
+def harm(after: State, harmed: frozenset[str], asked: frozenset[str] | None) -> str:
+    """What the gravest harm is, as a sentence; of those who were asked for, where it is theirs too."""
     gravest = max((after.verdicts[id_] for id_ in harmed), key=ORDER.__getitem__)
     most = frozenset(id_ for id_ in harmed if after.verdicts[id_] == gravest)
+    most = most & (asked or frozenset()) or most
     how = {
         "misloads": "would then load it and compute something else, in silence",
         "rejects": "would then reject it",
         "unknown": "would then load it, and might compute something else",
     }[gravest]
-    why = next((finding.message for finding in after.findings if hits(finding, most)), "")
+    findings = [finding for finding in after.findings if hits(finding, most)]
+    whom = {"misloads": "misloaded_by", "rejects": "rejected_by", "unknown": "undecided_for"}[gravest]
+    why = next((finding.message for finding in findings if most & getattr(finding, whom)), findings[0].message)
     return f"{ranges(most)} {how}: {why}"
 
 

@@ -19,6 +19,7 @@ REVIEWED = frozenset((
     "DeepseekV2Model", "GraniteMoeModel", "GPTNeoXModel", "BloomModel", "FalconModel", "Ernie4_5Model", "Llama4Model",
     "DbrxModel", "LFM2Model", "MambaModel", "GptOssModel", "Gemma3NModel", "Qwen3NextModel", "XLMRobertaModel",
     "Glm4MoeLiteModel", "DeepseekV32Model", "GlmMoeDsaModel", "GraniteHybridModel",
+    "FalconH1Model",
 ))  # fmt: skip
 """Converters whose other steps were looked at: on which modules, REFUSED and the rules below say."""
 REFUSED: dict[str, tuple[tuple[str, Outcome, str], ...]] = {
@@ -38,6 +39,10 @@ REFUSED: dict[str, tuple[tuple[str, Outcome, str], ...]] = {
     ),
     "DbrxModel": ((r"experts", REJECTS, "its converter cannot map them"),),
     "GraniteHybridModel": ((r"mamba|experts", UNKNOWN, "its converter splits them"),),
+    "FalconH1Model": (
+        (r"mamba\.in_proj$", REJECTS, "its converter scales some of their rows (TypeError)"),
+        (r"conv1d", UNKNOWN, "its converter reshapes them"),
+    ),
     "MambaModel": ((r"conv1d|dt_proj", UNKNOWN, "its converter reshapes them"),),
     "LFM2Model": ((r"conv\.conv", UNKNOWN, "its converter reshapes them"),),
 }  # fmt: skip
@@ -69,7 +74,7 @@ def follow(_: Server, load: Load) -> Iterator[Fate]:
     experts: dict[str, set[tuple[int, str]]] = {}
     for module, pair in load.pairs.items():
         match = re.match(r"(.*\.experts)\.(\d+)\.(\w+)$", module)
-        if match:
+        if match and not _refused(model, module):
             experts.setdefault(match[1], set()).add((as_number(match[2]), match[3]))
             continue
         reason = _module(load, model, known, module, pair)
@@ -131,8 +136,6 @@ def _module(load: Load, model: Model, known: Known, module: str, pair: Pair) -> 
     name = module.replace("language_model.", "")
     if TOWERS.search(module) and load.text is not load.model:
         return MISLOADS, "module", f"llama.cpp drops what is no part of {model.name}'s language model"
-    if module.endswith((".experts", ".experts.base_layer")):
-        return REJECTS, "experts", 'llama.cpp takes no experts as parameters (it says "Can not map tensor")'
     if "BertModel" in model.steps:
         name = re.sub(r"^(?:bert|roberta)\.", "", name)
         if name.startswith(("pooler", "cls.", "classifier", "lm_head")):
@@ -145,10 +148,11 @@ def _module(load: Load, model: Model, known: Known, module: str, pair: Pair) -> 
     stack = re.match(r"(?:model\.)?(altup_(?:unembed_)?projections)\.\d+$", name)
     if stack and sum(stack[1] in other for other in load.pairs) < load.text.get("altup_num_inputs", 4) - 1:
         return MISLOADS, "module", f"llama.cpp's converter of {model.name} keeps these for a stack that is never full"
-    for steps in model.steps:
-        for pattern, outcome, why in REFUSED.get(steps, ()):
-            if re.search(pattern, name):
-                return outcome, "module", f"llama.cpp's {model.name}: {why}"
+    refused = _refused(model, name)
+    if refused:
+        return refused
+    if module.endswith((".experts", ".experts.base_layer")):
+        return REJECTS, "experts", 'llama.cpp takes no experts as parameters (it says "Can not map tensor")'
     tensor = model.names.get(re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "#", name))
     if tensor is None:
         return REJECTS, "place", f'llama.cpp finds no place for these in {model.name} (it says "Can not map tensor")'
@@ -177,6 +181,15 @@ def _module(load: Load, model: Model, known: Known, module: str, pair: Pair) -> 
         return REJECTS, "module", f'llama.cpp transposes the weights of {model.name} (it says "has incorrect shape")'
     if "FalconModel" in model.steps and "query_key_value" in name and _old_falcon(load):
         return REJECTS, "module", f"llama.cpp cannot tell the heads of {model.name} without num_kv_heads"
+    return None
+
+
+def _refused(model: Model, name: str) -> Reason | None:
+    """What the converter's own steps make of a module, None where they leave it alone."""
+    for steps in model.steps:
+        for pattern, outcome, why in REFUSED.get(steps, ()):
+            if re.search(pattern, name):
+                return outcome, "module", f"llama.cpp's {model.name}: {why}"
     return None
 
 

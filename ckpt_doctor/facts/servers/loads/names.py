@@ -12,6 +12,11 @@ from .load import Load
 OUTER = ("model", "language_model", "transformer", "bert", "roberta", "gpt_neox", "backbone", "base_model")
 """First parts of a name that files and classes differ in."""
 
+BETWEEN_STACKS = ("GPT2Model", "GPTBigCodeModel")
+"""Classes that have crossattention only where the config says add_cross_attention, and q_attn only within it
+(modeling_gpt2.py, modeling_gpt_bigcode.py: Block.__init__, Attention.__init__).
+"""
+
 
 class Tree(NamedTuple):
     """Path → kind of module, and the paths below which nothing is known."""
@@ -36,17 +41,26 @@ def tree(config: dict[str, Any]) -> Tree | None:
         return None
     modules: dict[str, str] = {}
     unknown: list[str] = []
-    _expand(entry, config, "", modules, unknown)
+    _expand(entry, str(name), config, "", modules, unknown)
     prefix = entry.get("prefix")
     return Tree(modules, tuple(unknown), prefix if isinstance(prefix, str) else "")
 
 
+def absent(name: str, config: dict[str, Any], path: str) -> bool:
+    """Whether a model has not a module that its class may have: a decoder alone attends to no other stack."""
+    if name not in BETWEEN_STACKS:
+        return False
+    return not config.get("add_cross_attention") if "crossattention" in path else path.endswith("q_attn")
+
+
 def _expand(
-    entry: dict[str, Any], config: dict[str, Any], at: str, modules: dict[str, str], unknown: list[str]
+    entry: dict[str, Any], name: str, config: dict[str, Any], at: str, modules: dict[str, str], unknown: list[str]
 ) -> None:
     for parent, leaves in entry.get("modules", {}).items():
         for leaf, kind in leaves.items():
             path = ".".join(part for part in (at, parent, leaf) if part)
+            if absent(name, config, path):
+                continue
             if not kind.startswith("@"):
                 modules[path] = kind
                 continue
@@ -60,7 +74,7 @@ def _expand(
             if other is None or at.count(".") > 8:
                 unknown.append(path)
             else:
-                _expand(other, part, path, modules, unknown)
+                _expand(other, inner, part, path, modules, unknown)
 
 
 def bare(name: str) -> str:

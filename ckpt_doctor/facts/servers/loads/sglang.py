@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ...names import as_number
+from ...names import as_number, numbered
 from ..architectures import line
 from ..record import MISLOADS, REJECTS, UNKNOWN, Server
 from .load import Fate, Load, plain, several
@@ -112,7 +112,7 @@ def _wanted(load: Load, model: Model) -> frozenset[str]:
     found = (
         {NORMALISED.get(_leaf(str(name)), _leaf(str(name))) for name in targets} if isinstance(targets, list) else set()
     )
-    names = set(load.pairs)
+    names = {numbered(name) for name in load.pairs}
     found |= {target for name in names if (target := _target(_fused(name, names), model.targets))}
     moe = load.experts is not None or "experts" in model.modules.values()
     return frozenset(found | DENSE if moe and found & DENSE else found)
@@ -394,6 +394,8 @@ def _sizes(load: Load) -> dict[str, tuple[int, int]]:
         return {}
     query, key = (count * (size or hidden // heads) for count in (heads, groups or heads))
     sizes = {"q_proj": (query, hidden), "k_proj": (key, hidden), "v_proj": (key, hidden), "o_proj": (hidden, query)}
+    sizes["qkv_proj"] = (query + 2 * key, hidden)
     if inner is not None:
         sizes |= {"gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner)}
+        sizes["gate_up_proj"] = (2 * inner, hidden)
     return sizes

@@ -160,6 +160,8 @@ def _kind(model: Model, path: str, leaf: str) -> tuple[Outcome, str] | None:
     kinds = set(kind.split("|"))
     if "absorbed" in kinds:
         return MISLOADS, f"vLLM's {model.name} absorbs these into its attention, and the LoRA is never used"
+    if "own unsure" in kinds:
+        return UNKNOWN, f"whether vLLM's Transformers backend fuses these of {model.name} with the experts is not known"
     dropped = f"vLLM's {model.name} has no layer with LoRA for these, and drops them without a word"
     if "shared modules" not in model.way:
         beside = {kind for path, kind in model.modules.items() if path.rpartition(".")[0] == parent}

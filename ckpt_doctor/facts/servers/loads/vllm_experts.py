@@ -29,11 +29,11 @@ def experts(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
     whole = [module for module in whole if module in found]
     if not whole and not single:
         return
+    ends = {module for module in whole if numbered(name_of(model, module)).endswith(".experts")}
     if model.backend:
-        if single:
-            yield Fate(
-                REJECTS, "experts", f"vLLM runs {model.name} on its Transformers backend, which takes no experts"
-            )
+        if single or (ends and model.entry["moe"]):  # model_manager.py: _validate_moe_lora_format
+            message = f"vLLM runs {model.name} on its Transformers backend, which takes no experts"
+            yield Fate(REJECTS, "experts", message, tuple(ends))
         else:
             yield Fate(UNKNOWN, "experts", f"what vLLM's Transformers backend makes of the experts of {model.name}")
         return
@@ -41,7 +41,6 @@ def experts(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
     if names == "3d":
         yield from _as_parameters(load, model, whole, found)
         return
-    ends = {module for module in whole if numbered(name_of(model, module)).endswith(".experts")}
     if ends:
         message = f"vLLM's {model.name} wants its experts one by one, and they are parameters here"
         option = MIXED if _mixes(load, model, whole, found) else ""

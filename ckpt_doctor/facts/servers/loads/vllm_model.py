@@ -9,6 +9,7 @@ from ...names import as_number
 from ..architectures import causal, line
 from ..record import REJECTS, UNKNOWN, Server
 from .load import Fate, Load
+from .names import absent
 
 REORDERED: dict[str, tuple[str, ...]] = {
     "Llama4ForCausalLM": ("q_proj", "k_proj"), "Llama4ForConditionalGeneration": ("q_proj", "k_proj"),
@@ -26,9 +27,12 @@ UNREVIEWED = (
 PACKED_WHOLE = {"GPTBigCodeForCausalLM": ("c_attn",)}
 """On the Transformers backend, projections that are fused in the file, and that no layer with LoRA can replace
 (transformers/fusers/packed_qkv.py)."""
-BETWEEN_STACKS = {"GPTBigCodeForCausalLM": ("q_attn",)}
-"""On the Transformers backend, projections that a class has only where it attends to another stack, which no decoder
-alone does (modeling_gpt_bigcode.py: GPTBigCodeAttention.__init__)."""
+USUAL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "router"}
+"""Projections, and the embedding, of a decoder like Llama's or Mixtral's."""
+UNSURE = r"(?:^|\.)(?:shared_experts?\.\w+|gate|router)$"
+"""What the Transformers backend may fuse with the experts, and then not replace (transformers/fusers/moe.py:
+MoEBlockFuser): Dots1's gate and DeepSeek's shared experts were dropped, Phimoe's router was not.
+"""
 LINEAR = ("qkv", "merged", "column", "row", "replicated", "own", "absorbed", "experts")
 """Kinds of modules that a layer with LoRA replaces (lora/utils.py: from_layer)."""
 CLASSIFIES = ("ForSequenceClassification", "ForTokenClassification")
@@ -93,17 +97,19 @@ def model_of(load: Load, server: Server) -> Model | Fate:
         )
         if entry is not None and entry.get("lora") is not False:
             entry = None
-    if entry is None or "unread" in entry:
+    if entry is None or entry.get("gone"):  # what left the registry is as if it had never been in it
+        backend = _fallback(load, name)
+        if backend:
+            return _backend(load, name, backend, way)
+        if entry is None or line("transformers", name):
+            message = f"whether vLLM runs {name}, and as transformers has it, is not known"
+            return Fate(UNKNOWN, "model", message, needs=f"a load of a {name} in vLLM")
+    if "unread" in entry:
         return Fate(UNKNOWN, "model", f"vLLM's class for {name} is not known", needs=f"a load of a {name} in vLLM")
-    if entry.get("gone") and line("transformers", name) is not None:
-        # What left vLLM's registry is as if it had never been in it (models/registry.py: resolve_model_cls).
-        return Fate(
-            UNKNOWN, "model", f"vLLM may run {name} as transformers has it", needs=f"a load of a {name} in vLLM"
-        )
     if entry.get("lora") is False:
         return Fate(REJECTS, "model", f"vLLM has no LoRA for {name}")
     if entry.get("transformers"):
-        return _backend(name, str(entry["transformers"]), way)
+        return _backend(load, name, str(entry["transformers"]), way)
     if "pooling" not in way and (classifies or pooling(name)):
         return Fate(UNKNOWN, "model", f"how {server.id} serves {name}, which generates nothing, was not looked at")
     if not entry.get("modules"):
@@ -190,7 +196,27 @@ def _flat(entry: dict[str, Any], prefix: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _backend(name: str, cls: str, way: frozenset[str]) -> Model | Fate:
+def falls_back(name: str) -> bool:
+    """Whether the Transformers backend runs a class that is in no registry (models/registry.py:
+    _try_resolve_transformers), of a decoder whose projections are the usual ones: run with Helium, Dots1 and Phimoe.
+    """
+    head = line("transformers", name) or {}
+    inner = str(head.get("modules", {}).get("", {}).get("model", "")).removeprefix("@")
+    entry = line("transformers", inner) or {}
+    kinds = _flat(entry, "") if "modules" in entry else {}
+    leaves = {path.rpartition(".")[2] for path, kind in kinds.items() if not kind.startswith("parameter")}
+    return bool(leaves) and leaves <= USUAL and head.get("backend") is True and name.endswith("ForCausalLM")
+
+
+def _fallback(load: Load, name: str) -> str | None:
+    """Which backend that is (config/model.py: _get_transformers_backend_cls), None where it is not known."""
+    strange = load.text is not load.model or load.text.keys() & {"kv_lora_rank", "quantization_config"}
+    if strange or not falls_back(name):
+        return None
+    return "TransformersMoEForCausalLM" if load.experts else "TransformersForCausalLM"
+
+
+def _backend(load: Load, name: str, cls: str, way: frozenset[str]) -> Model | Fate:
     """A model that runs as transformers has it: every projection keeps its name, or is fused of parts that do."""
     head = line("transformers", name)
     if head is None or "MultiModal" in cls or "backend" not in way:
@@ -201,11 +227,11 @@ def _backend(name: str, cls: str, way: frozenset[str]) -> Model | Fate:
         return Fate(UNKNOWN, "model", f"vLLM runs {name} as {cls}, whose modules are not known")
     modules = {}
     for path, kind in _flat(entry, "model.").items():
-        if path.rpartition(".")[2] in BETWEEN_STACKS.get(name, ()):
+        if absent(inner or "", load.model, path):
             continue
         whole = path.rpartition(".")[2] in PACKED_WHOLE.get(name, ())
         kinds = {"linear": "own qkv" if whole else "column", "conv1d": "conv1d", "table": "embedding"}
-        modules[path] = kinds.get(kind, kind)
+        modules[path] = "own unsure" if "MoE" in cls and re.search(UNSURE, path) else kinds.get(kind, kind)
         if path.endswith("experts.gate_up_proj"):
             modules[path.rpartition(".")[0]] = "experts"
     modules["lm_head"] = "head"
