@@ -8,6 +8,11 @@ from contextlib import suppress
 from functools import cache
 from itertools import pairwise
 
+Ids = frozenset[str]
+"""Of runtimes, as `peft==0.9.0`."""
+
+NONE = Ids()
+
 PEFT_RELEASES = (
     "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.6.1", "0.6.2", "0.7.0", "0.7.1", "0.8.0", "0.8.1", "0.8.2",
     "0.9.0", "0.10.0", "0.11.0", "0.11.1", "0.12.0", "0.13.0", "0.13.1", "0.13.2", "0.14.0", "0.15.0", "0.15.1",

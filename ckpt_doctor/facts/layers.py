@@ -6,15 +6,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..adapter import Adapter, Layer, forms
-from .forms import RANKS, Group, fits, nearest, parse, pattern_value
 from .kinds import NUMBER, Kinds, numbered_alike, reads_numbers
 from .methods import record
-from .names import PREFIX
-
-__all__ = [
-    "RANK_AXIS", "WRAPPERS", "Layer", "divide", "fits", "groups", "groups_of", "layers", "module_of", "nearest",
-    "pattern_module", "pattern_value",
-]  # fmt: skip
+from .names import PREFIX, pattern_value
 
 _KEY = re.compile(r"(?P<module>.+?)\.(?P<factor>lora_(?:embedding_)?[ABE])(?:\.(?!weight)[^.]+)?(?:\.weight)?")
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -22,36 +16,6 @@ _PREFIXES = (PREFIX, "module.")
 
 RANK_AXIS = {"lora_A": 0, "lora_B": 1, "lora_E": 0, "lora_embedding_A": 0, "lora_embedding_B": 1}
 """The axis of a factor that counts the rank: A `[r, in]`, B `[out, r]`, E `[r, 1]`, an embedding's A `[r, V]`."""
-
-
-_names: dict[str, tuple[set[str], set[str]]] = {}
-
-
-def groups(method: str) -> tuple[Group, ...]:
-    """The tensors of a layer of a method, parsed; none for LoRA's and for methods without layers."""
-    known = record(method)
-    return parse(known.tensors) if known else ()
-
-
-def divide(method: str, key: str) -> tuple[str, str, str | None] | None:
-    """A key of a method → module, factor, and an adapter's name where one stands in it.
-
-    `m.lily_A.weight` → (m, lily_A.weight, None), `m.lily_A.default.weight` → (m, lily_A.weight, default).
-    """
-    if method not in _names:
-        names = {re.sub(r"#\w+", "0", name) for group in groups(method) for way in group.ways for name in way}
-        _names[method] = {name.partition(".")[0] for name in names}, names
-    heads, names = _names[method]
-    parts = key.split(".")
-    for at in range(len(parts) - 1, 0, -1):
-        if parts[at] in heads:
-            tail = parts[at + 1 :]
-            plain = ["0" if part.isdecimal() else part for part in tail]
-            named = bool(tail) and ".".join([parts[at], *plain]) not in names
-            named = named and ".".join([parts[at], *plain[1:]]) in names
-            factor = ".".join([parts[at], *(tail[1:] if named else tail)])
-            return ".".join(parts[:at]), factor, tail[0] if named else None
-    return None
 
 
 def module_of(key: str) -> str:
@@ -70,8 +34,11 @@ def module_of(key: str) -> str:
 def layers(adapter: Adapter) -> tuple[dict[str, Layer], Kinds]:
     """The adapted layers of an adapter, in the order of their tensors, by module; and their modules by kind."""
     method = adapter.peft_type
-    if method is not None and groups(method):
-        found = _layers_of_method(adapter, method)
+    known = record(method)
+    if known and known.tensors:
+        from .method_layers import layers_of_method
+
+        found = layers_of_method(adapter, known.name)
         return found, [[module] for module in found]
     parts = _parted(tuple(adapter.tensors)) if len(adapter.tensors) <= _REMEMBERED else _part(adapter.tensors)
     config = adapter.config or {}
@@ -161,38 +128,6 @@ def _module_in(key: str) -> str:
     return module_of(match["module"] if match else key)
 
 
-def _layers_of_method(adapter: Adapter, method: str) -> dict[str, Layer]:
-    """The layers of a method other than LoRA's."""
-    by_module: dict[str, dict[str, str]] = {}
-    for key in adapter.tensors:
-        divided = divide(method, key)
-        if divided:
-            by_module.setdefault(module_of(divided[0]), {})[divided[1]] = key
-    by_module.pop("base_model", None)  # what VeRA and others share between the layers, by the names of factors
-    return {module: _other_layer(adapter, method, module, factors) for module, factors in by_module.items()}
-
-
-def _other_layer(adapter: Adapter, method: str, module: str, factors: dict[str, str]) -> Layer:
-    """A layer of a method other than LoRA's, read as its record says."""
-    config = adapter.config or {}
-    shapes = {factor: adapter.tensors[key].shape for factor, key in factors.items()}
-    ranks: set[int | None] = set()
-    for group in groups(method):
-        for factor, (sizes, _) in nearest(group, shapes).items():
-            if factor in shapes and fits(sizes, shapes[factor]):
-                ranks.update(RANKS[size](n) for size, n in zip(sizes, shapes[factor], strict=False) if size in RANKS)
-    rank = ranks.pop() if len(ranks) == 1 else None
-    known = record(method)
-    key, default, divisors = (known and known.scale) or ("", None, ())
-    alpha = _number(pattern_value(config.get("alpha_pattern"), module, config.get(key, default))) if key else None
-    parts = [rank if part == "r" and rank else _number(config.get(part, 0)) for part in divisors]
-    below = sum(part for part in parts if part) if divisors else 1.0
-    scaling = None if alpha is None or not below else alpha / below
-    if method == "DEFT" and not alpha:  # PEFT 0.20, tuners/deft/layer.py: update_layer
-        scaling = 1.0
-    return Layer(module, factors, rank, alpha, scaling)
-
-
 def _layer(adapter: Adapter, module: str, factors: dict[str, str]) -> Layer:
     config = adapter.config or {}
     ranks = set()
@@ -203,13 +138,13 @@ def _layer(adapter: Adapter, module: str, factors: dict[str, str]) -> Layer:
     if ranks and groups_of(adapter, factors) > 1:
         rank = adapter.tensors[factors["lora_A"]].shape[0]
     if adapter.peft_type == "ADALORA":
-        alpha = _number(config.get("lora_alpha", 8))
-        init_r = _number(config.get("init_r", 12))
+        alpha = number(config.get("lora_alpha", 8))
+        init_r = number(config.get("init_r", 12))
         if alpha is None or init_r is None or rank is None:
             return Layer(module, factors, rank, alpha, None)
         # PEFT, tuners/adalora/layer.py: update_layer and forward (ranknum stays init_r after a load)
         return Layer(module, factors, rank, alpha, (alpha if alpha > 0 else float(rank)) / (init_r + 1e-5))
-    alpha = _number(pattern_value(config.get("alpha_pattern"), module, config.get("lora_alpha", 8)))
+    alpha = number(pattern_value(config.get("alpha_pattern"), module, config.get("lora_alpha", 8)))
     if alpha is None or not rank:
         return Layer(module, factors, rank, alpha, None)
     return Layer(module, factors, rank, alpha, alpha / (rank**0.5 if config.get("use_rslora") is True else rank))
@@ -233,7 +168,7 @@ def pattern_module(key: str) -> str:
     return head if mark else key
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
     try:
         return float(value) if isinstance(value, (int, float)) else None  # true is 1, as in PEFT
     except OverflowError:  # beyond 1.8e308

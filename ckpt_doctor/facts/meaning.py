@@ -8,10 +8,10 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from ..adapter import Layer
-from ..adapter.runtimes import PEFT, between, minor, since, turns
+from ..adapter.runtimes import NONE, PEFT, between, minor, since, turns
+from .config_keys import INIT
 from .layers import RANK_AXIS
 from .methods import LORAS
-from .record import INIT, NONE
 from .subject import Subject
 from .targets import OUT_PROJ, Reading, Release, ambiguous, lora_reading, targeted
 

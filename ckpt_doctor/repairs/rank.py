@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..adapter import Adapter, Layer, TensorInfo, zeros
-from ..facts.forms import pattern_value
 from ..facts.layers import RANK_AXIS, module_of, pattern_module
+from ..facts.names import pattern_value
 from ..facts.subject import Subject
 from . import Refused, meant, only, resized, with_config
 

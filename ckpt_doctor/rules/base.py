@@ -8,12 +8,11 @@ from collections.abc import Iterable, Iterator
 from ..adapter import Base, Layer
 from ..adapter.codes import ANOTHER_BASE, MISSING_LAYER, NOT_IN_BASE, OTHER_SIZE
 from ..adapter.findings import Finding, several
-from ..adapter.runtimes import PEFT, since, upto
+from ..adapter.runtimes import NONE, PEFT, since, upto
 from ..facts.layers import module_of
 from ..facts.meaning import left_random, meant_era
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
-from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ, targeted
 from ..facts.tasks import CLASSES, is_bare

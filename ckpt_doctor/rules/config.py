@@ -18,10 +18,9 @@ from ..adapter.codes import (
 )
 from ..adapter.findings import THE_BASE, Finding
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
-from ..facts.config_keys import CHANGES_BASE, knows
-from ..facts.forms import targets
+from ..facts.config_keys import CHANGES_BASE, knows, refusing_bias
 from ..facts.methods import LORAS
-from ..facts.record import refusing_bias
+from ..facts.names import targets
 from ..facts.subject import Subject
 from ..facts.targets import lora_reading, of_parameter, targeted
 from .declared import rule

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 from ..adapter.codes import FUNCTION_CONFIG_KEY, STRANGE_CONFIG_KEY, UNKNOWN_CONFIG_KEY
 from ..adapter.findings import Finding
-from ..adapter.runtimes import PEFT
+from ..adapter.runtimes import NONE, PEFT
 from ..facts.config_keys import OTHER_SHAPES, RAISING, READ_ELSEWHERE, lacking, neutral, table
 from ..facts.methods import LORAS
-from ..facts.record import NONE
 from ..facts.subject import Subject
 from .declared import rule
 

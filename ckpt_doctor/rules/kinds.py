@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from ..adapter import Layer
 from ..adapter.codes import ADALORA_CONVOLUTION, GROUPED_CONVOLUTION, LAYER_KIND, MISSING_PART, RENAMED_MODEL
 from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding
-from ..adapter.runtimes import PEFT, between, since, upto
+from ..adapter.runtimes import NONE, PEFT, between, since, upto
 from ..facts.config_keys import table
 from ..facts.layers import groups_of
 from ..facts.methods import LORAS
-from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ
 from .declared import rule

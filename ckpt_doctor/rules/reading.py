@@ -22,10 +22,9 @@ from ..adapter.codes import (
     UNTARGETED_LAYERS,
 )
 from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Code, Finding, several
-from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, upto
+from ..adapter.runtimes import NEWEST_SERIES, NONE, PEFT, between, upto
 from ..facts.meaning import Era, left_random, meant_era, taking
 from ..facts.methods import LORAS
-from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..facts.targets import Reading, ambiguous, holes, of_parameter, targeted
 from .declared import rule

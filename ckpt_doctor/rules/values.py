@@ -9,8 +9,7 @@ from ..adapter.findings import Finding
 from ..adapter.runtimes import PEFT
 from ..facts.config_keys import knows, table
 from ..facts.lora_keys import FIELDS, FOLLOWED, HARMLESS, ITEMS, KINDS, UNREAD
-from ..facts.methods import LORAS
-from ..facts.record import REVIEWED
+from ..facts.methods import LORAS, REVIEWED
 from ..facts.subject import Subject
 from .declared import rule
 
