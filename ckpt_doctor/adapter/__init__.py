@@ -1,6 +1,7 @@
 """The one type that everything shares: an adapter is a config and a table of tensors, each a run of bytes."""
 
-from collections.abc import Callable, Iterator, KeysView, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -111,21 +112,39 @@ Form = tuple[str, tuple[int, ...]]
 """A dtype and a shape."""
 
 
+NUMBER = re.compile(r"\.[0-9]+(?=\.)")
+"""The number of a block, in a name."""
+
+
+def numbered_alike(names: Iterable[str]) -> list[str]:
+    """Names, in each of which every number between dots is 0."""
+    listed = list(names)
+    alike = NUMBER.sub(".0", "\n".join(listed)).split("\n")
+    return alike if len(alike) == len(listed) else [NUMBER.sub(".0", name) for name in listed]
+
+
+Span = Sequence[int]
+"""Where the bytes of a tensor begin and where they end, counted from the first byte behind the header."""
+
+
 class Columns(Mapping[str, TensorInfo]):
     """The tensors of one file as its header has them, in columns; the object of a tensor is made when it is asked for.
 
-    `forms` are dtype and shape by name, `spans`, in the same order, where the bytes begin and end, counted from byte
-    `start` of the file `path`.
+    `forms` are dtype and shape by name, `spans`, in the same order, where the bytes are behind byte `start` of the file
+    `path`. `even` is whether it is known that tensors whose names differ in numbers only are of one form.
     """
 
-    def __init__(self, forms: dict[str, Form], spans: list[list[int]], path: str, start: int) -> None:
+    def __init__(
+        self, forms: dict[str, Form], spans: Sequence[Span], path: str, start: int, *, even: bool = False
+    ) -> None:
         self.forms = forms
+        self.even = even
         self._spans = spans
         self._path = path
         self._start = start
 
     @cached_property
-    def _places(self) -> dict[str, list[int]]:
+    def _places(self) -> dict[str, Span]:
         return dict(zip(self.forms, self._spans, strict=True))
 
     def __getitem__(self, name: str) -> TensorInfo:

@@ -1,12 +1,12 @@
 """Tensors → adapted layers: the rank inference. Parses leniently, so that one fault does not hide another."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..adapter import Adapter, Layer, forms
-from .kinds import NUMBER, Kinds, numbered_alike, reads_numbers
+from ..adapter import NUMBER, Adapter, Columns, Layer, forms, numbered_alike
+from .kinds import Kinds, reads_numbers
 from .methods import record
 from .names import PREFIX, pattern_value
 
@@ -33,60 +33,54 @@ def module_of(key: str) -> str:
 
 def layers(adapter: Adapter) -> tuple[dict[str, Layer], Kinds]:
     """The adapted layers of an adapter, in the order of their tensors, by module; and their modules by kind."""
-    method = adapter.peft_type
-    known = record(method)
+    known = record(adapter.peft_type)
     if known and known.tensors:
         from .method_layers import layers_of_method
 
         found = layers_of_method(adapter, known.name)
         return found, [[module] for module in found]
-    parts = _parted(tuple(adapter.tensors)) if len(adapter.tensors) <= _REMEMBERED else _part(adapter.tensors)
-    config = adapter.config or {}
-    apart, patterned = reads_numbers(config), bool(config.get("alpha_pattern"))
-    numbers: dict[object, int] = {}
-    columns = [numbers.setdefault(form, len(numbers)) for form in forms(adapter.tensors).values()]
-    like, kinds = dict[object, Layer](), dict[object, list[str]]()
-    found, new = dict[str, Layer](), tuple.__new__  # which is what Layer does, in half the time
-    for part in parts:
-        module, factors, alike, places = part
-        kind = (alike, *[columns[place] for place in places])
-        scaled = module if patterned else kind
-        first = like.get(scaled)
-        if first is None:
-            first = like[scaled] = _layer(adapter, module, factors)
-        found[module] = new(Layer, (module, factors, *first[2:]))
-        kinds.setdefault(module if apart else kind, []).append(module)
-    return found, list(kinds.values())
+    tensors, config = adapter.tensors, adapter.config or {}
+    heads, alike, places = _parted(tuple(tensors)) if len(tensors) <= _REMEMBERED else _part(tensors)
+    kinds: Sequence[object] = alike
+    if not (isinstance(tensors, Columns) and tensors.even):
+        numbers: dict[object, int] = {}
+        columns = [numbers.setdefault(form, len(numbers)) for form in forms(tensors).values()]
+        kinds = [(kind, *[columns[at] for at in here]) for kind, here in zip(alike, places, strict=True)]
+    modules = [module for module, _ in heads]
+    like = modules if config.get("alpha_pattern") else kinds  # layers of one rank, alpha and scale
+    rests: dict[object, tuple[Any, ...]] = {}
+    for (module, factors), key in zip(heads, like, strict=True):
+        if key not in rests:
+            rests[key] = _layer(adapter, module, factors)[2:]
+    new = tuple.__new__  # which is what Layer does, in half the time
+    found = {head[0]: new(Layer, head + rests[key]) for head, key in zip(heads, like, strict=True)}
+    members: dict[object, list[str]] = {}
+    for module, kind in zip(modules, modules if reads_numbers(config) else kinds, strict=True):
+        members.setdefault(kind, []).append(module)
+    return found, list(members.values())
 
 
-class _Part(NamedTuple):
-    """What the names of tensors tell of a layer: its module, the keys of its factors, which of the names that differ in
-    numbers only these have, and where they stand in the file.
-    """
-
-    module: str
-    factors: dict[str, str]
-    alike: tuple[int, ...]
-    places: list[int]
-
+_Parts = tuple[list[tuple[str, dict[str, str]]], list[int], list[list[int]]]
+"""What the names of tensors tell of the layers: the module of each and the keys of its factors; which of them have
+names that differ in numbers only; and where the factors stand in the file."""
 
 _REMEMBERED = 4096
 """Names of one adapter that are remembered, as others have the same base."""
 
 
 @lru_cache(8)
-def _parted(names: tuple[str, ...]) -> list[_Part]:
+def _parted(names: tuple[str, ...]) -> _Parts:
     return _part(names)
 
 
-def _part(names: Collection[str]) -> list[_Part]:
+def _part(names: Collection[str]) -> _Parts:
     """The layers that the names of tensors tell, in their order."""
     by_module: dict[str, tuple[dict[str, str], list[int], list[int]]] = {}
-    patterns: dict[str, _Pattern] = {}
+    patterns: dict[str, tuple[int, str, int, int]] = {}
     for at, (key, alike) in enumerate(zip(names, numbered_alike(names), strict=True)):
         pattern = patterns.get(alike)
         if pattern is None:
-            pattern = patterns[alike] = _pattern(alike, len(patterns))
+            pattern = patterns[alike] = (len(patterns), *_pattern(alike))
         number, factor, start, after = pattern
         if not factor:
             continue
@@ -98,29 +92,26 @@ def _part(names: Collection[str]) -> list[_Part]:
             layer[0][factor] = key
             layer[1].append(number)
             layer[2].append(at)
-    return [_Part(module, factors, tuple(numbers), places) for module, (factors, numbers, places) in by_module.items()]
+    kinds: dict[tuple[int, ...], int] = {}
+    return (
+        [(module, factors) for module, (factors, _, _) in by_module.items()],
+        [kinds.setdefault(tuple(numbers), len(kinds)) for _, numbers, _ in by_module.values()],
+        [places for _, _, places in by_module.values()],
+    )
 
 
-class _Pattern(NamedTuple):
-    """What tensors are whose names differ in numbers only: the how-manieth such name, which factor ("" for none), and
-    how many characters are before the module and behind it, 0 where that is not the same.
+def _pattern(key: str) -> tuple[str, int, int]:
+    """What tensors are whose names differ from a key in numbers only: which factor ("" for none), and how many
+    characters are before the module and behind it, 0 where that is not the same.
     """
-
-    number: int
-    factor: str = ""
-    start: int = 0
-    after: int = 0
-
-
-def _pattern(key: str, number: int) -> _Pattern:
     match = _KEY.fullmatch(key)
     if match is None:
-        return _Pattern(number)
+        return "", 0, 0
     end, module = match.end("module"), module_of(match["module"])
     tail = key[end:]
     if not key[:end].endswith(module) or NUMBER.search(tail):
-        return _Pattern(number, match["factor"])
-    return _Pattern(number, match["factor"], end - len(module), len(tail))
+        return match["factor"], 0, 0
+    return match["factor"], end - len(module), len(tail)
 
 
 def _module_in(key: str) -> str:
