@@ -1,7 +1,7 @@
 """The one type that everything shares: an adapter is a config and a table of tensors, each a run of bytes."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -123,7 +123,7 @@ def numbered_alike(names: Iterable[str]) -> list[str]:
     return alike if len(alike) == len(listed) else [NUMBER.sub(".0", name) for name in listed]
 
 
-Span = Sequence[int]
+Span = tuple[int, int]
 """Where the bytes of a tensor begin and where they end, counted from the first byte behind the header."""
 
 
@@ -134,9 +134,7 @@ class Columns(Mapping[str, TensorInfo]):
     `path`. `even` is whether it is known that tensors whose names differ in numbers only are of one form.
     """
 
-    def __init__(
-        self, forms: dict[str, Form], spans: Sequence[Span], path: str, start: int, *, even: bool = False
-    ) -> None:
+    def __init__(self, forms: dict[str, Form], spans: list[Span], path: str, start: int, *, even: bool = False) -> None:
         self.forms = forms
         self.even = even
         self._spans = spans
