@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..adapter.findings import Finding, accepted, verdict
 from ..adapter.runtimes import order, ran
 from ..verbs.report import Report, named_release
-from .wording import Tally
 
 if TYPE_CHECKING:
     from ..files.writer import Written
@@ -35,8 +35,37 @@ def dump(body: dict[str, Any]) -> str:
 def scan(reports: Iterable[Report]) -> Iterator[str]:
     """The document of a scan, in one piece."""
     every = list(reports)
-    start = {name: start_object(start) for name, start in Tally(every).starts.items()}
-    yield dump({"reports": [report_object(report) for report in every], "start": start})
+    start: dict[str, Any] = {}
+    if any(report.servers for report in every):
+        from .wording import Tally
+
+        start = {name: start_object(start) for name, start in Tally(every).starts.items()}
+    text = dump({"reports": [report_object(report) for report in every], "start": start})
+    first, *rest = text.split(NO_LAYERS)  # which no text has in it, as there a new line is escaped
+    yield "".join(
+        (first, *(f"{NO_LAYERS[:-2]}{layers(report, 8)}{piece}" for report, piece in zip(every, rest, strict=True)))
+    )
+
+
+NO_LAYERS = '\n      "layers": []'
+
+
+def layers(report: Report, indent: int | None = None) -> str:
+    """The list of layers as json.dumps writes it, in a fifth of the time; `indent` is where each layer begins."""
+    outer, inner = ("", "") if indent is None else ("\n" + " " * indent, "\n" + " " * (indent + 2))
+    between = f",{inner}" if inner else ", "
+    rests: dict[tuple[int, int, int], str] = {}  # by what is the same for all layers of a kind
+    written = []
+    for layer in report.layers.values():
+        same = id(layer.rank), id(layer.alpha), id(layer.scaling)
+        if same not in rests:
+            values = {"rank": layer.rank, "alpha": layer.alpha, "scaling": layer.scaling}
+            rests[same] = json.dumps(values, separators=(between, ": "))[1:-1]
+        written.append(f'{{{inner}"module": {encode_basestring(layer.module)}{between}{rests[same]}{outer}}}')
+    if not written:
+        return "[]"
+    between = f",{outer}" if outer else ", "
+    return f"[{outer}{between.join(written)}{outer[:-2]}]"
 
 
 def start_object(start: Start) -> dict[str, Any]:
@@ -51,17 +80,14 @@ def place(path: str) -> str:
 
 
 def report_object(report: Report) -> dict[str, Any]:
-    """One adapter."""
+    """One adapter; its layers are written by `layers`."""
     adapter, budget = report.adapter, report.budget
     return {
         "path": place(report.path),
         "error": report.error,
         "peft_type": adapter.peft_type if adapter else None,
         "peft_version": named_release(adapter) if adapter else None,
-        "layers": [
-            {"module": layer.module, "rank": layer.rank, "alpha": layer.alpha, "scaling": layer.scaling}
-            for layer in report.layers.values()
-        ],
+        "layers": [],
         "adalora": budget._asdict() if budget else None,
         "findings": [finding_object(finding) for finding in report.shown],
         "verdicts": report.verdicts,

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from ..adapter.findings import Finding
 from ..facts.subject import Subject
 from ..verbs.report import Report
-from .json import commands, head, place, report_object, steps
+from .json import commands, head, layers, place, report_object, steps
 
 OWN = ("path", "commands", "next")
 """Keys that have the path in them."""
@@ -25,9 +25,11 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
     for report in reports:
         shown, text = said.get(report.subject, ((), "")) if report.subject else ((), "")
         if not text or shown != report.shown:
-            fields = {key: value for key, value in report_object(report).items() if key not in OWN}
-            shown, text = report.shown, json.dumps(fields, ensure_ascii=False)[1:]
+            fields = report_object(report)
+            own = {key: fields.pop(key) for key in OWN}
+            text = json.dumps(fields, ensure_ascii=False)[1:].replace('"layers": []', f'"layers": {layers(report)}', 1)
             if report.subject:
-                said[report.subject] = shown, text
-        own = {"path": place(report.path), "commands": commands(report), "next": steps(report)}
+                said[report.subject] = report.shown, text
+        else:
+            own = {"path": place(report.path), "commands": commands(report), "next": steps(report)}
         yield f"{start}, {json.dumps(own, ensure_ascii=False)[1:-1]}, {text}"
