@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 
 Ids = frozenset[str]
@@ -273,7 +273,12 @@ _PLACES = {id_: at for at, id_ in enumerate((*_IDS, *_SERVERS))}
 
 def order(ids: Iterable[str]) -> list[str]:
     """PEFT's releases oldest first, then servers, then releases that nobody reviewed."""
-    return sorted(ids, key=lambda id_: (_PLACES.get(id_, len(_PLACES)), id_))
+    return [*_ordered(frozenset(ids))]
+
+
+@lru_cache(256)
+def _ordered(ids: Ids) -> tuple[str, ...]:
+    return tuple(sorted(ids, key=lambda id_: (_PLACES.get(id_, len(_PLACES)), id_)))
 
 
 def ran(id_: str) -> bool:

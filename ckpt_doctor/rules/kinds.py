@@ -48,7 +48,7 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
         if layer.module.endswith(OUT_PROJ):
             rejected["a MultiheadAttention"] = upto("0.14")
         for key in layer.factors.values():
-            dimensions = len(subject.tensors[key].shape)
+            dimensions = len(subject.forms[key][1])
             if dimensions > 2:
                 name = f"Conv{dimensions - 2}d"
                 rejected[f"a {name}"] = PEFT - since(CONV_SINCE.get(dimensions, "99.0"))
@@ -72,7 +72,7 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
 
 def _grouped(subject: Subject) -> Iterator[Finding]:
     """A convolution in groups: its B has other sizes from 0.16 on, and up to 0.6 none that fit."""
-    wide = subject.layers_where(lambda layer: groups_of(subject.adapter, layer.factors) > 1)
+    wide = subject.layers_where(lambda layer: groups_of(subject.forms, layer.factors) > 1)
     if wide:
         message = f"{wide[0]} is a convolution in groups, with a lora_B as PEFT 0.16 and newer have it"
         rejects = upto("0.15") & subject.found(wide)
@@ -81,7 +81,7 @@ def _grouped(subject: Subject) -> Iterator[Finding]:
     if saved and saved <= since("0.16"):
         return
     for module, layer in (subject.layers if subject.base else subject.sample).items():
-        shapes = [subject.tensors[key].shape for key in layer.factors.values()]
+        shapes = [*subject.shapes(layer).values()]
         if module in wide or len(shapes) != 2 or any(len(shape) < 3 for shape in shapes):
             continue
         a, b = (subject.tensors[layer.factors[name]].shape for name in sorted(layer.factors))

@@ -27,9 +27,10 @@ def not_looked_at(subject: Subject) -> Iterator[Finding]:
     left = PEFT - REVIEWED
     if left:
         yield NOT_JUDGED(f"{method} was not looked at in these releases", undecided=left, needs="a newer ckpt-doctor")
+    rows, unread = table(method), UNREAD.get(method, ())
     for key, value in config.items():
-        row = table(method).get(key)
-        if row is None or key in UNREAD.get(method, ()):
+        row = rows.get(key)
+        if row is None or key in unread:
             continue
         default = row[2]
         if value == default and type(value) is type(default):
