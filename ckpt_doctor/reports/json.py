@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from json.encoder import encode_basestring
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -51,21 +53,33 @@ NO_LAYERS = '\n      "layers": []'
 
 
 def layers(report: Report, indent: int | None = None) -> str:
-    """The list of layers as json.dumps writes it, in a fifth of the time; `indent` is where each layer begins."""
-    outer, inner = ("", "") if indent is None else ("\n" + " " * indent, "\n" + " " * (indent + 2))
-    between = f",{inner}" if inner else ", "
-    rests: dict[tuple[int, int, int], str] = {}  # by what is the same for all layers of a kind
-    written = []
-    for layer in report.layers.values():
-        same = id(layer.rank), id(layer.alpha), id(layer.scaling)
-        if same not in rests:
-            values = {"rank": layer.rank, "alpha": layer.alpha, "scaling": layer.scaling}
-            rests[same] = json.dumps(values, separators=(between, ": "))[1:-1]
-        written.append(f'{{{inner}"module": {encode_basestring(layer.module)}{between}{rests[same]}{outer}}}')
-    if not written:
+    """The list of layers as json.dumps writes it, a kind at once; `indent` is where each layer begins."""
+    if report.subject is None or not report.layers:
         return "[]"
-    between = f",{outer}" if outer else ", "
-    return f"[{outer}{between.join(written)}{outer[:-2]}]"
+    outer, inner = ("", "") if indent is None else ("\n" + " " * indent, "\n" + " " * (indent + 2))
+    between = f",{inner or ' '}"
+    texts: dict[tuple[int, int, int], str] = {}
+    rests: dict[str, str] = {}
+    for modules in report.subject.kinds:
+        _, _, rank, alpha, scaling = report.layers[modules[0]]
+        same = id(rank), id(alpha), id(scaling)
+        if same not in texts:
+            text = json.dumps({"rank": rank, "alpha": alpha, "scaling": scaling}, separators=(between, ": "))
+            texts[same] = f"{between}{text[1:-1]}{outer}}}"
+        rests.update(dict.fromkeys(modules, texts[same]))
+    names = tuple(report.layers)
+    starts = _starts(names, inner) if len(names) <= _REMEMBERED else _starts.__wrapped__(names, inner)
+    written = f",{outer or ' '}".join(map(add, starts, map(rests.__getitem__, names)))
+    return f"[{outer}{written}{outer[:-2]}]"
+
+
+_REMEMBERED = 2048
+"""Layers of one adapter whose names are remembered as they are written, as others have the same base."""
+
+
+@lru_cache(8)
+def _starts(names: tuple[str, ...], inner: str) -> list[str]:
+    return [f'{{{inner}"module": {encode_basestring(name)}' for name in names]
 
 
 def start_object(start: Start) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..adapter import NOTHING_ASKED, clean
@@ -186,8 +187,9 @@ def free(path: str) -> str:
     out = path.rstrip("/")
     if os.path.basename(out) in ("", os.curdir, os.pardir):
         out = os.path.abspath(out)
-    names = (f"{out}-fixed", *(f"{out}-fixed-{number}" for number in range(2, 100)))
-    return next((name for name in names if not os.path.lexists(name)), names[0])
+    first = f"{out}-fixed"
+    names = chain((first,), (f"{first}-{number}" for number in range(2, 100)))
+    return next((name for name in names if not os.path.lexists(name)), first)
 
 
 def _question(report: Report, asked: frozenset[str] | None) -> Iterator[str]:
