@@ -57,7 +57,9 @@ def eras(subject: Subject) -> list[Era]:
     starts += ["0.19"] if config.get("ensure_weight_tying") else []
     starts += [start for ids in {*subject.unread.values()} for start in turns(ids)]
     ordered = sorted({minor(start) for start in starts})
-    kinds = {modules[0]: modules for modules in subject.kinds if _may_be_adapted(subject, modules[0])}
+    kinds = {modules[0]: modules for modules in subject.kinds}
+    if str(config.get("target_modules")).lower() == "all-linear":
+        kinds = {module: modules for module, modules in kinds.items() if _is_linear(subject, module)}
     # before BaseTuner was shared IA3 read names as it does (tuners/ia3.py: _is_valid_match)
     firsts = [start if subject.method in LORAS else max(start, (0, 6)) for start in ordered]
     patterned = config.get("rank_pattern") or config.get("alpha_pattern")
@@ -85,14 +87,12 @@ def eras(subject: Subject) -> list[Era]:
     return periods
 
 
-def _may_be_adapted(subject: Subject, module: str) -> bool:
-    """Whether a layer of the file is not one that "all-linear" leaves out: a convolution or an embedding
-    (tuners/tuners_utils.py: _maybe_include_all_linear_layers).
+def _is_linear(subject: Subject, module: str) -> bool:
+    """Whether a layer is none that "all-linear" leaves out: a convolution or an embedding (tuners/tuners_utils.py:
+    _maybe_include_all_linear_layers).
     """
-    return str(subject.config.get("target_modules")).lower() != "all-linear" or all(
-        len(subject.forms[key][1]) <= 2 and "embedding" not in factor
-        for factor, key in subject.layers[module].factors.items()
-    )
+    factors = subject.layers[module].factors.items()
+    return all(len(subject.forms[key][1]) <= 2 and "embedding" not in factor for factor, key in factors)
 
 
 def taking(every: list[Era]) -> list[Era]:
