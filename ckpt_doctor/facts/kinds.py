@@ -8,7 +8,7 @@ by their numbers, each layer is a kind of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..adapter import numbered_alike
 
@@ -32,13 +32,14 @@ def _are_plain(names: object) -> bool:
     return names is None or (isinstance(names, str) and names.lower() == "all-linear")
 
 
-class Stacks(NamedTuple):
+class Stacks:
     """Names of which those in a numbered block are in every block of a stack: `first` are those in the blocks 0 and in
     none, `counts` the blocks by the name in the block 0.
     """
 
-    first: list[str]
-    counts: dict[str, int]
+    def __init__(self, first: list[str], counts: dict[str, int]) -> None:
+        self.first = first
+        self.counts = counts
 
 
 def stacks(forms: Mapping[str, object]) -> Stacks | None:

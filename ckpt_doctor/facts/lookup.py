@@ -17,7 +17,8 @@ from .methods import LORAS
 from .names import PREFIX
 from .tasks import saved_whole
 
-_NAMED = re.compile(r"\.lora_(?:embedding_)?[ABE]\.(?!weight$)[^.]+(?:\.weight)?$")
+_USUAL = (".lora_A.weight", ".lora_B.weight")
+_NAMED = r"\.lora_(?:embedding_)?[ABE]\.(?!weight$)[^.]+(?:\.weight)?$"
 _FOREIGN_FACTOR = r"\.adapter\.linear_(?:in|out)\.weight$"
 _FACTOR_END = r"magnitude_vector|B\.bias|(?:embedding_)?[ABE](?:\.(?!weight_)|$)"
 
@@ -77,7 +78,7 @@ def _look_up(
     others = {key: PEFT for key in tensors if key not in own and _is_other(key, saved)}
     return Lookup(
         foreign={key: PEFT for key in tensors if key not in others and not _is_below(key)},
-        named={key: upto("0.20") if ".default" in key else PEFT for _, key in factors if _NAMED.search(key)},
+        named={key: upto("0.20") if ".default" in key else PEFT for _, key in factors if _is_named(key)},
         unending={
             key: PEFT for name, key in factors
             if key.endswith(".weight") is not (method == "LORA" and name in ("lora_A", "lora_B"))
@@ -87,6 +88,12 @@ def _look_up(
         stray={key: PEFT for name, key in factors if name == "lora_E" and method == "LORA"},
         others=others,
     )  # fmt: skip
+
+
+def _is_named(key: str) -> bool:
+    """Whether an adapter's name stands behind that of a factor."""
+    usual = key.endswith(_USUAL) and key.count(".lora_") == 1
+    return not usual and re.search(_NAMED, key) is not None
 
 
 def _is_below(key: str) -> bool:

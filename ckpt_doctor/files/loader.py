@@ -4,10 +4,13 @@ import json
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from ..adapter import Adapter, AdapterError, DamagedFile, Fault, TensorInfo, forms
+from ..adapter import Adapter, AdapterError, DamagedFile, Fault, forms
 from .formats import safetensors
+
+if TYPE_CHECKING:
+    from ..adapter import TensorInfo
 
 CONFIG = "adapter_config.json"
 SAFETENSORS = "adapter_model.safetensors"
@@ -204,7 +207,7 @@ def _with_beside(adapter: Adapter) -> Adapter:
         return adapter._replace(beside=Fault("not-read", str(error)))
 
 
-def _agree(tensors: Mapping[str, TensorInfo], others: Mapping[str, TensorInfo]) -> bool | None:
+def _agree(tensors: "Mapping[str, TensorInfo]", others: "Mapping[str, TensorInfo]") -> bool | None:
     """Whether two files hold the same tensors; None where that is too much to read in a scan."""
     if forms(tensors) != forms(others):
         return False
@@ -229,7 +232,7 @@ def regular(path: str) -> tuple[BinaryIO, int]:
     return os.fdopen(descriptor, "rb"), os.fstat(descriptor).st_size
 
 
-def read_weights(path: str) -> Mapping[str, TensorInfo]:
+def read_weights(path: str) -> "Mapping[str, TensorInfo]":
     """The tensors of one weights file, by what it holds; its name must agree. Raises DamagedFile, AdapterError."""
     file, size = regular(path)
     with file:
@@ -277,7 +280,7 @@ def _is_tar(head: bytes) -> bool:
     return True
 
 
-def _shards(folder: str) -> tuple[tuple[str, ...], dict[str, TensorInfo]]:
+def _shards(folder: str) -> "tuple[tuple[str, ...], dict[str, TensorInfo]]":
     faults: list[Fault] = []
     index = _json(folder, INDEX, faults, "broken-index")
     names = (index or {}).get("weight_map")

@@ -118,7 +118,7 @@ def _converting(subject: Subject) -> frozenset[str]:
     return NONE if follow(TRANSFORMERS, load) else since("0.20")
 
 
-_EXPERT = re.compile(r"\.experts\.\d+\.")
+_EXPERT = r"\.experts\.\d+\."
 
 
 @rule
@@ -129,7 +129,7 @@ def fused_experts(subject: Subject) -> Iterator[Finding]:
     (utils/transformers_weight_conversion.py: convert_peft_config_for_transformers).
     """
     version = str((subject.base.config if subject.base else {}).get("transformers_version") or "")
-    experts = subject.layers_where(lambda layer: bool(_EXPERT.search(layer.module)))
+    experts = subject.layers_where(lambda layer: ".experts." in layer.module and bool(re.search(_EXPERT, layer.module)))
     major = version.partition(".")[0]
     if experts and subject.method in LORAS and major.isdecimal() and major not in ("0", "1", "2", "3", "4"):
         message = f"{experts[0]} is a single expert, for which transformers 5 has no module: its tensors are ignored"

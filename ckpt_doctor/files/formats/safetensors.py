@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from itertools import accumulate, chain, pairwise
 from math import prod
 from operator import itemgetter, ne
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ...adapter import DTYPE_BITS, Columns, DamagedFile, Form, Span, TensorInfo, numbered_alike
+from ...adapter import DTYPE_BITS, Columns, DamagedFile, Form, Span, numbered_alike
+
+if TYPE_CHECKING:
+    from ...adapter import TensorInfo
 
 MAX_HEADER = 100_000_000  # tensor.rs: MAX_HEADER_SIZE
 MAX_INT = 2**64
