@@ -10,7 +10,7 @@ from typing import Any
 from ..adapter import NUMBER, Adapter, Columns, Form, Layer, forms, numbered_alike
 from .kinds import Kinds, reads_numbers
 from .methods import record
-from .names import PREFIX, pattern_value
+from .names import PREFIX, are_few, pattern_value
 
 _KEY = re.compile(r"(?P<module>.+?)\.(?P<factor>lora_(?:embedding_)?[ABE])(?:\.(?!weight)[^.]+)?(?:\.weight)?")
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -43,7 +43,8 @@ def layers(adapter: Adapter) -> tuple[dict[str, Layer], Kinds]:
         return found, [[module] for module in found]
     tensors, config = adapter.tensors, adapter.config or {}
     shaped = forms(tensors)
-    parts = _parted(tuple(tensors)) if len(tensors) <= _REMEMBERED else _part(tensors)
+    names = tuple(tensors)
+    parts = _parted(names) if are_few(names) else _part(names)
     modules, heads, alike, alike_modules, places = parts
     kinds: Sequence[object] = alike
     if not (isinstance(tensors, Columns) and tensors.even):
@@ -71,9 +72,6 @@ def _grouped(modules: list[str], kinds: Sequence[object]) -> Kinds:
 _Parts = tuple[list[str], list[tuple[str, dict[str, str]]], list[int], Kinds, list[list[int]]]
 """What the names of tensors tell of the layers: the module of each, beside it the keys of its factors; which of them
 have names that differ in numbers only, and these together; and where the factors stand in the file."""
-
-_REMEMBERED = 4096
-"""Names of one adapter that are remembered, as others have the same base."""
 
 
 @lru_cache(8)

@@ -14,7 +14,7 @@ from ..adapter import Layer
 from ..adapter.runtimes import PEFT, between, upto
 from .layers import WRAPPERS
 from .methods import LORAS
-from .names import PREFIX
+from .names import PREFIX, are_few
 from .tasks import saved_whole
 
 _USUAL = (".lora_A.weight", ".lora_B.weight")
@@ -56,12 +56,9 @@ class Lookup(NamedTuple):
 def look_up(method: str, config: dict[str, Any], layers: dict[str, Layer], tensors: Iterable[str]) -> Lookup:
     """The tensors that releases do not find; of a method with a record those of layers, below another prefix."""
     factors = tuple((name, key) for layer in layers.values() for name, key in layer.factors.items())
-    known = _look_up if len(factors) <= _REMEMBERED else _look_up.__wrapped__
-    return known(method, tuple(saved_whole(config)), bool(layers), factors, tuple(tensors))
-
-
-_REMEMBERED = 256
-"""Factors of one adapter that are remembered, as others have the same base."""
+    names, saved = tuple(tensors), tuple(saved_whole(config))
+    known = _look_up if are_few(names) and are_few(saved) else _look_up.__wrapped__
+    return known(method, saved, bool(layers), factors, names)
 
 
 @lru_cache(16)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .kinds import stacks
-from .names import as_number
+from .names import are_few, as_number
 from .tasks import saved_whole
 
 Release = tuple[int, ...]
@@ -68,19 +68,17 @@ def hits(config: dict[str, Any], modules: Iterable[str], releases: Iterable[Rele
     names = tuple(tuple(value) if isinstance(value, list) else value for value in map(config.get, _WORDS))
     tied = bool(config.get("ensure_weight_tying"))
     counted = config.get("layers_to_transform") is not None
-    if counted or len(some) > _REMEMBERED_KINDS or not all(map(_are_words, names)):
+    if counted or not are_few(some) or not all(map(_are_words, names)):
         return [tuple(module for module in some if targeted(config, module, release)) for release in all_]
     return _hits(names, tied, some, all_)
 
 
 _WORDS = ("target_modules", "exclude_modules", "modules_to_save")
-_REMEMBERED_KINDS = 256
-"""Modules of one adapter, one a kind, of which it is remembered what adapts them."""
 
 
 def _are_words(names: object) -> bool:
     listed = names if isinstance(names, tuple) else (names,)
-    return names is None or all(isinstance(name, str) and name.isidentifier() for name in listed)
+    return names is None or (all(isinstance(name, str) and name.isidentifier() for name in listed) and are_few(listed))
 
 
 @lru_cache(16)
@@ -199,12 +197,8 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
     are parts of one name ("attn") anywhere.
     """
     names = tuple(modules)
-    missing = _missing(names) if len(names) <= _REMEMBERED else _missing.__wrapped__(names)
+    missing = _missing(names) if are_few(names) else _missing.__wrapped__(names)
     return [name for name in missing if targeted(config, name, release)]
-
-
-_REMEMBERED = 4096
-"""Modules of one adapter that are remembered, as others have the same base."""
 
 
 @lru_cache(8)

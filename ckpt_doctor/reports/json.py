@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..adapter.findings import Finding, accepted, verdict
 from ..adapter.runtimes import order, ran
+from ..facts.names import are_few
 from ..verbs.report import Report, named_release
 
 if TYPE_CHECKING:
@@ -68,13 +69,9 @@ def layers(report: Report, indent: int | None = None) -> str:
             texts[same] = f"{between}{text[1:-1]}{outer}}}"
         rests.update(dict.fromkeys(modules, texts[same]))
     names = tuple(report.layers)
-    starts = _starts(names, inner) if len(names) <= _REMEMBERED else _starts.__wrapped__(names, inner)
+    starts = _starts(names, inner) if are_few(names) else _starts.__wrapped__(names, inner)
     written = f",{outer or ' '}".join(map(add, starts, map(rests.__getitem__, names)))
     return f"[{outer}{written}{outer[:-2]}]"
-
-
-_REMEMBERED = 2048
-"""Layers of one adapter whose names are remembered as they are written, as others have the same base."""
 
 
 @lru_cache(8)

@@ -109,8 +109,8 @@ class _Written:
         return found, [*pairwise(ends)]
 
 
-_MET, _WRITTEN, _NAMES = 10_000, 8, 4096
-"""How many headers are counted before all is forgotten; how many are remembered, and of how many names at most."""
+_MET, _WRITTEN, _LONGEST = 10_000, 8, 1 << 20
+"""How many headers are counted before all is forgotten; how many are remembered, and of how many characters at most."""
 _met: dict[int, int] = {}
 _written: list[_Written] = []
 
@@ -133,7 +133,7 @@ def _remember(text: str, start: str, names: list[str]) -> None:
         _written.clear()
     key = hash((start, *names))
     _met[key] = _met.get(key, 0) + 1
-    if _met[key] == 2 and len(_written) < _WRITTEN and len(names) <= _NAMES:
+    if _met[key] == 2 and len(_written) < _WRITTEN and len(text) <= _LONGEST:
         written = _Written(start, names)
         if written.filled(text):
             _written.append(written)
