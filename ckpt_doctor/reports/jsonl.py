@@ -20,16 +20,16 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
 
     Of one subject the same is said wherever it lies: only the path is another, and the commands that have it.
     """
-    start = json.dumps(head())[:-1]
+    start, encode = json.dumps(head())[:-1], json.JSONEncoder(ensure_ascii=False).encode
     said: WeakKeyDictionary[Subject, tuple[tuple[Finding, ...], str]] = WeakKeyDictionary()
     for report in reports:
         shown, text = said.get(report.subject, ((), "")) if report.subject else ((), "")
         if not text or shown != report.shown:
             fields = report_object(report)
             own = {key: fields.pop(key) for key in OWN}
-            text = json.dumps(fields, ensure_ascii=False)[1:].replace('"layers": []', f'"layers": {layers(report)}', 1)
+            text = encode(fields)[1:].replace('"layers": []', f'"layers": {layers(report)}', 1)
             if report.subject:
                 said[report.subject] = report.shown, text
         else:
             own = {"path": place(report.path), "commands": commands(report), "next": steps(report)}
-        yield f"{start}, {json.dumps(own, ensure_ascii=False)[1:-1]}, {text}"
+        yield f"{start}, {encode(own)[1:-1]}, {text}"

@@ -42,12 +42,12 @@ def ways(report: Report) -> tuple[Way, ...]:
 def _nothing_asked(report: Report) -> Iterator[Way]:
     newest = verdict(NEWEST, report.findings)
     grave = [finding for finding in report.shown if finding.severity != NOTE]
-    taken = bounds(accepted(report.findings))
     listed = [_fix(report, None, "for older releases, repair it")] if any(f.fixable for f in report.shown) else []
     if newest == "accepts" and not grave:
         yield Way(NOTHING, "nothing to do")
         yield from [] if report.reaches else listed
         return
+    taken = bounds(accepted(report.findings))
     if taken:
         yield Way(LOAD, f"load it with PEFT {taken}")
     fixes = [_reached(report, reach) for reach in report.reaches]
