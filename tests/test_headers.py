@@ -15,7 +15,8 @@ from ckpt_doctor.adapter import DTYPE_BITS, DamagedFile
 from ckpt_doctor.files.formats import safetensors
 
 PIECES = (
-    '"', "{", "}", "[", "]", ":", ",", " ", "0", "1", "9", "-1", "1.0", "1e0", "00", "true", "null", "NaN", "[]", "{}",
+    '"', "{", "}", "[", "]", ":", ",", " ", "0", "1", "9", "-1", "-0", "1.0", "1e0", "00", "true", "null", "NaN", "[]",
+    "{}",
     "\\", "\\u0041", "\\ud800", "\n", "\0", "é", '"dtype":"F32"', '"shape":[1]', '"data_offsets":[0,0]', '"shape":{}',
     ":[0,8]},", '"__metadata__"', '"F4"', '"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},', str(2**64),
 )  # fmt: skip
@@ -99,6 +100,18 @@ def test_a_header_with_the_names_of_one_before_is_read_as_any_other(monkeypatch:
             assert ours == outcome(raw, size), raw
     assert quick > 2000
     assert right > 2000
+
+
+@pytest.mark.parametrize("entry", ['"shape":[-0,4],"data_offsets":[0,0]', '"shape":[0,4],"data_offsets":[-0,0]'])
+@pytest.mark.parametrize("space", ["", " "])
+def test_minus_zero_is_no_size(tmp_path: Path, entry: str, space: str) -> None:
+    raw = f'{{"a":{space}{{"dtype":"F32",{entry}}}}}'.encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw)
+    with pytest.raises(SafetensorError):
+        safe_open(path, "np")
+    with pytest.raises(DamagedFile):
+        safetensors.parse_header(raw, "", 8 + len(raw), 8 + len(raw))
 
 
 def test_what_is_remembered_of_headers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,10 @@ def _as_written(raw: bytes) -> tuple[dict[str, Form], list[Span]] | None:
         between = [set(pieces[at::10]) for at in (2, 3, 4, 6, 7, 9)]
         if pieces[0] != "{" or text[-2:] != "}}" or between != _BETWEEN or {piece[0] for piece in offsets} != {":"}:
             return None
-        listed = json.loads("[" + "".join(offsets).removeprefix(":").replace("},:", ",") + "]")
+        joined = "".join(offsets)
+        if "-" in joined:
+            return None
+        listed = json.loads("[" + joined.removeprefix(":").replace("},:", ",") + "]")
         spans = [(first, last) for first, last in listed]
         forms = list(zip(dtypes, shapes, strict=True))
         known = {(dtype, piece): (dtype, _sizes(piece)) for dtype, piece in set(forms)}
@@ -189,7 +192,7 @@ def _are_sizes(numbers: list[Any]) -> bool:
 
 def _sizes(piece: str) -> tuple[int, ...]:
     """`:[8,4],` → (8, 4). Raises ValueError for anything else."""
-    if piece[:2] != ":[" or piece[-2:] != "],":
+    if piece[:2] != ":[" or piece[-2:] != "]," or "-" in piece:
         raise ValueError(piece)
     sizes = json.loads(piece[1:-1])
     if not _are_sizes(sizes):
@@ -200,7 +203,8 @@ def _sizes(piece: str) -> tuple[int, ...]:
 def _as_json(raw: bytes) -> tuple[dict[str, Form], list[Span]]:
     """The tensors of any header. Raises DamagedFile."""
     try:
-        header = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        whole = _whole if b"-0" in raw else None
+        header = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, parse_int=whole)
     except (ValueError, RecursionError) as error:
         raise DamagedFile("malformed-safetensors", f"the header is not valid JSON ({error})") from None
     if not isinstance(header, dict):
@@ -245,6 +249,11 @@ def _no_gap(spans: dict[str, Span]) -> None:
         if first != end:
             raise DamagedFile("malformed-safetensors", f"the bytes of {name} overlap others or leave a gap")
         end = last
+
+
+def _whole(text: str) -> int:
+    """A whole number; -0 is no size, which to serde is a fraction."""
+    return -1 if text == "-0" else int(text)
 
 
 def _no_constant(text: str) -> None:
