@@ -6,13 +6,16 @@ import gc
 
 
 def run() -> None:
-    """Start the command line. What is imported for it stays, so no garbage collection looks at it: a tenth faster."""
-    gc.disable()
+    """Start the command line. What is imported for it stays, so no garbage collection looks at it, neither now nor in
+    the end: a tenth faster.
+    """
+    gc.set_threshold(50_000)
     from .cli import main
 
-    gc.freeze()
-    gc.enable()
-    main(prog_name="ckpt-doctor")
+    try:
+        main(prog_name="ckpt-doctor")
+    finally:
+        gc.freeze()
 
 
 if __name__ == "__main__":

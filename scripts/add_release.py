@@ -4,7 +4,7 @@ usage: python scripts/add_release.py PYTHON [--write]
 PYTHON is the interpreter of an environment with that release (scripts/make_peft_venvs.sh makes one). First everything
 is looked at: the release, how the table of config keys would change, and what it makes of each fixture. Only with
 --write, and only if all of that worked, are the tables written: whole, or not at all. Until someone has looked at a method
-in the release and put the pair into REVIEWED (ckpt_doctor/facts/record.py), nothing is accepted there.
+in the release and put the pair into REVIEWED (ckpt_doctor/facts/methods/__init__.py), nothing is accepted there.
 """
 
 from __future__ import annotations

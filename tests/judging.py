@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ckpt_doctor import adapter as adapter_types
 from ckpt_doctor import rules
 from ckpt_doctor.adapter import Adapter, Base, Fault, Question, runtimes, zeros
 from ckpt_doctor.adapter import codes as rule_codes
 from ckpt_doctor.adapter.findings import SEVERITIES, Finding, severity, verdict
 from ckpt_doctor.facts import config_keys as keys
-from ckpt_doctor.facts import forms, methods
-from ckpt_doctor.facts import kinds as kinds_of_layers
+from ckpt_doctor.facts import forms, methods, targets
+from ckpt_doctor.facts import layers as layers_of_names
 from ckpt_doctor.facts.subject import Subject
 from ckpt_doctor.files import base as base_model
 from ckpt_doctor.files import loader
@@ -105,7 +106,10 @@ def judge(subject: Subject, asked: frozenset[str] = frozenset()) -> tuple[Findin
 
 def apart(set_: Callable[[object, str, object], None]) -> None:
     """Have no two names be alike, so that each layer is a kind of its own; `set_` is that of a monkeypatch."""
-    set_(kinds_of_layers, "NUMBER", re.compile("(?!)"))
+    set_(adapter_types, "NUMBER", re.compile("(?!)"))
+    # these remember what names were alike
+    set_(layers_of_names, "_parted", layers_of_names._part)
+    set_(targets, "_missing", targets._missing.__wrapped__)
 
 
 def _asked(subject: Subject, asked: frozenset[str]) -> Subject:

@@ -94,7 +94,9 @@ def test_judged_by_kinds_is_judged_layer_by_layer(monkeypatch: pytest.MonkeyPatc
         grouped += len(by_kind.kinds) < len(by_kind.layers)
         with monkeypatch.context() as patch:
             judging.apart(patch.setattr)
-            assert found == judging.judge(judging.adapter(*asked)), asked
+            one_by_one = judging.adapter(*asked)
+            assert found == judging.judge(one_by_one), asked
+            assert len(one_by_one.kinds) == len(one_by_one.layers)
     assert grouped > 100
 
 

@@ -1,8 +1,19 @@
 """The one type that everything shares: an adapter is a config and a table of tensors, each a run of bytes."""
 
-from collections.abc import Callable, Iterator, KeysView, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from .sources import Computed as Computed
+    from .sources import FileRange as FileRange
+    from .sources import Gathered as Gathered
+    from .sources import Joined as Joined
+    from .sources import Source as Source
+    from .sources import TensorInfo as TensorInfo
+    from .sources import Zeros as Zeros
+    from .sources import zeros as zeros
 
 DTYPE_BITS = {
     "BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8,
@@ -48,87 +59,57 @@ class Fault(NamedTuple):
     message: str
 
 
-class FileRange(NamedTuple):
-    """`length` bytes of the file `path`, from byte `offset` on."""
-
-    path: str
-    offset: int
-    length: int
+_SOURCES = ("Computed", "FileRange", "Gathered", "Joined", "Source", "TensorInfo", "Zeros", "zeros")
 
 
-class Gathered(NamedTuple):
-    """A strided view of a storage: `storage` holds it; `start` and `strides` count elements of it."""
+def __getattr__(name: str) -> object:
+    if name not in _SOURCES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import sources  # which most scans do without: the header tells what they ask for
 
-    storage: FileRange
-    start: int
-    strides: tuple[int, ...]
-
-
-class Zeros(NamedTuple):
-    """`length` zero bytes."""
-
-    length: int
-
-
-class Computed(NamedTuple):
-    """A factor made from another one when it is written: `scale · base · by`, then zeros up to the new rank.
-
-    `by` is AdaLoRA's E `[r, 1]`, which multiplies the rows of A `[r, in]`. Computed in float64.
-    """
-
-    base: "TensorInfo"
-    scale: float = 1.0
-    by: "TensorInfo | None" = None
-
-
-class Joined(NamedTuple):
-    """Matrices of one dtype in one: below one another (axis 0), or beside one another (axis 1)."""
-
-    parts: tuple["TensorInfo", ...]
-    axis: int
-
-
-Source = FileRange | Gathered | Zeros | Computed | Joined
-
-
-class TensorInfo(NamedTuple):
-    """A tensor: dtype (a key of `DTYPE_BITS`), shape in elements, and where its little-endian bytes come from."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    source: Source
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count * DTYPE_BITS[self.dtype] // 8
+    return getattr(sources, name)
 
 
 Form = tuple[str, tuple[int, ...]]
 """A dtype and a shape."""
 
 
-class Columns(Mapping[str, TensorInfo]):
+NUMBER = re.compile(r"\.[0-9]+(?=\.)")
+"""The number of a block, in a name."""
+
+
+def numbered_alike(names: Iterable[str]) -> list[str]:
+    """Names, in each of which every number between dots is 0."""
+    listed = list(names)
+    alike = NUMBER.sub(".0", "\n".join(listed)).split("\n")
+    return alike if len(alike) == len(listed) else [NUMBER.sub(".0", name) for name in listed]
+
+
+Span = tuple[int, int]
+"""Where the bytes of a tensor begin and where they end, counted from the first byte behind the header."""
+
+
+class Columns(Mapping[str, "TensorInfo"]):
     """The tensors of one file as its header has them, in columns; the object of a tensor is made when it is asked for.
 
-    `forms` are dtype and shape by name, `spans`, in the same order, where the bytes begin and end, counted from byte
-    `start` of the file `path`.
+    `forms` are dtype and shape by name, `spans`, in the same order, where the bytes are behind byte `start` of the file
+    `path`. `even` is whether it is known that tensors whose names differ in numbers only are of one form.
     """
 
-    def __init__(self, forms: dict[str, Form], spans: list[list[int]], path: str, start: int) -> None:
+    def __init__(self, forms: dict[str, Form], spans: list[Span], path: str, start: int, *, even: bool = False) -> None:
         self.forms = forms
+        self.even = even
         self._spans = spans
         self._path = path
         self._start = start
 
     @cached_property
-    def _places(self) -> dict[str, list[int]]:
+    def _places(self) -> dict[str, Span]:
         return dict(zip(self.forms, self._spans, strict=True))
 
-    def __getitem__(self, name: str) -> TensorInfo:
+    def __getitem__(self, name: str) -> "TensorInfo":
+        from .sources import FileRange, TensorInfo
+
         dtype, shape = self.forms[name]
         first, last = self._places[name]
         return TensorInfo(dtype, shape, FileRange(self._path, self._start + first, last - first))
@@ -147,7 +128,7 @@ class Columns(Mapping[str, TensorInfo]):
         return self.forms.keys()
 
 
-def forms(tensors: Mapping[str, TensorInfo]) -> dict[str, Form]:
+def forms(tensors: "Mapping[str, TensorInfo]") -> dict[str, Form]:
     """Dtype and shape of each tensor, by name."""
     return tensors.forms if isinstance(tensors, Columns) else {name: info[:2] for name, info in tensors.items()}
 
@@ -206,7 +187,7 @@ class Adapter(NamedTuple):
     path: str
     folder: str
     config: dict[str, Any] | None
-    tensors: Mapping[str, TensorInfo]
+    tensors: "Mapping[str, TensorInfo]"
     format: str | None = None
     weights: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
@@ -285,9 +266,3 @@ class Layer(NamedTuple):
     rank: int | None
     alpha: float | None
     scaling: float | None
-
-
-def zeros(dtype: str, shape: tuple[int, ...]) -> TensorInfo:
-    """A tensor of zeros."""
-    info = TensorInfo(dtype, shape, Zeros(0))
-    return info._replace(source=Zeros(info.nbytes))

@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
+
+Ids = frozenset[str]
+"""Of runtimes, as `peft==0.9.0`."""
+
+NONE = Ids()
 
 PEFT_RELEASES = (
     "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.6.1", "0.6.2", "0.7.0", "0.7.1", "0.8.0", "0.8.1", "0.8.2",
@@ -214,13 +219,13 @@ def ids(specs: str | Iterable[str]) -> frozenset[str]:
     return frozenset().union(*(parse(spec) for spec in ([specs] if isinstance(specs, str) else specs)))
 
 
-def _spans(ids: Iterable[str]) -> list[list[str]]:
+@lru_cache(256)
+def _spans(ids: Ids) -> list[list[str]]:
     """The runs of PEFT's releases among ids, each as its first and last release, or the only one."""
-    wanted = set(ids)
     spans: list[list[str]] = []
     previous = -2
     for index, id_ in enumerate(_IDS):
-        if id_ in wanted:
+        if id_ in ids:
             release = PEFT_RELEASES[index]
             if index == previous + 1:
                 spans[-1][1:] = [release]
@@ -233,10 +238,12 @@ def _spans(ids: Iterable[str]) -> list[list[str]]:
 def specs(ids: Iterable[str]) -> list[str]:
     """Specifiers that name just these ids: `peft>=0.6.0,<=0.9.0`, `peft==0.21.2`, `vllm`, `vllm==0.11.0`."""
     wanted = set(ids)
+    if not wanted:
+        return []
     if wanted >= PEFT:
         specifiers = ["peft==*"]
     else:
-        specifiers = [f"peft>={s[0]},<={s[1]}" if len(s) > 1 else f"peft=={s[0]}" for s in _spans(wanted)]
+        specifiers = [f"peft>={s[0]},<={s[1]}" if len(s) > 1 else f"peft=={s[0]}" for s in _spans(frozenset(wanted))]
     names = {id_: name for name, id_ in NAMED.items()}
     return specifiers + [names.get(id_, id_) for id_ in order(wanted - PEFT)]
 
@@ -244,7 +251,7 @@ def specs(ids: Iterable[str]) -> list[str]:
 def ranges(ids: Iterable[str]) -> str:
     """For people: `PEFT 0.5.0 – 0.7.1, 0.10.0 – 0.21.2, vllm 0.33.0`; "no PEFT release" for none."""
     wanted = set(ids)
-    spans = _spans(wanted)
+    spans = _spans(frozenset(wanted))
     parts = ["PEFT " + ", ".join(" – ".join(span) for span in spans)] if spans else []
     for id_ in order(wanted - PEFT):
         how = " (by its source, not run)" if id_ in SERVERS and not ran(id_) else ""
@@ -254,7 +261,7 @@ def ranges(ids: Iterable[str]) -> str:
 
 def bounds(ids: Iterable[str]) -> str:
     """The newest run of PEFT's releases among ids: `≥ 0.14.0`, `≤ 0.13.2`, `0.9.0 – 0.13.2`; "" for none."""
-    spans = _spans(ids)
+    spans = _spans(frozenset(ids))
     if not spans:
         return ""
     first, last = spans[-1][0], spans[-1][-1]
@@ -268,7 +275,12 @@ _PLACES = {id_: at for at, id_ in enumerate((*_IDS, *_SERVERS))}
 
 def order(ids: Iterable[str]) -> list[str]:
     """PEFT's releases oldest first, then servers, then releases that nobody reviewed."""
-    return sorted(ids, key=lambda id_: (_PLACES.get(id_, len(_PLACES)), id_))
+    return [*_ordered(frozenset(ids))]
+
+
+@lru_cache(256)
+def _ordered(ids: Ids) -> tuple[str, ...]:
+    return tuple(sorted(ids, key=lambda id_: (_PLACES.get(id_, len(_PLACES)), id_)))
 
 
 def ran(id_: str) -> bool:

@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 from .. import __version__
-from .terminal import clean_end, colour, complain, discard, lenient, show_trace
+from .terminal import colour, complain, discard, lenient, show_trace
 
 COMMANDS = ("scan", "fix", "compare", "verify", "prove", "preload", "explain", "rules")
 
@@ -23,8 +23,7 @@ class _Commands(click.Group):
         An interruption ends with 128 and the number of its signal, as a shell says it.
         """
         try:
-            with clean_end():
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except KeyboardInterrupt:
             complain("interrupted")
             sys.exit(130)

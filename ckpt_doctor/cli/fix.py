@@ -20,7 +20,7 @@ from ..verbs.plan import RANK_ZERO, WEIGHTS, How, Plan
 from ..verbs.scan import examine
 from . import options
 from .settings import Settings
-from .terminal import busy, complain, show_trace, width
+from .terminal import busy, clean_end, complain, show_trace, width
 
 if TYPE_CHECKING:
     from ..files.writer import Written
@@ -76,6 +76,7 @@ OUTCOMES = ("repaired", "had nothing to repair", "refused", "failed")
 @options.verbose("Print the tensors and config keys of each finding, and the trace of a fault of ours.")
 @options.judged
 @click.pass_context
+@clean_end()
 def command(
     ctx: click.Context, /, paths: tuple[str, ...], in_place: bool, format_: str, quiet: bool, verbose: bool,
     force: bool, **asked: Any,

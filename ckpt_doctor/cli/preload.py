@@ -12,7 +12,7 @@ from ..adapter.runtimes import UnknownRuntimeError
 from ..files.hub import fetched
 from ..files.loader import locate
 from . import options
-from .terminal import busy, complain
+from .terminal import busy, clean_end, complain
 
 EPILOG = """\b
 Examples:
@@ -31,6 +31,7 @@ Copies are kept in $CKPT_DOCTOR_CACHE, or ~/.cache/ckpt-doctor; any of them can 
 @click.option("--strict", is_flag=True, help="Refuse what is not known to be accepted.")
 @options.judged
 @click.pass_context
+@clean_end()
 def command(
     ctx: click.Context, /, path: str, subfolder: str | None, revision: str | None, strict: bool, **_: object
 ) -> None:

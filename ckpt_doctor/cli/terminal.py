@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 import threading
 import time
@@ -122,10 +121,11 @@ def busy(what: str, *, quiet: bool = False) -> Iterator[None]:
 
 @contextmanager
 def clean_end() -> Iterator[None]:
-    """Have SIGTERM end what is done as Ctrl-C does, so that nothing staged stays: SystemExit with 143.
+    """Have SIGTERM end what stages files as Ctrl-C does, so that none stays: SystemExit with 143.
 
     Not where a program that calls us has said what SIGTERM does, nor beside its main thread, where that cannot be said.
     """
+    import signal  # a scan stages nothing, and starts without
 
     def end(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would stop the cleaning
@@ -150,7 +150,10 @@ def print_to(file: str | None, pieces: Iterable[str]) -> None:
         return
     try:
         special = os.path.exists(file) and not os.path.isfile(file)
-        with click.open_file(file, "w", encoding="utf-8", errors="backslashreplace", atomic=not special) as stream:
+        with (
+            clean_end(),
+            click.open_file(file, "w", encoding="utf-8", errors="backslashreplace", atomic=not special) as stream,
+        ):
             for piece in pieces:
                 click.echo(piece, file=stream, color=False)
     except OSError as error:

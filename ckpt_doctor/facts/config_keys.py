@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
 
-from ..adapter.runtimes import PEFT, between
+from ..adapter.runtimes import PEFT, Ids, between, upto
 
 RAISING = between("0.6", "0.13")
 """The releases that raise TypeError on a key they do not know; older ones ignore it, newer ones drop it."""
@@ -127,3 +127,18 @@ def has_no_gradients(config: Mapping[str, Any]) -> bool:
     them tuners/lora/layer.py: LoraLayer.lora_ga_init is as true). Where the key is not there, nothing tells.
     """
     return config.get("init_lora_weights") == "lora_ga" and config.get("lora_ga_config", {}) is None
+
+
+def refusing_bias(word: object) -> Ids:
+    """The releases that refuse a bias which is no word of the method, "Requested bias: …, is not implemented".
+
+    Up to 0.17 a method names its words (tuners/lora/model.py: LoraModel._mark_only_adapters_as_trainable); newer ones
+    take whatever ends with "_only" (tuners/tuners_utils.py: BaseTuner._mark_only_adapters_as_trainable).
+    """
+    return upto("0.17") if isinstance(word, str) and word.endswith("_only") else PEFT
+
+
+DROPOUT = "dropout, which evaluation leaves out"
+INIT = "what a layer starts from, before the file is loaded into it"
+LAYOUT = "set anew to what the adapted layer is (model.py: _create_new_module)"
+SIZE = "a size, or what is read to check one"

@@ -11,8 +11,7 @@ import os
 from collections.abc import Iterator
 from functools import cache
 
-from ..adapter.runtimes import PEFT, since
-from .record import NONE, Ids
+from ..adapter.runtimes import NONE, PEFT, Ids, since
 
 
 @cache

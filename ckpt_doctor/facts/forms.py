@@ -12,6 +12,8 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
+from .names import pattern_value
+
 Form = dict[str, tuple[tuple[str, ...], bool]]
 """Factor → (its shape, whether it may be left out)."""
 
@@ -175,25 +177,3 @@ class Sizes(NamedTuple):
             for number in range(min(count, present + 1) if type(count) is int else 0):
                 whole[re.sub(r"#\w+", str(number), factor)] = form
         return whole
-
-
-def pattern_value(pattern: Any, module: str, default: Any) -> Any:
-    """The value of a rank or alpha pattern for a module, as PEFT 0.15 and newer match it (get_pattern_key)."""
-    if isinstance(pattern, dict):
-        for key, value in pattern.items():
-            try:
-                if re.match(rf"(.*\.)?({key})$", module):
-                    return value
-            except re.error:
-                continue
-    return default
-
-
-def targets(target: object, module: str) -> bool:
-    """Whether target_modules names a module (tuners/tuners_utils.py: check_target_module_exists)."""
-    if isinstance(target, str):
-        try:
-            return re.fullmatch(target, module) is not None
-        except re.error:
-            return False
-    return isinstance(target, list) and any(module == name or module.endswith(f".{name}") for name in target)

@@ -7,15 +7,13 @@ by their numbers, each layer is a kind of its own.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
+
+from ..adapter import numbered_alike
 
 Kinds = list[list[str]]
 """The modules of the layers of each kind."""
-
-NUMBER = re.compile(r"\.[0-9]+(?=\.)")
-"""The number of a block, in a name."""
 
 _NAMING = ("target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern")
 """Config keys that name modules."""
@@ -34,20 +32,14 @@ def _are_plain(names: object) -> bool:
     return names is None or (isinstance(names, str) and names.lower() == "all-linear")
 
 
-def numbered_alike(names: Iterable[str]) -> list[str]:
-    """Names, in each of which every number between dots is 0."""
-    listed = list(names)
-    alike = NUMBER.sub(".0", "\n".join(listed)).split("\n")
-    return alike if len(alike) == len(listed) else [NUMBER.sub(".0", name) for name in listed]
-
-
-class Stacks(NamedTuple):
+class Stacks:
     """Names of which those in a numbered block are in every block of a stack: `first` are those in the blocks 0 and in
     none, `counts` the blocks by the name in the block 0.
     """
 
-    first: list[str]
-    counts: dict[str, int]
+    def __init__(self, first: list[str], counts: dict[str, int]) -> None:
+        self.first = first
+        self.counts = counts
 
 
 def stacks(forms: Mapping[str, object]) -> Stacks | None:

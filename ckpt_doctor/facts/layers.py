@@ -1,20 +1,16 @@
 """Tensors → adapted layers: the rank inference. Parses leniently, so that one fault does not hide another."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from itertools import repeat
+from operator import add
+from typing import Any
 
-from ..adapter import Adapter, Layer, forms
-from .forms import RANKS, Group, fits, nearest, parse, pattern_value
-from .kinds import NUMBER, Kinds, numbered_alike, reads_numbers
+from ..adapter import NUMBER, Adapter, Columns, Form, Layer, forms, numbered_alike
+from .kinds import Kinds, reads_numbers
 from .methods import record
-from .names import PREFIX
-
-__all__ = [
-    "RANK_AXIS", "WRAPPERS", "Layer", "divide", "fits", "groups", "groups_of", "layers", "module_of", "nearest",
-    "pattern_module", "pattern_value",
-]  # fmt: skip
+from .names import PREFIX, are_few, pattern_value
 
 _KEY = re.compile(r"(?P<module>.+?)\.(?P<factor>lora_(?:embedding_)?[ABE])(?:\.(?!weight)[^.]+)?(?:\.weight)?")
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -22,36 +18,6 @@ _PREFIXES = (PREFIX, "module.")
 
 RANK_AXIS = {"lora_A": 0, "lora_B": 1, "lora_E": 0, "lora_embedding_A": 0, "lora_embedding_B": 1}
 """The axis of a factor that counts the rank: A `[r, in]`, B `[out, r]`, E `[r, 1]`, an embedding's A `[r, V]`."""
-
-
-_names: dict[str, tuple[set[str], set[str]]] = {}
-
-
-def groups(method: str) -> tuple[Group, ...]:
-    """The tensors of a layer of a method, parsed; none for LoRA's and for methods without layers."""
-    known = record(method)
-    return parse(known.tensors) if known else ()
-
-
-def divide(method: str, key: str) -> tuple[str, str, str | None] | None:
-    """A key of a method → module, factor, and an adapter's name where one stands in it.
-
-    `m.lily_A.weight` → (m, lily_A.weight, None), `m.lily_A.default.weight` → (m, lily_A.weight, default).
-    """
-    if method not in _names:
-        names = {re.sub(r"#\w+", "0", name) for group in groups(method) for way in group.ways for name in way}
-        _names[method] = {name.partition(".")[0] for name in names}, names
-    heads, names = _names[method]
-    parts = key.split(".")
-    for at in range(len(parts) - 1, 0, -1):
-        if parts[at] in heads:
-            tail = parts[at + 1 :]
-            plain = ["0" if part.isdecimal() else part for part in tail]
-            named = bool(tail) and ".".join([parts[at], *plain]) not in names
-            named = named and ".".join([parts[at], *plain[1:]]) in names
-            factor = ".".join([parts[at], *(tail[1:] if named else tail)])
-            return ".".join(parts[:at]), factor, tail[0] if named else None
-    return None
 
 
 def module_of(key: str) -> str:
@@ -69,57 +35,58 @@ def module_of(key: str) -> str:
 
 def layers(adapter: Adapter) -> tuple[dict[str, Layer], Kinds]:
     """The adapted layers of an adapter, in the order of their tensors, by module; and their modules by kind."""
-    method = adapter.peft_type
-    if method is not None and groups(method):
-        found = _layers_of_method(adapter, method)
+    known = record(adapter.peft_type)
+    if known and known.tensors:
+        from .method_layers import layers_of_method
+
+        found = layers_of_method(adapter, known.name)
         return found, [[module] for module in found]
-    parts = _parted(tuple(adapter.tensors)) if len(adapter.tensors) <= _REMEMBERED else _part(adapter.tensors)
-    config = adapter.config or {}
-    apart, patterned = reads_numbers(config), bool(config.get("alpha_pattern"))
-    numbers: dict[object, int] = {}
-    columns = [numbers.setdefault(form, len(numbers)) for form in forms(adapter.tensors).values()]
-    like, kinds = dict[object, Layer](), dict[object, list[str]]()
-    found, new = dict[str, Layer](), tuple.__new__  # which is what Layer does, in half the time
-    for part in parts:
-        module, factors, alike, places = part
-        kind = (alike, *[columns[place] for place in places])
-        scaled = module if patterned else kind
-        first = like.get(scaled)
-        if first is None:
-            first = like[scaled] = _layer(adapter, module, factors)
-        found[module] = new(Layer, (module, factors, *first[2:]))
-        kinds.setdefault(module if apart else kind, []).append(module)
-    return found, list(kinds.values())
+    tensors, config = adapter.tensors, adapter.config or {}
+    shaped = forms(tensors)
+    names = tuple(tensors)
+    parts = _parted(names) if are_few(names) else _part(names)
+    modules, heads, alike, alike_modules, places = parts
+    kinds: Sequence[object] = alike
+    if not (isinstance(tensors, Columns) and tensors.even):
+        numbers: dict[object, int] = {}
+        columns = [numbers.setdefault(form, len(numbers)) for form in shaped.values()]
+        kinds = [(kind, *[columns[at] for at in here]) for kind, here in zip(alike, places, strict=True)]
+    like = modules if config.get("alpha_pattern") else kinds  # layers of one rank, alpha and scale
+    firsts = dict(zip(reversed(like), reversed(heads), strict=True))
+    rests = {key: _layer(adapter, shaped, *head)[2:] for key, head in firsts.items()}
+    # what Layer does, in a quarter of the time
+    made = map(tuple.__new__, repeat(Layer), map(add, heads, map(rests.__getitem__, like)))
+    found = dict(zip(modules, made, strict=True))
+    if reads_numbers(config):
+        return found, [[module] for module in modules]
+    return found, alike_modules if kinds is alike else _grouped(modules, kinds)
 
 
-class _Part(NamedTuple):
-    """What the names of tensors tell of a layer: its module, the keys of its factors, which of the names that differ in
-    numbers only these have, and where they stand in the file.
-    """
-
-    module: str
-    factors: dict[str, str]
-    alike: tuple[int, ...]
-    places: list[int]
+def _grouped(modules: list[str], kinds: Sequence[object]) -> Kinds:
+    members: dict[object, list[str]] = {}
+    for module, kind in zip(modules, kinds, strict=True):
+        members.setdefault(kind, []).append(module)
+    return [*members.values()]
 
 
-_REMEMBERED = 4096
-"""Names of one adapter that are remembered, as others have the same base."""
+_Parts = tuple[list[str], list[tuple[str, dict[str, str]]], list[int], Kinds, list[list[int]]]
+"""What the names of tensors tell of the layers: the module of each, beside it the keys of its factors; which of them
+have names that differ in numbers only, and these together; and where the factors stand in the file."""
 
 
 @lru_cache(8)
-def _parted(names: tuple[str, ...]) -> list[_Part]:
+def _parted(names: tuple[str, ...]) -> _Parts:
     return _part(names)
 
 
-def _part(names: Collection[str]) -> list[_Part]:
+def _part(names: Collection[str]) -> _Parts:
     """The layers that the names of tensors tell, in their order."""
     by_module: dict[str, tuple[dict[str, str], list[int], list[int]]] = {}
-    patterns: dict[str, _Pattern] = {}
+    patterns: dict[str, tuple[int, str, int, int]] = {}
     for at, (key, alike) in enumerate(zip(names, numbered_alike(names), strict=True)):
         pattern = patterns.get(alike)
         if pattern is None:
-            pattern = patterns[alike] = _pattern(alike, len(patterns))
+            pattern = patterns[alike] = (len(patterns), *_pattern(alike))
         number, factor, start, after = pattern
         if not factor:
             continue
@@ -131,29 +98,25 @@ def _part(names: Collection[str]) -> list[_Part]:
             layer[0][factor] = key
             layer[1].append(number)
             layer[2].append(at)
-    return [_Part(module, factors, tuple(numbers), places) for module, (factors, numbers, places) in by_module.items()]
+    kinds: dict[tuple[int, ...], int] = {}
+    numbered = [kinds.setdefault(tuple(numbers), len(kinds)) for _, numbers, _ in by_module.values()]
+    heads = [(module, factors) for module, (factors, _, _) in by_module.items()]
+    places = [places for _, _, places in by_module.values()]
+    return [*by_module], heads, numbered, _grouped([*by_module], numbered), places
 
 
-class _Pattern(NamedTuple):
-    """What tensors are whose names differ in numbers only: the how-manieth such name, which factor ("" for none), and
-    how many characters are before the module and behind it, 0 where that is not the same.
+def _pattern(key: str) -> tuple[str, int, int]:
+    """What tensors are whose names differ from a key in numbers only: which factor ("" for none), and how many
+    characters are before the module and behind it, 0 where that is not the same.
     """
-
-    number: int
-    factor: str = ""
-    start: int = 0
-    after: int = 0
-
-
-def _pattern(key: str, number: int) -> _Pattern:
     match = _KEY.fullmatch(key)
     if match is None:
-        return _Pattern(number)
+        return "", 0, 0
     end, module = match.end("module"), module_of(match["module"])
     tail = key[end:]
     if not key[:end].endswith(module) or NUMBER.search(tail):
-        return _Pattern(number, match["factor"])
-    return _Pattern(number, match["factor"], end - len(module), len(tail))
+        return match["factor"], 0, 0
+    return match["factor"], end - len(module), len(tail)
 
 
 def _module_in(key: str) -> str:
@@ -161,67 +124,35 @@ def _module_in(key: str) -> str:
     return module_of(match["module"] if match else key)
 
 
-def _layers_of_method(adapter: Adapter, method: str) -> dict[str, Layer]:
-    """The layers of a method other than LoRA's."""
-    by_module: dict[str, dict[str, str]] = {}
-    for key in adapter.tensors:
-        divided = divide(method, key)
-        if divided:
-            by_module.setdefault(module_of(divided[0]), {})[divided[1]] = key
-    by_module.pop("base_model", None)  # what VeRA and others share between the layers, by the names of factors
-    return {module: _other_layer(adapter, method, module, factors) for module, factors in by_module.items()}
-
-
-def _other_layer(adapter: Adapter, method: str, module: str, factors: dict[str, str]) -> Layer:
-    """A layer of a method other than LoRA's, read as its record says."""
-    config = adapter.config or {}
-    shapes = {factor: adapter.tensors[key].shape for factor, key in factors.items()}
-    ranks: set[int | None] = set()
-    for group in groups(method):
-        for factor, (sizes, _) in nearest(group, shapes).items():
-            if factor in shapes and fits(sizes, shapes[factor]):
-                ranks.update(RANKS[size](n) for size, n in zip(sizes, shapes[factor], strict=False) if size in RANKS)
-    rank = ranks.pop() if len(ranks) == 1 else None
-    known = record(method)
-    key, default, divisors = (known and known.scale) or ("", None, ())
-    alpha = _number(pattern_value(config.get("alpha_pattern"), module, config.get(key, default))) if key else None
-    parts = [rank if part == "r" and rank else _number(config.get(part, 0)) for part in divisors]
-    below = sum(part for part in parts if part) if divisors else 1.0
-    scaling = None if alpha is None or not below else alpha / below
-    if method == "DEFT" and not alpha:  # PEFT 0.20, tuners/deft/layer.py: update_layer
-        scaling = 1.0
-    return Layer(module, factors, rank, alpha, scaling)
-
-
-def _layer(adapter: Adapter, module: str, factors: dict[str, str]) -> Layer:
+def _layer(adapter: Adapter, shaped: Mapping[str, Form], module: str, factors: dict[str, str]) -> Layer:
     config = adapter.config or {}
     ranks = set()
     for factor, key in factors.items():
-        shape = adapter.tensors[key].shape
+        shape = shaped[key][1]
         ranks.add(shape[RANK_AXIS[factor]] if len(shape) >= 2 else None)
     rank = ranks.pop() if len(ranks) == 1 else None
-    if ranks and groups_of(adapter, factors) > 1:
-        rank = adapter.tensors[factors["lora_A"]].shape[0]
+    if ranks and groups_of(shaped, factors) > 1:
+        rank = shaped[factors["lora_A"]][1][0]
     if adapter.peft_type == "ADALORA":
-        alpha = _number(config.get("lora_alpha", 8))
-        init_r = _number(config.get("init_r", 12))
+        alpha = number(config.get("lora_alpha", 8))
+        init_r = number(config.get("init_r", 12))
         if alpha is None or init_r is None or rank is None:
             return Layer(module, factors, rank, alpha, None)
         # PEFT, tuners/adalora/layer.py: update_layer and forward (ranknum stays init_r after a load)
         return Layer(module, factors, rank, alpha, (alpha if alpha > 0 else float(rank)) / (init_r + 1e-5))
-    alpha = _number(pattern_value(config.get("alpha_pattern"), module, config.get("lora_alpha", 8)))
+    alpha = number(pattern_value(config.get("alpha_pattern"), module, config.get("lora_alpha", 8)))
     if alpha is None or not rank:
         return Layer(module, factors, rank, alpha, None)
     return Layer(module, factors, rank, alpha, alpha / (rank**0.5 if config.get("use_rslora") is True else rank))
 
 
-def groups_of(adapter: Adapter, factors: dict[str, str]) -> int:
+def groups_of(shaped: Mapping[str, Form], factors: dict[str, str]) -> int:
     """The groups of a convolution that the shapes of its factors tell: B is `[out, r / groups, 1, 1]` from PEFT 0.16 on
     (tuners/lora/layer.py: _ConvNd.update_layer), `[out, r, 1, 1]` before.
     """
     if factors.keys() != {"lora_A", "lora_B"}:
         return 1
-    a, b = (adapter.tensors[factors[name]].shape for name in ("lora_A", "lora_B"))
+    a, b = (shaped[factors[name]][1] for name in ("lora_A", "lora_B"))
     if not 2 < len(a) == len(b) or not b[1] or a[0] % b[1] or any(size != 1 for size in b[2:]):
         return 1
     return a[0] // b[1]
@@ -233,7 +164,7 @@ def pattern_module(key: str) -> str:
     return head if mark else key
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
     try:
         return float(value) if isinstance(value, (int, float)) else None  # true is 1, as in PEFT
     except OverflowError:  # beyond 1.8e308

@@ -7,16 +7,18 @@ tensor that is found meets a shape.
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..adapter import Layer
 from ..adapter.runtimes import PEFT, between, upto
 from .layers import WRAPPERS
 from .methods import LORAS
-from .names import PREFIX
+from .names import PREFIX, are_few
 from .tasks import saved_whole
 
-_NAMED = re.compile(r"\.lora_(?:embedding_)?[ABE]\.(?!weight$)[^.]+(?:\.weight)?$")
+_USUAL = (".lora_A.weight", ".lora_B.weight")
+_NAMED = r"\.lora_(?:embedding_)?[ABE]\.(?!weight$)[^.]+(?:\.weight)?$"
 _FOREIGN_FACTOR = r"\.adapter\.linear_(?:in|out)\.weight$"
 _FACTOR_END = r"magnitude_vector|B\.bias|(?:embedding_)?[ABE](?:\.(?!weight_)|$)"
 
@@ -53,28 +55,42 @@ class Lookup(NamedTuple):
 
 def look_up(method: str, config: dict[str, Any], layers: dict[str, Layer], tensors: Iterable[str]) -> Lookup:
     """The tensors that releases do not find; of a method with a record those of layers, below another prefix."""
-    factors = [(name, key) for layer in layers.values() for name, key in layer.factors.items()]
+    factors = tuple((name, key) for layer in layers.values() for name, key in layer.factors.items())
+    names, saved = tuple(tensors), tuple(saved_whole(config))
+    known = _look_up if are_few(names) and are_few(saved) else _look_up.__wrapped__
+    return known(method, saved, bool(layers), factors, names)
+
+
+@lru_cache(16)
+def _look_up(
+    method: str, saved: tuple[str, ...], layered: bool, factors: tuple[tuple[str, str], ...], tensors: tuple[str, ...]
+) -> Lookup:
     own = {key for _, key in factors}
     if method not in LORAS:
-        below = "" if not layers else "base_model."  # of a prompt nothing is
+        below = "" if not layered else "base_model."  # of a prompt nothing is
         strays = [key for key in tensors if key not in own and (not key.startswith(below) or _is_wrapped(key))]
         return Lookup(
             dict.fromkeys((*(key for _, key in factors if not _is_below(key)), *strays), PEFT), {}, {}, {}, {}, {}
         )
-    saved = saved_whole(config)
     others = {key: PEFT for key in tensors if key not in own and _is_other(key, saved)}
     return Lookup(
         foreign={key: PEFT for key in tensors if key not in others and not _is_below(key)},
-        named={key: upto("0.20") if ".default" in key else PEFT for _, key in factors if _NAMED.search(key)},
+        named={key: upto("0.20") if ".default" in key else PEFT for _, key in factors if _is_named(key)},
         unending={
             key: PEFT for name, key in factors
             if key.endswith(".weight") is not (method == "LORA" and name in ("lora_A", "lora_B"))
             and not (method == "LORA" and name == "lora_E")
         },
-        mangled=dict(_mangled(config, [key for _, key in factors])),
+        mangled=dict(_mangled(saved, [key for _, key in factors])),
         stray={key: PEFT for name, key in factors if name == "lora_E" and method == "LORA"},
         others=others,
     )  # fmt: skip
+
+
+def _is_named(key: str) -> bool:
+    """Whether an adapter's name stands behind that of a factor."""
+    usual = key.endswith(_USUAL) and key.count(".lora_") == 1
+    return not usual and re.search(_NAMED, key) is not None
 
 
 def _is_below(key: str) -> bool:
@@ -86,8 +102,7 @@ def _is_wrapped(key: str) -> bool:
     return doubled or any(f".{wrapper}" in key for wrapper in WRAPPERS)
 
 
-def _mangled(config: dict[str, Any], factors: Iterable[str]) -> Iterator[tuple[str, frozenset[str]]]:
-    saved = saved_whole(config)
+def _mangled(saved: tuple[str, ...], factors: Iterable[str]) -> Iterator[tuple[str, frozenset[str]]]:
     for key in factors:
         path, _, end = key.removeprefix(PREFIX).rpartition(".lora_")
         if "lora_" in path or ("weight" in path and end.endswith("weight")):
@@ -96,7 +111,7 @@ def _mangled(config: dict[str, Any], factors: Iterable[str]) -> Iterator[tuple[s
             yield key, between("0.3", "0.14")
 
 
-def _is_other(key: str, saved: list[str]) -> bool:
+def _is_other(key: str, saved: tuple[str, ...]) -> bool:
     if any(f".{name}." in f".{key}" for name in saved):
         return False
     tail = key.rpartition(".lora_")[2] if ".lora_" in key else ""

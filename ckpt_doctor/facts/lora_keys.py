@@ -5,7 +5,7 @@ Whatever a key says that is neither its default nor of these is unknown.
 
 from __future__ import annotations
 
-from .record import DROPOUT, INIT, LAYOUT
+from .config_keys import DROPOUT, INIT, LAYOUT
 
 TRAINING = "read by the allocator and the loss alone, which training runs (tuners/adalora/model.py, layer.py)"
 ORIGIN = "where the adapter comes from, or how it is run (config.py: PeftConfigMixin)"

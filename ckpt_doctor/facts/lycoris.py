@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from .forms import Config, pattern_value
-from .record import Names
+from .forms import Config
+from .names import Names, pattern_value
 from .subject import Subject
 
 

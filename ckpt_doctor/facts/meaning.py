@@ -4,16 +4,17 @@ What an adapter means is what the release that saved it makes of it. Where that 
 makes of it that may have saved it, and whoever relies on it has to be right for all of them.
 """
 
+from functools import cache
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..adapter import Layer
-from ..adapter.runtimes import PEFT, between, minor, since, turns
+from ..adapter.runtimes import NONE, PEFT, between, minor, since, turns
+from .config_keys import INIT
 from .layers import RANK_AXIS
 from .methods import LORAS
-from .record import INIT, NONE
 from .subject import Subject
-from .targets import OUT_PROJ, Reading, Release, ambiguous, lora_reading, targeted
+from .targets import OUT_PROJ, Reading, Release, ambiguous, hits, lora_reading
 
 
 class Era(NamedTuple):
@@ -56,35 +57,42 @@ def eras(subject: Subject) -> list[Era]:
     starts += ["0.19"] if config.get("ensure_weight_tying") else []
     starts += [start for ids in {*subject.unread.values()} for start in turns(ids)]
     ordered = sorted({minor(start) for start in starts})
+    kinds = {modules[0]: modules for modules in subject.kinds}
+    if str(config.get("target_modules")).lower() == "all-linear":
+        kinds = {module: modules for module, modules in kinds.items() if _is_linear(subject, module)}
+    # before BaseTuner was shared IA3 read names as it does (tuners/ia3.py: _is_valid_match)
+    firsts = [start if subject.method in LORAS else max(start, (0, 6)) for start in ordered]
+    patterned = config.get("rank_pattern") or config.get("alpha_pattern")
     periods: list[Era] = []
     same: dict[tuple[str, ...], frozenset[str]] = {}
-    for start, after in zip(ordered, [*ordered[1:], (99, 0)], strict=True):
-        ids = _since(start) - _since(after)
-        # before BaseTuner was shared IA3 read names as it does (tuners/ia3.py: _is_valid_match)
-        first = start if subject.method in LORAS else max(start, (0, 6))
-        adapted = {modules[0]: modules for modules in subject.kinds if _is_adapted(subject, config, modules[0], first)}
-        hit = same.get(tuple(adapted))
+    for start, after, first, adapted in zip(
+        ordered, [*ordered[1:], (99, 0)], firsts, hits(config, kinds, firsts), strict=True
+    ):
+        ids = _between(start, after)
+        hit = same.get(adapted)
         if hit is None:
-            hit = same[tuple(adapted)] = frozenset(chain.from_iterable(adapted.values()))
-        readings = {m: lora_reading(config, m, first) for m in adapted} if subject.method == "LORA" else {}
+            hit = same[adapted] = frozenset(chain.from_iterable(map(kinds.__getitem__, adapted)))
+        if subject.method != "LORA":
+            readings = {}
+        elif patterned:
+            readings = {module: lora_reading(config, module, first) for module in adapted}
+        else:
+            readings = dict.fromkeys(adapted, lora_reading(config, "", first))
         if not periods or readings != periods[-1].readings:
             unfit = [m for m, reading in readings.items() if not _fits(subject, subject.layers[m], reading.rank)]
-        found = [adapted[module] for module in unfit if not ids <= subject.unread_of(module)]
+        found = [kinds[module] for module in unfit if not ids <= subject.unread_of(module)]
         where = set(chain.from_iterable(found))
         misfits = [module for module in subject.layers if module in where] if where else []
         periods.append(Era(first, ids, hit, readings, misfits))
     return periods
 
 
-def _is_adapted(subject: Subject, config: dict[str, Any], module: str, release: Release) -> bool:
-    """Whether a release adapts a layer of the file: "all-linear" is no convolution and no embedding
-    (tuners/tuners_utils.py: _maybe_include_all_linear_layers).
+def _is_linear(subject: Subject, module: str) -> bool:
+    """Whether a layer is none that "all-linear" leaves out: a convolution or an embedding (tuners/tuners_utils.py:
+    _maybe_include_all_linear_layers).
     """
-    linear = str(config.get("target_modules")).lower() != "all-linear" or all(
-        len(subject.tensors[key].shape) <= 2 and "embedding" not in factor
-        for factor, key in subject.layers[module].factors.items()
-    )
-    return linear and targeted(config, module, release)
+    factors = subject.layers[module].factors.items()
+    return all(len(subject.forms[key][1]) <= 2 and "embedding" not in factor for factor, key in factors)
 
 
 def taking(every: list[Era]) -> list[Era]:
@@ -142,8 +150,10 @@ def _read(subject: Subject, layer: Layer, release: Release) -> Layer:
     return layer._replace(alpha=reading.alpha, scaling=reading.scaling if layer.rank else None)
 
 
-def _since(first: Release) -> frozenset[str]:
-    return since(".".join(map(str, first)))
+@cache
+def _between(first: Release, end: Release) -> frozenset[str]:
+    """The releases from the one series on, up to the other, which is not of them."""
+    return since(".".join(map(str, first))) - since(".".join(map(str, end)))
 
 
 def _fits(subject: Subject, layer: Layer, rank: object) -> bool:
@@ -156,7 +166,7 @@ def _fits(subject: Subject, layer: Layer, rank: object) -> bool:
     cut = isinstance(init, str) and init.lower().startswith(("pissa", "olora"))
     if cut and type(rank) is int and "lora_A" in layer.factors:  # an embedding is not
         # what is cut from the base has no more rows than the base (tuners/lora/layer.py: LoraLayer.olora_init)
-        shapes = [(subject.tensors[key].shape, RANK_AXIS[factor]) for factor, key in layer.factors.items()]
+        shapes = [(subject.forms[key][1], RANK_AXIS[factor]) for factor, key in layer.factors.items()]
         sides = [size for shape, axis in shapes for at, size in enumerate(shape) if at != axis]
         rank = min(rank, *sides)
     return layer.rank is not None and type(rank) is int and layer.rank == rank

@@ -1,12 +1,21 @@
-"""How modules are named: PEFT's prefix, and the numbers of layers and experts."""
+"""How modules are named: PEFT's prefix, the numbers of layers and experts, and what a config calls them by."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Any
+
+Names = list[str]
+"""Of modules or tensors."""
 
 PREFIX = "base_model.model."
 """What PEFT puts before the names of the base model's modules (peft_model.py: PeftModel)."""
+
+
+def are_few(names: tuple[str, ...]) -> bool:
+    """Whether names may be remembered, as other adapters have the same: a file has them of any number and length."""
+    return len(names) <= 4096 and len("".join(names)) <= 1 << 20
 
 
 def as_number(digits: str) -> int:
@@ -18,3 +27,25 @@ def as_number(digits: str) -> int:
 def numbered(name: str) -> str:
     """A name with `#` for its numbers: `model.layers.0.mlp` → `model.layers.#.mlp`."""
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "#", name)
+
+
+def pattern_value(pattern: Any, module: str, default: Any) -> Any:
+    """The value of a rank or alpha pattern for a module, as PEFT 0.15 and newer match it (get_pattern_key)."""
+    if isinstance(pattern, dict):
+        for key, value in pattern.items():
+            try:
+                if re.match(rf"(.*\.)?({key})$", module):
+                    return value
+            except re.error:
+                continue
+    return default
+
+
+def targets(target: object, module: str) -> bool:
+    """Whether target_modules names a module (tuners/tuners_utils.py: check_target_module_exists)."""
+    if isinstance(target, str):
+        try:
+            return re.fullmatch(target, module) is not None
+        except re.error:
+            return False
+    return isinstance(target, list) and any(module == name or module.endswith(f".{name}") for name in target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .record import Names
+from .names import Names
 from .subject import Subject
 
 

@@ -4,27 +4,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..adapter.findings import Code, Finding, several
-from ..adapter.runtimes import PEFT, since, upto
+from ..adapter.runtimes import NONE, PEFT, Ids, since
 from .forms import Config
+from .methods import NAMED
+from .names import Names
 
 if TYPE_CHECKING:
     from .subject import Subject
 
-NONE = frozenset[str]()
-Ids = frozenset[str]
-
-REVIEWED = frozenset(
-    f"peft=={release}" for release in (
-        "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.6.1", "0.6.2", "0.7.0", "0.7.1", "0.8.0", "0.8.1", "0.8.2",
-        "0.9.0", "0.10.0", "0.11.0", "0.11.1", "0.12.0", "0.13.0", "0.13.1", "0.13.2", "0.14.0", "0.15.0", "0.15.1",
-        "0.15.2", "0.16.0", "0.17.0", "0.17.1", "0.18.0", "0.18.1", "0.19.0", "0.19.1", "0.20.0", "0.21.0", "0.21.1",
-        "0.21.2",
-    )
-)  # fmt: skip
-"""The releases in which a method was looked at whose record says so. A newer release is added where it was looked at
-as well, by name: `since("0.14")` in a row says nothing of it before."""
-
-Names = list[str]
 When = Callable[["Subject"], "bool | Names"]
 """Whether a row is of an adapter, or the modules or tensors of which it is: none of them is "no"."""
 
@@ -108,9 +95,6 @@ def every_layer(config: Config) -> bool:  # noqa: ARG001
 PATTERNS = {"r": "rank_pattern", "n_frequency": "n_frequency_pattern", "block_size": "block_size_pattern"}
 """Config keys that another one gives single layers other values of."""
 
-NAMED, OPTIONAL, COUNTED = "named", "optional", "counted"
-"""How target_modules says which layers are adapted: it has to; it may; it does not, they are counted."""
-
 
 class Method(NamedTuple):
     """A method of PEFT.
@@ -153,18 +137,3 @@ class Method(NamedTuple):
     targets: str = NAMED
     takes_default: Ids = since("0.21")
     tasks_checked: Ids = since("0.14")
-
-
-def refusing_bias(word: object) -> Ids:
-    """The releases that refuse a bias which is no word of the method, "Requested bias: …, is not implemented".
-
-    Up to 0.17 a method names its words (tuners/lora/model.py: LoraModel._mark_only_adapters_as_trainable); newer ones
-    take whatever ends with "_only" (tuners/tuners_utils.py: BaseTuner._mark_only_adapters_as_trainable).
-    """
-    return upto("0.17") if isinstance(word, str) and word.endswith("_only") else PEFT
-
-
-DROPOUT = "dropout, which evaluation leaves out"
-INIT = "what a layer starts from, before the file is loaded into it"
-LAYOUT = "set anew to what the adapted layer is (model.py: _create_new_module)"
-SIZE = "a size, or what is read to check one"

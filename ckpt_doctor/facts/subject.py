@@ -7,18 +7,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..adapter import NOTHING_ASKED, Adapter, Base, Form, Layer, Question, forms
-from ..adapter.runtimes import PEFT, upto
+from ..adapter.runtimes import NONE, PEFT, Ids, upto
 from . import config_keys
-from .forms import Config, Sizes
 from .kinds import Kinds
 from .layers import RANK_AXIS, layers, pattern_module
 from .lookup import Lookup, Unread, look_up
-from .methods import LORAS, record
-from .record import NAMED, NONE, Ids, Method, Names
+from .methods import LORAS, NAMED, record
+from .names import Names
 from .tasks import is_bare, saved_whole
 
 if TYPE_CHECKING:
+    from .forms import Config, Sizes
     from .meaning import Era
+    from .record import Method
 
 Shape = tuple[int, ...]
 
@@ -84,7 +85,7 @@ class Subject:
     @cached_property
     def others(self) -> Names:
         """The tensors that are no factors of layers."""
-        if sum(len(layer.factors) for layer in self.layers.values()) == len(self.tensors):
+        if sum(len(self.layers[modules[0]].factors) * len(modules) for modules in self.kinds) == len(self.tensors):
             return []
         factors = {key for layer in self.layers.values() for key in layer.factors.values()}
         return [key for key in self.tensors if key not in factors]
@@ -200,6 +201,8 @@ class Subject:
     @cached_property
     def sizes(self) -> Sizes:
         """The config as the grammar of tensors reads it."""
+        from .forms import Sizes
+
         patterns = self.record.patterns if self.record and self.record.patterned(self.config) else {}
         return Sizes(self.config, self.defaults, patterns)
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .kinds import stacks
-from .names import as_number
+from .names import are_few, as_number
 from .tasks import saved_whole
 
 Release = tuple[int, ...]
@@ -60,6 +60,35 @@ def targeted(config: dict[str, Any], module: str, release: Release) -> bool:
     if release >= (0, 8) and module in (target or ()):
         return True
     return release < (0, 4) or _in_layers(config, module, release)
+
+
+def hits(config: dict[str, Any], modules: Iterable[str], releases: Iterable[Release]) -> list[tuple[str, ...]]:
+    """Those of some modules that each release adapts; remembered where words name them, as others have the same."""
+    some, all_ = tuple(modules), tuple(releases)
+    names = tuple(tuple(value) if isinstance(value, list) else value for value in map(config.get, _WORDS))
+    tied = bool(config.get("ensure_weight_tying"))
+    counted = config.get("layers_to_transform") is not None
+    if counted or not are_few(some) or not all(map(_are_words, names)):
+        return [tuple(module for module in some if targeted(config, module, release)) for release in all_]
+    return _hits(names, tied, some, all_)
+
+
+_WORDS = ("target_modules", "exclude_modules", "modules_to_save")
+
+
+def _are_words(names: object) -> bool:
+    listed = names if isinstance(names, tuple) else (names,)
+    return names is None or (all(isinstance(name, str) and name.isidentifier() for name in listed) and are_few(listed))
+
+
+@lru_cache(16)
+def _hits(
+    names: tuple[Any, ...], tied: bool, modules: tuple[str, ...], releases: tuple[Release, ...]
+) -> list[tuple[str, ...]]:
+    listed = [[*value] if isinstance(value, tuple) else value for value in names]
+    config = dict(zip(_WORDS, listed, strict=True))
+    told: dict[str, Any] = {**config, "ensure_weight_tying": tied}
+    return [tuple(module for module in modules if targeted(told, module, release)) for release in releases]
 
 
 def _named(names: Any, module: str, release: Release) -> bool:
@@ -167,11 +196,19 @@ def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> l
     Layers whose names differ in numbers only are expected to have the same modules, and no number to be left out; so
     are parts of one name ("attn") anywhere.
     """
+    names = tuple(modules)
+    missing = _missing(names) if are_few(names) else _missing.__wrapped__(names)
+    return [name for name in missing if targeted(config, name, release)]
+
+
+@lru_cache(8)
+def _missing(modules: tuple[str, ...]) -> list[str]:
+    """What is not there beside modules, targeted or not."""
     present = dict.fromkeys(modules)
     alike = stacks(present)
     if alike and not _gaps(dict.fromkeys(alike.first)):  # what is missing is so in every block, or in none
         return []
-    return [name for name in _gaps(present) if targeted(config, name, release)]
+    return _gaps(present)
 
 
 def _gaps(present: dict[str, None]) -> list[str]:

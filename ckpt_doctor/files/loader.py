@@ -4,10 +4,13 @@ import json
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from ..adapter import Adapter, AdapterError, DamagedFile, Fault, TensorInfo, forms
+from ..adapter import Adapter, AdapterError, DamagedFile, Fault, forms
 from .formats import safetensors
+
+if TYPE_CHECKING:
+    from ..adapter import TensorInfo
 
 CONFIG = "adapter_config.json"
 SAFETENSORS = "adapter_model.safetensors"
@@ -138,7 +141,7 @@ def _whole(folder: str, seen: Glance) -> Adapter | None:
     path = os.path.join(folder, SAFETENSORS)
     try:
         config = json.loads(seen.config.decode("utf-8"))
-        tensors = safetensors.parse_header(seen.header[8:], path, len(seen.header), seen.size)
+        tensors = safetensors.parse_header(seen.header, path, 8 + len(seen.header), seen.size)
     except (DamagedFile, ValueError, RecursionError):
         return None
     if not isinstance(config, dict) or not tensors:
@@ -168,17 +171,19 @@ def glance(folder: str) -> Glance | None:
         names = sorted(os.listdir(folder))
         if CONFIG not in names or SAFETENSORS not in names or BIN in names or RECORD in names:
             return None
-        config, of_config = _start(folder, CONFIG)
-        header, of_weights = _start(folder, SAFETENSORS)
+        config, of_config, _ = _start(folder, CONFIG)
+        header, of_weights, whole = _start(folder, SAFETENSORS)
     except OSError:
         return None
-    if len(config) != of_config[2] or len(header) != 8 + int.from_bytes(header[:8], "little"):
+    if len(config) != of_config[2] or not whole:
         return None
     return Glance(tuple(names), config, header, of_weights[2], (of_config, of_weights))
 
 
-def _start(folder: str, name: str) -> tuple[bytes, Stamp]:
-    """The bytes of a config, or of a header and its length, up to MAX_GLANCE. Raises OSError."""
+def _start(folder: str, name: str) -> tuple[bytes, Stamp, bool]:
+    """The bytes of a config, or of the header behind its length, up to MAX_GLANCE; and whether a header is all there.
+    Raises OSError.
+    """
     path = os.path.join(folder, name)
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError
@@ -186,9 +191,11 @@ def _start(folder: str, name: str) -> tuple[bytes, Stamp]:
     try:
         stamp = _stamp(name, os.fstat(file))
         if name == CONFIG:
-            return os.read(file, min(stamp[2], MAX_GLANCE)), stamp
-        length = os.read(file, 8)
-        return length + os.read(file, min(int.from_bytes(length, "little"), MAX_GLANCE)), stamp
+            return os.read(file, min(stamp[2], MAX_GLANCE)), stamp, True
+        start = os.read(file, 8)
+        length = int.from_bytes(start, "little")
+        header = os.read(file, min(length, MAX_GLANCE))
+        return header, stamp, len(start) == 8 and len(header) == length
     finally:
         os.close(file)
 
@@ -204,7 +211,7 @@ def _with_beside(adapter: Adapter) -> Adapter:
         return adapter._replace(beside=Fault("not-read", str(error)))
 
 
-def _agree(tensors: Mapping[str, TensorInfo], others: Mapping[str, TensorInfo]) -> bool | None:
+def _agree(tensors: "Mapping[str, TensorInfo]", others: "Mapping[str, TensorInfo]") -> bool | None:
     """Whether two files hold the same tensors; None where that is too much to read in a scan."""
     if forms(tensors) != forms(others):
         return False
@@ -229,7 +236,7 @@ def regular(path: str) -> tuple[BinaryIO, int]:
     return os.fdopen(descriptor, "rb"), os.fstat(descriptor).st_size
 
 
-def read_weights(path: str) -> Mapping[str, TensorInfo]:
+def read_weights(path: str) -> "Mapping[str, TensorInfo]":
     """The tensors of one weights file, by what it holds; its name must agree. Raises DamagedFile, AdapterError."""
     file, size = regular(path)
     with file:
@@ -277,7 +284,7 @@ def _is_tar(head: bytes) -> bool:
     return True
 
 
-def _shards(folder: str) -> tuple[tuple[str, ...], dict[str, TensorInfo]]:
+def _shards(folder: str) -> "tuple[tuple[str, ...], dict[str, TensorInfo]]":
     faults: list[Fault] = []
     index = _json(folder, INDEX, faults, "broken-index")
     names = (index or {}).get("weight_map")

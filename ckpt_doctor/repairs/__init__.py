@@ -3,13 +3,16 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..adapter import Adapter, Computed, Layer, NotExactError, TensorInfo, codes
+from ..adapter import Adapter, Layer, NotExactError, codes
 from ..adapter.findings import numbers
 from ..adapter.runtimes import ranges
 from ..facts.meaning import saved_meanings
 from ..facts.subject import Subject
+
+if TYPE_CHECKING:
+    from ..adapter import TensorInfo
 
 DROP = "drop config keys without meaning"
 DTYPES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
@@ -59,10 +62,12 @@ def only(modules: Iterable[str]) -> str:
     return f"(?:{names})" if "|" in names else names
 
 
-def resized(info: TensorInfo, axis: int, rank: int) -> TensorInfo:
+def resized(info: "TensorInfo", axis: int, rank: int) -> "TensorInfo":
     """A factor with zeros added up to another rank; its own numbers keep their bits."""
+    from ..adapter import Computed
+
     shape = tuple(rank if at == axis else size for at, size in enumerate(info.shape))
-    return info if shape == info.shape else TensorInfo(info.dtype, shape, Computed(info))
+    return info if shape == info.shape else info._replace(shape=shape, source=Computed(info))
 
 
 def no_schedule(subject: Subject) -> Adapter:  # noqa: ARG001

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from ..adapter import Adapter, TensorInfo, zeros
 from ..adapter.runtimes import PEFT, between
-from ..facts.forms import pattern_value
-from ..facts.names import PREFIX, as_number
+from ..facts.names import PREFIX, as_number, pattern_value
 from ..facts.servers.architectures import line
 from ..facts.servers.loads import Load
 from ..facts.servers.loads.load import Pair

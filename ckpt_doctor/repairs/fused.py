@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..adapter import DTYPE_BITS, Adapter, Joined, TensorInfo, zeros
-from ..facts.forms import pattern_value
 from ..facts.layers import RANK_AXIS
-from ..facts.names import PREFIX
+from ..facts.names import PREFIX, pattern_value
 from ..facts.servers.loads import Load
 from ..facts.servers.loads.load import Pair
 from ..facts.servers.loads.names import Known, bare

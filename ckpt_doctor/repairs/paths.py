@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 from ..adapter import Adapter
-from ..facts.forms import pattern_value
 from ..facts.layers import module_of
-from ..facts.names import PREFIX
+from ..facts.names import PREFIX, pattern_value
 from ..facts.servers.loads import Load
 from ..facts.servers.loads.names import bare, older, tree
 from ..facts.subject import Subject

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..adapter import Adapter, Layer, TensorInfo, zeros
-from ..facts.forms import pattern_value
+from ..adapter import Adapter, Layer
 from ..facts.layers import RANK_AXIS, module_of, pattern_module
+from ..facts.names import pattern_value
 from ..facts.subject import Subject
 from . import Refused, meant, only, resized, with_config
 
+if TYPE_CHECKING:
+    from ..adapter import TensorInfo
+
 
 def _zeros(info: TensorInfo, axis: int, rank: int) -> TensorInfo:
+    from ..adapter import zeros
+
     shape = tuple(rank if at == axis else size for at, size in enumerate(info.shape))
     return zeros(info.dtype, shape)
 

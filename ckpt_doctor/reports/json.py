@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from json.encoder import encode_basestring
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..adapter.findings import Finding, accepted, verdict
 from ..adapter.runtimes import order, ran
+from ..facts.names import are_few
 from ..verbs.report import Report, named_release
-from .wording import Tally
 
 if TYPE_CHECKING:
     from ..files.writer import Written
@@ -36,8 +39,45 @@ def dump(body: dict[str, Any]) -> str:
 def scan(reports: Iterable[Report]) -> Iterator[str]:
     """The document of a scan, in one piece."""
     every = list(reports)
-    start = {name: start_object(start) for name, start in Tally(every).starts.items()}
-    yield dump({"reports": [report_object(report) for report in every], "start": start})
+    start: dict[str, Any] = {}
+    if any(report.servers for report in every):
+        from .wording import Tally
+
+        start = {name: start_object(start) for name, start in Tally(every).starts.items()}
+    text = dump({"reports": [report_object(report) for report in every], "start": start})
+    first, *rest = text.split(NO_LAYERS)  # which no text has in it, as there a new line is escaped
+    yield "".join(
+        (first, *(f"{NO_LAYERS[:-2]}{layers(report, 8)}{piece}" for report, piece in zip(every, rest, strict=True)))
+    )
+
+
+NO_LAYERS = '\n      "layers": []'
+
+
+def layers(report: Report, indent: int | None = None) -> str:
+    """The list of layers as json.dumps writes it, a kind at once; `indent` is where each layer begins."""
+    if report.subject is None or not report.layers:
+        return "[]"
+    outer, inner = ("", "") if indent is None else ("\n" + " " * indent, "\n" + " " * (indent + 2))
+    between = f",{inner or ' '}"
+    texts: dict[tuple[int, int, int], str] = {}
+    rests: dict[str, str] = {}
+    for modules in report.subject.kinds:
+        _, _, rank, alpha, scaling = report.layers[modules[0]]
+        same = id(rank), id(alpha), id(scaling)
+        if same not in texts:
+            text = json.dumps({"rank": rank, "alpha": alpha, "scaling": scaling}, separators=(between, ": "))
+            texts[same] = f"{between}{text[1:-1]}{outer}}}"
+        rests.update(dict.fromkeys(modules, texts[same]))
+    names = tuple(report.layers)
+    starts = _starts(names, inner) if are_few(names) else _starts.__wrapped__(names, inner)
+    written = f",{outer or ' '}".join(map(add, starts, map(rests.__getitem__, names)))
+    return f"[{outer}{written}{outer[:-2]}]"
+
+
+@lru_cache(8)
+def _starts(names: tuple[str, ...], inner: str) -> list[str]:
+    return [f'{{{inner}"module": {encode_basestring(name)}' for name in names]
 
 
 def start_object(start: Start) -> dict[str, Any]:
@@ -52,17 +92,14 @@ def place(path: str) -> str:
 
 
 def report_object(report: Report) -> dict[str, Any]:
-    """One adapter."""
+    """One adapter; its layers are written by `layers`."""
     adapter, budget = report.adapter, report.budget
     return {
         "path": place(report.path),
         "error": report.error,
         "peft_type": adapter.peft_type if adapter else None,
         "peft_version": named_release(adapter) if adapter else None,
-        "layers": [
-            {"module": layer.module, "rank": layer.rank, "alpha": layer.alpha, "scaling": layer.scaling}
-            for layer in report.layers.values()
-        ],
+        "layers": [],
         "adalora": budget._asdict() if budget else None,
         "findings": [finding_object(finding) for finding in report.shown],
         "verdicts": report.verdicts,

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from ..adapter.findings import Finding
 from ..facts.subject import Subject
 from ..verbs.report import Report
-from .json import commands, head, place, report_object, steps
+from .json import commands, head, layers, place, report_object, steps
 
 OWN = ("path", "commands", "next")
 """Keys that have the path in them."""
@@ -20,14 +20,16 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
 
     Of one subject the same is said wherever it lies: only the path is another, and the commands that have it.
     """
-    start = json.dumps(head())[:-1]
+    start, encode = json.dumps(head())[:-1], json.JSONEncoder(ensure_ascii=False).encode
     said: WeakKeyDictionary[Subject, tuple[tuple[Finding, ...], str]] = WeakKeyDictionary()
     for report in reports:
         shown, text = said.get(report.subject, ((), "")) if report.subject else ((), "")
         if not text or shown != report.shown:
-            fields = {key: value for key, value in report_object(report).items() if key not in OWN}
-            shown, text = report.shown, json.dumps(fields, ensure_ascii=False)[1:]
+            fields = report_object(report)
+            own = {key: fields.pop(key) for key in OWN}
+            text = encode(fields)[1:].replace('"layers": []', f'"layers": {layers(report)}', 1)
             if report.subject:
-                said[report.subject] = shown, text
-        own = {"path": place(report.path), "commands": commands(report), "next": steps(report)}
-        yield f"{start}, {json.dumps(own, ensure_ascii=False)[1:-1]}, {text}"
+                said[report.subject] = report.shown, text
+        else:
+            own = {"path": place(report.path), "commands": commands(report), "next": steps(report)}
+        yield f"{start}, {encode(own)[1:-1]}, {text}"

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Iterator
 from ..adapter import Base, Layer
 from ..adapter.codes import ANOTHER_BASE, MISSING_LAYER, NOT_IN_BASE, OTHER_SIZE
 from ..adapter.findings import Finding, several
-from ..adapter.runtimes import PEFT, since, upto
+from ..adapter.runtimes import NONE, PEFT, since, upto
 from ..facts.layers import module_of
 from ..facts.meaning import left_random, meant_era
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
-from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ, targeted
 from ..facts.tasks import CLASSES, is_bare
@@ -108,9 +107,8 @@ def mean_nothing(strange: Iterable[str]) -> bool:
     return sum(bool(re.search(r"\.\d+\.", module)) for module in strange) < 2
 
 
-_QUANTISED = re.compile(
-    r"[-_](?:unsloth[-_])?(?:bnb[-_][48]bit|[48]-?bit|int[48]|nf4|fp8|awq|gptq(?:[-_]int[48])?)(?:[-_].*)?$",
-    re.IGNORECASE,
+_QUANTISED = (
+    r"(?i)[-_](?:unsloth[-_])?(?:bnb[-_][48]bit|[48]-?bit|int[48]|nf4|fp8|awq|gptq(?:[-_]int[48])?)(?:[-_].*)?$"
 )
 """How a quantisation is said in the name of a model."""
 
@@ -145,7 +143,7 @@ def _model(name: str) -> str:
     return plain.removeprefix("meta-").removesuffix("-hf")
 
 
-_RESIZED = re.compile(r"embed|lm_head|\bwte\b")
+_RESIZED = r"embed|lm_head|\bwte\b"
 """Modules that have a row for each token."""
 
 
@@ -162,11 +160,11 @@ def parameters(subject: Subject) -> Iterator[Finding]:
     for key, info in subject.tensors.items():
         if ".lora_" in key or subject.unread.get(key, NONE) >= PEFT:
             continue
-        name = _WRAPPED.sub("", key.removeprefix(PREFIX))
+        name = re.sub(_WRAPPED, "", key.removeprefix(PREFIX))
         shape, module = subject.base.parameters.get(name), name.rpartition(".")[0]
         if shape is None or shape == info.shape:
             continue
-        if shape[1:] == info.shape[1:] and (_RESIZED.search(name) or any(head in f".{name}" for head in heads)):
+        if shape[1:] == info.shape[1:] and (re.search(_RESIZED, name) or any(head in f".{name}" for head in heads)):
             resized.append(key)
             continue
         unfit.append(key)
@@ -181,7 +179,7 @@ def parameters(subject: Subject) -> Iterator[Finding]:
         yield OTHER_SIZE(message, tensors=resized, undecided=PEFT, needs=needs)
 
 
-_WRAPPED = re.compile(r"(?:base_layer|original_module|modules_to_save)\.")
+_WRAPPED = r"(?:base_layer|original_module|modules_to_save)\."
 
 
 def _has_head(subject: Subject) -> bool:

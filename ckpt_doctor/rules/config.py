@@ -18,10 +18,9 @@ from ..adapter.codes import (
 )
 from ..adapter.findings import THE_BASE, Finding
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
-from ..facts.config_keys import CHANGES_BASE, knows
-from ..facts.forms import targets
+from ..facts.config_keys import CHANGES_BASE, knows, refusing_bias
 from ..facts.methods import LORAS
-from ..facts.record import refusing_bias
+from ..facts.names import targets
 from ..facts.subject import Subject
 from ..facts.targets import lora_reading, of_parameter, targeted
 from .declared import rule
@@ -253,8 +252,8 @@ def unproven_option(subject: Subject) -> Iterator[Finding]:
     config = subject.config
     if subject.method not in LORAS:
         return
-    unlocated = of_transformers(subject) is False or not any(re.match(_REPLICATED, module) for module in subject.sample)
-    if config.get("layer_replication") and subject.layers and unlocated:
+    replicated = config.get("layer_replication") and subject.layers
+    if replicated and (of_transformers(subject) is False or not any(re.match(_REPLICATED, m) for m in subject.sample)):
         message = "layer_replication is set, which works on models with layers, encoder.layer or h alone"
         yield UNPROVEN_OPTION(message, keys=("layer_replication",), rejects=since("0.10"))
     if config.get("target_parameters"):

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 from ..adapter.codes import DEFAULT_TARGETS, UNCLEAR_TARGET
 from ..adapter.findings import THE_BASE, Finding
-from ..adapter.runtimes import PEFT
+from ..adapter.runtimes import NONE, PEFT
 from ..facts.default_targets import default_targets, untabled
-from ..facts.forms import targets
 from ..facts.meaning import left_random
 from ..facts.methods import LORAS
-from ..facts.record import NONE
+from ..facts.names import targets
 from ..facts.subject import Subject
 from .config import of_transformers
 from .declared import rule

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from ..adapter.codes import FUNCTION_CONFIG_KEY, STRANGE_CONFIG_KEY, UNKNOWN_CONFIG_KEY
 from ..adapter.findings import Finding
-from ..adapter.runtimes import PEFT
+from ..adapter.runtimes import NONE, PEFT, Ids
 from ..facts.config_keys import OTHER_SHAPES, RAISING, READ_ELSEWHERE, lacking, neutral, table
 from ..facts.methods import LORAS
-from ..facts.record import NONE
 from ..facts.subject import Subject
 from .declared import rule
 
@@ -19,6 +19,22 @@ def _hits(subject: Subject) -> bool:
     names = subject.config.get("exclude_modules")
     listed = names if isinstance(names, list) else [None]
     return any(name is None or f".{module}".endswith(f".{name}") for name in listed for module in subject.layers)
+
+
+@lru_cache(256)
+def _unknown(
+    method: str, keys: tuple[str, ...], counted: Ids, replicates: bool
+) -> tuple[tuple[str, ...], Ids, Ids, Ids]:
+    """Those of some keys that releases among `counted` do not know; the releases that reject them, those that stop at
+    what follows, and those that ignore them.
+    """
+    unknown = {key: lacking(method, key) for key in keys}
+    loud_keys = OTHER_SHAPES | {"layer_replication"} if replicates else OTHER_SHAPES
+    silent = READ_ELSEWHERE if method in LORAS else {"modules_to_save"}  # CD527
+    loud = NONE.union(*(unknown[key] for key in keys if key in loud_keys))
+    ignored = NONE.union(*{unknown[key] for key in keys if key not in silent}) - RAISING - loud
+    named = tuple(key for key in keys if unknown[key] & counted)
+    return named, NONE.union(*{*unknown.values()}) & RAISING, loud, ignored
 
 
 @rule
@@ -37,16 +53,11 @@ def unknown_key(subject: Subject) -> Iterator[Finding]:
     by_meaning: dict[bool, list[str]] = {True: [], False: []}
     for key, value in subject.adapter.config.items():
         by_meaning[key in idle or neutral(method, key, value)].append(key)
+    replicates = method == "ADALORA" and bool(subject.masks)  # rank_pattern stops it
+    own = subject.adapter.config.keys() <= table(method).keys()
+    judged = _unknown if own else _unknown.__wrapped__  # no strange key is remembered
     for is_neutral, keys in by_meaning.items():
-        unknown = {key: lacking(method, key) for key in keys}
-        rejected = NONE.union(*{*unknown.values()}) & RAISING
-        silent = READ_ELSEWHERE if method in LORAS else {"modules_to_save"}  # CD527
-        named_layers = (
-            {"layer_replication"} if method == "ADALORA" and subject.masks else set()
-        )  # rank_pattern stops it
-        loud = NONE.union(*(unknown[key] for key in keys if key in OTHER_SHAPES or key in named_layers))
-        ignored = NONE.union(*{unknown[key] for key in keys if key not in silent}) - RAISING - loud
-        named = tuple(key for key in keys if unknown[key] & (RAISING if is_neutral else PEFT))
+        named, rejected, loud, ignored = judged(method, tuple(keys), RAISING if is_neutral else PEFT, replicates)
         if is_neutral and rejected:
             message = f"config keys that older releases do not know, and that mean nothing here: {', '.join(named)}"
             yield UNKNOWN_CONFIG_KEY(message, keys=named, rejects=rejected)

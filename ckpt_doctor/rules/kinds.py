@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from ..adapter import Layer
 from ..adapter.codes import ADALORA_CONVOLUTION, GROUPED_CONVOLUTION, LAYER_KIND, MISSING_PART, RENAMED_MODEL
 from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding
-from ..adapter.runtimes import PEFT, between, since, upto
+from ..adapter.runtimes import NONE, PEFT, between, since, upto
 from ..facts.config_keys import table
 from ..facts.layers import groups_of
 from ..facts.methods import LORAS
-from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ
 from .declared import rule
@@ -49,7 +48,7 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
         if layer.module.endswith(OUT_PROJ):
             rejected["a MultiheadAttention"] = upto("0.14")
         for key in layer.factors.values():
-            dimensions = len(subject.tensors[key].shape)
+            dimensions = len(subject.forms[key][1])
             if dimensions > 2:
                 name = f"Conv{dimensions - 2}d"
                 rejected[f"a {name}"] = PEFT - since(CONV_SINCE.get(dimensions, "99.0"))
@@ -73,7 +72,7 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
 
 def _grouped(subject: Subject) -> Iterator[Finding]:
     """A convolution in groups: its B has other sizes from 0.16 on, and up to 0.6 none that fit."""
-    wide = subject.layers_where(lambda layer: groups_of(subject.adapter, layer.factors) > 1)
+    wide = subject.layers_where(lambda layer: groups_of(subject.forms, layer.factors) > 1)
     if wide:
         message = f"{wide[0]} is a convolution in groups, with a lora_B as PEFT 0.16 and newer have it"
         rejects = upto("0.15") & subject.found(wide)
@@ -82,7 +81,7 @@ def _grouped(subject: Subject) -> Iterator[Finding]:
     if saved and saved <= since("0.16"):
         return
     for module, layer in (subject.layers if subject.base else subject.sample).items():
-        shapes = [subject.tensors[key].shape for key in layer.factors.values()]
+        shapes = [*subject.shapes(layer).values()]
         if module in wide or len(shapes) != 2 or any(len(shape) < 3 for shape in shapes):
             continue
         a, b = (subject.tensors[layer.factors[name]].shape for name in sorted(layer.factors))
@@ -119,7 +118,7 @@ def _converting(subject: Subject) -> frozenset[str]:
     return NONE if follow(TRANSFORMERS, load) else since("0.20")
 
 
-_EXPERT = re.compile(r"\.experts\.\d+\.")
+_EXPERT = r"\.experts\.\d+\."
 
 
 @rule
@@ -130,7 +129,7 @@ def fused_experts(subject: Subject) -> Iterator[Finding]:
     (utils/transformers_weight_conversion.py: convert_peft_config_for_transformers).
     """
     version = str((subject.base.config if subject.base else {}).get("transformers_version") or "")
-    experts = subject.layers_where(lambda layer: bool(_EXPERT.search(layer.module)))
+    experts = subject.layers_where(lambda layer: ".experts." in layer.module and bool(re.search(_EXPERT, layer.module)))
     major = version.partition(".")[0]
     if experts and subject.method in LORAS and major.isdecimal() and major not in ("0", "1", "2", "3", "4"):
         message = f"{experts[0]} is a single expert, for which transformers 5 has no module: its tensors are ignored"

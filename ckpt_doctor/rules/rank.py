@@ -23,7 +23,7 @@ def is_mask(subject: Subject, mask: object) -> bool:
 
 def ranks_of(subject: Subject, layer: Layer) -> set[int]:
     """The ranks that the factors of a layer have; a flat one has none."""
-    shapes = [(subject.tensors[key].shape, RANK_AXIS[factor]) for factor, key in layer.factors.items()]
+    shapes = [(subject.forms[key][1], RANK_AXIS[factor]) for factor, key in layer.factors.items()]
     return {shape[axis] for shape, axis in shapes if len(shape) >= 2}
 
 
@@ -82,7 +82,7 @@ def ungathered(subject: Subject) -> Iterator[Finding]:
     """huggingface/peft#1443, huggingface/peft#3251. Rank 0 is different: it is two-dimensional."""
     if subject.method not in LORAS:  # others have vectors too: CD505 says where they should not
         return
-    flat = subject.factors_where(lambda key: len(subject.tensors[key].shape) < 2)
+    flat = subject.factors_where(lambda key: len(subject.forms[key][1]) < 2)
     if flat:
         message = (
             f"{counted(len(flat), 'factor')} of one dimension: saved under ZeRO-3 or FSDP without gathering, "

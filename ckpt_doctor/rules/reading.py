@@ -22,12 +22,11 @@ from ..adapter.codes import (
     UNTARGETED_LAYERS,
 )
 from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Code, Finding, several
-from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, upto
+from ..adapter.runtimes import NEWEST_SERIES, NONE, PEFT, between, upto
 from ..facts.meaning import Era, left_random, meant_era, taking
 from ..facts.methods import LORAS
-from ..facts.record import NONE
 from ..facts.subject import Subject
-from ..facts.targets import Reading, ambiguous, holes, of_parameter, targeted
+from ..facts.targets import Reading, ambiguous, hits, holes, of_parameter, targeted
 from .declared import rule
 from .rank import is_mask
 from .rank import misfit as ranks_apart
@@ -71,7 +70,7 @@ def reading(subject: Subject) -> Iterator[Finding]:
     every = subject.eras
     # a module that holds layers cannot be adapted itself: "Target module … is not supported"
     unsupported = _holders(subject.sample)
-    if subject.base is not None or any(targeted(config, m, era.release) for m in unsupported for era in every):
+    if subject.base is not None or any(hits(config, sorted(unsupported), [era.release for era in every])):
         unsupported = _holders(layers)
     else:
         unsupported = set()
@@ -135,7 +134,13 @@ def _hits_others(subject: Subject, era: Era) -> bool:
 
 def _holders(modules: Iterable[str]) -> set[str]:
     """The modules that hold some."""
-    return {".".join(parts[:n]) for parts in (m.split(".") for m in modules) for n in range(1, len(parts))}
+    holders = set[str]()
+    for module in modules:
+        holder = module.rpartition(".")[0]
+        while holder and holder not in holders:
+            holders.add(holder)
+            holder = holder.rpartition(".")[0]
+    return holders
 
 
 def _otherwise(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Finding]:
@@ -246,6 +251,8 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
     Where a release does target them, as it does not know what narrows the targets, nothing tells what was meant.
     """
     config = subject.config
+    if len(meant.hit) == len(subject.layers):
+        return
     ignored = [
         module for module in subject.layers
         if module not in meant.hit and not of_parameter(module, config.get("target_parameters"))

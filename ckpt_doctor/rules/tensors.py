@@ -123,9 +123,9 @@ def mangled_key(subject: Subject) -> Iterator[Finding]:
 def factor_dtype(subject: Subject) -> Iterator[Finding]:
     """load_state_dict copies into floating point (int8 becomes zero); what torch has no name for is undecided."""
     floats = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
-    others = subject.factors_where(lambda key: subject.tensors[key].dtype not in floats)
+    others = subject.factors_where(lambda key: subject.forms[key][0] not in floats)
     if others and subject.method in LORAS:  # others have indices, too
-        dtypes = sorted({subject.tensors[key].dtype for key in others})
+        dtypes = sorted({subject.forms[key][0] for key in others})
         message = (
             f"{counted(len(others), 'factor')} of {', '.join(dtypes)}, which no release computes with ({others[0]})"
         )

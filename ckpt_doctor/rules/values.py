@@ -9,8 +9,7 @@ from ..adapter.findings import Finding
 from ..adapter.runtimes import PEFT
 from ..facts.config_keys import knows, table
 from ..facts.lora_keys import FIELDS, FOLLOWED, HARMLESS, ITEMS, KINDS, UNREAD
-from ..facts.methods import LORAS
-from ..facts.record import REVIEWED
+from ..facts.methods import LORAS, REVIEWED
 from ..facts.subject import Subject
 from .declared import rule
 
@@ -28,9 +27,10 @@ def not_looked_at(subject: Subject) -> Iterator[Finding]:
     left = PEFT - REVIEWED
     if left:
         yield NOT_JUDGED(f"{method} was not looked at in these releases", undecided=left, needs="a newer ckpt-doctor")
+    rows, unread = table(method), UNREAD.get(method, ())
     for key, value in config.items():
-        row = table(method).get(key)
-        if row is None or key in UNREAD.get(method, ()):
+        row = rows.get(key)
+        if row is None or key in unread:
             continue
         default = row[2]
         if value == default and type(value) is type(default):

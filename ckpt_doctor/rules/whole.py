@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 from ..adapter.codes import MISSING_SAVED, OTHER_SIZE, UNSAVED_MODULE
 from ..adapter.findings import THE_BASE, Code, Finding, several
-from ..adapter.runtimes import PEFT, since, upto
+from ..adapter.runtimes import NONE, PEFT, since, upto
 from ..facts.config_keys import knows
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
-from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..facts.tasks import CLASSES, CLASSIFIER_HEADS, HEADS, OTHER_HEADS, WITH_BIAS
 from .declared import rule

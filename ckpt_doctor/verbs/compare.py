@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..adapter import AdapterError, Layer, TensorInfo
-from ..adapter.runtimes import ranges
+from ..adapter.runtimes import NONE, ranges
 from ..adapter.summary import first, html, text
 from ..facts.config_keys import neutral
 from ..facts.layers import module_of
 from ..facts.meaning import Meaning, meanings, saved_meanings
 from ..facts.methods import LORAS
-from ..facts.record import NONE
 from ..facts.subject import Subject
 from ..files.streams import Files, chunks, content
 from ..files.values import Array, read

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..adapter import NOTHING_ASKED, clean
@@ -41,12 +42,12 @@ def ways(report: Report) -> tuple[Way, ...]:
 def _nothing_asked(report: Report) -> Iterator[Way]:
     newest = verdict(NEWEST, report.findings)
     grave = [finding for finding in report.shown if finding.severity != NOTE]
-    taken = bounds(accepted(report.findings))
     listed = [_fix(report, None, "for older releases, repair it")] if any(f.fixable for f in report.shown) else []
     if newest == "accepts" and not grave:
         yield Way(NOTHING, "nothing to do")
         yield from [] if report.reaches else listed
         return
+    taken = bounds(accepted(report.findings))
     if taken:
         yield Way(LOAD, f"load it with PEFT {taken}")
     fixes = [_reached(report, reach) for reach in report.reaches]
@@ -186,8 +187,9 @@ def free(path: str) -> str:
     out = path.rstrip("/")
     if os.path.basename(out) in ("", os.curdir, os.pardir):
         out = os.path.abspath(out)
-    names = (f"{out}-fixed", *(f"{out}-fixed-{number}" for number in range(2, 100)))
-    return next((name for name in names if not os.path.lexists(name)), names[0])
+    first = f"{out}-fixed"
+    names = chain((first,), (f"{first}-{number}" for number in range(2, 100)))
+    return next((name for name in names if not os.path.lexists(name)), first)
 
 
 def _question(report: Report, asked: frozenset[str] | None) -> Iterator[str]:

@@ -18,7 +18,7 @@ from ckpt_doctor.adapter import NOTHING_ASKED
 from ckpt_doctor.facts.subject import Subject
 from ckpt_doctor.files.formats import safetensors
 from ckpt_doctor.files.loader import load
-from ckpt_doctor.reports.json import report_object
+from ckpt_doctor.reports import jsonl
 from ckpt_doctor.rules import judge
 from ckpt_doctor.verbs.report import Report
 from ckpt_doctor.verbs.scan import examine
@@ -49,7 +49,7 @@ def parts(folder: Path, rounds: int) -> None:
         "parse": lambda: safetensors.read(io.BytesIO(head), str(path), size),
         "load": lambda: load(str(folder)),
         "judge": judged,
-        "report": lambda: json.dumps(report_object(report)),
+        "report": lambda: list(jsonl.scan([report])),
         "examine": lambda: examine(str(folder), NOTHING_ASKED),
     }
     times: dict[str, list[float]] = {name: [] for name in works}

@@ -18,6 +18,21 @@ PROMPTS = frozenset({
 """Prompt learning, all in prompts.py: nothing is adapted, virtual tokens are put before the input."""
 
 
+NAMED, OPTIONAL, COUNTED = "named", "optional", "counted"
+"""How target_modules says which layers are adapted: it has to; it may; it does not, they are counted."""
+
+REVIEWED = frozenset(
+    f"peft=={release}" for release in (
+        "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.6.1", "0.6.2", "0.7.0", "0.7.1", "0.8.0", "0.8.1", "0.8.2",
+        "0.9.0", "0.10.0", "0.11.0", "0.11.1", "0.12.0", "0.13.0", "0.13.1", "0.13.2", "0.14.0", "0.15.0", "0.15.1",
+        "0.15.2", "0.16.0", "0.17.0", "0.17.1", "0.18.0", "0.18.1", "0.19.0", "0.19.1", "0.20.0", "0.21.0", "0.21.1",
+        "0.21.2",
+    )
+)  # fmt: skip
+"""The releases in which a method was looked at whose record says so. A newer release is added where it was looked at
+as well, by name: `since("0.14")` in a row says nothing of it before."""
+
+
 @cache
 def names() -> frozenset[str]:
     """The names of all methods that have a record."""

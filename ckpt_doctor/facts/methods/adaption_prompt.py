@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ...adapter.codes import METHOD_BY_RELEASE, UNCLEAR_TARGET
-from ...adapter.runtimes import PEFT, upto
-from ..record import COUNTED, NONE, REVIEWED, Method, Row
+from ...adapter.runtimes import NONE, PEFT, upto
+from ..record import Method, Row
 from ..subject import Subject
+from . import COUNTED, REVIEWED
 
 
 def is_any(subject: Subject) -> bool:  # noqa: ARG001

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ...adapter.codes import CONVOLUTION
 from ...adapter.runtimes import between, since
-from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Differs, Method
+from ..config_keys import DROPOUT, INIT, LAYOUT
+from ..record import Differs, Method
 from ..subject import Subject
+from . import REVIEWED
 
 
 def has_convolution(subject: Subject) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ..record import INIT, NONE, REVIEWED, Method
+from ...adapter.runtimes import NONE
+from ..config_keys import INIT
+from ..record import Method
+from . import REVIEWED
 
 BONE = Method(
     "BONE", REVIEWED,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ...adapter.runtimes import since
-from ..record import INIT, REVIEWED, Method
+from ..config_keys import INIT
+from ..record import Method
+from . import REVIEWED
 
 C3A = Method(
     "C3A", REVIEWED,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..record import DROPOUT, INIT, REVIEWED, Method
+from ..config_keys import DROPOUT, INIT
+from ..record import Method
+from . import REVIEWED
 
 DELORA = Method(
     "DELORA", REVIEWED,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..record import INIT, LAYOUT, REVIEWED, Method
+from ..config_keys import INIT, LAYOUT
+from ..record import Method
+from . import REVIEWED
 
 FOURIERFT = Method(
     "FOURIERFT", REVIEWED,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from ...adapter.codes import METHOD_BY_RELEASE, MISSING_TENSOR, SHAPE_MISMATCH
 from ...adapter.runtimes import PEFT
-from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Names, Row
+from ..config_keys import DROPOUT, INIT, LAYOUT
+from ..names import Names
+from ..record import Method, Row
 from ..subject import Subject
+from . import REVIEWED
 
 
 def lacks_projections(subject: Subject) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method
+from ..config_keys import DROPOUT, INIT, LAYOUT
+from ..record import Method
+from . import REVIEWED
 
 GRALORA = Method(
     "GRALORA", REVIEWED,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..record import INIT, REVIEWED, Method
+from ..config_keys import INIT
+from ..record import Method
+from . import REVIEWED
 
 HRA = Method(
     "HRA", REVIEWED,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ...adapter.codes import CONVOLUTION, FEEDFORWARD_UNTARGETED, SHAPE_MISMATCH, UNCLEAR_TARGET
 from ...adapter.runtimes import PEFT, since, upto
-from ..forms import targets
-from ..record import INIT, LAYOUT, REVIEWED, Method, Names, Row
+from ..config_keys import INIT, LAYOUT
+from ..names import Names, targets
+from ..record import Method, Row
 from ..subject import Subject
+from . import REVIEWED
 
 
 def is_contradicted(subject: Subject) -> Names:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ...adapter.codes import OTHER_SIZE
 from ...adapter.runtimes import since
-from ..record import REVIEWED, Method, Names, Row
+from ..names import Names
+from ..record import Method, Row
 from ..subject import Subject
+from . import REVIEWED
 
 
 def of_another_size(subject: Subject) -> Names:

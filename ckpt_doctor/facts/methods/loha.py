@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from ...adapter.codes import CONVOLUTION, SCALE_BY_RELEASE, SHAPE_MISMATCH
 from ...adapter.runtimes import PEFT, between, since, upto
+from ..config_keys import DROPOUT, INIT
 from ..lycoris import apart, decomposed_unasked, has_scales, joint, may_be_conv1d, old_config
-from ..record import DROPOUT, INIT, REVIEWED, Differs, Method, Names, Row
+from ..names import Names
+from ..record import Differs, Method, Row
 from ..subject import Subject
+from . import REVIEWED
 
 
 def of_1d(subject: Subject) -> Names:

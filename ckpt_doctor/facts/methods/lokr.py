@@ -7,10 +7,12 @@ from math import isqrt
 
 from ...adapter.codes import CONVOLUTION, LOKR_DECOMPOSITION, SCALE_BY_RELEASE, SHAPE_MISMATCH
 from ...adapter.runtimes import PEFT, between, since, upto
-from ..forms import pattern_value
+from ..config_keys import DROPOUT, INIT
 from ..lycoris import apart, decomposed_unasked, has_scales, joint, may_be_conv1d, old_config, unscaled
-from ..record import DROPOUT, INIT, REVIEWED, Differs, Method, Names, Row
+from ..names import Names, pattern_value
+from ..record import Differs, Method, Row
 from ..subject import Subject
+from . import REVIEWED
 
 
 def rank(subject: Subject, module: str) -> int:

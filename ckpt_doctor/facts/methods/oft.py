@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ...adapter.codes import OFT_GENERATION
 from ...adapter.runtimes import between, since, upto
+from ..config_keys import DROPOUT, INIT, LAYOUT
 from ..forms import Config
-from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Differs, Method, Row
+from ..record import Differs, Method, Row
 from ..subject import Subject
+from . import REVIEWED
 
 
 def is_of_0_13(config: Config) -> bool:

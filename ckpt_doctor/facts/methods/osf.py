@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ...adapter.codes import SHAPE_MISMATCH
-from ...adapter.runtimes import PEFT
-from ..forms import pattern_value
-from ..record import INIT, NONE, OPTIONAL, REVIEWED, Method, Names, Row
+from ...adapter.runtimes import NONE, PEFT
+from ..config_keys import INIT
+from ..names import Names, pattern_value
+from ..record import Method, Row
 from ..subject import Subject
+from . import OPTIONAL, REVIEWED
 
 
 def keeps_otherwise(subject: Subject) -> Names:

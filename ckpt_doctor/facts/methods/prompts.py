@@ -7,9 +7,11 @@ from math import prod
 from ...adapter.codes import METHOD_BY_RELEASE, MODULES_BESIDE_PROMPT, TASK_OF_PROMPT, UNSAVED_MODULE
 from ...adapter.findings import THE_TRANSFORMERS
 from ...adapter.runtimes import PEFT, between, since, upto
-from ..record import INIT, REVIEWED, Method, Row
+from ..config_keys import INIT
+from ..record import Method, Row
 from ..subject import Subject
 from ..tasks import HEADS
+from . import REVIEWED
 
 ROWS_OF_TOKENS = "prompt_embeddings[num_virtual_tokens*num_transformer_submodules token_dim]"
 DEMANDED = ("prompt_embeddings",)

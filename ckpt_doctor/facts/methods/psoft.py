@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ...adapter.codes import METHOD_BY_RELEASE
-from ...adapter.runtimes import between, since
-from ..record import ANEW, DROPOUT, INIT, LAYOUT, NONE, REVIEWED, Differs, Method
+from ...adapter.runtimes import NONE, between, since
+from ..config_keys import DROPOUT, INIT, LAYOUT
+from ..record import ANEW, Differs, Method
 from ..subject import Subject
+from . import REVIEWED
 
 
 def is_low_rank(subject: Subject) -> bool:

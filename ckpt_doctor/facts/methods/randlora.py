@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ...adapter.runtimes import since
-from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method
+from ..config_keys import DROPOUT, INIT, LAYOUT
+from ..record import Method
+from . import REVIEWED
 
 SEEDED = "how the projections are drawn, the same code since 0.16 (model.py: RandLoraModel)"
 

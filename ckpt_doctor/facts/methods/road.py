@@ -6,8 +6,11 @@ from math import prod
 
 from ...adapter.codes import SHAPE_MISMATCH
 from ...adapter.runtimes import PEFT
-from ..record import INIT, REVIEWED, Method, Names, Row
+from ..config_keys import INIT
+from ..names import Names
+from ..record import Method, Row
 from ..subject import Subject
+from . import REVIEWED
 
 
 def grouped_otherwise(subject: Subject) -> Names:

@@ -6,8 +6,11 @@ from math import prod
 
 from ...adapter.codes import METHOD_BY_RELEASE, SHAPE_MISMATCH
 from ...adapter.runtimes import PEFT
-from ..record import INIT, LAYOUT, REVIEWED, Method, Names, Row
+from ..config_keys import INIT, LAYOUT
+from ..names import Names
+from ..record import Method, Row
 from ..subject import Subject
+from . import REVIEWED
 
 
 def counted_otherwise(subject: Subject) -> Names:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from ...adapter.codes import METHOD_BY_RELEASE, MISSING_TENSOR, SHAPE_MISMATCH
-from ...adapter.runtimes import PEFT, between, since
-from ..record import ANEW, DROPOUT, INIT, LAYOUT, NONE, REVIEWED, Differs, Method, Names, Row
+from ...adapter.runtimes import NONE, PEFT, between, since
+from ..config_keys import DROPOUT, INIT, LAYOUT
+from ..names import Names
+from ..record import ANEW, Differs, Method, Row
 from ..subject import Subject
+from . import REVIEWED
 
 
 def vectors(subject: Subject) -> Names:

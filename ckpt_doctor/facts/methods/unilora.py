@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ...adapter.codes import METHOD_BY_RELEASE
 from ...adapter.runtimes import PEFT
-from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Row
+from ..config_keys import DROPOUT, INIT, LAYOUT
+from ..record import Method, Row
 from ..subject import Subject
+from . import REVIEWED
 
 
 def tells_no_layer(subject: Subject) -> bool:

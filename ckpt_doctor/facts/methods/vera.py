@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ...adapter.codes import METHOD_BY_RELEASE, SHAPE_MISMATCH
 from ...adapter.runtimes import between, since
+from ..config_keys import DROPOUT, INIT, LAYOUT
 from ..projections import other_width
-from ..record import DROPOUT, INIT, LAYOUT, REVIEWED, Method, Row
+from ..record import Method, Row
 from ..subject import Subject
+from . import REVIEWED
 
 SQUARE = {"q_proj", "k_proj", "v_proj", "query", "key", "value", "q", "k", "v"}
 """Names of layers that have one shape in a model without grouped attention."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from ...adapter.codes import METHOD_BY_RELEASE
 from ...adapter.runtimes import PEFT
-from ..record import INIT, LAYOUT, REVIEWED, Method, Names, Row
+from ..config_keys import INIT, LAYOUT
+from ..names import Names
+from ..record import Method, Row
 from ..subject import Subject
+from . import REVIEWED
 
 ALIKE = "the same code since 0.18 (layer.py: WaveFTLayer.get_delta_weight)"
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from ...adapter.codes import NO_TARGET, UNCLEAR_TARGET, UNEVEN_LAYERS
 from ...adapter.findings import THE_BASE, Finding, several
 from ...adapter.runtimes import PEFT, since
-from ...facts.forms import targets
 from ...facts.meaning import left_random
-from ...facts.names import as_number
-from ...facts.record import COUNTED, NAMED, Method, Names
+from ...facts.methods import COUNTED, NAMED
+from ...facts.names import Names, as_number, targets
+from ...facts.record import Method
 from ...facts.subject import Subject
 from .review import of_methods
 

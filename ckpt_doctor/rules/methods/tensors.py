@@ -17,11 +17,13 @@ from ...adapter.codes import (
     UNSAVED_BIAS,
 )
 from ...adapter.findings import THE_BASE, Finding, counted, several
-from ...adapter.runtimes import PEFT
+from ...adapter.runtimes import NONE, PEFT
 from ...facts.config_keys import knows
-from ...facts.forms import Form, Group, Sizes, UnknownSize, nearest, parse, targets
-from ...facts.layers import divide, groups
-from ...facts.record import COUNTED, NONE, Method, Names
+from ...facts.forms import Form, Group, Sizes, UnknownSize, nearest, parse
+from ...facts.method_layers import divide, groups
+from ...facts.methods import COUNTED
+from ...facts.names import Names, targets
+from ...facts.record import Method
 from ...facts.subject import Subject
 from ...facts.tasks import HEADS
 from ..saved import may_lack_biases

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from ...adapter.codes import CONTRADICTING_SIZES, NULL_VALUE, ODD_VALUE, RANK_ZERO
 from ...adapter.findings import Finding
 from ...adapter.runtimes import PEFT
-from ...facts.config_keys import knows, neutral
+from ...facts.config_keys import knows, neutral, refusing_bias
 from ...facts.forms import words
-from ...facts.record import Method, refusing_bias
+from ...facts.record import Method
 from ...facts.subject import Subject
 from .review import of_methods
 

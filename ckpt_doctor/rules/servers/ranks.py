@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ...adapter import Layer, codes
 from ...adapter.findings import several
 from ...adapter.runtimes import RAN
-from ...facts.forms import pattern_value
+from ...facts.names import pattern_value
 from ...facts.servers import SERVERS
 from ...facts.servers.record import MISLOADS, TAKES, UNKNOWN, Outcome, Scale, Server
 from ...facts.subject import Subject
