@@ -30,6 +30,7 @@ from .verbs.scan import examine, examined
 
 if TYPE_CHECKING:
     from .verbs.compare import Comparison
+    from .verbs.prove import Proof
 
 AnyPath = str | os.PathLike[str]
 
@@ -246,7 +247,7 @@ def compare(a: AnyPath, b: AnyPath, tolerance: float = 1e-6) -> Comparison:
 def preload(
     path: AnyPath, for_: str | Iterable[str] = "installed", *, subfolder: str | None = None,
     revision: str | None = None, base: AnyPath | None = None, adapter_name: str = "default",
-    max_rank: int | None = None, strict: bool = False,
+    max_rank: int | None = None, strict: bool = False, prove: bool = False,
 ) -> Path:  # fmt: skip
     """The path that the runtimes of `for_` can load: `path` itself, or a repaired copy of it.
 
@@ -255,16 +256,25 @@ def preload(
     given. Where one would reject or misload it, the path of a copy in the cache (see `cache.root`), proved to compute
     the same. Where it is not known, the path with a UserWarning; under `strict` that is an error.
 
+    With `prove` the PEFT of `for_` loads what is returned on a skeleton of its model first (docs/prove.md).
+
     Raises AdapterRejected where no copy would do, AdapterError where it cannot be examined or found,
     UnknownRuntimeError as in `scan`, ValueError for another value that is not taken; for a release that nobody reviewed
     it is not known.
     """
     question = _question(None if for_ == "installed" else for_, base, adapter_name, max_rank)
     folder = locate(fetched(os.fspath(path), subfolder, revision), subfolder)
-    loadable, doubt = ready(folder, question, strict=strict)
+    loadable, doubt = ready(folder, question, strict=strict, load=_load if prove else None)
     if doubt:
         warnings.warn(_in_arguments(doubt), UserWarning, stacklevel=3)  # 2 is the decorator
     return Path(loadable)
+
+
+def _load(report: Report) -> tuple[Proof, ...]:
+    from .verbs.environments import python_of
+    from .verbs.prove import proved, releases
+
+    return proved(report, releases(report), lambda release: python_of(release, warnings.warn)).proofs
 
 
 def _question(

@@ -15,7 +15,11 @@ def test_what_is_found(path: Path, tmp_path: Path) -> None:
     assert not case.faults(judging.judge(case.adapter, case.asked))
 
 
-@pytest.mark.parametrize("code", judging.codes())
+MADE_ELSEWHERE = {"CD903"}
+"""What no rule finds: CD903 is what a real release did (tests/test_prove.py)."""
+
+
+@pytest.mark.parametrize("code", sorted(judging.codes().keys() - MADE_ELSEWHERE))
 def test_each_code_fires_and_nearly_does(code: str, tmp_path: Path) -> None:
     cases = [casefile.read(path, tmp_path) for path in casefile.PATHS if path.stem.startswith(f"{code}-")]
     fires = any(code in case.fires and code in case.severities for case in cases if not case.is_near)

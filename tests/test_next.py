@@ -183,3 +183,12 @@ def test_unknown_for_the_want_of_a_base_is_said_once(run: Any, tmp_path: Path) -
     output = run("scan", tmp_path, "--for", "vllm", "--base", "none").output
     assert output.count("base model") == 1
     assert "5 undecided" in output
+
+
+def test_what_is_repaired_without_a_question_is_what_the_catalogue_says() -> None:
+    from ckpt_doctor.adapter.codes import REPAIRED_UNASKED
+    from ckpt_doctor.repairs import all_of
+
+    for rank_zero in ("pad", "prune"):
+        heals = frozenset[str]().union(*(repair.heals for repair in all_of(rank_zero, asked=None)))
+        assert heals == REPAIRED_UNASKED

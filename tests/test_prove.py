@@ -203,3 +203,28 @@ def test_proofs_are_in_the_order_of_their_reports(tmp_path: Path) -> None:
     found = proofs([examine(str(folder)) for folder in folders], NEWEST, sys.executable)
     assert [proof.verdict for proof in found] == ["accepts", "rejects", "accepts"]
     assert all(isinstance(proof, Proof) and np.isfinite(proof.seconds) for proof in found)
+
+
+def test_scan_and_fix_and_preload_prove(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a real release does wins over what is predicted of it."""
+    import ckpt_doctor
+
+    said = run("scan", PLAIN, "--for", NEWEST, "--prove").output
+    assert "PEFT 0.21.2: accepts (proved)" in said
+    result = run("fix", ZERO, tmp_path / "fixed", "--for", NEWEST, "--to", "lora", "--prove")
+    assert result.exit_code == 0, result.output
+    assert "loaded on a skeleton in PEFT 0.21.2: accepts" in result.output
+    proof = json.loads((tmp_path / "fixed/ckpt-doctor.json").read_text())["proof"]
+    assert proof["runtimes"] == {NEWEST: "accepts"}
+    assert ckpt_doctor.preload(PLAIN, NEWEST, prove=True) == PLAIN
+    rejecting = Proof(NEWEST, "rejects", "ValueError: no", (), "accepts")
+    monkeypatch.setattr(verb, "prove", lambda *_: rejecting)
+    result = run("scan", PLAIN, "--for", NEWEST, "--prove")
+    assert result.exit_code == 1
+    assert "CD903 proved" in result.output
+    assert "which is wrong" in result.stderr
+    result = run("fix", ZERO, tmp_path / "other", "--for", NEWEST, "--to", "lora", "--prove")
+    assert result.exit_code == 1
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(ckpt_doctor.AdapterRejected, match="ValueError: no"):
+        ckpt_doctor.preload(PLAIN, NEWEST, prove=True)

@@ -127,7 +127,7 @@ def test_several_paths_into_one_folder_are_one_adapter(run: Any) -> None:
 SHAPE = {
     "path": str, "error": (str, type(None)), "peft_type": (str, type(None)), "peft_version": (str, type(None)),
     "layers": list, "adalora": (dict, type(None)), "findings": list, "verdicts": dict, "read_not_run": list,
-    "base": (dict, type(None)), "commands": list, "next": list,
+    "base": (dict, type(None)), "commands": list, "next": list, "proofs": list,
 }  # fmt: skip
 FINDING = {
     "code": str, "name": str, "severity": str, "message": str, "tensors": list, "config_keys": list,

@@ -937,6 +937,13 @@ Who stops: undecided for that release, whatever the adapter is. It fails nothing
 What to do: ask for a release that is known, which the message names, or use a newer ckpt-doctor.
 References: none: no fact speaks of that release.
 """)
+PROVED = Code("CD903", "proved", """
+A real release was given the adapter, on a skeleton of its model, and rejected it or computed something else.
+Why: `--prove` was said. What a runtime did wins over what was predicted of it; where they differ, a fact here is wrong.
+Who stops: that release, in the environment that it was run in.
+What to do: what the message says, which is the runtime's own.
+References: docs/prove.md.
+""")
 
 # fmt: on
 
@@ -945,3 +952,9 @@ CODES = {code.number: code for code in tuple(globals().values()) if isinstance(c
 
 OLD_NAMES = {"no-layers": METHOD_WITHOUT_LAYERS, "adapter-name-in-key": ADAPTER_NAME_IN_METHOD_KEY}
 """Names that codes had before, still taken beside those that other codes have now."""
+
+REPAIRED_UNASKED = frozenset((
+    ADALORA_RANK_ZERO.number, LORA_RANK_ZERO.number, UNKNOWN_CONFIG_KEY.number, ADALORA_SCHEDULE.number,
+    BIAS_SPELLING.number, CONFIG_IMPORTS_CODE.number, MEGATRON_CONFIG.number,
+))  # fmt: skip
+"""What a fix heals where no runtime was asked for: the catalogue of repairs says it, and a scan need not read that."""

@@ -24,6 +24,8 @@ from .terminal import busy, clean_end, complain, show_trace, width
 
 if TYPE_CHECKING:
     from ..files.writer import Written
+    from ..verbs.prove import Proof
+    from ..verbs.report import Report
 
 EPILOG = """\b
 Examples:
@@ -70,6 +72,7 @@ OUTCOMES = ("repaired", "had nothing to repair", "refused", "failed")
     help="Copy every other file of IN: also those above 10 MB, states of training runs, and other weights.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
+@options.PROVE
 @click.option("--force", is_flag=True, help="Replace an OUT that exists.")
 @options.SHORT_FORMAT
 @options.QUIET
@@ -232,10 +235,18 @@ def _output(folder: str, target: str | None, done: _Done, format_: str, dry_run:
     return []
 
 
+def _load(report: Report) -> tuple[Proof, ...]:
+    """What the releases of PEFT that were asked for make of it, or the one that is installed."""
+    from ..verbs.environments import python_of
+    from ..verbs.prove import proved, releases
+
+    return proved(report, releases(report), lambda release: python_of(release, complain)).proofs
+
+
 def _fix(
     folder: str, target: str | None, by: Settings, *, force: bool, dry_run: bool, best_effort: bool, copy_all: bool,
     tolerance: float, rank_zero: str, weights: str | None, for_training: bool, form: str | None, trim: bool,
-    dtype: str | None, drop: bool, **_: object,
+    dtype: str | None, drop: bool, prove: bool, **_: object,
 ) -> _Done:  # fmt: skip
     if drop and not (by.asked or frozenset()) & SERVERS:
         return _Done(2, failure="--drop leaves out what a server has no place for: name one with --for")
@@ -248,6 +259,7 @@ def _fix(
         plan, written = fix(
             report, target, by.asked, How(rank_zero, weights, for_training, form == "lora", trim, dtype, drop),
             tolerance=tolerance, best_effort=best_effort, copy_all=copy_all, dry_run=dry_run, force=force,
+            load=_load if prove else None,
         )  # fmt: skip
         return _Done(int(not plan.fixed), plan, written)
     except AdapterError as error:

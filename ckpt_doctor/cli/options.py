@@ -89,6 +89,10 @@ FAIL = click.option(
     "--fail-on", type=click.Choice(FAIL_ON), default="error", show_default=True, **variable("FAIL_ON"),
     help="The least severity that makes the exit code 1.",
 )  # fmt: skip
+PROVE = click.option(
+    "--prove", is_flag=True,
+    help="Have the PEFT of --for, or the one that is installed, load it on a skeleton of its model (see prove).",
+)  # fmt: skip
 SELECT = click.option(
     "--select", multiple=True, metavar="CODES", callback=_selectors, **variable("SELECT"),
     help="Tell only these findings: codes, beginnings of codes, or names, as CD1,CD302. Repeatable.",

@@ -65,6 +65,7 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
 @options.verbose("Print the ranks, the tensors and config keys of each finding, and the trace of a fault of ours.")
 @options.FAIL
 @click.option("--exit-zero", is_flag=True, **options.variable("EXIT_ZERO"), help="Exit with 0 whatever is found.")
+@options.PROVE
 @options.SELECT
 @options.IGNORE
 @click.option(
@@ -79,7 +80,7 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
 @click.pass_context
 def command(
     ctx: click.Context, /, paths: tuple[str, ...], formats: list[Sink], output: str | None, layers: bool, quiet: bool,
-    verbose: bool, exit_zero: bool, baseline: str | None, write_baseline: str | None, **_: object,
+    verbose: bool, exit_zero: bool, baseline: str | None, write_baseline: str | None, prove: bool, **_: object,
 ) -> None:  # fmt: skip
     """Say what is wrong with the adapters at PATH, and which PEFT releases it stops.
 
@@ -97,7 +98,9 @@ def command(
     try:
         known = _baseline(baseline if target is None else None)
         blocks = ("table", None) in sinks and watches(sys.stdout)
-        reports = _examined(options.settings(ctx), watched(folders, quiet=quiet or blocks), known, codes, verbose)
+        reports = _examined(
+            options.settings(ctx), watched(folders, quiet=quiet or blocks), known, codes, verbose, prove
+        )
         kept = list(reports) if len(sinks) > 1 or target or ("github", None) in sinks else None
         for format_, file in sinks:
             batch = chain(kept if kept is not None else reports, () if format_ == "table" else unread)
@@ -151,18 +154,33 @@ def _target(baseline: str | None, write_baseline: str | None) -> str | None:
 
 
 def _examined(
-    settings: Callable[[str], Settings], folders: Iterable[str], known: Baseline | None, codes: set[int], verbose: bool
-) -> Iterator[Report]:
-    """The reports as they come; `codes` gets the exit code of each."""
+    settings: Callable[[str], Settings], folders: Iterable[str], known: Baseline | None, codes: set[int],
+    verbose: bool, prove: bool,
+) -> Iterator[Report]:  # fmt: skip
+    """The reports as they come; `codes` gets the exit code of each. Raises AdapterError where nothing can be proved."""
     memory = Memory()
     for folder in folders:
         by = settings(folder)
         report = memory.examine(folder, by.question)
         if verbose:
             show_trace(report.trace)
+        if prove and not report.error:
+            report = _proved(report)
         report = by.settle(report, known.known(report) if known else frozenset())
         codes.add(2 if report.error else int(bool(report.failing)))
         yield report
+
+
+def _proved(report: Report) -> Report:
+    from ..verbs.environments import python_of
+    from ..verbs.prove import proved, releases
+
+    report = proved(report, releases(report), lambda release: python_of(release, complain))
+    for proof in report.proofs:
+        if not proof.agrees:
+            said = f"{proof.runtime}: {proof.verdict}, and ckpt-doctor says {proof.predicted}"
+            complain(f"{report.path}: {said}, which is wrong; please report what `ckpt-doctor prove --format json` has")
+    return report
 
 
 def _baseline(path: str | None) -> Baseline | None:

@@ -106,6 +106,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "base": _base(report),
         "commands": commands(report),
         "next": steps(report),
+        "proofs": [{**proof._asdict(), "layers": len(proof.layers), "agrees": proof.agrees} for proof in report.proofs],
         "read_not_run": order(id_ for id_ in report.servers if not ran(id_)),
     }
 

@@ -299,6 +299,11 @@ def _proof(plan: Plan, written: Written | None) -> Iterator[str]:
         worst = written.proof["largest_relative_difference"]
         same = "what is left is the same function" if plan.dropped else "same function"
         yield f"{same}: within {worst:.2g} of each delta's norm" if worst else f"{same}: bit-exact"
+    loaded: dict[str, list[str]] = {}
+    for id_, word in (written.proof.get("runtimes", {}) if written else {}).items():
+        loaded.setdefault(word, []).append(id_)
+    for word, ids in loaded.items():
+        yield f"loaded on a skeleton in {ranges(ids)}: {word}"
 
 
 def _to_heed(plan: Plan, written: Written | None) -> Iterator[str]:

@@ -118,8 +118,9 @@ def verdict_phrases(report: Report) -> Iterator[str]:
     by_verdict: dict[str, list[str]] = {}
     for id_ in order(report.asked):
         by_verdict.setdefault(verdict(id_, report.findings), []).append(id_)
+    proved = {proof.runtime for proof in report.proofs if proof.verdict != "unknown"}
     for said, ids in by_verdict.items():
-        yield f"{ranges(ids)}: {said}"
+        yield f"{ranges(ids)}: {said}" + (" (proved)" if proved.issuperset(ids) else "")
 
 
 def of_question(report: Report) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __version__
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from ..facts.subject import Subject
     from ..files.writer import Prove, Written
     from .compare import Comparison
+    from .prove import Proof
+
+
+Loaded = Callable[[Report], "tuple[Proof, ...]"]
+"""What real releases make of an adapter (`prove.proved`)."""
 
 
 class Fixed(NamedTuple):
@@ -29,13 +35,14 @@ class Fixed(NamedTuple):
 def fix(
     report: Report, out: str | None, asked: frozenset[str] | None, how: How = REPAIRED, *, tolerance: float = 1e-6,
     best_effort: bool = False, copy_all: bool = False, dry_run: bool = False, force: bool = False,
+    load: Loaded | None = None,
 ) -> Fixed:  # fmt: skip
     """Write the adapter of a report to the folder `out` so that the runtimes asked for take it.
 
     It is proved that the result computes the same, but for what was dropped where that was asked for; otherwise, and
     where not all is reached, nothing is written, unless `best_effort`. Without `out` the adapter is repaired where it
-    is, if it has an error. Raises AdapterError where `out` cannot be written, NotExactError where the result would
-    compute something else.
+    is, if it has an error. `load` has real releases load what is staged: one that rejects or misloads it stops the fix.
+    Raises AdapterError where `out` cannot be written, NotExactError where the result would compute something else.
     """
     subject = report.subject
     assert subject is not None  # noqa: S101 - callers examine it first
@@ -44,25 +51,28 @@ def fix(
     the_plan = plan(report, asked, how)
     if dry_run or not (the_plan.fixed or (best_effort and the_plan.done)):
         return Fixed(the_plan, None)
-    return Fixed(the_plan, carry_out(the_plan, out, force=force, copy_all=copy_all, tolerance=tolerance))
+    return Fixed(the_plan, carry_out(the_plan, out, force=force, copy_all=copy_all, tolerance=tolerance, load=load))
 
 
 def carry_out(
-    the_plan: Plan, out: str | None, *, force: bool = False, copy_all: bool = False, tolerance: float = 1e-6
-) -> Written:
+    the_plan: Plan, out: str | None, *, force: bool = False, copy_all: bool = False, tolerance: float = 1e-6,
+    load: Loaded | None = None,
+) -> Written:  # fmt: skip
     """Write a plan's adapter to `out`: read back, and proved to compute the same, before it takes its place.
 
     Without `out` that is the place of the old one. Raises AdapterError.
     """
     from ..files.writer import write, write_in_place
 
-    before, record, prove = _evidence(the_plan, out or the_plan.before.path, tolerance)
+    before, record, prove = _evidence(the_plan, out or the_plan.before.path, tolerance, load)
     if out is None:
         return write_in_place(the_plan.after.adapter, before, record, prove)
     return write(the_plan.after.adapter, before, out, record, prove, force=force, copy_all=copy_all)
 
 
-def _evidence(the_plan: Plan, out: str, tolerance: float) -> tuple[Adapter, dict[str, Any], Prove]:
+def _evidence(
+    the_plan: Plan, out: str, tolerance: float, load_in: Loaded | None
+) -> tuple[Adapter, dict[str, Any], Prove]:
     """The adapter before, what is recorded of its repair, and the proof that the result computes the same."""
     from ..files.writer import SCHEMA
     from .compare import compare, proof
@@ -98,11 +108,25 @@ def _evidence(the_plan: Plan, out: str, tolerance: float) -> tuple[Adapter, dict
             start = cut.after
         kept = frozenset(key for key, info in after.tensors.items() if before.tensors.get(key) == info)
         proved = proof(exact(start, after.changed(load(stage)), kept, takers))
+        if load_in is not None:
+            proved["runtimes"] = _loaded(stage, out, the_plan, load_in)
         if not the_plan.dropped:
             return proved
         return {**proved, "verdict": "different", "reason": f"not the same function: {the_plan.loss}"}
 
     return before.adapter, record, prove
+
+
+def _loaded(stage: str, out: str, the_plan: Plan, load_in: Loaded) -> dict[str, str]:
+    """What real releases make of what is staged. Raises NotExactError where one does not accept it, AdapterError."""
+    from .scan import examined
+
+    question = the_plan.after.question._replace(runtimes=the_plan.asked)
+    found = load_in(examined(stage, question, repairs=False))
+    for one in found:
+        if one.verdict in ("rejects", "misloads"):
+            raise NotExactError(f"{out} is not written: {one.runtime} itself {one.verdict} it: {one.why}")
+    return {one.runtime: one.verdict for one in found}
 
 
 def same_place(a: str, b: str) -> bool:

@@ -11,7 +11,7 @@ from ..adapter.findings import THE_BASE, THE_WEIGHTS, Finding, verdict
 from ..adapter.runtimes import PEFT_RELEASES, ids, installed, ranges, unreviewed
 from ..files import cache
 from ..files.loader import CONFIG, RECORD
-from .fix import carry_out
+from .fix import Loaded, carry_out
 from .plan import Plan, plan
 from .report import Report
 from .scan import examine, examined
@@ -36,11 +36,12 @@ class Ready(NamedTuple):
     doubt: str | None = None
 
 
-def ready(folder: str, question: Question, *, strict: bool) -> Ready:
+def ready(folder: str, question: Question, *, strict: bool, load: Loaded | None = None) -> Ready:
     """Where the runtimes asked for can load the adapter in `folder` from; without any, the PEFT installed here.
 
-    Raises AdapterRejected where no repair makes it load, and under `strict` where that is not known; AdapterError
-    where it cannot be examined, UnknownRuntimeError where no PEFT is installed.
+    `load` has real releases load what is to be loaded, and what they do wins. Raises AdapterRejected where no repair
+    makes it load, and under `strict` where that is not known; AdapterError where it cannot be examined,
+    UnknownRuntimeError where no PEFT is installed.
     """
     release = installed() if question.runtimes is None else None
     if release and release not in PEFT_RELEASES:
@@ -58,6 +59,10 @@ def ready(folder: str, question: Question, *, strict: bool) -> Ready:
         if _against(findings, asked):
             raise AdapterRejected(_refusal(folder, the_plan, asked), report, _against(findings, asked))
         path = _copy(the_plan)
+    if load is not None:
+        for proof in load(examined(path, question, repairs=False)):
+            if proof.verdict in ("rejects", "misloads"):
+                raise AdapterRejected(f"{proof.runtime} itself {proof.verdict} {path}: {proof.why}", report, ())
     undecided = {id_ for id_ in asked if verdict(id_, findings) == "unknown"}
     if not undecided:
         return Ready(path)

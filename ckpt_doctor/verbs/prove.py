@@ -10,14 +10,14 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..adapter import AdapterError, Layer, codes
-from ..adapter.findings import THE_BASE, Finding, counted, verdict
-from ..adapter.runtimes import minor
+from ..adapter.findings import THE_BASE, Finding, counted, verdict, weighed
+from ..adapter.runtimes import NONE, PEFT, UnknownRuntimeError, installed, minor, ranges
 from ..facts.meaning import saved_meanings
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
@@ -93,11 +93,54 @@ def proofs(reports: Iterable[Report], runtime: str, python: str) -> list[Proof]:
                 jobs[at] = _job(report, runtime, os.path.join(folder, f"{at}.npz"))
             except (Unknown, AdapterError) as reason:
                 answers[at] = Proof(runtime, "unknown", str(reason), (), verdict(runtime, report.findings))
-        found = _run(python, [job.told for job in jobs.values()])
+        found = list(_run(python, [job.told for job in jobs.values()]))
         each = (time.monotonic() - start) / max(len(jobs), 1)
-        for at, job in jobs.items():
-            answers[at] = _proof(every[at], job, next(found), runtime)._replace(seconds=each)
+        for (at, job), answer in zip(jobs.items(), found, strict=True):
+            answers[at] = _proof(every[at], job, answer, runtime)._replace(seconds=each)
     return [answers[at] for at in range(len(every))]
+
+
+def proved(report: Report, runtimes: Iterable[str], python_of: Callable[[str], str]) -> Report:
+    """The report with what real releases of PEFT made of the adapter, which wins over what was predicted of them.
+
+    `python_of` gives the Python of a release. What the skeleton cannot stand for stays as it was predicted. Raises
+    AdapterError where that Python cannot be had.
+    """
+    for id_ in sorted(runtimes):
+        proof = prove(report, id_, python_of(id_.partition("==")[2]))
+        report = report._replace(proofs=(*report.proofs, proof))
+        if proof.verdict == "unknown" or proof.agrees:
+            continue
+        alone = frozenset((id_,))
+        findings = [
+            f._replace(
+                rejected_by=f.rejected_by - alone, misloaded_by=f.misloaded_by - alone,
+                undecided_for=f.undecided_for - alone,
+            )
+            for f in report.findings
+        ]  # fmt: skip
+        if proof.verdict != "accepts":
+            rejects = alone if proof.verdict == "rejects" else NONE
+            message = f"{ranges(alone)} itself {proof.verdict} it, which ckpt-doctor did not predict: {proof.why}"
+            findings.append(codes.PROVED(message, rejects=rejects, misloads=alone - rejects))
+        if report.asked is not None:
+            findings = [f._replace(severity=weighed(f, report.asked)) for f in findings]
+        report = report._replace(findings=tuple(findings))
+    return report
+
+
+def releases(report: Report) -> frozenset[str]:
+    """The releases of PEFT that a proof is to be had of: those asked for, else the one that is installed here.
+
+    Raises AdapterError where none is.
+    """
+    asked = report.asked & PEFT if report.asked is not None else None
+    if asked is not None:
+        return asked
+    try:
+        return frozenset((f"peft=={installed()}",))
+    except UnknownRuntimeError as error:
+        raise AdapterError(str(error)) from None
 
 
 def _proof(report: Report, job: _Job, found: dict[str, Any], runtime: str) -> Proof:

@@ -9,6 +9,7 @@ from ..facts.subject import Subject
 
 if TYPE_CHECKING:
     from ..facts.budget import Budget
+    from .prove import Proof
     from .ways import Way
 
 
@@ -33,7 +34,7 @@ class Report(NamedTuple):
     `passed` are the findings that a choice or a baseline lets pass: they are not shown and fail nothing, and still
     decide the verdicts. `fail_on` is the least severity that fails, or "never". `trace` is Python's, of an `error` that
     nothing foresaw. `reaches` are the fixes that lead where they should, the best first; `refused` is why there is none
-    for what was asked, as far as a repair said so.
+    for what was asked, as far as a repair said so. `proofs` are what real releases made of it, if asked.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Report(NamedTuple):
     fail_on: str = ERROR
     trace: str | None = None
     reaches: tuple[Reach, ...] = ()
+    proofs: "tuple[Proof, ...]" = ()
     refused: str = ""
 
     @property

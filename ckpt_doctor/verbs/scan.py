@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from ..adapter import NOTHING_ASKED, AdapterError, Question, unforeseen
+from ..adapter.codes import REPAIRED_UNASKED
 from ..adapter.findings import ERROR, in_the_way, verdict, weighed
 from ..adapter.runtimes import NEWEST
 from ..facts.subject import Subject
@@ -87,13 +86,5 @@ def _with_repairs(report: Report) -> Report:
         from .reach import reached
 
         return reached(report)
-    findings = tuple(f._replace(fixable=True) if f.code in _healed() else f for f in report.findings)
+    findings = tuple(f._replace(fixable=True) if f.code in REPAIRED_UNASKED else f for f in report.findings)
     return report._replace(findings=findings)
-
-
-@cache
-def _healed() -> frozenset[str]:
-    """The codes that the repairs heal which need nobody to ask for them."""
-    from ..repairs import all_of
-
-    return frozenset[str]().union(*(repair.heals for repair in all_of("pad", asked=None)))
