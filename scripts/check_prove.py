@@ -2,7 +2,8 @@
 
 usage: python scripts/check_prove.py CORPUS [--venvs .venvs] [--releases 0.9.0 ...] [--base]
 CORPUS holds adapters/ and truth.json (name → {"base", "peft": {release: [verdict, error]}}), and base/ for --base.
-Prints what is not so, why others are not answered, and the counts; exits with 1 where an answer is wrong.
+Prints what is not so, why others are not answered, and the counts; exits with 1 where an answer is wrong. Adapters that
+are marked as telling nothing are among these.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main() -> int:
     parser.add_argument("--venvs", type=Path, default=Path(".venvs"))
     parser.add_argument("--releases", nargs="+", default=["0.9.0", "0.13.2", "0.21.2"])
     parser.add_argument("--base", action="store_true")
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="a part of the names")
     given = parser.parse_args()
     truth = json.loads((given.corpus / "truth.json").read_text())
     names = [name for name in sorted(truth) if given.only in name]
@@ -48,14 +49,14 @@ def main() -> int:
                 real, error = truth[name]["peft"][release]
                 if real not in ("accepts", "rejects", "misloads"):
                     continue
-                told = "of" if proof.verdict != "unknown" else "unanswered"
-                right = proof.verdict == real
-                told = told if proof.verdict == "unknown" else "right" if right else "wrong"
+                told = "unanswered" if proof.verdict == "unknown" else "right" if proof.verdict == real else "wrong"
                 counts[told] += 1
                 if told == "unanswered":
                     reasons[proof.why[:70]] += 1
-                elif not right:
-                    print(f"{name} in {release}: {proof.verdict} ({proof.why[:150]}), really {real} {error[:120]}; predicted {proof.predicted}; {'only the base tells' if truth[name].get('only_the_base_tells') else ''}{'files do not' if truth[name].get('files_do_not_tell') else ''}")  # fmt: skip
+                elif told == "wrong":
+                    marks = [mark for mark in ("only_the_base_tells", "files_do_not_tell") if truth[name].get(mark)]
+                    said = f"{proof.verdict} ({proof.why[:150]}), really {real} {error[:120]}"
+                    print(f"{name} in {release}: {said}; predicted {proof.predicted} {' '.join(marks)}")
     for reason, count in reasons.most_common(25):
         print(f"{count} × {reason}")
     print(dict(counts))

@@ -29,7 +29,7 @@ from ..files.values import Array, read
 from ..skeleton.runner import probe
 from .compare import delta
 from .report import Report
-from .skeletons import Unknown, of_method
+from .skeletons import HEAD_NAMES, Unknown, add_whole, of_method
 
 TOLERANCE = 1e-4
 """Of the norm of what a layer gives: the runtime computes in float32, what is expected in float64."""
@@ -40,6 +40,8 @@ MOST_MODULES = 20_000
 MOST_SIZE = 1 << 24
 """Of one side of a module; no model has such layers, and nothing of it is allocated."""
 MOST_RANK = 1 << 14
+MOST_REAL = 1 << 28
+"""Random numbers that stand for the weights of a layer."""
 MOST_FACTORED = 2048
 """Of a side of a matrix that the load factorises."""
 
@@ -221,11 +223,12 @@ def _meant(subject: Subject) -> dict[str, Layer]:
     if config.get("target_modules") is None and subject.base is None:
         raise Unknown("target_modules is not set, and the default hangs on the base model")
     whole = {name for name in subject.saved_whole if not any(f".{name}." in f".{key}" for key in subject.others)}
-    if subject.task in HEADS and whole >= {"classifier", "score"}:
+    if subject.task in HEADS and whole.issuperset(HEAD_NAMES):
         raise Unknown("the head that its task has is not in the file")
-    if whole - {"classifier", "score"}:
-        raise Unknown(f"{min(whole - {'classifier', 'score'})[:80]} of modules_to_save is not in the file")
-    heads = (*subject.saved_whole, *(("classifier", "score") if subject.task in HEADS else ()))
+    gone = sorted(whole.difference(HEAD_NAMES))
+    if gone:
+        raise Unknown(f"{gone[0][:80]} of modules_to_save is not in the file")
+    heads = (*subject.saved_whole, *(HEAD_NAMES if subject.task in HEADS else ()))
     if any(f".{name}." in f".{module}." for name in heads for module in subject.layers):
         raise Unknown("a head is adapted and saved whole")
     first, *others = saved_meanings(subject)
@@ -262,6 +265,8 @@ def _modules(subject: Subject, runtime: str) -> dict[str, dict[str, Any]]:
         if dora and modules[module]["kind"] != "linear":
             raise Unknown("use_dora is set on what is no linear layer")
         if dora or read_whole:
+            if modules[module]["in"] * modules[module]["out"] > MOST_REAL:
+                raise Unknown(f"the weights of {module} would be random numbers, and are too many")
             modules[module]["real"] = 1 + len(modules)
     if subject.method == "ADALORA":
         for module, mask in subject.masks.items():
@@ -272,7 +277,7 @@ def _modules(subject: Subject, runtime: str) -> dict[str, dict[str, Any]]:
     for module, shape in base.items():
         if module not in modules and len(shape) == 2 and targeted(subject.config, module, release):
             modules[module] = {"kind": "linear", "out": shape[0], "in": shape[1], "untold": True}
-    _add_whole(subject, modules)
+    add_whole(subject, modules)
     if len(modules) > MOST_MODULES:
         raise Unknown(f"the adapter has more than {MOST_MODULES} modules")
     for module, spec in modules.items():
@@ -307,10 +312,6 @@ def _sized(subject: Subject, layer: Layer, real: tuple[int, ...] | None) -> dict
     return {"kind": "linear", "out": out, "in": inner}
 
 
-TABLES = ("embed_tokens", "wte", "wpe", "word_embeddings", "shared", "embed_in", "embeddings", "tok_embeddings")
-"""Names of embeddings that are saved whole."""
-
-
 def _beside(subject: Subject) -> list[str]:
     """The tensors beside factors that the saver applies: modules saved whole, and trained biases."""
     whole = [f".{name}." for name in subject.saved_whole]
@@ -326,34 +327,6 @@ def _parts(subject: Subject) -> list[str]:
     """Tensors that an option adds: magnitudes, biases of lora_B, trained tokens."""
     parts = ("lora_magnitude_vector", "lora_B.bias", "trainable_tokens_")
     return [key for key in subject.tensor_shapes if key.startswith(PREFIX) and any(part in key for part in parts)]
-
-
-def _add_whole(subject: Subject, modules: dict[str, dict[str, Any]]) -> None:
-    """Modules that are saved whole, with their sizes by their tensors; and the biases of layers."""
-    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-    for key in subject.others:
-        if not key.startswith(PREFIX) or ".lora_" in key or "trainable_tokens" in key:
-            continue
-        path, _, end = key.removeprefix(PREFIX).rpartition(".")
-        path = path.partition(".modules_to_save")[0]
-        path = path.removesuffix(".base_layer")
-        if path:
-            shapes.setdefault(path, {})[end] = subject.tensors[key].shape
-    for path, parts in shapes.items():
-        shape = parts.get("weight", ())
-        if path in modules:
-            modules[path]["bias"] = modules[path].get("bias") or "bias" in parts
-            modules[path]["held"] = "weight" in parts
-        elif parts.keys() == {"bias"} and len(parts["bias"]) == 1:
-            modules[path] = {"kind": "linear", "out": parts["bias"][0], "in": 8, "bias": True}
-        elif len(shape) == 2 and parts.keys() <= {"weight", "bias"}:
-            kind = "embedding" if path.rpartition(".")[2] in TABLES else "linear"
-            inner, out = (shape[0], shape[1]) if kind == "embedding" else (shape[1], shape[0])
-            modules[path] = {"kind": kind, "in": inner, "out": out, "bias": "bias" in parts, "held": True}
-        elif len(shape) == 1 and parts.keys() == {"weight", "bias"}:
-            modules[path] = {"kind": "norm", "out": shape[0]}
-        else:
-            modules[path] = {"kind": "other", "parameters": {name: list(size) for name, size in parts.items()}}
 
 
 def _run(python: str, jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

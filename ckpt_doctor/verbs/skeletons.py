@@ -7,6 +7,7 @@ from typing import Any
 
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
+from ..facts.tasks import HEADS
 
 Shape = tuple[int, ...]
 Sized = Callable[[Mapping[str, Shape], Subject], tuple[int, int]]
@@ -41,15 +42,16 @@ def _rotated(shapes: Mapping[str, Shape], subject: Subject) -> tuple[int, int]:
 def _kronecker(shapes: Mapping[str, Shape], subject: Subject) -> tuple[int, int]:  # noqa: ARG001
     """tuners/lokr/layer.py: factorization; w1 is [a, b], w2 is [c, d], the layer is [a · c, b · d]."""
     a, b = shapes["lokr_w1"] if "lokr_w1" in shapes else (shapes["lokr_w1_a"][0], shapes["lokr_w1_b"][1])
-    if any(len(shape) > 2 for shape in shapes.values()):
-        raise Unknown("a layer is a convolution")
-    c, d = shapes["lokr_w2"] if "lokr_w2" in shapes else (shapes["lokr_w2_a"][0], shapes["lokr_w2_b"][1])
+    if "lokr_t2" in shapes:
+        c, d = shapes["lokr_w2_a"][1], shapes["lokr_w2_b"][1]
+    else:
+        c, d = shapes["lokr_w2"][:2] if "lokr_w2" in shapes else (shapes["lokr_w2_a"][0], shapes["lokr_w2_b"][1])
     return b * d, a * c
 
 
 def _hadamard(shapes: Mapping[str, Shape], subject: Subject) -> tuple[int, int]:  # noqa: ARG001
     if "hada_t1" in shapes:
-        raise Unknown("a layer is a convolution")
+        return shapes["hada_w1_b"][1], shapes["hada_w1_a"][1]
     return shapes["hada_w1_b"][1], shapes["hada_w1_a"][0]
 
 
@@ -95,6 +97,13 @@ SIZES: dict[str, Sized] = {
 """The methods that a skeleton stands for beside LoRA: what they read of a layer at load are its sizes."""
 
 
+CONVOLVED: dict[str, Callable[[Mapping[str, Shape]], Shape]] = {
+    "LOHA": lambda shapes: shapes.get("hada_t1", (0, 0))[2:],
+    "LOKR": lambda shapes: shapes.get("lokr_t2", shapes.get("lokr_w2", (0, 0)))[2:],
+}
+"""Those that tell a convolution by its kernel; where they do not, it is a linear layer to them, or not told."""
+HEAD_NAMES = ("classifier", "score")
+
 OTHERS: dict[str, Callable[[Mapping[str, Shape], Subject], dict[str, Any]]] = {
     "LN_TUNING": lambda shapes, _: {"kind": "norm", "out": shapes["ln_tuning_layers.weight"][0]},
     "TRAINABLE_TOKENS": lambda shapes, subject: {
@@ -102,6 +111,41 @@ OTHERS: dict[str, Callable[[Mapping[str, Shape], Subject], dict[str, Any]]] = {
     },
 }  # fmt: skip
 """Those that adapt other layers than linear ones."""
+
+
+TABLES = ("embed_tokens", "wte", "wpe", "word_embeddings", "shared", "embed_in", "embeddings", "tok_embeddings")
+"""Names of embeddings that are saved whole."""
+
+
+def add_whole(subject: Subject, modules: dict[str, dict[str, Any]]) -> None:
+    """Modules that are saved whole, with their sizes by their tensors; and the biases of layers. Raises Unknown."""
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for key in subject.others:
+        if not key.startswith(PREFIX) or ".lora_" in key or "trainable_tokens" in key:
+            continue
+        path, _, end = key.removeprefix(PREFIX).rpartition(".")
+        path = path.partition(".modules_to_save")[0]
+        path = path.removesuffix(".base_layer")
+        if path:
+            shapes.setdefault(path, {})[end] = subject.tensors[key].shape
+    for path, parts in shapes.items():
+        shape = parts.get("weight", ())
+        if path in modules:
+            modules[path]["bias"] = modules[path].get("bias") or "bias" in parts
+            sides = (modules[path].get("out"), modules[path].get("in"))
+            if shape and shape != (sides[::-1] if modules[path]["kind"] == "embedding" else sides):
+                raise Unknown(f"the weight of {path} has not the size of its layer")
+            modules[path]["held"] = bool(shape)
+        elif parts.keys() == {"bias"} and len(parts["bias"]) == 1:
+            modules[path] = {"kind": "linear", "out": parts["bias"][0], "in": 8, "bias": True}
+        elif len(shape) == 2 and parts.keys() <= {"weight", "bias"}:
+            kind = "embedding" if path.rpartition(".")[2] in TABLES else "linear"
+            inner, out = (shape[0], shape[1]) if kind == "embedding" else (shape[1], shape[0])
+            modules[path] = {"kind": kind, "in": inner, "out": out, "bias": "bias" in parts, "held": True}
+        elif len(shape) == 1 and parts.keys() == {"weight", "bias"}:
+            modules[path] = {"kind": "norm", "out": shape[0]}
+        else:
+            modules[path] = {"kind": "other", "parameters": {name: list(size) for name, size in parts.items()}}
 
 
 def of_method(subject: Subject) -> dict[str, dict[str, Any]]:
@@ -117,11 +161,12 @@ def of_method(subject: Subject) -> dict[str, dict[str, Any]]:
     if any(subject.config.get(key, word) not in (word, None, True) for key, word in (("bias", "none"),)):
         raise Unknown("bias is set")
     names = {key for layer in subject.layers.values() for key in layer.factors.values()}
+    heads = [f".{name}." for name in (*subject.saved_whole, *(HEAD_NAMES if subject.task in HEADS else ()))]
     strange = [
-        key
-        for key in subject.tensor_shapes
+        key for key in subject.tensor_shapes
         if key not in names and not key.startswith(("base_model.vera_", "base_model.vblora_"))
-    ]
+        and not any(name in f".{key}" for name in heads)
+    ]  # fmt: skip
     if strange:
         raise Unknown(f"{strange[0][:120]} is none of its layers'")
     modules: dict[str, dict[str, Any]] = {}
@@ -133,8 +178,12 @@ def of_method(subject: Subject) -> dict[str, dict[str, Any]]:
                 spec["in"], spec["out"] = sized(shapes, subject)
         except (KeyError, IndexError, ValueError, TypeError, StopIteration):
             raise Unknown(f"the tensors of {module} do not tell its size") from None
-        sizes: list[Any] = [spec[key] for key in ("in", "out") if key in spec]
+        if method in CONVOLVED and len(kernel := CONVOLVED[method](shapes)):
+            spec = {"kind": f"conv{len(kernel)}d", "kernel": list(kernel), **{key: spec[key] for key in ("in", "out")}}
+        sizes: list[Any] = [spec[key] for key in ("in", "out", "kernel") if type(spec.get(key)) is int]
         if not all(type(size) is int and 0 < size <= MOST for size in sizes):
             raise Unknown(f"the tensors of {module} do not tell its size")
         modules[module.removeprefix(PREFIX)] = spec
+    if heads:
+        add_whole(subject, modules)
     return modules
