@@ -50,6 +50,8 @@ UNLIKE = (
     "ensure_weight_tying", "trainable_token_indices", "kasa_config", "monteclora_config", "velora_config",
 )  # fmt: skip
 """Options that change more than a delta."""
+OF_SKELETONS = ("'Module' object has no attribute", "refers to a single memory location")
+"""Parts of errors that no real model raises: a plain module lacks something, zeros that are one number are written."""
 LOADING = frozenset((codes.CONFIG_IMPORTS_CODE.number, codes.MEGATRON_CONFIG.number))
 """What is found of a config that makes PEFT import something."""
 
@@ -367,7 +369,8 @@ def _judged(job: _Job, found: dict[str, Any], runtime: str) -> tuple[str, str, l
     if found["peft"] != release:
         raise Unknown(f"that Python has PEFT {found['peft']}, and not {release}")
     if "error" in found:
-        if not found["config"] and job.predicted in ("accepts", "unknown") and _of_skeleton(job, found["error"]):
+        doubtful = job.predicted in ("accepts", "unknown") and _of_skeleton(job, found["error"])
+        if not found["config"] and (doubtful or any(part in found["error"] for part in OF_SKELETONS)):
             raise Unknown(f"it does not load on a skeleton, which may not stand for the model: {found['error'][:200]}")
         return "rejects", found["error"], []
     differing = list(_differing(job, found))
