@@ -230,15 +230,15 @@ def test_what_can_neither_be_replaced_nor_go_back_has_a_name_that_is_said(
     assert tree(aside) == {"out/mine": b"mine"}
 
 
-def test_what_a_program_says_of_sigterm_holds(run: Any) -> None:
+def test_what_a_program_says_of_sigterm_holds(run: Any, tmp_path: Path) -> None:
     heard = []
     earlier = signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
     try:
-        assert run("scan", HEALTHY, "--output", "report").exit_code == 0
+        assert run("scan", HEALTHY, "--output", tmp_path / "report").exit_code == 0
         os.kill(os.getpid(), signal.SIGTERM)
         assert heard == [True]
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        assert run("scan", HEALTHY, "--output", "report").exit_code == 0
+        assert run("scan", HEALTHY, "--output", tmp_path / "report").exit_code == 0
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, earlier)
