@@ -265,9 +265,9 @@ def bounds(ids: Iterable[str]) -> str:
     if not spans:
         return ""
     first, last = spans[-1][0], spans[-1][-1]
-    if first == PEFT_RELEASES[0]:
-        return f"≤ {last}"
-    return f"≥ {first}" if last == PEFT_RELEASES[-1] else " – ".join(dict.fromkeys((first, last)))
+    if last == PEFT_RELEASES[-1]:
+        return f"≥ {first}"
+    return f"≤ {last}" if first == PEFT_RELEASES[0] else " – ".join(dict.fromkeys((first, last)))
 
 
 _PLACES = {id_: at for at, id_ in enumerate((*_IDS, *_SERVERS))}
