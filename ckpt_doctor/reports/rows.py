@@ -37,18 +37,22 @@ class Rows:
         self.bare = True
         self.asked = False
         self.commands: dict[str, list[str]] = {}
+        self.errors: list[str] = []
         self.more = self.unnamed = 0
 
     def row(self, report: Report) -> Iterator[str]:
         """The row of one adapter, after the head if it is the first; nothing of what is in order, if quiet."""
-        first = report.next[0]
-        repair = next((way for way in report.next if way.kind == FIX), None)
+        ways = report.next
+        first = ways[0]
+        repair = next((way for way in ways if way.kind == FIX), None)
         if repair and repair.command and first.kind != NOTHING:
             if sum(map(len, self.commands.values())) < MOST_COMMANDS:
                 self.commands.setdefault(repair.text, []).append(repair.command)
             else:
                 self.more += 1
-        self.unnamed += any(way.kind == BASE for way in report.next)
+        self.unnamed += any(way.kind == BASE for way in ways)
+        if report.error and len(self.errors) < MOST_COMMANDS:
+            self.errors.append(report.error)
         if self.style.level < 0 and not report.failing and not report.error:
             return
         if self.bare:
@@ -60,7 +64,9 @@ class Rows:
         yield self._line((path, _verdict(report), self._cause(report), STEPS[step]), colour)
 
     def steps(self) -> Iterator[str]:
-        """The commands that repair what was found, and what would decide the rest."""
+        """Why adapters could not be examined, the commands that repair what was found, what would decide the rest."""
+        for error in self.errors:
+            yield from lines(error, 0, self.style)
         if self.style.level < 0:
             return
         for text, commands in self.commands.items():
@@ -76,9 +82,9 @@ class Rows:
     def _line(self, cells: tuple[str, ...], colour: str | None = None) -> str:
         width = self.style.width
         verdicts = VERDICT if self.asked else LOADS
-        free = (width or WIDTH) - verdicts - STEP - 3 * GAP
-        cause = free * 3 // 5 if (width or 0) >= WIDE else CAUSE
-        name = max(free - cause, 12)
+        free = max((width or WIDTH) - verdicts - STEP - 3 * GAP, 8)
+        cause = free * 3 // 5 if (width or 0) >= WIDE else min(CAUSE, free // 2)
+        name = free - cause
         path, said, why, step = cells
         if width:
             path, said, why = shortened(path, name), cut(said, verdicts), cut(why, cause)

@@ -10,7 +10,7 @@ import click
 
 from ..adapter import Adapter
 from ..adapter.codes import SAFETENSORS_ONLY
-from ..adapter.findings import LEFT, NOTE, Finding, accepted, undecided, verdict
+from ..adapter.findings import LEFT, NOTE, Finding, accepted, counted, undecided, verdict
 from ..adapter.runtimes import order, ranges
 from ..verbs.report import Report, named_release
 from ..verbs.ways import NOTHING, Way, by_hand
@@ -81,7 +81,8 @@ def block(report: Report, style: Style) -> Iterator[str]:
     if style.level > 0:
         yield from _whole(report, report.adapter, style)
         return
-    steps = [] if report.next[0].kind == NOTHING else list(_next(report, style))
+    ways = report.next
+    steps = [] if ways[0].kind == NOTHING else list(_next(ways, style))
     whole = lines(" · ".join(head_of(report, style)), 0, style, {clean(report.path): "bold"})
     head = cut_lines(whole, 2 if len(steps) < MOST_LINES - 3 else 1, style)
     yield from head
@@ -106,9 +107,9 @@ def head_of(report: Report, style: Style) -> Iterator[str]:
         yield budget_line(budget)
     notes = len(report.shown) - len(of_question(report))
     if notes and report.asked is None and style.level >= 0:
-        yield f"{notes} {'note' if notes == 1 else 'notes'} (-v)"
+        yield f"{counted(notes, 'note')} (-v)"
     if report.passed:
-        yield f"{len(report.passed)} findings let pass"
+        yield f"{counted(len(report.passed), 'finding')} let pass"
     if report.base_found is not None:
         yield f"judged by {report.base_found.name} of the local cache"
 
@@ -131,7 +132,7 @@ def described(report: Report) -> str:
     ranks = sorted(layer.rank for layer in report.layers.values() if layer.rank is not None)
     method = (report.adapter.peft_type if report.adapter else None) or "unknown method"
     count = len(report.layers)
-    text = f"{method}, {count} {'layer' if count == 1 else 'layers'}"
+    text = f"{method}, {counted(count, 'layer')}"
     if ranks:
         text += f" of rank {ranks[0]}" + (f" – {ranks[-1]}" if ranks[-1] != ranks[0] else "")
         text += f", {ranks.count(0)} at 0" if ranks.count(0) else ""
@@ -155,10 +156,9 @@ def _causes(report: Report, room: int, style: Style) -> Iterator[str]:
             return
 
 
-def _next(report: Report, style: Style) -> Iterator[str]:
+def _next(every: tuple[Way, ...], style: Style) -> Iterator[str]:
     """The best way out, and another; what is no command stands on the line of the next."""
     start = "next: "
-    every = report.next
     for at, way in enumerate(every if style.level > 0 else every[:2]):
         start += f"or {sentence_of(way)}" if at else sentence_of(way)
         if way.command or at + 1 == len(every) or style.level <= 0 < at:
@@ -209,7 +209,7 @@ def _whole(report: Report, adapter: Adapter, style: Style) -> Iterator[str]:
         from .layers import layer_lines
 
         yield from layer_lines(report.layers, style)
-    yield from _next(report, style)
+    yield from _next(report.next, style)
 
 
 def finding_lines(finding: Finding, style: Style) -> Iterator[str]:

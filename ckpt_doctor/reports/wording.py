@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..adapter.findings import NOTE, Finding, accepted, hits, several, verdict
+from ..adapter.findings import NOTE, Finding, accepted, counted, hits, several, verdict
 from ..adapter.runtimes import NEWEST, bounds, order, ranges
 from ..verbs.report import OUTCOMES, Report
 from .text import clean
@@ -98,7 +98,7 @@ class Tally:
                 counts.append(f"{self.outcomes[outcome]} {outcome}" + (f" ({healed} repairable)" if healed else ""))
         if self.unread:
             counts.append(f"{self.unread} could not be examined")
-        return f"{self.adapters} {'adapter' if self.adapters == 1 else 'adapters'}: {', '.join(counts) or 'none'}"
+        return f"{counted(self.adapters, 'adapter')}: {', '.join(counts) or 'none'}"
 
 
 def start_lines(name: str, start: Start) -> Iterator[str]:
