@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from ..adapter import AdapterError
-from ..adapter.runtimes import PEFT, UnknownRuntimeError, installed, parse
+from ..adapter.runtimes import UnknownRuntimeError, installed, parse
 from ..reports import Style, json, table
 from ..verbs.memory import Memory
 from . import options
-from .terminal import busy, complain, show_trace, width
+from .terminal import busy, clean_end, complain, show_trace, width
 
 EPILOG = """\b
 Examples:
@@ -30,9 +30,9 @@ def _release(_: click.Context, __: click.Parameter, spec: str) -> str:
         ids = parse(spec)
     except UnknownRuntimeError as error:
         raise click.BadParameter(str(error)) from None
-    if len(ids) != 1 or not ids <= PEFT:
-        raise click.BadParameter(f"{spec} is not one release of PEFT that is known: name it as peft==0.9.0")
-    (id_,) = ids
+    (id_, *others) = sorted(ids)
+    if others or not id_.startswith("peft=="):
+        raise click.BadParameter(f"{spec} is not one release of PEFT: name it as peft==0.9.0")
     return id_
 
 
@@ -49,6 +49,7 @@ def _release(_: click.Context, __: click.Parameter, spec: str) -> str:
 @options.BASE
 @options.ADAPTER_NAME
 @click.pass_context
+@clean_end()
 def command(
     ctx: click.Context, /, paths: tuple[str, ...], runtime: str, format_: str, quiet: bool, verbose: bool, **_: Any
 ) -> None:
@@ -87,8 +88,12 @@ def command(
                 show_trace(report.trace)
             failed(folder, AdapterError(report.error))
             continue
-        with busy(f"loading {folder}", quiet=quiet):
-            proof = prove(report, runtime, python)
+        try:
+            with busy(f"loading {folder}", quiet=quiet):
+                proof = prove(report, runtime, python)
+        except AdapterError as error:
+            failed(folder, error)
+            continue
         if format_ == "table":
             for line in table.prove(folder, proof, style):
                 click.echo(line)

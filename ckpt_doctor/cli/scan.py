@@ -17,7 +17,7 @@ from ..verbs.memory import Memory
 from ..verbs.report import Report
 from . import options
 from .settings import Settings
-from .terminal import complain, print_to, show_trace, watched, watches, width
+from .terminal import clean_end, complain, print_to, show_trace, watched, watches, width
 
 if TYPE_CHECKING:
     from .baseline import Baseline
@@ -175,7 +175,8 @@ def _proved(report: Report) -> Report:
     from ..verbs.environments import python_of
     from ..verbs.prove import proved, releases
 
-    report = proved(report, releases(report), lambda release: python_of(release, complain))
+    with clean_end():
+        report = proved(report, releases(report), lambda release: python_of(release, complain))
     for proof in report.proofs:
         if not proof.agrees:
             said = f"{proof.runtime}: {proof.verdict}, and ckpt-doctor says {proof.predicted}"

@@ -4,8 +4,9 @@ usage: PYTHON runner.py < JOBS > ANSWERS        the Python of an environment wit
 A job: `adapter` (a folder), `name` (that it is loaded under), `modules` (path → kind and sizes), `config` (of the
 model), `transformers` (whether the model is one of that library), `probes` (the layers to feed), `outputs` (a file for
 what they give), `beside` and `parts` (tensors that are no factor), `memory` (bytes of address space).
-An answer: `peft`, and `error`, or `over` (why there is no more), or `absent` (layers that are not adapted), `failed`
-(layers that cannot be fed), `changed` (tensors beside factors that the model has not, or otherwise).
+An answer: `lacks` (what the environment has not), or `peft`, and `error` (`config`: while that was read), or `over` (why
+there is no more), or `absent` (layers that are not adapted), `failed` (layers that cannot be fed), `changed` (tensors
+beside factors that the model has not, or otherwise).
 
 The model has a module of the right kind and size for each that the adapter needs. Where nothing reads its weights they
 cost nothing: zeros that are one number, and a forward that gives zeros, so that a layer gives its delta alone.
@@ -19,6 +20,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
+from inspect import signature
 from typing import Any
 
 ROWS = 2
@@ -62,10 +64,12 @@ def _bound(memory: int) -> None:
 
 def answer(job: dict[str, Any]) -> dict[str, Any]:
     """Load one adapter."""
-    import numpy
-    import peft
-    import torch
-
+    try:
+        import numpy
+        import peft
+        import torch
+    except ImportError as error:
+        return {"lacks": str(error)}
     found: dict[str, Any] = {"peft": peft.__version__}
     try:
         read_config(job["adapter"])
@@ -143,7 +147,10 @@ def _lost(job: dict[str, Any], loaded: Any) -> Iterator[str]:
     keys = job["parts"] if job["probes"] else None
     if keys == []:
         return
-    saved = get_peft_model_state_dict(loaded, adapter_name=job["name"])
+    options: dict[str, Any] = {"adapter_name": job["name"]}
+    if "save_embedding_layers" in signature(get_peft_model_state_dict).parameters:
+        options["save_embedding_layers"] = False  # else it looks for the base model that the config names
+    saved = get_peft_model_state_dict(loaded, **options)
     for key, tensor in _tensors(job, keys):
         if key not in saved or not _same(saved[key], tensor):
             yield key
@@ -205,7 +212,8 @@ def _root(job: dict[str, Any]) -> Any:
         return model
     from transformers import PretrainedConfig, PreTrainedModel
 
-    values = {key: value for key, value in job["config"].items() if key not in UNREAD}
+    plain = (str, int, float, bool)  # what is nested is of parts, and nothing to PEFT
+    values = {k: value for k, value in job["config"].items() if k not in UNREAD and isinstance(value, plain)}
     kind = values.pop("model_type", None) or "custom"
     config_class = type("Config", (PretrainedConfig,), {"model_type": kind})
     methods = {
@@ -221,7 +229,7 @@ def _root(job: dict[str, Any]) -> Any:
     return type("Skeleton", (PreTrainedModel,), methods)(config)
 
 
-UNREAD = ("architectures", "torch_dtype", "dtype", "quantization_config", "auto_map", "transformers_version")
+UNREAD = ("torch_dtype", "dtype", "transformers_version")
 """Keys of a model's config that make transformers do something, and PEFT nothing."""
 
 

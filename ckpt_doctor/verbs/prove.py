@@ -17,7 +17,7 @@ import numpy as np
 
 from ..adapter import AdapterError, Layer, codes
 from ..adapter.findings import THE_BASE, Finding, counted, verdict, weighed
-from ..adapter.runtimes import NONE, PEFT, UnknownRuntimeError, installed, minor, ranges
+from ..adapter.runtimes import NEWEST, NONE, PEFT, UnknownRuntimeError, installed, minor, ranges
 from ..facts.meaning import saved_meanings
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
@@ -29,16 +29,13 @@ from ..files.values import Array, read
 from ..skeleton.runner import probe
 from .compare import delta
 from .report import Report
-from .skeletons import HEAD_NAMES, Unknown, add_whole, of_method
+from .skeletons import HEAD_NAMES, MOST_MODULES, MOST_SIZE, Unknown, add_whole, check, of_method, stage
 
 TOLERANCE = 1e-4
 """Of the norm of what a layer gives: the runtime computes in float32, what is expected in float64."""
 SECONDS = 600
 BYTES = 12 << 30
 """Of address space, beside eight times the files: torch alone takes some GB of it, and touches little."""
-MOST_MODULES = 20_000
-MOST_SIZE = 1 << 24
-"""Of one side of a module; no model has such layers, and nothing of it is allocated."""
 MOST_RANK = 1 << 14
 MOST_REAL = 1 << 28
 """Random numbers that stand for the weights of a layer."""
@@ -52,6 +49,11 @@ UNLIKE = (
 """Options that change more than a delta."""
 OF_SKELETONS = ("'Module' object has no attribute", "refers to a single memory location")
 """Parts of errors that no real model raises: a plain module lacks something, zeros that are one number are written."""
+SHOWN = (
+    "CD0", "CD1", "CD2", "CD301", "CD302", "CD303", "CD304", "CD305", "CD306", "CD307", "CD309", "CD310", "CD311",
+    "CD4",
+)  # fmt: skip
+"""Beginnings of the codes of what a load on a skeleton shows, as it stands in config, names and shapes alone."""
 LOADING = frozenset((codes.CONFIG_IMPORTS_CODE.number, codes.MEGATRON_CONFIG.number))
 """What is found of a config that makes PEFT import something."""
 
@@ -80,24 +82,30 @@ class Proof(NamedTuple):
 def prove(report: Report, runtime: str, python: str) -> Proof:
     """Load the adapter of a report in the PEFT of a Python, under the name that was asked for.
 
-    `runtime` is the id of that release. Never raises for what a file holds.
+    `runtime` is the id of that release. Never raises for what a file holds; AdapterError where that Python lacks
+    PEFT or torch.
     """
     (proof,) = proofs([report], runtime, python)
     return proof
 
 
 def proofs(reports: Iterable[Report], runtime: str, python: str) -> list[Proof]:
-    """As `prove`, for several adapters in one process, which one of them can end for all that follow."""
+    """As `prove`, for several adapters in one process, which one of them can end for all that follow. Raises
+    AdapterError.
+    """
     every, jobs = list(reports), dict[int, _Job]()
     answers: dict[int, Proof] = {}
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ckpt-doctor-") as folder:
         for at, report in enumerate(every):
             try:
-                jobs[at] = _job(report, runtime, os.path.join(folder, f"{at}.npz"))
+                jobs[at] = _job(report, runtime, os.path.join(folder, str(at)))
             except (Unknown, AdapterError) as reason:
-                answers[at] = Proof(runtime, "unknown", str(reason), (), verdict(runtime, report.findings))
+                answers[at] = Proof(runtime, "unknown", str(reason), (), _predicted(report, runtime))
         found = list(_run(python, [job.told for job in jobs.values()]))
+        lacking = next((answer["lacks"] for answer in found if "lacks" in answer), None)
+        if lacking:
+            raise AdapterError(f"{python} cannot load adapters: {lacking} (the extra `prove` has what is needed)")
         each = (time.monotonic() - start) / max(len(jobs), 1)
         for (at, job), answer in zip(jobs.items(), found, strict=True):
             answers[at] = _proof(every[at], job, answer, runtime)._replace(seconds=each)
@@ -136,15 +144,22 @@ def proved(report: Report, runtimes: Iterable[str], python_of: Callable[[str], s
 def releases(report: Report) -> frozenset[str]:
     """The releases of PEFT that a proof is to be had of: those asked for, else the one that is installed here.
 
-    Raises AdapterError where none is.
+    Raises AdapterError where there is none.
     """
-    asked = report.asked & PEFT if report.asked is not None else None
-    if asked is not None:
+    if report.asked is not None:
+        asked = frozenset(id_ for id_ in report.asked if id_.startswith("peft=="))
+        if not asked:
+            raise AdapterError("--prove loads in PEFT, and --for names no release of it")
         return asked
     try:
         return frozenset((f"peft=={installed()}",))
     except UnknownRuntimeError as error:
         raise AdapterError(str(error)) from None
+
+
+def _predicted(report: Report, runtime: str) -> str:
+    """What the facts say; of a release that nobody reviewed they say nothing."""
+    return verdict(runtime, report.findings) if runtime in PEFT else "unknown"
 
 
 def _proof(report: Report, job: _Job, found: dict[str, Any], runtime: str) -> Proof:
@@ -154,21 +169,22 @@ def _proof(report: Report, job: _Job, found: dict[str, Any], runtime: str) -> Pr
     except (Unknown, AdapterError) as reason:
         return Proof(runtime, "unknown", str(reason), (), predicted)
     if word == "accepts":
-        doubt = _doubt(report.findings, runtime)
+        doubt = _doubt(report.findings, runtime if runtime in PEFT else NEWEST)
         if doubt:
-            word, why = "unknown", f"it loads on a skeleton, and {doubt.message}: {doubt.needs} would tell"
+            needs = f": {doubt.needs} would tell" if doubt.needs else ""
+            word, why = "unknown", f"it loads on a skeleton, which does not show this: {doubt.message}{needs}"
         elif why == ALL_THERE and predicted != "accepts":
-            word, why = (
-                "unknown",
-                "it loads, and every tensor is in its place; whether it computes the same is not seen",
-            )
+            word, why = "unknown", f"{ALL_THERE.partition(';')[0]}; whether it computes the same is not seen"
     return Proof(runtime, word, why, tuple(differing), predicted)
 
 
 def _doubt(findings: tuple[Finding, ...], runtime: str) -> Finding | None:
-    """What only the base model decides."""
-    doubts = [finding for finding in findings if runtime in finding.undecided_for]
-    return next((finding for finding in doubts if finding.needs == THE_BASE), None)
+    """What was found of a release that a skeleton does not show: it hangs on the model, its files or its class."""
+    for finding in findings:
+        stops = runtime in finding.rejected_by | finding.misloaded_by and not finding.code.startswith(SHOWN)
+        if stops or (runtime in finding.undecided_for and finding.needs == THE_BASE):
+            return finding
+    return None
 
 
 class _Job(NamedTuple):
@@ -180,29 +196,34 @@ class _Job(NamedTuple):
     predicted: str
 
 
-def _job(report: Report, runtime: str, outputs: str) -> _Job:
-    """What the runner is told of an adapter. Raises Unknown."""
+def _job(report: Report, runtime: str, place: str) -> _Job:
+    """What the runner is told of an adapter, whose files are put in `place` for it. Raises Unknown, AdapterError."""
     subject = report.subject
     if subject is None:
         raise Unknown(report.error or "")
     if any(finding.code in LOADING for finding in report.findings):
         raise Unknown("its config makes PEFT import a module, so it is not loaded")
+    if len(subject.layers) > MOST_MODULES:
+        raise Unknown(f"the adapter has more than {MOST_MODULES} modules")
     layers, modules, unlike = dict[str, Layer](), dict[str, dict[str, Any]](), ""
     try:
         layers = _meant(subject)
         modules = _modules(subject, runtime) if subject.method in LORAS else of_method(subject)
+        check(modules)
     except Unknown as reason:
         unlike = str(reason)
     config = dict(subject.base.config) if subject.base is not None else {}
     size = sum(os.path.getsize(os.path.join(subject.adapter.folder, name)) for name in subject.adapter.weights)
     probes = [module for module in modules if module in layers or modules[module].get("untold")]
+    stage(subject.adapter, place, runtime)
     told: dict[str, Any] = {
-        "adapter": os.path.abspath(subject.adapter.folder), "name": subject.question.adapter_name,
+        "adapter": place, "name": subject.question.adapter_name,
         "modules": modules, "config": config, "transformers": _of_transformers(subject), "probes": probes,
-        "beside": _beside(subject) if layers else [], "memory": BYTES + 8 * size, "outputs": outputs, "unlike": unlike,
-        "apart": subject.method in LORAS and _from_base(subject), "parts": _parts(subject) if layers else [],
+        "beside": _beside(subject) if layers else [], "parts": _parts(subject) if layers else [],
+        "apart": subject.method in LORAS and _from_base(subject), "memory": BYTES + 8 * size,
+        "outputs": f"{place}.npz", "unlike": unlike,
     }  # fmt: skip
-    return _Job(subject, layers, told, verdict(runtime, report.findings))
+    return _Job(subject, layers, told, _predicted(report, runtime))
 
 
 def _meant(subject: Subject) -> dict[str, Layer]:
@@ -254,15 +275,13 @@ def _of_transformers(subject: Subject) -> bool:
 
 def _modules(subject: Subject, runtime: str) -> dict[str, dict[str, Any]]:
     """Path → kind and sizes of each module that the adapter needs, and of those that the base shows to be targeted."""
-    if len(subject.layers) > MOST_MODULES:
-        raise Unknown(f"the adapter has more than {MOST_MODULES} modules")
     base = subject.base.weights if subject.base is not None else {}
     base = {} if base.keys().isdisjoint(subject.layers) else base
     dora, read_whole = bool(subject.config.get("use_dora")), _from_base(subject)
     modules: dict[str, dict[str, Any]] = {}
     for module, layer in subject.layers.items():
-        if base and module not in base:
-            continue  # the model has no such module
+        if ".base_layer." in f".{module}.":
+            raise Unknown(f"{module} is of a MultiheadAttention, or of parameters")
         modules[module] = _sized(subject, layer, base.get(module))
         if dora and modules[module]["kind"] != "linear":
             raise Unknown("use_dora is set on what is no linear layer")
@@ -274,23 +293,16 @@ def _modules(subject: Subject, runtime: str) -> dict[str, dict[str, Any]]:
         for module, mask in subject.masks.items():
             if module not in subject.layers and (not isinstance(mask, list) or any(mask)):
                 raise Unknown(f"rank_pattern gives {module} a rank, and its tensors are gone")
-            modules.setdefault(module, {"kind": "linear", "in": 8, "out": 8})  # it was pruned
+            if module not in subject.layers:
+                modules[module] = {"kind": "linear", "in": 8, "out": 8}  # it was pruned
     release = minor(runtime.partition("==")[2])
+    roots = {module.partition(".")[0] for module in subject.layers}  # a file may have heads that the class lacks
     for module, shape in base.items():
+        if module.partition(".")[0] not in roots:
+            continue
         if module not in modules and len(shape) == 2 and targeted(subject.config, module, release):
             modules[module] = {"kind": "linear", "out": shape[0], "in": shape[1], "untold": True}
     add_whole(subject, modules)
-    if len(modules) > MOST_MODULES:
-        raise Unknown(f"the adapter has more than {MOST_MODULES} modules")
-    for module, spec in modules.items():
-        sizes = (spec.get("in", 1), spec.get("out", 1), *spec.get("kernel", ()))
-        if (
-            not all(type(size) is int and 0 <= size <= MOST_SIZE for size in sizes)
-            or math.prod(spec.get("kernel", (1,))) > 1 << 12
-        ):
-            raise Unknown(f"{module} would be larger than any layer is")
-        if any(not part or (not part.isidentifier() and not part.isdecimal()) for part in module.split(".")):
-            raise Unknown("the name of a module is none that torch takes")
     return modules
 
 
@@ -370,6 +382,7 @@ def _judged(job: _Job, found: dict[str, Any], runtime: str) -> tuple[str, str, l
         raise Unknown(f"that Python has PEFT {found['peft']}, and not {release}")
     if "error" in found:
         doubtful = job.predicted in ("accepts", "unknown") and _of_skeleton(job, found["error"])
+        found["error"] = found["error"].replace(job.told["adapter"], job.subject.adapter.folder)
         if not found["config"] and (doubtful or any(part in found["error"] for part in OF_SKELETONS)):
             raise Unknown(f"it does not load on a skeleton, which may not stand for the model: {found['error'][:200]}")
         return "rejects", found["error"], []
@@ -403,8 +416,6 @@ def _of_skeleton(job: _Job, error: str) -> bool:
 def _differing(job: _Job, found: dict[str, Any]) -> Iterator[tuple[str, float]]:
     subject, layers, told = job[:3]
     absent = set(found["absent"])
-    for module in layers.keys() - told["modules"].keys():
-        yield module, 1.0
     with Files() as files, np.load(told["outputs"]) as outputs:
         for at, module in enumerate(told["probes"]):
             if module in found["failed"]:

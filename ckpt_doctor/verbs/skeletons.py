@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
+from ..adapter import Adapter, DamagedFile
+from ..adapter.runtimes import peft
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from ..facts.tasks import HEADS
+from ..files.loader import BIN, CONFIG, read_weights
 
 Shape = tuple[int, ...]
 Sized = Callable[[Mapping[str, Shape], Subject], tuple[int, int]]
 """Shapes by factor → what goes in and out of the layer; a size that nothing checks at load is any."""
 
-MOST = 1 << 20
-"""Of a size."""
+MOST_MODULES = 20_000
+MOST_SIZE = 1 << 24
+"""Of one side of a module; no model has such layers, and nothing of it is allocated."""
+MOST_IN_KERNEL = 1 << 12
 ANY = 1024
 """A size that no tensor of the method has."""
 
@@ -158,7 +167,7 @@ def of_method(subject: Subject) -> dict[str, dict[str, Any]]:
         raise Unknown("target_modules is not set, and the default hangs on the base model")
     if subject.adapter.faults or not subject.layers:
         raise Unknown("the files tell no layer")
-    if any(subject.config.get(key, word) not in (word, None, True) for key, word in (("bias", "none"),)):
+    if subject.config.get("bias", "none") not in ("none", None):
         raise Unknown("bias is set")
     names = {key for layer in subject.layers.values() for key in layer.factors.values()}
     heads = [f".{name}." for name in (*subject.saved_whole, *(HEAD_NAMES if subject.task in HEADS else ()))]
@@ -180,10 +189,44 @@ def of_method(subject: Subject) -> dict[str, dict[str, Any]]:
             raise Unknown(f"the tensors of {module} do not tell its size") from None
         if method in CONVOLVED and len(kernel := CONVOLVED[method](shapes)):
             spec = {"kind": f"conv{len(kernel)}d", "kernel": list(kernel), **{key: spec[key] for key in ("in", "out")}}
-        sizes: list[Any] = [spec[key] for key in ("in", "out", "kernel") if type(spec.get(key)) is int]
-        if not all(type(size) is int and 0 < size <= MOST for size in sizes):
-            raise Unknown(f"the tensors of {module} do not tell its size")
         modules[module.removeprefix(PREFIX)] = spec
     if heads:
         add_whole(subject, modules)
     return modules
+
+
+def check(modules: Mapping[str, dict[str, Any]]) -> None:
+    """Whether no number of a file becomes a size that no model has, and torch takes every name. Raises Unknown."""
+    if len(modules) > MOST_MODULES:
+        raise Unknown(f"the adapter has more than {MOST_MODULES} modules")
+    for module, spec in modules.items():
+        kernel = spec.get("kernel", [])
+        sizes = [spec.get("in", 1), spec.get("out", 1), *kernel]
+        if not all(type(size) is int and 0 <= size <= MOST_SIZE for size in sizes) or prod(kernel) > MOST_IN_KERNEL:
+            raise Unknown(f"{module} would be larger than any layer is")
+        if any(not part or (not part.isidentifier() and not part.isdecimal()) for part in module.split(".")):
+            raise Unknown("the name of a module is none that torch takes")
+
+
+def stage(adapter: Adapter, place: str, runtime: str) -> None:
+    """Put what a release reads of an adapter in a new folder, so that it is what was looked at: a config of the same
+    values, safetensors, which hold no code, as a link, and a `.bin` as a copy, in which none was found. Raises Unknown,
+    AdapterError.
+    """
+    os.mkdir(place)
+    if adapter.config is not None:
+        with open(os.path.join(place, CONFIG), "w", encoding="utf-8") as file:
+            json.dump(adapter.config, file)
+    beside = BIN in adapter.files and BIN not in adapter.weights and runtime in peft("0.2", "0.3")
+    if beside and adapter.beside is not None:
+        raise Unknown(f"the {BIN} beside the weights, which that release reads, may hold code")
+    for name in (*adapter.weights, *((BIN,) if beside else ())):
+        source, target = os.path.join(adapter.folder, name), os.path.join(place, name)
+        if name != BIN:
+            os.symlink(os.path.abspath(source), target)
+            continue
+        shutil.copyfile(source, target)
+        try:
+            read_weights(target)
+        except DamagedFile as damage:
+            raise Unknown(damage.message) from None
