@@ -15,9 +15,10 @@ import pytest
 from conftest import ADAPTERS, FIXTURES
 from safetensors.numpy import load_file, save_file
 
+from ckpt_doctor.adapter import codes
 from ckpt_doctor.adapter.findings import verdict
 from ckpt_doctor.adapter.runtimes import NEWEST
-from ckpt_doctor.verbs import environments
+from ckpt_doctor.verbs import environments, skeletons
 from ckpt_doctor.verbs import prove as verb
 from ckpt_doctor.verbs.prove import Proof, proofs, prove
 from ckpt_doctor.verbs.scan import examine
@@ -228,3 +229,62 @@ def test_scan_and_fix_and_preload_prove(run: Any, tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "other").exists()
     with pytest.raises(ckpt_doctor.AdapterRejected, match="ValueError: no"):
         ckpt_doctor.preload(PLAIN, NEWEST, prove=True)
+
+
+def test_code_beside_good_weights_is_not_run_by_releases_that_prefer_it(tmp_path: Path) -> None:
+    """0.2 and 0.3 read the .bin: it is no part of what they are given, or there is no answer."""
+    shutil.copytree(PLAIN, tmp_path / "a")
+    (tmp_path / "a/adapter_model.bin").write_bytes(pickle.dumps(Fires()))
+    adapter = examine(str(tmp_path / "a")).adapter
+    assert adapter is not None
+    with pytest.raises(skeletons.Unknown, match="may hold code"):
+        skeletons.stage(adapter, str(tmp_path / "old"), "peft==0.3.0")
+    skeletons.stage(adapter, str(tmp_path / "new"), NEWEST)
+    assert sorted(os.listdir(tmp_path / "new")) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_what_is_loaded_is_what_was_looked_at(tmp_path: Path) -> None:
+    """A .bin that becomes another after it was scanned, and a config that then imports a module."""
+    shutil.copytree(FIXTURES / "lora-bin-sliced-0.12.0", tmp_path / "a")
+    adapter = examine(str(tmp_path / "a")).adapter
+    assert adapter is not None
+    (tmp_path / "a/adapter_model.bin").write_bytes(pickle.dumps(Fires()))
+    (tmp_path / "a/adapter_config.json").write_text('{"megatron_core": "os"}')
+    with pytest.raises(skeletons.Unknown):
+        skeletons.stage(adapter, str(tmp_path / "b"), NEWEST)
+    assert json.loads((tmp_path / "b/adapter_config.json").read_text()) == adapter.config
+
+
+def test_of_a_release_that_nobody_reviewed_nothing_is_predicted(tmp_path: Path) -> None:
+    patch = tmp_path / "patch.py"
+    renamed = "import runpy, sys, peft\npeft.__version__ = '0.30.0'\n"
+    patch.write_text(renamed + "runpy.run_path(sys.argv[-1], run_name='__main__')\n")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} {patch} "$@"\n')
+    python.chmod(0o755)
+    proof = prove(examine(str(PLAIN)), "peft==0.30.0", str(python))
+    assert (proof.verdict, proof.predicted, proof.agrees) == ("accepts", "unknown", True)
+
+
+def test_a_skeleton_does_not_overrule_what_hangs_on_the_model() -> None:
+    """A layer that the base model has not: on a skeleton there is one."""
+    report = examine(str(PLAIN))
+    assert prove(report, NEWEST, sys.executable).verdict == "accepts"
+    doubt = codes.NOT_IN_BASE("the base model has no blocks.0.q", misloads=frozenset((NEWEST,)))
+    proof = prove(report._replace(findings=(*report.findings, doubt)), NEWEST, sys.executable)
+    assert (proof.verdict, "has no blocks.0.q" in proof.why) == ("unknown", True)
+
+
+def test_what_cannot_be_proved_is_an_error_and_no_answer(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in (("scan", PLAIN), ("fix", ZERO, tmp_path / "out")):
+        result = run(*command, "--for", "vllm", "--prove")
+        assert (result.exit_code, "--for names no release of it" in result.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nshift 3\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    monkeypatch.setattr(environments, "python_of", lambda *_: str(bare))
+    result = run("prove", PLAIN, "--with", NEWEST)
+    assert (result.exit_code, "No module named" in result.stderr) == (2, True)

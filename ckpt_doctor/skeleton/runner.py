@@ -4,7 +4,7 @@ usage: PYTHON runner.py < JOBS > ANSWERS        the Python of an environment wit
 A job: `adapter` (a folder), `name` (that it is loaded under), `modules` (path → kind and sizes), `config` (of the
 model), `transformers` (whether the model is one of that library), `probes` (the layers to feed), `outputs` (a file for
 what they give), `beside` and `parts` (tensors that are no factor), `memory` (bytes of address space).
-An answer: `lacks` (what the environment has not), or `peft`, and `error` (`config`: while that was read), or `over` (why
+An answer: `lacks` (what the environment has not), or `peft`, and `error` (`config`: while it was read), or `over` (why
 there is no more), or `absent` (layers that are not adapted), `failed` (layers that cannot be fed), `changed` (tensors
 beside factors that the model has not, or otherwise).
 
