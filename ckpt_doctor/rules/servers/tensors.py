@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from ...adapter import codes
-from ...adapter.findings import THE_BASE, THE_WEIGHTS, several
+from ...adapter.findings import THE_BASE, THE_WEIGHTS, counted, several
 from ...facts.names import PREFIX
 from ...facts.servers import SERVERS
 from ...facts.servers.record import REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
@@ -68,11 +68,12 @@ def keys(subject: Subject) -> Iterator[Cause]:
         kinds.setdefault(kind, []).append(key)
     for kind, keys_of_kind in kinds.items():
         phrases = {
-            "plain": "is how the factors are named", "no prefix": "does not start as PEFT names it",
-            "wrapped": "has a wrapper's prefix", "other end": "does not end as a factor does",
+            "plain": "are named as PEFT does", "no prefix": f"do not start with {PREFIX}",
+            "wrapped": "have a wrapper's name in them", "other end": "do not end as a factor's (.lora_A.weight)",
         }  # fmt: skip
         tensors = tuple(keys_of_kind) if kind != "plain" else ()
-        yield Cause(codes.SERVER_KEY, f"{keys_of_kind[0]} {phrases[kind]}", Field("keys", kind), tensors)
+        message = f"{counted(len(keys_of_kind), 'key')} {phrases[kind]}: {keys_of_kind[0]}"
+        yield Cause(codes.SERVER_KEY, message, Field("keys", kind), tensors)
 
 
 def factors(subject: Subject) -> Iterator[Cause]:
@@ -80,10 +81,27 @@ def factors(subject: Subject) -> Iterator[Cause]:
     if subject.method != "LORA":
         return
     for kind, modules in faults(subject).items():
-        message = f"{several(modules)}: {kind}"
-        yield Cause(codes.SERVER_FACTOR, message, Field("factors", kind), subject.keys_of(modules))
+        phrase, remedy = FAULTS[kind]
+        count = f"{counted(len(modules), 'layer')} of {len(subject.layers)}"
+        message = f"{phrase} in {count}: {several(modules)}"
+        yield Cause(codes.SERVER_FACTOR, message, Field("factors", kind), subject.keys_of(modules), remedy=remedy)
     for group in alike("dtypes", (subject.tensors[key].dtype for key in subject.keys_of(list(subject.layers)))):
         yield Cause(codes.SERVER_FACTOR, f"factors are {several(group)}", Field("dtypes", *group))
+
+
+_AGAIN = "fetch the whole file, or save the adapter again"
+FAULTS = {
+    "flat": (
+        "factors have one dimension, as saved under ZeRO-3 or FSDP,",
+        "save the adapter again with its parameters gathered: the weights are lost",
+    ),
+    "B alone": ("lora_A is missing", f"{_AGAIN}: the factor is lost"),
+    "B alone in a fused group": ("lora_A is missing", f"{_AGAIN}: the factor is lost"),
+    "A alone": ("lora_B is missing", f"{_AGAIN}: the factor is lost"),
+    "no rows": ("factors have no row (rank 0)", ""),
+    "two ranks": ("lora_A and lora_B differ in rank", f"{_AGAIN}: the factors of a layer are of one rank"),
+}
+"""What is wrong with factors, as `Server.factors` names it → as it is said, and what can be done by hand."""
 
 
 def tensors(subject: Subject) -> Iterator[Cause]:
@@ -101,9 +119,19 @@ def tensors(subject: Subject) -> Iterator[Cause]:
                 return UNKNOWN
             return worst((answer, server.saved_tensors)) if is_saved else answer
 
-        message = f"{names[0]} is no factor of LoRA ({kinds[0]})"
+        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        message = f"{KINDS[kinds[0]]} is in the file, and no factor of LoRA: {names[0]}{more}"
         needs = "the base model" if len(kinds) > 1 else "a load in that runtime"
         yield Cause(codes.SERVER_TENSOR, message, of_tensors, tuple(names), needs=needs, about="tensors")
+
+
+KINDS = {
+    "bias": "a bias", "bias of none": "a bias", "norm": "a norm", "norm in a layer": "a norm",
+    "embedding or head": "an embedding or a head", "magnitude": "a magnitude of DoRA",
+    "trainable tokens": "trained tokens", "factor of another tool": "a factor by another tool's name",
+    "tensor of a layer": "a tensor of a layer", "other": "a tensor",
+}  # fmt: skip
+"""Kinds of tensors that are no factor, as `Server.tensors` names them → as they are said."""
 
 
 def _head(names: list[str]) -> str:
