@@ -84,7 +84,7 @@ def command(
     ctx: click.Context, /, paths: tuple[str, ...], in_place: bool, format_: str, quiet: bool, verbose: bool,
     force: bool, **asked: Any,
 ) -> None:  # fmt: skip
-    """Write the adapter IN to the folder OUT so that older PEFT releases accept it; IN is never written to.
+    """Write the adapter IN to the folder OUT so that what you run accepts it; IN is never written to.
 
     IN can be a folder with many adapters below it; OUT then has the same folders. With --for, every runtime that it
     names accepts OUT and computes the same, or nothing is written and the reason is said. With --in-place there is

@@ -78,7 +78,9 @@ def config(subject: Subject) -> Iterator[Cause]:
         yield Cause(code, f"{key} is {spelled(value)}", Field(key, kind), keys=(key,), remedy=remedy)
     bias, saved = values.get("bias", "none"), values.get("modules_to_save")
     if bias != "none":
-        yield Cause(codes.SERVER_BIAS, f"bias is {spelled(bias)}", Field("bias"), keys=("bias",), remedy=MERGE)
+        there = any(key.endswith(".bias") for key in subject.tensors)
+        remedy = MERGE if there else 'set bias to "none", if none was trained: the file has no bias'
+        yield Cause(codes.SERVER_BIAS, f"bias is {spelled(bias)}", Field("bias"), keys=("bias",), remedy=remedy)
     if saved:
         for group in alike("saved_modules", map(str, saved if isinstance(saved, list) else [saved])):
             message = f"modules_to_save names {several(group)}"
@@ -219,7 +221,7 @@ def targets(subject: Subject) -> Iterator[Cause]:
     )
     if isinstance(target, list):
         for group in alike("target_names", (leaf(str(name)) for name in target)):
-            yield Cause(code, f"target_modules has {several(group)}", Field("target_names", *group), keys=key)
+            yield Cause(code, f"target_modules names {several(group)}", Field("target_names", *group), keys=key)
     if subject.method == "LORA":
         for group in alike("modules", map(leaf, subject.layers)):
             tensors = subject.keys_of([module for module in subject.layers if leaf(module) in group])

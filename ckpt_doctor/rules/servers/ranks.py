@@ -67,7 +67,9 @@ def scale(subject: Subject) -> Iterator[Cause]:
     if uneven or undeclared:
         where = uneven or undeclared
         said = "the config has no r (PEFT takes 8), and" if "r" not in values else f"r is {r}, and"
-        message = f"{said} {counted(len(where), 'layer')} of {len(subject.layers)} have another rank: {several(where)}"
+        have = "has" if len(where) == 1 else "have"
+        count = f"{counted(len(where), 'layer')} of {len(subject.layers)}"
+        message = f"{said} {count} {have} another rank: {several(where)}"
 
         def of_ranks(server: Server) -> Outcome:
             even: Outcome = UNKNOWN if undeclared else TAKES

@@ -35,7 +35,9 @@ def grouping(subject: Subject) -> Iterator[Cause]:
     whole = {name: tuple(other for other in group if other != name) for group in GROUPS for name in group}
     lacking = siblings(subject.layers, whole)
     if lacking:
-        message = f"{several(list(lacking))} have no tensors, although others of their fused group have"
+        count = counted(len(lacking), "module")
+        which = several(list(lacking))
+        message = f"{count} without tensors, beside others of a fused group (q, k, v; gate, up): {which}"
 
         def of_groups(server: Server) -> Outcome:
             if server.fused is None:
