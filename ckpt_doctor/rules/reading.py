@@ -161,7 +161,8 @@ def _otherwise(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Findi
     for code, (modules, ids) in misread.items():
         where = [module for module in subject.layers if module in modules]
         if code is IGNORED_LAYER:
-            message = f"not every release targets {several(where)}: one that does not ignores their tensors in silence"
+            apart = "not every release adapts, and one that does not ignores their tensors in silence"
+            message = f"{counted(len(where), 'layer')} that {apart}: {several(where)}"
             factors, loud = subject.keys_of(where), frozenset[str]()
             if subject.method == "ADALORA":
                 message = message.replace("ignores their tensors in silence", "ignores them, or stops at rank_pattern")
@@ -324,7 +325,8 @@ def missing_layers(subject: Subject) -> Iterator[Finding]:
     missing = [module for module in holes(layers, config, meant.release) if module not in none_left]
     doubt = left_random(subject)
     if missing:
-        message = f"the config targets {several(missing)}, for which there are no tensors"
+        count = counted(len(missing), "layer")
+        message = f"without tensors, though the config targets them: {count}, {several(missing)}"
         yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
     listed = config.get("target_modules")
     full = [name for name in listed if "." in str(name)] if isinstance(listed, list) else []
