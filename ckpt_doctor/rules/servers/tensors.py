@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ...adapter import codes
 from ...adapter.findings import THE_BASE, THE_WEIGHTS, counted, several
+from ...facts.methods import LORAS
 from ...facts.names import PREFIX
 from ...facts.servers import SERVERS
 from ...facts.servers.record import REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
 from ...facts.subject import Subject
 from .cause import Cause, Field, alike, worst
+from .config import method
 from .kinds import FACTOR, GROUPS, by_kind, faults, kinds_of_tensors, leaf, places, raw, sizes, wrapped
 
 
@@ -107,7 +109,10 @@ FAULTS = {
 
 
 def tensors(subject: Subject) -> Iterator[Cause]:
-    """Tensors that are no factor: copies of the base are skipped; anything else is refused, ignored or dropped."""
+    """Tensors that are no factor: copies of the base are skipped; anything else is refused, ignored or dropped. Where a
+    server rejects the method, which fix makes no LoRA of, that is the cause, and its tensors are none of their own.
+    """
+    of_method = [] if subject.method in (*LORAS, None) else [cause.answer for cause in method(subject)]
     for kinds, names in kinds_of_tensors(subject).items():
         head = _head(names)
         is_saved = any(leaf(raw(key).rpartition(".")[0]) in subject.saved_whole for key in names)
@@ -115,6 +120,8 @@ def tensors(subject: Subject) -> Iterator[Cause]:
         def of_tensors(
             server: Server, kinds: tuple[str, ...] = kinds, is_saved: bool = is_saved, head: str = head
         ) -> Outcome:  # fmt: skip
+            if any(answer(server) == REJECTS for answer in of_method):  # it is told
+                return TAKES
             each = {outcome(server.tensors, kind) for kind in kinds}
             answer = each.pop() if len(each) == 1 else UNKNOWN
             if head and is_saved and subject.question.base is None and outcome(server.saved_modules, head) == TAKES:
