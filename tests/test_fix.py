@@ -235,5 +235,5 @@ def test_no_command_is_proposed_that_is_refused(run: Any, tmp_path: Path) -> Non
         weights[key.replace("lora_A.weight", "lora_magnitude_vector")] = weights[key][:, 0].copy()
     save_file(weights, source / "adapter_model.safetensors")
     assert "ckpt-doctor fix" not in run("scan", source).output
-    assert "next: set the option with which it was trained" in run("scan", source).output
+    assert "next: set use_dora to true in adapter_config.json" in run("scan", source).output
     assert run("fix", source, tmp_path / "out").exit_code == 1

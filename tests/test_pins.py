@@ -48,6 +48,11 @@ sglang @ git+https://example.org/sglang
         ("pylock.toml", PYLOCK, {"sglang==0.5.23"}),
         ("requirements.txt", HASHED, {"peft==0.9.0"}),
         ("requirements.txt", "peft\n", {"peft==0.21.2"}),
+        ("requirements.txt", "\ufeffpeft\t==\t0.9.0\t# of 2024\n", {"peft==0.9.0"}),
+        ("requirements.txt", "peft[dev]==0.9.0\t--hash=sha256:00\nvllm==0.11.0+cpu\n", {"peft==0.9.0", "vllm==0.11.0"}),
+        ("requirements.lock", "peft==0.9.0\n    # via a project\n", {"peft==0.9.0"}),
+        ("uv.lock", UV.replace("0.9.0", "0.13.2+local"), {"peft==0.13.2", "transformers==4.44.2"}),
+        ("uv.lock", UV.replace("0.9.0", "0.14.1.dev0"), {"peft==0.14.1.dev0", "transformers==4.44.2"}),
     ],
 )
 def test_what_is_pinned(tmp_path: Path, name: str, text: str, wanted: set[str]) -> None:
@@ -57,7 +62,8 @@ def test_what_is_pinned(tmp_path: Path, name: str, text: str, wanted: set[str]) 
 
 def test_requirements_include_others(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text(REQUIREMENTS)
-    (tmp_path / "more.txt").write_text("-r requirements.txt\ntransformers==5.16.1\n")
+    (tmp_path / "last.txt").write_text("--requirement=requirements.txt\ntransformers==5.16.1\n")
+    (tmp_path / "more.txt").write_text("-rlast.txt\n")
     ids = pins.ids([str(tmp_path / "requirements.txt")])
     assert {"transformers==5.16.1", "llama.cpp==0.3.36", "peft==0.6.2", "peft==0.9.0"} <= ids
     assert not any(id_.startswith(("vllm", "sglang", "peft==0.10")) for id_ in ids)
@@ -72,6 +78,7 @@ def test_requirements_include_others(tmp_path: Path) -> None:
         ("package = 3\n", "pins none of"),
         ("[[package]]\nname = 3\nversion = []\n", "pins none of"),
         ('[[package]]\nname = "peft"\nversion = "0.1.0"\n', "none older than 0.2.0 is known"),
+        ('[[package]]\nname = "peft"\nversion = "0.9.77"\n', "names no release that there is"),
         ("a = " + "[" * 5000 + "]" * 5000, "is not valid TOML"),
         (b"\xff\xfe", "is no text"),
     ],

@@ -189,7 +189,8 @@ Factors have one dimension instead of two.
 Why: DeepSpeed ZeRO-3 or FSDP saved before the shards were gathered: each process held a flat piece. The weights are
 lost.
 Who stops: every PEFT release, by a size mismatch.
-What to do: save again with the parameters gathered. Rank 0 is another thing: it has two dimensions.
+What to do: save again with the parameters gathered (deepspeed.zero.GatheredParameters, or FSDP's full state dict). Rank
+0 is another thing: it has two dimensions.
 References: huggingface/peft#1443, huggingface/peft#3251.
 """)
 ADALORA_PATTERN_MISMATCH = Code("CD104", "adalora-pattern-mismatch", """
@@ -371,7 +372,7 @@ The file has no factors of any layer, or target_modules is empty.
 Why: the state dict of another model was saved, or a filter left the factors out.
 Who stops: with an empty target_modules, or none that the base model has, every PEFT release. Where the config targets
 layers, they stay as initialised. Without the base model it is undecided.
-What to do: save again. The base model tells what the config targets.
+What to do: save the adapter again, with its tensors.
 References: tuners/tuners_utils.py: inject_adapter.
 """)
 DEFAULT_TARGETS = Code("CD317", "default-targets", """
@@ -432,7 +433,7 @@ UNTARGETED_LAYERS = Code("CD324", "untargeted-layers", """
 The file has tensors of several layers that the config does not target.
 Why: PEFT never saves that: the config or the file was changed.
 Who stops: every PEFT release, in silence: trained tensors are not applied. Undecided for those that do target them.
-What to do: compare the config with the one that was saved.
+What to do: name the layers in target_modules, or fetch the config that was saved with the tensors.
 References: utils/save_and_load.py: get_peft_model_state_dict; loads in 18 releases.
 """)
 HEAD_AMONG_TARGETS = Code("CD325", "head-among-targets", """
@@ -508,7 +509,7 @@ MISSING_FACTOR = Code("CD403", "missing-factor", """
 A layer has one of its factors and not the other.
 Why: what a layer adds is the product of both. A filter or a lost shard took one of them.
 Who stops: every PEFT release: the missing factor stays as initialised, at random where it is lora_A.
-What to do: fetch the whole file. The factor is lost.
+What to do: fetch the whole file, or save the adapter again. The factor is lost.
 References: tuners/lora/layer.py: LoraLayer.reset_lora_parameters.
 """)
 MISSING_PART = Code("CD404", "missing-part", """
@@ -539,7 +540,7 @@ The names of factors end otherwise than PEFT's.
 Why: LoRA's factors are modules and have a `.weight`; those of an Embedding and of AdaLoRA are bare parameters and have
 none. A tool that renames all alike gets one kind wrong.
 Who stops: every PEFT release ignores them in silence.
-What to do: rename the tensors.
+What to do: rename the tensors to the ending that the message names.
 References: tuners/lora/layer.py: LoraLayer; tuners/adalora/layer.py: AdaLoraLayer.
 """)
 UNAPPLIED_TENSOR = Code("CD408", "unapplied-tensor", """

@@ -132,6 +132,15 @@ def several(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - 3} more" if len(names) > 4 else ", ".join(names)
 
 
+def spelled(value: object) -> str:
+    """A value of a config as its JSON has it: `null`, `"4"`, `true`; a list or an object shortened."""
+    if isinstance(value, (list, dict)):
+        return str(value)[:60]
+    from json import dumps
+
+    return dumps(value, ensure_ascii=False)[:60]
+
+
 def counted(count: int, noun: str) -> str:
     """`1 layer`, `2 layers`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

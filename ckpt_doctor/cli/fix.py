@@ -84,11 +84,14 @@ def command(
     ctx: click.Context, /, paths: tuple[str, ...], in_place: bool, format_: str, quiet: bool, verbose: bool,
     force: bool, **asked: Any,
 ) -> None:  # fmt: skip
-    """Write the adapter IN to the folder OUT so that older PEFT releases accept it; IN is never written to.
+    """Write the adapter IN to the folder OUT so that what you run accepts it; IN is never written to.
 
     IN can be a folder with many adapters below it; OUT then has the same folders. With --for, every runtime that it
     names accepts OUT and computes the same, or nothing is written and the reason is said. With --in-place there is
     no OUT: any number of adapters, trees and files of adapters can be named.
+
+    With --for llama.cpp the commands that convert OUT and serve it are printed, and not run. Where no repair helps,
+    scan --for SERVER --base MODEL prints the one that merges the adapter into its model, or why it is not to be.
 
     Exit code: 0 OUT is there, 1 refused and nothing written, 2 IN could not be examined, or OUT not written. One
     adapter of many does not stop the others; the highest code wins.

@@ -10,6 +10,8 @@ MERGED = frozenset((
     "LORA", "ADALORA", "IA3", "LOHA", "LOKR", "OFT", "BOFT", "HRA", "VERA", "LN_TUNING", "FOURIERFT",
 ))  # fmt: skip
 """Methods whose merge_and_unload was run in PEFT 0.21.2, merged and not merged compared."""
+NEVER_MERGED = ("layer_replication", "alora_invocation_tokens")
+"""Options with which PEFT refuses to merge (tuners/lora/model.py: _check_merge_allowed; tuners/lora/variants.py)."""
 TABLES = {"vllm": "vllm", "sglang": "sglang", "llama.cpp": "llama_cpp"}
 GENERATING = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
@@ -38,14 +40,11 @@ def served(server: str, subject: Subject) -> bool:
 
 
 def unmergeable(subject: Subject) -> str:
-    """Why an adapter is not to be merged into its model, "" where it is.
-
-    What PEFT refuses is in tuners/lora/model.py: _check_merge_allowed, and tuners/lora/variants.py for aLoRA.
-    """
+    """Why an adapter is not to be merged into its model, "" where it is."""
     config, base = subject.config, subject.question.base
     if subject.method not in MERGED:
         return f"what merging makes of {subject.method} was not run"
-    for key in ("layer_replication", "alora_invocation_tokens"):
+    for key in NEVER_MERGED:
         if config.get(key):
             return f"PEFT does not merge with {key}"
     if base is not None and base.config.get("quantization_config"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -35,7 +36,7 @@ def ids(specs: str | Iterable[str]) -> frozenset[str]:
 
 def _of_file(path: str) -> frozenset[str]:
     try:
-        pins = list(_required(path, set()) if path.endswith(REQUIREMENTS) else _locked(path))
+        pins = list(_required(path, set()) if _is_of_requirements(path) else _locked(path))
     except AdapterError as error:
         raise UnknownRuntimeError(str(error)) from None
     found = frozenset[str]()
@@ -43,10 +44,31 @@ def _of_file(path: str) -> frozenset[str]:
         try:
             found |= named(pin)
         except UnknownRuntimeError as error:
-            raise UnknownRuntimeError(f"{path}: {error}") from None
+            if not _is_between(pin):
+                raise UnknownRuntimeError(f"{path}: {error}") from None
+            found |= {pin}
     if not found:
         raise UnknownRuntimeError(f"{path} pins none of {', '.join(PACKAGES)}")
     return found
+
+
+def _is_of_requirements(path: str) -> bool:
+    """Whether a file has a requirement a line; rye calls them requirements.lock."""
+    return path.endswith(REQUIREMENTS) or os.path.basename(path).startswith("requirements")
+
+
+def _is_between(pin: str) -> bool:
+    """Whether a file pins a PEFT that was built between releases (0.14.1.dev0): it may well be installed, and what it
+    does nobody looked at.
+    """
+    from packaging.version import InvalidVersion, Version
+
+    name, _, release = pin.partition("==")
+    try:
+        version = Version(release)
+    except InvalidVersion:
+        return False
+    return name == "peft" and version >= Version("0.2") and (version.is_prerelease or version.is_postrelease)
 
 
 def _content(path: str) -> str:
@@ -55,7 +77,7 @@ def _content(path: str) -> str:
             raise AdapterError(f"{path} is {'no file' if os.path.lexists(path) else 'not there'}")
         if os.path.getsize(path) > MOST_BYTES:
             raise AdapterError(f"{path} has more than {MOST_BYTES >> 20} MiB")
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             return file.read()
     except OSError as error:
         raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
@@ -78,7 +100,7 @@ def _locked(path: str) -> Iterator[str]:
     for package in packages if isinstance(packages, list) else []:
         name, version = (package.get(key) for key in ("name", "version")) if isinstance(package, dict) else (None, None)
         if isinstance(name, str) and isinstance(version, str) and _canonical(name) in PACKAGES:
-            yield f"{PACKAGES[_canonical(name)]}=={version}"
+            yield f"{PACKAGES[_canonical(name)]}=={version.partition('+')[0]}"  # behind it: for which machine
 
 
 def _required(path: str, seen: set[str]) -> Iterator[str]:
@@ -91,19 +113,19 @@ def _required(path: str, seen: set[str]) -> Iterator[str]:
     if len(seen) > MOST_FILES:
         raise AdapterError(f"{path}: more than {MOST_FILES} files include each other")
     for line in _content(path).replace("\\\n", " ").splitlines():
-        text = line.split(" #")[0].strip()
-        option, _, value = text.replace("=", " ", 1).partition(" ") if text.startswith("--") else text.partition(" ")
-        if option in ("-r", "--requirement"):
-            yield from _required(os.path.join(os.path.dirname(path), value.strip()), seen)
+        text = re.split(r"\s#", line, maxsplit=1)[0].strip()
+        included = re.match(r"(?:-r|--requirement[= \t])(.*)", text)
+        if included:
+            yield from _required(os.path.join(os.path.dirname(path), included[1].strip()), seen)
         if not text or text.startswith(("#", "-")):
             continue
         try:
-            requirement = Requirement(text.split(" --")[0])
+            requirement = Requirement(re.split(r"\s--", text, maxsplit=1)[0])
         except InvalidRequirement:
             continue  # of another package, or an address: none that is looked for has such a name
         name = _canonical(requirement.name)
         if name in PACKAGES and requirement.url is None and (not requirement.marker or requirement.marker.evaluate()):
-            yield f"{PACKAGES[name]}{requirement.specifier}"
+            yield re.sub(r"\+[\w.]*", "", f"{PACKAGES[name]}{requirement.specifier}")
 
 
 def _canonical(name: str) -> str:

@@ -10,7 +10,7 @@ from operator import add
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..adapter.findings import Finding, accepted, verdict
+from ..adapter.findings import NOTE, Finding, accepted, verdict
 from ..adapter.runtimes import order, ran
 from ..facts.names import are_few
 from ..verbs.report import Report, named_release
@@ -157,6 +157,7 @@ def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: 
         "written": written is not None,
         "fixed": plan.fixed,
         "purpose": plan.purpose,
+        "in_the_way": [finding_object(finding) for finding in plan.in_the_way if finding.severity != NOTE],
         "repairs": [{"title": step.title, "codes": list(step.codes)} for step in plan.done],
         "dropped": list(plan.dropped),
         "silent": order(plan.silent),

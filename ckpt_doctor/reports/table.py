@@ -10,10 +10,10 @@ import click
 
 from ..adapter import Adapter
 from ..adapter.codes import SAFETENSORS_ONLY
-from ..adapter.findings import LEFT, NOTE, Finding, accepted, counted, undecided, verdict
+from ..adapter.findings import ERROR, LEFT, NOTE, Finding, accepted, counted, undecided, verdict
 from ..adapter.runtimes import order, ranges
 from ..verbs.report import Report, named_release
-from ..verbs.ways import NOTHING, Way, by_hand
+from ..verbs.ways import FIX, NOTHING, Way, by_hand
 from . import Style
 from .json import changes
 from .text import clean, columns, command_lines, cut_lines, lines, shortened
@@ -235,14 +235,17 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
         text = f"in the way: {blocker.severity} {blocker.code} {blocker.name}: {blocker.message}"
         yield from lines(text, 2, style, {"in the way": COLOURS[blocker.severity]})
     verb = "would" if dry_run else "done:" if written else "could"
-    for step in plan.done:
+    for step in plan.done if not failed or style.level > 0 or plan.optioned else ():
         codes = f" ({', '.join(step.codes)})" if step.codes else ""
         yield from lines(f"{verb} {step.title}{codes}", 2, style, {verb: "green"})
     if plan.dropped:
         yield from lines(f"not the same function: {plan.loss}", 2, style, {"not the same function": "yellow"})
     elif not plan.done and plan.fixed:
         yield "  nothing to repair"
-    for step in plan.refused if style.level > 0 or not plan.fixed else ():
+    open_codes = {finding.code for finding in plan.left}
+    for step in plan.refused:
+        if style.level <= 0 and (plan.fixed or open_codes.isdisjoint(step.codes)):
+            continue
         text = f"refused {step.title} ({', '.join(step.codes)}): {step.reason}"
         yield from lines(text, 2, style, {"refused": "yellow"})
     for finding in plan.left:
@@ -250,12 +253,23 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
             yield from finding_lines(finding, style)
     if failed:
         text = "nothing was written: what remains cannot be repaired without changing what is computed"
+        elsewhere: list[Way] = []
+        if plan.asked is None:
+            from ..verbs.reach import reached
+
+            elsewhere = [way for way in reached(plan.before).next if way.kind == FIX]
+        if elsewhere:
+            text = "nothing was written: it is repaired where a release is named"
         if plan.droppable:
             text += "; --drop leaves out what the server has no place for"
         elif plan.optioned and (plan.done or plan.dropped):
             text += "; --best-effort writes it for a server that is started as said above"
         yield from lines(text, 2, style)
-        for way in by_hand(plan.left):
+        for way in elsewhere:
+            yield from way_lines(way, 2, style)
+        # a doubt is no blocker where something stops what was asked for
+        blocking = [f for f in plan.left if f.severity == ERROR] or plan.left
+        for way in by_hand(blocking) if not elsewhere else ():
             yield from lines(f"by hand: {way.text}", 2, style)
         return
     yield from _outcome(plan, written, style)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from ..adapter import Base, Layer
 from ..adapter.codes import ANOTHER_BASE, MISSING_LAYER, NOT_IN_BASE, OTHER_SIZE
-from ..adapter.findings import Finding, several
+from ..adapter.findings import Finding, counted, several
 from ..adapter.runtimes import NONE, PEFT, since, upto
 from ..facts.layers import module_of
 from ..facts.meaning import left_random, meant_era
@@ -37,7 +37,10 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         yield NOT_IN_BASE(message, tensors=subject.keys_of(layers), undecided=PEFT, needs=needs)
     strange = absent(subject, [module for module in layers if module in meant.hit])
     if strange:
-        message = f"the base model has no {several(strange)}: the tensors are ignored in silence"
+        count = f"{counted(len(strange), 'layer')} of {len(layers)}"
+        message = (
+            f"the base model has no such module for {count}, whose tensors are ignored in silence: {several(strange)}"
+        )
         lost = NONE if len(strange) < len(meant.hit) and mean_nothing(strange) else PEFT
         yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), misloads=lost)
     if subject.method not in LORAS:
@@ -69,12 +72,14 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         needs = "the class that was adapted"
         yield MISSING_LAYER(message, keys=keys, undecided=left_random(subject), needs=needs)
     if missing:
-        message = f"the config targets {several(missing)} of the base model, for which there are no tensors"
+        count = counted(len(missing), "layer")
+        message = f"without tensors, though the config targets them in the base model: {count}, {several(missing)}"
         yield MISSING_LAYER(message, keys=keys, misloads=left_random(subject))
     sizes = {module: _weight_of(subject.base, module) for module in layers if module in meant.hit}
     unfit = [module for module, weight in sizes.items() if weight and not _has_size(subject, layers[module], weight)]
     if unfit:
-        message = f"the tensors of {several(unfit)} do not have the size of the base model's weights"
+        count = f"{counted(len(unfit), 'layer')} of {len(layers)}"
+        message = f"the tensors do not have the size of the base model's weights in {count}: {several(unfit)}"
         yield OTHER_SIZE(message, tensors=subject.keys_of(unfit), rejects=subject.found(unfit))
 
 
@@ -171,10 +176,10 @@ def parameters(subject: Subject) -> Iterator[Finding]:
         wrapped = ".base_layer." in key
         rejecting |= since("0.7") if wrapped else upto("0.6") if module in subject.layers else PEFT
     if unfit:
-        message = f"{several(unfit)} do not have the size of the base model's parameters"
+        message = f"of another size than the base model's parameters: {several(unfit)}"
         yield OTHER_SIZE(message, tensors=unfit, rejects=rejecting)
     if resized:
-        message = f"{several(resized)} have another number of rows than the base model's parameters"
+        message = f"of another number of rows than the base model's parameters: {several(resized)}"
         needs = "whether the model is resized before the load"
         yield OTHER_SIZE(message, tensors=resized, undecided=PEFT, needs=needs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 
@@ -16,7 +15,7 @@ from ..adapter.codes import (
     UNKNOWN_INIT,
     UNPROVEN_OPTION,
 )
-from ..adapter.findings import THE_BASE, Finding
+from ..adapter.findings import THE_BASE, Finding, counted, spelled
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
 from ..facts.config_keys import CHANGES_BASE, knows, refusing_bias
 from ..facts.methods import LORAS
@@ -25,6 +24,7 @@ from ..facts.subject import Subject
 from ..facts.targets import lora_reading, of_parameter, targeted
 from .declared import rule
 from .rank import common_rank
+from .remedies import targets_of
 
 
 @rule
@@ -106,22 +106,14 @@ def impossible_value(subject: Subject) -> Iterator[Finding]:
     if subject.method not in LORAS:
         return
     rank = "r" if subject.method == "LORA" else "init_r"
-    impossible = []
-    if type(config.get(rank, 8)) is not int:
-        impossible.append(rank)
-    alpha = config.get("lora_alpha", 8)
-    if not isinstance(alpha, (int, float)) or (type(alpha) is int and alpha.bit_length() > 1023):  # OverflowError
-        impossible.append("lora_alpha")
-    dropout = config.get("lora_dropout", 0)
-    if not isinstance(dropout, (int, float)) or dropout > 1:
-        impossible.append("lora_dropout")
+    impossible = impossible_numbers(subject)
     absent = tuple(key for key in ("lora_alpha", "lora_dropout") if key not in config)
     if absent:
         message = f"{' and '.join(absent)} is absent, which PEFT 0.3 and older read as null"
         yield IMPOSSIBLE_VALUE(message, keys=absent, rejects=upto("0.3"))
     bias = config.get("bias", "none")
     if bias not in ("none", "all", "lora_only"):
-        message = f'bias is {json.dumps(bias)[:40]}: LoRA knows "none", "all" and "lora_only"'
+        message = f'bias is {spelled(bias)}: LoRA knows "none", "all" and "lora_only"'
         there = any(key.endswith(".bias") for key in subject.names)
         remedy = "set bias to the value of the training" if there else 'set bias to "none": the file has no bias'
         rejected = refusing_bias(bias)
@@ -130,21 +122,41 @@ def impossible_value(subject: Subject) -> Iterator[Finding]:
             remedy=remedy,
         )  # fmt: skip
     for key in impossible:
-        message = f"{key} is {json.dumps(config[key])[:40]}, and PEFT needs a number that a model can be built with"
+        kind = "whole number" if key == rank else "number"
+        that = " that a model can be built with" if type(config[key]) in (int, float) else ""
+        message = f"{key} is {spelled(config[key])}, and PEFT needs a {kind}{that}"
         yield IMPOSSIBLE_VALUE(message, keys=(key,), rejects=PEFT, remedy=_number(subject, key))
     for key in ("rank_pattern", "alpha_pattern"):
         if subject.method == "LORA" and not isinstance(config.get(key, {}), (dict, type(None))):
             yield IMPOSSIBLE_VALUE(f"{key} is not an object", keys=(key,), rejects=since("0.6"))
     nulls = {"rank_pattern": since("0.6"), "alpha_pattern": since("0.6"), "loftq_config": between("0.7", "0.18")}
-    for key, rejected in nulls.items():
-        if key in config and config[key] is None and subject.method == "LORA":
-            yield IMPOSSIBLE_VALUE(f"{key} is null", keys=(key,), rejects=rejected)
+    null = [key for key in nulls if key in config and config[key] is None and subject.method == "LORA"]
+    for rejected in dict.fromkeys(nulls[key] for key in null):
+        keys = tuple(key for key in null if nulls[key] == rejected)
+        message = f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} null, and PEFT needs an object"
+        remedy = f"set {' and '.join(keys)} to {{}} in adapter_config.json"
+        yield IMPOSSIBLE_VALUE(message, keys=keys, rejects=rejected, remedy=remedy)
     orth = config.get("orth_reg_weight", 0.5)
     if subject.method == "ADALORA" and (not isinstance(orth, (int, float)) or orth < 0):
         # compared with 0 while the config is read (tuners/adalora/config.py: AdaLoraConfig.__post_init__), before in a
         # training step alone
-        message = f"orth_reg_weight is {json.dumps(orth)[:40]}, which PEFT 0.20 and newer refuse"
+        message = f"orth_reg_weight is {spelled(orth)}, which PEFT 0.20 and newer refuse"
         yield IMPOSSIBLE_VALUE(message, keys=("orth_reg_weight",), rejects=since("0.20"))
+
+
+def impossible_numbers(subject: Subject) -> list[str]:
+    """The keys of a LoRA or AdaLoRA whose values no release can build a model with."""
+    config, impossible = subject.config, []
+    rank = "r" if subject.method == "LORA" else "init_r"
+    if type(config.get(rank, 8)) is not int:
+        impossible.append(rank)
+    alpha = config.get("lora_alpha", 8)
+    if not isinstance(alpha, (int, float)) or (type(alpha) is int and alpha.bit_length() > 1023):  # OverflowError
+        impossible.append("lora_alpha")
+    dropout = config.get("lora_dropout", 0)
+    if not isinstance(dropout, (int, float)) or dropout > 1:
+        impossible.append("lora_dropout")
+    return impossible
 
 
 def _number(subject: Subject, key: str) -> str:
@@ -176,7 +188,10 @@ def layers_options(subject: Subject) -> Iterator[Finding]:
     if pattern and not to:
         rejected |= since("0.14") if to is None else between("0.14", "0.20")
     if rejected:
-        message = "layers_to_transform and layers_pattern do not go with each other, or with a regex in target_modules"
+        message = "layers_pattern is set without layers_to_transform"
+        if isinstance(config.get("target_modules"), str):
+            which = [key for key in ("layers_to_transform", "layers_pattern") if config.get(key) is not None]
+            message = f"target_modules is a regex, beside which PEFT takes no {' and no '.join(which)}"
         keys = ("layers_to_transform", "layers_pattern")
         yield LAYERS_OPTIONS(message, keys=keys, rejects=rejected)
 
@@ -228,7 +243,10 @@ def without_layers(subject: Subject) -> Iterator[Finding]:
     target = config.get("target_modules")
     if target == [] and not config.get("target_parameters"):
         message = "target_modules is empty, so no layer is adapted"
-        yield NO_LAYERS(message, keys=("target_modules",), rejects=PEFT)
+        remedy = targets_of(subject.layers) if subject.layers else ""
+        if subject.layers:
+            message += f", and the file has {counted(len(subject.layers), 'layer')}"
+        yield NO_LAYERS(message, keys=("target_modules",), rejects=PEFT, remedy=remedy)
     elif not subject.layers and subject.base is not None:
         hit = [module for module in subject.base.weights if targeted(config, module, NEWEST_SERIES)]
         message = f"the file has no factors of any layer, and the config targets {len(hit)} of the base model"

@@ -34,13 +34,18 @@ DAMAGE = {code.name: code for code in (
 )}  # fmt: skip
 """The loader's names of what is wrong with a file (`Fault.name`), which are those of the codes."""
 
+ASK_FOR_SAFETENSORS = "do not load it: ask whoever made it for adapter_model.safetensors"
+
 
 @rule
 def damaged_file(subject: Subject) -> Iterator[Finding]:
     """No loader takes a damaged file. One without tensors is read, and every layer stays as it was initialised."""
     for name, message in subject.adapter.faults:
         code = DAMAGE[name]
-        yield code(message, misloads=PEFT) if code is NO_TENSORS else code(message, rejects=PEFT)
+        if code is NO_TENSORS:
+            yield code(message, misloads=PEFT)
+        else:
+            yield code(message, rejects=PEFT, remedy=ASK_FOR_SAFETENSORS if code is PICKLE_WITH_CODE else "")
 
 
 @rule

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ..adapter import Layer
 from ..adapter.codes import ADALORA_CONVOLUTION, GROUPED_CONVOLUTION, LAYER_KIND, MISSING_PART, RENAMED_MODEL
-from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding
+from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, counted
 from ..adapter.runtimes import NONE, PEFT, between, since, upto
 from ..facts.config_keys import table
 from ..facts.layers import groups_of
@@ -63,8 +63,13 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
         factor = "lora_magnitude_vector" if dora else "lora_B.bias"
         without = [m for m, layer in subject.layers.items() if not _beside(subject, layer, factor)]
         if without:
-            message = f"{factor} is missing for {without[0]}: it stays as it was initialised"
-            yield MISSING_PART(message, misloads=since("0.9" if dora else "0.14"))
+            key = "use_dora" if dora else "lora_bias"
+            count = f"{counted(len(without), 'layer')} of {len(subject.layers)}"
+            message = f"{key} is set, and {count} lack {factor}, which stays as it was initialised ({without[0]})"
+            remedy = f"set {key} to false in adapter_config.json, if it was trained without"
+            if len(without) < len(subject.layers):
+                remedy = "fetch the whole file, or save the adapter again: what is missing is lost"
+            yield MISSING_PART(message, keys=(key,), misloads=since("0.9" if dora else "0.14"), remedy=remedy)
         elif dora and any(key.endswith("lora_magnitude_vector.weight") for key in subject.tensors):
             message = "magnitudes are named as PEFT 0.12 and newer do in memory: older ones ignore them"
             yield MISSING_PART(message, misloads=between("0.9", "0.11"))

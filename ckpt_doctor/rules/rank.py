@@ -13,6 +13,7 @@ from ..facts.methods import LORAS
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from .declared import rule
+from .remedies import CONFIG_OF_THESE
 
 
 def is_mask(subject: Subject, mask: object) -> bool:
@@ -59,6 +60,9 @@ def lora_rank_zero(subject: Subject) -> Iterator[Finding]:
         rank = common_rank(subject)
         message = f"r is {r} in the config" + (f", and the tensors have rank {rank}" if rank else "")
         remedy = f"set r to {rank} in adapter_config.json, if lora_alpha is that of the training" if rank else ""
+        if zero and len(zero) == len(subject.layers):
+            message += ", and the tensors have no row: it computes nothing"
+            remedy = "set r to a number above 0 in adapter_config.json, then fix it: nothing is in the tensors"
         misloaded = between("0.3", "0.5")
         yield LORA_RANK_ZERO(
             message, tensors=subject.keys_of(zero), keys=("r",), rejects=PEFT - misloaded, misloads=misloaded,
@@ -67,7 +71,10 @@ def lora_rank_zero(subject: Subject) -> Iterator[Finding]:
     elif zero or entries:
         where = zero or entries
         message = f"{len(where)} of {counted(len(subject.layers), 'layer')} of rank 0: {several(where)}"
-        remedy = "take the entries of 0 out of rank_pattern, and the names out of target_modules" if not zero else ""
+        remedy = ""
+        if not zero:
+            message = f"rank_pattern gives {several(entries)} a rank of 0, which PEFT refuses"
+            remedy = f"take what is 0 out of rank_pattern in adapter_config.json: {several(entries)}"
         old = upto("0.5")
         config_keys = ("rank_pattern",) if entries else ()
         rejected, misloaded = (PEFT, frozenset[str]()) if zero else (PEFT - old, old)
@@ -113,7 +120,11 @@ def pattern_mismatch(subject: Subject) -> Iterator[Finding]:
             rejects |= subject.found([module])
     if misfits:
         message = f"{_misfit(subject, misfits[0], init_r)}{_and_more(misfits)}"
-        remedy = "fetch the adapter_config.json that was saved with these tensors"
+        remedy = CONFIG_OF_THESE
+        below = [name for name in masks if name.startswith(PREFIX) and name.removeprefix(PREFIX) in subject.layers]
+        if below:
+            message = f"{counted(len(below), 'key')} of rank_pattern start with {PREFIX}, by which PEFT finds no layer"
+            remedy = f"take {PREFIX} off the keys of rank_pattern in adapter_config.json"
         yield ADALORA_PATTERN_MISMATCH(
             message, tensors=subject.keys_of(misfits), keys=("rank_pattern",), rejects=rejects, remedy=remedy
         )
@@ -154,15 +165,30 @@ def misfit(subject: Subject, modules: Sequence[str], built: int) -> tuple[str, s
     first, config, more = modules[0], subject.config, _and_more(modules)
     has = _several_ranks(subject, subject.layers[first])
     if has.startswith("differ"):
-        return (
-            f"{first}: {has.partition(': ')[2]}{more}",
-            "fetch the file again: the tensors of a layer are of one rank",
-        )
+        message = f"{first}: {has.partition(': ')[2]}{more}"
+        return message, "fetch the file again, or save the adapter again: the factors of a layer are of one rank"
     rank = common_rank(subject)
-    remedy = f"set r to {rank} in adapter_config.json, if lora_alpha is that of the training" if rank else ""
+    remedy = f"set r to {rank} in adapter_config.json, if lora_alpha is that of the training"
     if "r" not in config:
-        return f"the config has no r: PEFT takes 8, the tensors of {first} {has}{more}", remedy
+        message = f"the config has no r: PEFT takes 8, the tensors of {first} {has}{more}"
+        return message, remedy if rank else CONFIG_OF_THESE
     if built != config["r"]:
-        remedy = remedy or "fetch the adapter_config.json that was saved with these tensors"
-        return f"rank_pattern gives {first} rank {built}, its tensors {has}{more}", remedy
+        message = f"rank_pattern gives {first} rank {built}, its tensors {has}{more}"
+        return message, _in_pattern(subject, modules)
+    if not rank:
+        alone = len(modules) == 1 and not any(name.endswith(f".{first}") for name in subject.layers)
+        own = f'add "{first}": {subject.layers[first].rank} to rank_pattern in adapter_config.json'
+        remedy = f"{own}, if it was trained with that rank" if alone else CONFIG_OF_THESE
     return f"r is {built} in the config, the tensors of {first} {has}{more}", remedy
+
+
+def _in_pattern(subject: Subject, modules: Sequence[str]) -> str:
+    """What to do with the entry of rank_pattern that gives modules another rank than their tensors have: where all that
+    it names have one, that is the number.
+    """
+    for key in subject.config.get("rank_pattern") or ():
+        named = [name for name in subject.layers if f".{name}".endswith(f".{key}")]
+        ranks = {subject.layers[name].rank for name in named}
+        if {*modules} <= {*named} and len(ranks) == 1:
+            return f'set "{key}" in rank_pattern to {ranks.pop()}, if lora_alpha is that of the training'
+    return CONFIG_OF_THESE

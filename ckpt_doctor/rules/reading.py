@@ -21,15 +21,17 @@ from ..adapter.codes import (
     UNSUPPORTED_TARGET,
     UNTARGETED_LAYERS,
 )
-from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Code, Finding, several
-from ..adapter.runtimes import NEWEST_SERIES, NONE, PEFT, between, upto
+from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Code, Finding, counted, several
+from ..adapter.runtimes import NEWEST_SERIES, NONE, PEFT, between, since, upto
 from ..facts.meaning import Era, left_random, meant_era, taking
 from ..facts.methods import LORAS
+from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from ..facts.targets import Reading, ambiguous, hits, holes, of_parameter, targeted
 from .declared import rule
 from .rank import is_mask
 from .rank import misfit as ranks_apart
+from .remedies import CONFIG_OF_THESE, targets_of
 
 
 @rule
@@ -86,24 +88,26 @@ def reading(subject: Subject) -> Iterator[Finding]:
                 message = f"target_modules names {holding}, which holds layers and cannot be adapted itself"
                 yield UNSUPPORTED_TARGET(message, keys=("target_modules",), rejects=era.ids)
     untargeted = [era for era in every if not era.hit]
-    if untargeted and not all(of_parameter(module, config.get("target_parameters")) for module in layers):
+    parameters = config.get("target_parameters")
+    empty = config["target_modules"] == [] and not parameters  # CD316 says so
+    if untargeted and not empty and not all(of_parameter(module, parameters) for module in layers):
         ids = NONE.union(*(era.ids for era in untargeted))
         others = NONE.union(*(era.ids for era in untargeted if _hits_others(subject, era)))
         message = (
             f"target_modules ({str(config['target_modules'])[:60]}) matches none of the layers in the file: "
             f"{several(list(layers))}"
         )
-        ends = sorted({module.rpartition(".")[2] for module in layers})
-        names = json.dumps(ends) if len(ends) <= 8 else "the last part of the names of the layers"
-        remedy = f"set target_modules to {names} in adapter_config.json"
+        remedy = targets_of(layers)
         yield NO_TARGET(message, keys=("target_modules",), rejects=ids - others, misloads=others, remedy=remedy)
     misfit = [era for era in every if era.misfits]
-    if misfit:
+    if misfit and type(config.get("r", 8)) is int:  # else CD306 says so
         ids = frozenset[str]().union(*(era.ids for era in misfit))
         where = misfit[-1].misfits
         era = misfit[-1]
         built = next(era.readings[modules[0]].rank for modules in subject.kinds if where[0] in modules)
         message, remedy = ranks_apart(subject, where, built)
+        if since("0.6") - ids:  # one that reads patterns takes it
+            remedy = ""
         yield RANK_MISMATCH(
             message, tensors=subject.keys_of(where), keys=("r", "rank_pattern"), rejects=ids, remedy=remedy
         )
@@ -157,7 +161,8 @@ def _otherwise(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Findi
     for code, (modules, ids) in misread.items():
         where = [module for module in subject.layers if module in modules]
         if code is IGNORED_LAYER:
-            message = f"not every release targets {several(where)}: one that does not ignores their tensors in silence"
+            apart = "not every release adapts, and one that does not ignores their tensors in silence"
+            message = f"{counted(len(where), 'layer')} that {apart}: {several(where)}"
             factors, loud = subject.keys_of(where), frozenset[str]()
             if subject.method == "ADALORA":
                 message = message.replace("ignores their tensors in silence", "ignores them, or stops at rank_pattern")
@@ -187,7 +192,10 @@ def pattern_of_no_tensors(subject: Subject) -> Iterator[Finding]:
     CD101), and else leaves it as it was initialised (tuners/adalora/model.py: resize_modules_by_rank_pattern).
     """
     masks, keys = subject.masks, ("rank_pattern",)
-    gone = [module for module, mask in masks.items() if module not in subject.layers and is_mask(subject, mask)]
+    gone = [
+        module for module, mask in masks.items()
+        if module.removeprefix(PREFIX) not in subject.layers and is_mask(subject, mask)
+    ]  # fmt: skip
     if subject.method != "ADALORA" or not gone:
         return
     every = subject.eras
@@ -266,15 +274,22 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
     sized = subject.method == "ADALORA" and not subject.masks.keys().isdisjoint(ignored)
     known = not _weights(subject).keys().isdisjoint(ignored)  # the model has such a module, so it was adapted
     if known or filtered or sized or max(map(ends.count, ends)) > 1 or not alike.isdisjoint(ends):
-        message = (
-            f"target_modules leaves out {several(ignored)}, which have tensors: the config or the file was changed"
-        )
+        narrowing = [key for key in ("layers_to_transform", "layers_pattern", "exclude_modules") if config.get(key)]
+        who = " with ".join(("target_modules", *narrowing)) if filtered else "target_modules"
+        count = f"{counted(len(ignored), 'layer')} of {len(subject.layers)}"
+        message = f"{who} leaves out {count}, whose tensors are ignored: {several(ignored)}"
+        left = [end for end in dict.fromkeys(ends) if end not in alike]
+        plain = isinstance(target, list) and not filtered and not {"experts", "base_layer"} & {*ends}
+        remedy = CONFIG_OF_THESE
+        if plain and 0 < len(left) <= 8:
+            remedy = f"add {json.dumps(left)[1:-1]} to target_modules in adapter_config.json"
         applying = frozenset[str]().union(*(era.ids for era in whole if not era.hit.isdisjoint(ignored)))
         # AdaLoRA's pattern wants to size them (tuners/adalora/model.py: resize_modules_by_rank_pattern)
         stopping = PEFT - applying if sized else frozenset[str]()
         yield UNTARGETED_LAYERS(
             message, tensors=subject.keys_of(ignored), keys=("target_modules",), rejects=stopping,
             misloads=PEFT - applying - stopping, undecided=applying, needs="whether these layers were meant",
+            remedy=remedy,
         )  # fmt: skip
 
 
@@ -310,7 +325,8 @@ def missing_layers(subject: Subject) -> Iterator[Finding]:
     missing = [module for module in holes(layers, config, meant.release) if module not in none_left]
     doubt = left_random(subject)
     if missing:
-        message = f"the config targets {several(missing)}, for which there are no tensors"
+        count = counted(len(missing), "layer")
+        message = f"without tensors, though the config targets them: {count}, {several(missing)}"
         yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
     listed = config.get("target_modules")
     full = [name for name in listed if "." in str(name)] if isinstance(listed, list) else []

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ..adapter.codes import ADAPTER_NAME, BIAS_SPELLING, UNAPPLIED_TENSOR
-from ..adapter.findings import THE_BASE, Finding, counted
+from ..adapter.findings import THE_BASE, Finding, counted, spelled
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, since, upto
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
@@ -48,13 +48,13 @@ def bias_spelling(subject: Subject) -> Iterator[Finding]:
         missing |= upto("0.6") if new - old else frozenset()
         missing |= since("0.7") if (old - new) & wrapped or (new - old) - wrapped else frozenset()
     if missing == PEFT and may_lack_biases(subject):
-        message = f"bias is {bias!r}, and no bias is in the file, as the model may have none"
+        message = f"bias is {spelled(bias)}, and no bias is in the file, as the model may have none"
         yield BIAS_SPELLING(message, keys=("bias",), undecided=PEFT, needs=THE_BASE)
     elif missing:
         keys = tuple(key for key in subject.tensors if key.endswith(".bias"))
         lost = "no bias is in the file" if missing == PEFT else "the biases are named for one side of PEFT 0.7 only"
         remedy = 'set bias to "none", if none was trained: trained ones are lost' if missing == PEFT else ""
-        message = f"bias is {bias!r}, and {lost}"
+        message = f"bias is {spelled(bias)}, and {lost}"
         yield BIAS_SPELLING(message, tensors=keys, keys=("bias",), misloads=missing, remedy=remedy)
 
 
@@ -88,7 +88,10 @@ def unapplied(subject: Subject) -> Iterator[Finding]:
                 needs = "what these tensors are"
                 yield UNAPPLIED_TENSOR(message, tensors=tensors, keys=(key,), undecided=PEFT, needs=needs)
             else:
-                yield UNAPPLIED_TENSOR(message, tensors=tensors, keys=(key,), misloads=PEFT)
+                remedy = f"set {key} to true in adapter_config.json"
+                if key == "trainable_token_indices":
+                    remedy = f"set {key} to the ids of the tokens that were trained: the file does not tell which"
+                yield UNAPPLIED_TENSOR(message, tensors=tensors, keys=(key,), misloads=PEFT, remedy=remedy)
 
 
 def _tensors_with(subject: Subject, part: str) -> list[str]:

@@ -43,8 +43,7 @@ def foreign_prefix(subject: Subject) -> Iterator[Finding]:
     foreign = [key for key in lost if key not in copies]
     if foreign:
         message = f"{_misnamed(foreign[0])} {counted(len(foreign), 'key')}, ignored in silence ({foreign[0]})"
-        remedy = "put base_model.model. before each key" if not foreign[0].startswith("base_model.") else ""
-        yield FOREIGN_PREFIX(message, tensors=foreign, misloads=PEFT, remedy=remedy)
+        yield FOREIGN_PREFIX(message, tensors=foreign, misloads=PEFT, remedy=_named_right(foreign[0]))
     elif copies:
         message = f"{copies[0]} does not start as PEFT names it, so that the base model's own weight is left"
         yield FOREIGN_PREFIX(message, tensors=copies, undecided=PEFT, needs="whether that weight was trained")
@@ -60,6 +59,20 @@ def _misnamed(key: str) -> str:
     if key.startswith(PREFIX + PREFIX):
         return f"the prefix {PREFIX.rstrip('.')} stands twice before"
     return f"the prefix {PREFIX.rstrip('.')} is missing before"
+
+
+def _named_right(key: str) -> str:
+    """What to do with keys that begin as this one does."""
+    for name in WRAPPERS_OF:
+        if name in key:
+            return f"take {name} out of each key"
+    if key.startswith((f"{PREFIX}module.", "module.base_model.")):
+        return "take module. out of each key"
+    if key.startswith("module."):
+        return f"put {PREFIX} for module. in each key"
+    if key.startswith(PREFIX + PREFIX):
+        return f"take one {PREFIX} off each key"
+    return f"put {PREFIX} before each key"
 
 
 @rule
@@ -95,19 +108,33 @@ def missing_factor(subject: Subject) -> Iterator[Finding]:
             f"{partial[0]} lacks {' and '.join(sorted(lacking)) or 'a factor'} "
             f"({counted(len(partial), 'layer')} of {len(subject.layers)}): it stays as it was initialised"
         )
-        yield MISSING_FACTOR(message, tensors=keys, misloads=PEFT)
+        remedy = ""
+        if is_called_adalora(subject):
+            message = "peft_type is ADALORA, and no layer has lora_E: the tensors are those of LORA"
+            remedy = 'set peft_type to "LORA" in adapter_config.json'
+        yield MISSING_FACTOR(message, tensors=keys, misloads=PEFT, remedy=remedy)
+
+
+def is_called_adalora(subject: Subject) -> bool:
+    """Whether the config says AdaLoRA of what are the tensors of a LoRA."""
+    factors = [layer.factors for layer in subject.layers.values()]
+    return subject.method == "ADALORA" and bool(factors) and all(
+        names.keys() == {"lora_A", "lora_B"} and all(key.endswith(".weight") for key in names.values())
+        for names in factors
+    )  # fmt: skip
 
 
 @rule
 def weight_suffix(subject: Subject) -> Iterator[Finding]:
     """LoRA's factors are modules with a `.weight`, an Embedding's and AdaLoRA's are bare; others are ignored."""
     misnamed = subject.lookup.unending
-    if misnamed:
-        message = (
-            f"the end of {counted(len(misnamed), 'key')} is none that PEFT looks for ({next(iter(misnamed))}): ignored "
-            "in silence"
-        )
-        yield WEIGHT_SUFFIX(message, tensors=misnamed, misloads=PEFT)
+    if misnamed and not is_called_adalora(subject):  # CD403 says so
+        first = next(iter(misnamed))
+        end = f".lora_{first.rpartition('.lora_')[2]}"
+        right = end.removesuffix(".weight") if end.endswith(".weight") else f"{end}.weight"
+        count = counted(len(misnamed), "key")
+        message = f"{count} end in {end}, and PEFT looks for {right}: ignored in silence ({first})"
+        yield WEIGHT_SUFFIX(message, tensors=misnamed, misloads=PEFT, remedy=f"rename them to end in {right}")
 
 
 @rule

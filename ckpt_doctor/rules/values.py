@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..adapter.codes import NOT_JUDGED, ODD_VALUE
-from ..adapter.findings import Finding
+from ..adapter.findings import Finding, spelled
 from ..adapter.runtimes import PEFT
 from ..facts.config_keys import knows, table
 from ..facts.lora_keys import FIELDS, FOLLOWED, HARMLESS, ITEMS, KINDS, UNREAD
 from ..facts.methods import LORAS, REVIEWED
 from ..facts.subject import Subject
+from .config import impossible_numbers
 from .declared import rule
 
 NOBODY = "and nobody looked at what releases make of that"
@@ -28,15 +29,16 @@ def not_looked_at(subject: Subject) -> Iterator[Finding]:
     if left:
         yield NOT_JUDGED(f"{method} was not looked at in these releases", undecided=left, needs="a newer ckpt-doctor")
     rows, unread = table(method), UNREAD.get(method, ())
+    impossible = impossible_numbers(subject)  # CD306 says so
     for key, value in config.items():
         row = rows.get(key)
         if row is None or key in unread:
             continue
         default = row[2]
-        if value == default and type(value) is type(default):
+        if (value == default and type(value) is type(default)) or key in impossible:
             continue
         if not _is_of_its_kind(key, value, default) or (value and key not in FOLLOWED and key not in HARMLESS):
-            message = f"{key} is {str(value)[:60]!r}, {NOBODY}"
+            message = f"{key} is {spelled(value)}, {NOBODY}"
             yield ODD_VALUE(message, keys=(key,), undecided=knows(method, key), needs="a load")
     known = table(method).keys() | KINDS.keys()
     strange = [key for key, value in config.items() if key not in known and value is not None]

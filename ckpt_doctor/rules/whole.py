@@ -55,7 +55,7 @@ def missing_modules(subject: Subject) -> Iterator[Finding]:
         if key not in there and any(f"{name}." in key for name in (*named, *heads)) and module_of(key) not in twins
     ]  # fmt: skip
     if astray:
-        message = f"{several(astray)} are of a module that is saved whole, and no release finds them"
+        message = f"no release finds what is of a module that is saved whole: {several(astray)}"
         yield code(message, keys=KEYS, tensors=astray, rejects=raising, misloads=silent)
     if heads and not any(f".{head}." in f".{key}" for head in heads for key in there):
         message = f"the head that the task trains ({' or '.join(heads)}) is not in the file"
@@ -122,14 +122,14 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
         and name.partition(".")[0] in tops
     ]  # fmt: skip
     if lost:
-        message = f"{several(lost)} of a module that is saved whole is not in the file"
+        message = f"of a module that is saved whole the file lacks {several(lost)}"
         yield code(message, keys=KEYS, rejects=known & since("0.15"), misloads=known & upto("0.14"))
     doubted = [
         f"{module}.bias" for module, present in parts.items()
         if module.rpartition(".")[2] in WITH_BIAS and present == {"weight"}
     ]  # fmt: skip
     if doubted and not lost:
-        message = f"{several(doubted)} is not in the file, which such a head has in transformers"
+        message = f"the file lacks what such a head has in transformers: {several(doubted)}"
         yield code(message, keys=KEYS, undecided=known, needs="the class that was adapted")
 
 

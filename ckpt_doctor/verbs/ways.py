@@ -97,7 +97,8 @@ def _asked(report: Report) -> Iterator[Way]:
     if stopped:
         yield from _undecided(report, frozenset(id_ for id_, word in words.items() if word == "unknown"))
     if stopped and not any(way.kind in (FIX, DROP) for way in fixes):
-        against = [finding for finding in stops if hits(finding, stopped) and not finding.option]
+        # a doubt beside what stops it is none that a person has to end first
+        against = [f for f in stops if stopped & (f.rejected_by | f.misloaded_by) and not f.option]
         own = list(by_hand(against))
         yield from own
         if against and not merged and not own:

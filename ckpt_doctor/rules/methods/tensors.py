@@ -16,10 +16,10 @@ from ...adapter.codes import (
     UNKNOWN_SIZE,
     UNSAVED_BIAS,
 )
-from ...adapter.findings import THE_BASE, Finding, counted, several
+from ...adapter.findings import THE_BASE, Finding, counted, several, spelled
 from ...adapter.runtimes import NONE, PEFT
 from ...facts.config_keys import knows
-from ...facts.forms import Form, Group, Sizes, UnknownSize, nearest, parse
+from ...facts.forms import Form, Group, Sizes, UnknownSize, nearest, parse, words
 from ...facts.method_layers import divide, groups
 from ...facts.methods import COUNTED
 from ...facts.names import Names, targets
@@ -47,8 +47,8 @@ class Faults:
         self.subject, self.method = subject, method
         self.sizes = subject.sizes
         self.earlier = method.earlier if any(map(subject.config.get, ("rank_pattern", "alpha_pattern"))) else None
-        self.shape: dict[str, None] = {}
-        self.old_shape: dict[str, None] = {}
+        self.shape: dict[str, str] = {}
+        self.old_shape: dict[str, str] = {}
         self.missing: dict[str, None] = {}
         self.extra: dict[str, None] = {}
         self.unsized: dict[str, None] = {}
@@ -56,7 +56,7 @@ class Faults:
     @property
     def count(self) -> int:
         """How many there are."""
-        return sum(map(len, (self.shape, self.old_shape, self.missing, self.extra, self.unsized)))
+        return len(self.shape) + len(self.old_shape) + len(self.missing) + len(self.extra) + len(self.unsized)
 
     def look_at(self, module: str, shapes: dict[str, tuple[int, ...]]) -> None:
         """Hold a layer against the method's tensors."""
@@ -77,12 +77,12 @@ class Faults:
         if any(factor not in shapes and not optional for factor, (_, optional) in way.items()):
             self.missing[module] = None
         try:
-            if self.sizes.mismatch(way, shapes, module, bound):
-                self.shape[module] = None
+            for factor in self.sizes.mismatch(way, shapes, module, bound):
+                self.shape.setdefault(module, factor)
             if self.earlier:
                 read = Sizes(self.earlier[1](self.subject.config, module), self.subject.defaults, {})
-                if read.mismatch(way, shapes, module, old):
-                    self.old_shape[module] = None
+                for factor in read.mismatch(way, shapes, module, old):
+                    self.old_shape.setdefault(module, factor)
         except UnknownSize:
             self.unsized[module] = None
 
@@ -117,8 +117,15 @@ def form(subject: Subject, method: Method) -> Iterator[Finding]:
     misfits = list(fault_kinds.shape) or list(fault_kinds.old_shape)
     if misfits:
         rejects = (PEFT - old if fault_kinds.shape else NONE) | (old if fault_kinds.old_shape else NONE)
-        message = f"the shapes of the tensors are not what the config says for {several(misfits)}"
-        yield SHAPE_MISMATCH(message, tensors=subject.keys_of(misfits), rejects=rejects)
+        factor = (fault_kinds.shape or fault_kinds.old_shape)[misfits[0]]
+        shape = list(subject.shapes(subject.layers[misfits[0]])[factor])
+        sized = [key for key in dict.fromkeys(words(method.tensors)) if key in subject.defaults]
+        sized = [key for key in sized if type(subject.value(key)) is int and subject.value(key)][:3]
+        config = ", ".join(f"{key} {subject.value(key)}" for key in sized) or "the config"
+        more = f" (and {counted(len(misfits) - 1, 'layer')} more)" if len(misfits) > 1 else ""
+        message = f"{misfits[0]}: {factor} is {shape}, another size than {config} makes it{more}"
+        remedy = f"set {' and '.join(sized)} to what the training had, as the shapes say" if sized else ""
+        yield SHAPE_MISMATCH(message, tensors=subject.keys_of(misfits), rejects=rejects, remedy=remedy)
     if fault_kinds.missing:
         lost = list(fault_kinds.missing)
         message = (
@@ -201,7 +208,7 @@ def saved_beside(subject: Subject, method: Method) -> Iterator[Finding]:
         base = subject.base
         if base is not None and not (base.biases if bias == "all" else base.biases & subject.layers.keys()):
             return
-        message, doubt = f"bias is {bias!r}, and no bias is in the file", may_lack_biases(subject)
+        message, doubt = f"bias is {spelled(bias)}, and no bias is in the file", may_lack_biases(subject)
         none = frozenset[str]()
         yield UNSAVED_BIAS(
             message, keys=("bias",), misloads=none if doubt else PEFT, undecided=PEFT if doubt else none,

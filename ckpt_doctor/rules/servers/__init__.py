@@ -62,7 +62,7 @@ def findings(
         if rejects | misloads | undecided:
             yield cause.code(
                 cause.message + words, tensors=cause.tensors, keys=cause.keys, rejects=rejects, misloads=misloads,
-                undecided=undecided, needs=cause.needs if undecided else None, option=cause.option,
+                undecided=undecided, needs=cause.needs if undecided else None, option=cause.option, remedy=cause.remedy,
             )  # fmt: skip
 
 

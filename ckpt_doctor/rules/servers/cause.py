@@ -34,7 +34,8 @@ class Cause(NamedTuple):
     """What an adapter has that a server has to take, and what a server makes of it.
 
     `needs` is what would decide it where it is undecided; `about` is the field that has a server's own words for it,
-    where `answer` is no field. `option` is that of the servers that makes them take it.
+    where `answer` is no field. `option` is that of the servers that makes them take it, `remedy` what can be done by
+    hand.
     """
 
     code: Code
@@ -45,6 +46,7 @@ class Cause(NamedTuple):
     needs: str = "a load in that runtime"
     about: str = ""
     option: str = ""
+    remedy: str = ""
 
     def words(self, server: Server) -> str:
         """What a server says as it rejects this, or nothing."""

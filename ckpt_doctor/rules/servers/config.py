@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 from ...adapter import codes
-from ...adapter.findings import several
+from ...adapter.findings import several, spelled
 from ...adapter.runtimes import minor
 from ...facts.config_keys import table
+from ...facts.merging import MERGED, NEVER_MERGED
 from ...facts.servers.record import ANY, REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
 from ...facts.subject import Subject
+from ..files import ASK_FOR_SAFETENSORS, DAMAGE
+from ..rank import common_rank
+from ..remedies import targets_of
 from .cause import Cause, Field, alike, worst
 from .kinds import FACTOR, copies, leaf
 
@@ -37,7 +41,11 @@ def files(subject: Subject) -> Iterator[Cause]:
         elif fault.name == "no-weights":
             yield Cause(codes.SERVER_FILES, fault.message, of_others, needs="the file under a known name")
         else:
-            yield Cause(codes.SERVER_FILES, fault.message, lambda server: REJECTS if server.files else UNKNOWN)
+            remedy = ASK_FOR_SAFETENSORS if fault.name == codes.PICKLE_WITH_CODE.name else ""
+            remedy = remedy or codes.CODES[DAMAGE[fault.name].number].remedy
+            yield Cause(
+                codes.SERVER_FILES, fault.message, lambda server: REJECTS if server.files else UNKNOWN, remedy=remedy
+            )
     if subject.adapter.weights:
         yield Cause(
             codes.SERVER_FILES,
@@ -60,24 +68,60 @@ def config(subject: Subject) -> Iterator[Cause]:
         yield Cause(
             code, f"PEFT 0.4 does not know {several(newer)}", Field("newer_keys"), keys=tuple(newer), needs=needs
         )
-    for key in ("r", "lora_alpha", "target_modules", "peft_type"):
-        if key not in values:
-            yield Cause(code, f"{key} is missing", Field("missing", key), keys=(key,))
+    for key in NEEDED:
+        if key not in values and not (key in OF_LORA and _is_of_another_method(subject)):
+            message = f"the config has no {key}"
+            yield Cause(code, message, Field("missing", key), keys=(key,), remedy=_set(subject, key))
     r, alpha = values.get("r", 8), values.get("lora_alpha", 8)
-    yield Cause(code, f"r is {r!r}", Field("r", _kind_of_rank(r)), keys=("r",))
-    yield Cause(code, f"lora_alpha is {alpha!r}", Field("lora_alpha", _kind_of_alpha(alpha)), keys=("lora_alpha",))
-    bias, saved, pattern = (values.get(key) for key in ("bias", "modules_to_save", "rank_pattern"))
-    if values.get("bias", "none") != "none":
-        yield Cause(codes.SERVER_BIAS, f"bias is {bias!r}", Field("bias"), keys=("bias",))
+    for key, value, kind in (("r", r, _kind_of_rank(r)), ("lora_alpha", alpha, _kind_of_alpha(alpha))):
+        remedy = "" if kind in ("int", "float", "fraction") else _set(subject, key)
+        yield Cause(code, f"{key} is {spelled(value)}", Field(key, kind), keys=(key,), remedy=remedy)
+    bias, saved = values.get("bias", "none"), values.get("modules_to_save")
+    if bias != "none":
+        there = any(key.endswith(".bias") for key in subject.tensors)
+        remedy = MERGE if there else 'set bias to "none", if none was trained: the file has no bias'
+        yield Cause(codes.SERVER_BIAS, f"bias is {spelled(bias)}", Field("bias"), keys=("bias",), remedy=remedy)
     if saved:
         for group in alike("saved_modules", map(str, saved if isinstance(saved, list) else [saved])):
-            message = f"modules_to_save has {several(group)}"
-            yield Cause(
-                codes.SERVER_MODULES_TO_SAVE, message, Field("saved_modules", *group), keys=("modules_to_save",)
-            )
-    if isinstance(pattern, dict) and any(type(value) is not int or value <= 0 for value in pattern.values()):
-        message = "a value of rank_pattern is no whole number above 0"
+            message = f"modules_to_save names {several(group)}"
+            answer, keys = Field("saved_modules", *group), ("modules_to_save",)
+            yield Cause(codes.SERVER_MODULES_TO_SAVE, message, answer, keys=keys, remedy=MERGE)
+    odd = _odd_ranks(values)
+    if odd and not _is_of_another_method(subject):
+        message = f"rank_pattern gives {odd[0]} {spelled(values['rank_pattern'][odd[0]])}, no whole number above 0"
         yield Cause(code, message, Field("odd_rank_pattern"), keys=("rank_pattern",))
+
+
+MERGE = "merge the adapter into the model"
+"""As the page of CD614 has it, so that both are one."""
+NEEDED = ("r", "lora_alpha", "target_modules", "peft_type")
+OF_LORA = ("r", "lora_alpha", "target_modules")
+"""Keys that another method may well not have: that it is another is the cause."""
+
+
+def _is_of_another_method(subject: Subject) -> bool:
+    return subject.method not in (None, "LORA") and bool(subject.tensors)
+
+
+def _odd_ranks(values: Mapping[str, Any]) -> list[str]:
+    """The entries of rank_pattern that are no rank; AdaLoRA's are lists."""
+    pattern = values.get("rank_pattern")
+    listed = pattern.items() if isinstance(pattern, dict) else ()
+    return [key for key, value in listed if type(value) is not int or value <= 0]
+
+
+def _set(subject: Subject, key: str) -> str:
+    """What to set a key to that is missing, or has no number."""
+    value, rank = subject.config.get(key), common_rank(subject)
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return f"set {key} to {value[:20]}, without quotes, in adapter_config.json"
+    if key == "r" and rank:
+        return f"set r to {rank}, the rank of the tensors, in adapter_config.json"
+    if key == "target_modules" and subject.layers:
+        return targets_of(subject.layers)
+    if key == "peft_type":
+        return 'set peft_type to "LORA" in adapter_config.json, if it is one'
+    return f"set {key} in adapter_config.json to the value of the training: the files do not tell it"
 
 
 def _kind_of_rank(value: Any) -> str:
@@ -119,7 +163,19 @@ def method(subject: Subject) -> Iterator[Cause]:
             return server.pruned if pruned else UNKNOWN
         return TAKES if subject.layers else UNKNOWN
 
-    yield Cause(codes.NOT_LORA, f"{kind} is not LoRA", of_others, keys=("peft_type",))
+    missing = [key for key in OF_LORA if key not in values] if subject.method else []
+    odd = bool(_odd_ranks(values))
+
+    def answer(server: Server) -> Outcome:
+        without = (outcome(server.missing, key) for key in missing)
+        return worst((of_others(server), *without, *((server.odd_rank_pattern,) if odd else ())))
+
+    remedy = MERGE if kind in MERGED else f"serve it with PEFT: no server has {kind}"
+    message = f"peft_type is {kind}, and servers take LoRA alone"
+    if not subject.method:
+        message, remedy = "the config has no peft_type, and servers take LoRA alone", _set(subject, "peft_type")
+    about = "missing" if missing else "odd_rank_pattern" if odd else ""
+    yield Cause(codes.NOT_LORA, message, answer, keys=("peft_type",), about=about, remedy=remedy)
 
 
 CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -137,17 +193,19 @@ def options(subject: Subject) -> Iterator[Cause]:
     if values.get("use_dora"):
         magnitudes = any("lora_magnitude_vector" in key for key in subject.tensors)
         entry = "lora_magnitude_vector" if magnitudes else "use_dora"
-        yield Cause(codes.SERVER_OPTION, "use_dora is set", Field("options", entry), keys=("use_dora",))
+        yield Cause(codes.SERVER_OPTION, "use_dora is set", Field("options", entry), keys=("use_dora",), remedy=MERGE)
     experts = any(module.endswith((".experts", ".experts.base_layer")) for module in subject.layers)
     for key in SWITCHES:
         if values.get(key):
             entry = "target_parameters without experts" if key == "target_parameters" and not experts else key
-            yield Cause(codes.SERVER_OPTION, f"{key} is set", Field("options", entry), keys=(key,))
+            remedy = f"serve it with PEFT: no merge has {key}" if key in NEVER_MERGED else MERGE
+            yield Cause(codes.SERVER_OPTION, f"{key} is set", Field("options", entry), keys=(key,), remedy=remedy)
     init = str(values.get("init_lora_weights")).lower()
     for changed in CHANGED_BASES:
         if init.startswith(changed):
             answer = Field("options", f"init_lora_weights={changed}")
-            yield Cause(codes.SERVER_OPTION, f"init_lora_weights is {init}", answer, keys=("init_lora_weights",))
+            message, keys = f"init_lora_weights is {init}", ("init_lora_weights",)
+            yield Cause(codes.SERVER_OPTION, message, answer, keys=keys, remedy=MERGE)
 
 
 def targets(subject: Subject) -> Iterator[Cause]:
@@ -163,7 +221,7 @@ def targets(subject: Subject) -> Iterator[Cause]:
     )
     if isinstance(target, list):
         for group in alike("target_names", (leaf(str(name)) for name in target)):
-            yield Cause(code, f"target_modules has {several(group)}", Field("target_names", *group), keys=key)
+            yield Cause(code, f"target_modules names {several(group)}", Field("target_names", *group), keys=key)
     if subject.method == "LORA":
         for group in alike("modules", map(leaf, subject.layers)):
             tensors = subject.keys_of([module for module in subject.layers if leaf(module) in group])

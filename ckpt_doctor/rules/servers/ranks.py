@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ...adapter import Layer, codes
-from ...adapter.findings import several
+from ...adapter.findings import counted, several
 from ...adapter.runtimes import RAN
 from ...facts.names import pattern_value
 from ...facts.servers import SERVERS
@@ -65,7 +65,11 @@ def scale(subject: Subject) -> Iterator[Cause]:
     uneven = [module for module, layer in ranked.items() if layer.rank != r]
     undeclared = [module for module, layer in ranked.items() if layer.rank != declared[module]]
     if uneven or undeclared:
-        message = f"the rank of {several(uneven or undeclared)} is not what the config says for all"
+        where = uneven or undeclared
+        said = "the config has no r (PEFT takes 8), and" if "r" not in values else f"r is {r}, and"
+        have = "has" if len(where) == 1 else "have"
+        count = f"{counted(len(where), 'layer')} of {len(subject.layers)}"
+        message = f"{said} {count} {have} another rank: {several(where)}"
 
         def of_ranks(server: Server) -> Outcome:
             even: Outcome = UNKNOWN if undeclared else TAKES

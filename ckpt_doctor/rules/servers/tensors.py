@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from ...adapter import codes
-from ...adapter.findings import THE_BASE, THE_WEIGHTS, several
+from ...adapter.findings import THE_BASE, THE_WEIGHTS, counted, several
+from ...facts.methods import LORAS
 from ...facts.names import PREFIX
 from ...facts.servers import SERVERS
 from ...facts.servers.record import REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
 from ...facts.subject import Subject
 from .cause import Cause, Field, alike, worst
+from .config import method
 from .kinds import FACTOR, GROUPS, by_kind, faults, kinds_of_tensors, leaf, places, raw, sizes, wrapped
 
 
@@ -35,7 +37,9 @@ def grouping(subject: Subject) -> Iterator[Cause]:
     whole = {name: tuple(other for other in group if other != name) for group in GROUPS for name in group}
     lacking = siblings(subject.layers, whole)
     if lacking:
-        message = f"{several(list(lacking))} have no tensors, although others of their fused group have"
+        count = counted(len(lacking), "module")
+        which = several(list(lacking))
+        message = f"{count} without tensors, beside others of a fused group (q, k, v; gate, up): {which}"
 
         def of_groups(server: Server) -> Outcome:
             if server.fused is None:
@@ -68,11 +72,12 @@ def keys(subject: Subject) -> Iterator[Cause]:
         kinds.setdefault(kind, []).append(key)
     for kind, keys_of_kind in kinds.items():
         phrases = {
-            "plain": "is how the factors are named", "no prefix": "does not start as PEFT names it",
-            "wrapped": "has a wrapper's prefix", "other end": "does not end as a factor does",
+            "plain": "are named as PEFT does", "no prefix": f"do not start with {PREFIX}",
+            "wrapped": "have a wrapper's name in them", "other end": "do not end as a factor's (.lora_A.weight)",
         }  # fmt: skip
         tensors = tuple(keys_of_kind) if kind != "plain" else ()
-        yield Cause(codes.SERVER_KEY, f"{keys_of_kind[0]} {phrases[kind]}", Field("keys", kind), tensors)
+        message = f"{counted(len(keys_of_kind), 'key')} {phrases[kind]}: {keys_of_kind[0]}"
+        yield Cause(codes.SERVER_KEY, message, Field("keys", kind), tensors)
 
 
 def factors(subject: Subject) -> Iterator[Cause]:
@@ -80,14 +85,34 @@ def factors(subject: Subject) -> Iterator[Cause]:
     if subject.method != "LORA":
         return
     for kind, modules in faults(subject).items():
-        message = f"{several(modules)}: {kind}"
-        yield Cause(codes.SERVER_FACTOR, message, Field("factors", kind), subject.keys_of(modules))
+        phrase, remedy = FAULTS[kind]
+        count = f"{counted(len(modules), 'layer')} of {len(subject.layers)}"
+        message = f"{phrase} in {count}: {several(modules)}"
+        yield Cause(codes.SERVER_FACTOR, message, Field("factors", kind), subject.keys_of(modules), remedy=remedy)
     for group in alike("dtypes", (subject.tensors[key].dtype for key in subject.keys_of(list(subject.layers)))):
         yield Cause(codes.SERVER_FACTOR, f"factors are {several(group)}", Field("dtypes", *group))
 
 
+_AGAIN = "fetch the whole file, or save the adapter again"
+FAULTS = {
+    "flat": (
+        "factors have one dimension, as saved under ZeRO-3 or FSDP,",
+        "save the adapter again with its parameters gathered: the weights are lost",
+    ),
+    "B alone": ("lora_A is missing", f"{_AGAIN}: the factor is lost"),
+    "B alone in a fused group": ("lora_A is missing", f"{_AGAIN}: the factor is lost"),
+    "A alone": ("lora_B is missing", f"{_AGAIN}: the factor is lost"),
+    "no rows": ("factors have no row (rank 0)", ""),
+    "two ranks": ("lora_A and lora_B differ in rank", f"{_AGAIN}: the factors of a layer are of one rank"),
+}
+"""What is wrong with factors, as `Server.factors` names it → as it is said, and what can be done by hand."""
+
+
 def tensors(subject: Subject) -> Iterator[Cause]:
-    """Tensors that are no factor: copies of the base are skipped; anything else is refused, ignored or dropped."""
+    """Tensors that are no factor: copies of the base are skipped; anything else is refused, ignored or dropped. Where a
+    server rejects the method, which fix makes no LoRA of, that is the cause, and its tensors are none of their own.
+    """
+    of_method = [] if subject.method in (*LORAS, None) else [cause.answer for cause in method(subject)]
     for kinds, names in kinds_of_tensors(subject).items():
         head = _head(names)
         is_saved = any(leaf(raw(key).rpartition(".")[0]) in subject.saved_whole for key in names)
@@ -95,15 +120,27 @@ def tensors(subject: Subject) -> Iterator[Cause]:
         def of_tensors(
             server: Server, kinds: tuple[str, ...] = kinds, is_saved: bool = is_saved, head: str = head
         ) -> Outcome:  # fmt: skip
+            if any(answer(server) == REJECTS for answer in of_method):  # it is told
+                return TAKES
             each = {outcome(server.tensors, kind) for kind in kinds}
             answer = each.pop() if len(each) == 1 else UNKNOWN
             if head and is_saved and subject.question.base is None and outcome(server.saved_modules, head) == TAKES:
                 return UNKNOWN
             return worst((answer, server.saved_tensors)) if is_saved else answer
 
-        message = f"{names[0]} is no factor of LoRA ({kinds[0]})"
+        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        message = f"{KINDS[kinds[0]]} is in the file, and no factor of LoRA: {names[0]}{more}"
         needs = "the base model" if len(kinds) > 1 else "a load in that runtime"
         yield Cause(codes.SERVER_TENSOR, message, of_tensors, tuple(names), needs=needs, about="tensors")
+
+
+KINDS = {
+    "bias": "a bias", "bias of none": "a bias", "norm": "a norm", "norm in a layer": "a norm",
+    "embedding or head": "an embedding or a head", "magnitude": "a magnitude of DoRA",
+    "trainable tokens": "trained tokens", "factor of another tool": "a factor by another tool's name",
+    "tensor of a layer": "a tensor of a layer", "other": "a tensor",
+}  # fmt: skip
+"""Kinds of tensors that are no factor, as `Server.tensors` names them → as they are said."""
 
 
 def _head(names: list[str]) -> str:
