@@ -38,6 +38,12 @@ def table(method: str) -> dict[str, tuple[str, str | None, Any]]:
     return found
 
 
+@lru_cache(64)
+def defaults(method: str) -> Mapping[str, Any]:
+    """Config key → default, for a method."""
+    return {key: default for key, (_, _, default) in table(method).items()}
+
+
 @lru_cache(4096)
 def knows(method: str, key: str) -> frozenset[str]:
     """The releases whose config of the method has the key."""
@@ -91,9 +97,14 @@ OTHER_SHAPES = {"use_bdlora", "use_qalora"}
 
 def written_by(method: str, config: Mapping[str, Any]) -> frozenset[str]:
     """The releases that write just the config keys that are there, leaving out those that no release has."""
+    return _writing(method, frozenset(config.keys() & table(method).keys()))
+
+
+@lru_cache(256)
+def _writing(method: str, keys: frozenset[str]) -> frozenset[str]:
     ids = PEFT
     for key in table(method).keys() - {"runtime_config"}:  # never written
-        ids &= knows(method, key) if key in config else PEFT - knows(method, key)
+        ids &= knows(method, key) if key in keys else PEFT - knows(method, key)
     return ids
 
 

@@ -1,8 +1,8 @@
 """Tensors → adapted layers: the rank inference. Parses leniently, so that one fault does not hide another."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Collection, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from functools import cached_property, lru_cache
 from itertools import repeat
 from operator import add
 from typing import Any
@@ -19,6 +19,9 @@ _PREFIXES = (PREFIX, "module.")
 RANK_AXIS = {"lora_A": 0, "lora_B": 1, "lora_E": 0, "lora_embedding_A": 0, "lora_embedding_B": 1}
 """The axis of a factor that counts the rank: A `[r, in]`, B `[out, r]`, E `[r, 1]`, an embedding's A `[r, V]`."""
 
+_Rest = tuple[int | None, float | None, float | None]
+"""The rank, alpha and scale of a layer."""
+
 
 def module_of(key: str) -> str:
     """The name of the module within the base model: without PEFT's, torch's and the launchers' prefixes."""
@@ -33,7 +36,58 @@ def module_of(key: str) -> str:
     return key
 
 
-def layers(adapter: Adapter) -> tuple[dict[str, Layer], Kinds]:
+class Layers(Mapping[str, Layer]):
+    """The adapted layers of a file, by module; those that are not the first of a kind are made when one is asked for.
+
+    `factors` are the keys of the factors by module, `kinds` the modules of one rank, alpha and scale, which are the
+    `rests` of each kind.
+    """
+
+    def __init__(self, factors: dict[str, dict[str, str]], kinds: Kinds, rests: list[_Rest]) -> None:
+        self._factors = factors
+        self._kinds = kinds
+        self._rests = rests
+        self._firsts = {modules[0]: rest for modules, rest in zip(kinds, rests, strict=True)}
+
+    @cached_property
+    def _made(self) -> dict[str, Layer]:
+        rests: dict[str, _Rest] = {}
+        for modules, rest in zip(self._kinds, self._rests, strict=True):
+            rests.update(dict.fromkeys(modules, rest))
+        # what Layer does, in a quarter of the time
+        every: Any = map(add, self._factors.items(), map(rests.__getitem__, self._factors))
+        return dict(zip(self._factors, map(tuple.__new__, repeat(Layer), every), strict=False))
+
+    def __getitem__(self, module: str) -> Layer:
+        rest = self._firsts.get(module)
+        return Layer(module, self._factors[module], *rest) if rest else self._made[module]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._factors)
+
+    def __len__(self) -> int:
+        return len(self._factors)
+
+    def __contains__(self, module: object) -> bool:
+        return module in self._factors
+
+    def keys(self) -> KeysView[str]:
+        """The modules, in the order of the file."""
+        return self._factors.keys()
+
+    def values(self) -> ValuesView[Layer]:
+        """The layers, in the order of the file."""
+        return self._made.values()
+
+    def items(self) -> ItemsView[str, Layer]:
+        """The layers by module, in the order of the file."""
+        return self._made.items()
+
+    def __repr__(self) -> str:
+        return repr(self._made)
+
+
+def layers(adapter: Adapter) -> tuple[Mapping[str, Layer], Kinds]:
     """The adapted layers of an adapter, in the order of their tensors, by module; and their modules by kind."""
     known = record(adapter.peft_type)
     if known and known.tensors:
@@ -45,33 +99,28 @@ def layers(adapter: Adapter) -> tuple[dict[str, Layer], Kinds]:
     shaped = forms(tensors)
     names = tuple(tensors)
     parts = _parted(names) if are_few(names) else _part(names)
-    modules, heads, alike, alike_modules, places = parts
-    kinds: Sequence[object] = alike
+    factors, alike, kinds, places = parts
     if not (isinstance(tensors, Columns) and tensors.even):
         numbers: dict[object, int] = {}
         columns = [numbers.setdefault(form, len(numbers)) for form in shaped.values()]
-        kinds = [(kind, *[columns[at] for at in here]) for kind, here in zip(alike, places, strict=True)]
-    like = modules if config.get("alpha_pattern") else kinds  # layers of one rank, alpha and scale
-    firsts = dict(zip(reversed(like), reversed(heads), strict=True))
-    rests = {key: _layer(adapter, shaped, *head)[2:] for key, head in firsts.items()}
-    # what Layer does, in a quarter of the time
-    made = map(tuple.__new__, repeat(Layer), map(add, heads, map(rests.__getitem__, like)))
-    found = dict(zip(modules, made, strict=True))
-    if reads_numbers(config):
-        return found, [[module] for module in modules]
-    return found, alike_modules if kinds is alike else _grouped(modules, kinds)
+        formed = [(kind, *[columns[at] for at in here]) for kind, here in zip(alike, places, strict=True)]
+        kinds = _grouped(factors, formed)
+    each = [[module] for module in factors] if reads_numbers(config) else kinds
+    scaled = each if config.get("alpha_pattern") else kinds
+    rests = [_layer(adapter, shaped, modules[0], factors[modules[0]])[2:] for modules in scaled]
+    return Layers(factors, scaled, rests), each
 
 
-def _grouped(modules: list[str], kinds: Sequence[object]) -> Kinds:
+def _grouped(modules: Iterable[str], kinds: Sequence[object]) -> Kinds:
     members: dict[object, list[str]] = {}
     for module, kind in zip(modules, kinds, strict=True):
         members.setdefault(kind, []).append(module)
     return [*members.values()]
 
 
-_Parts = tuple[list[str], list[tuple[str, dict[str, str]]], list[int], Kinds, list[list[int]]]
-"""What the names of tensors tell of the layers: the module of each, beside it the keys of its factors; which of them
-have names that differ in numbers only, and these together; and where the factors stand in the file."""
+_Parts = tuple[dict[str, dict[str, str]], list[int], Kinds, list[list[int]]]
+"""What the names of tensors tell of the layers: the keys of the factors of each, by module; which of them have names
+that differ in numbers only, and these together; and where the factors stand in the file."""
 
 
 @lru_cache(8)
@@ -100,9 +149,9 @@ def _part(names: Collection[str]) -> _Parts:
             layer[2].append(at)
     kinds: dict[tuple[int, ...], int] = {}
     numbered = [kinds.setdefault(tuple(numbers), len(kinds)) for _, numbers, _ in by_module.values()]
-    heads = [(module, factors) for module, (factors, _, _) in by_module.items()]
+    factors = {module: factors for module, (factors, _, _) in by_module.items()}
     places = [places for _, _, places in by_module.values()]
-    return [*by_module], heads, numbered, _grouped([*by_module], numbered), places
+    return factors, numbered, _grouped(by_module, numbered), places
 
 
 def _pattern(key: str) -> tuple[str, int, int]:

@@ -158,7 +158,8 @@ def _between(first: Release, end: Release) -> frozenset[str]:
 
 def _fits(subject: Subject, layer: Layer, rank: object) -> bool:
     """Whether a module of this rank takes the layer's tensors; rank 0 and flat tensors have rules of their own."""
-    if subject.has_zero_factor(layer) or any(len(subject.forms[key][1]) < 2 for key in layer.factors.values()):
+    shapes = [(subject.forms[key][1], RANK_AXIS[factor]) for factor, key in layer.factors.items()]
+    if any(len(shape) < 2 or not shape[axis] for shape, axis in shapes):
         return True
     if type(rank) is int and rank <= 0:
         return True
@@ -166,7 +167,6 @@ def _fits(subject: Subject, layer: Layer, rank: object) -> bool:
     cut = isinstance(init, str) and init.lower().startswith(("pissa", "olora"))
     if cut and type(rank) is int and "lora_A" in layer.factors:  # an embedding is not
         # what is cut from the base has no more rows than the base (tuners/lora/layer.py: LoraLayer.olora_init)
-        shapes = [(subject.forms[key][1], RANK_AXIS[factor]) for factor, key in layer.factors.items()]
         sides = [size for shape, axis in shapes for at, size in enumerate(shape) if at != axis]
         rank = min(rank, *sides)
     return layer.rank is not None and type(rank) is int and layer.rank == rank

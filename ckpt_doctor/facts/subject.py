@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -64,11 +64,11 @@ class Subject:
         return config_keys.written_by(self.method or "", self.config)
 
     @cached_property
-    def _layers(self) -> tuple[dict[str, Layer], Kinds]:
+    def _layers(self) -> tuple[Mapping[str, Layer], Kinds]:
         return layers(self.adapter)
 
     @property
-    def layers(self) -> dict[str, Layer]:
+    def layers(self) -> Mapping[str, Layer]:
         """The adapted layers, by module."""
         return self._layers[0]
 
@@ -193,10 +193,20 @@ class Subject:
         method = self.record
         return self.method in LORAS or (method is not None and method.targets == NAMED and bool(method.tensors))
 
-    @cached_property
+    @property
     def defaults(self) -> Config:
         """The config keys of the method, each with its default."""
-        return {key: default for key, (_, _, default) in config_keys.table(self.method or "").items()}
+        return config_keys.defaults(self.method or "")
+
+    @cached_property
+    def chosen(self) -> Config:
+        """What the config has that is no default: of another value or type, or of a key that no release has."""
+        defaults = self.defaults
+        return {
+            key: value
+            for key, value in self.config.items()
+            if key not in defaults or value != defaults[key] or type(value) is not type(defaults[key])
+        }
 
     @cached_property
     def sizes(self) -> Sizes:

@@ -15,7 +15,7 @@ from .cuts import ending
 
 def fused_pairs(subject: Subject) -> Adapter:
     """Zero pairs for the modules that a server fuses with those that are there (q without v, up without gate)."""
-    adapter, layers = subject.adapter, subject.layers
+    adapter, layers = subject.adapter, dict(subject.layers)
     while True:
         missing = siblings(layers)
         if not missing:
@@ -33,7 +33,7 @@ def listed_targets(subject: Subject) -> Adapter:
     Without them the list would name modules that have no tensors. Whether the base model has more modules of those
     names shows only with it.
     """
-    adapter, layers = subject.adapter, subject.layers
+    adapter, layers = subject.adapter, dict(subject.layers)
     if meant(subject).keys() != layers.keys():
         raise Refused("some layers have tensors that the release which saved them ignores, and a list would name them")
     target = subject.config.get("target_modules")

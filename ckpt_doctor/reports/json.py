@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from json.encoder import encode_basestring
-from operator import add
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -60,24 +59,26 @@ def layers(report: Report, indent: int | None = None) -> str:
         return "[]"
     outer, inner = ("", "") if indent is None else ("\n" + " " * indent, "\n" + " " * (indent + 2))
     between = f",{inner or ' '}"
-    texts: dict[tuple[int, int, int], str] = {}
+    texts: dict[str, str] = {}
     rests: dict[str, str] = {}
     for modules in report.subject.kinds:
         _, _, rank, alpha, scaling = report.layers[modules[0]]
-        same = id(rank), id(alpha), id(scaling)
+        same = repr((rank, alpha, scaling))
         if same not in texts:
             text = json.dumps({"rank": rank, "alpha": alpha, "scaling": scaling}, separators=(between, ": "))
             texts[same] = f"{between}{text[1:-1]}{outer}}}"
         rests.update(dict.fromkeys(modules, texts[same]))
     names = tuple(report.layers)
-    starts = _starts(names, inner) if are_few(names) else _starts.__wrapped__(names, inner)
-    written = f",{outer or ' '}".join(map(add, starts, map(rests.__getitem__, names)))
-    return f"[{outer}{written}{outer[:-2]}]"
+    starts = _starts(names, outer, inner) if are_few(names) else _starts.__wrapped__(names, outer, inner)
+    pieces = [""] * (2 * len(names))
+    pieces[::2], pieces[1::2] = starts, map(rests.__getitem__, names)
+    return "".join((f"[{outer}", *pieces, f"{outer[:-2]}]"))
 
 
 @lru_cache(8)
-def _starts(names: tuple[str, ...], inner: str) -> list[str]:
-    return [f'{{{inner}"module": {encode_basestring(name)}' for name in names]
+def _starts(names: tuple[str, ...], outer: str, inner: str) -> list[str]:
+    starts = [f',{outer or " "}{{{inner}"module": {encode_basestring(name)}' for name in names]
+    return [starts[0].lstrip(", \n"), *starts[1:]]
 
 
 def start_object(start: Start) -> dict[str, Any]:

@@ -27,7 +27,8 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
         if not text or shown != report.shown:
             fields = report_object(report)
             own = {key: fields.pop(key) for key in OWN}
-            text = encode(fields)[1:].replace('"layers": []', f'"layers": {layers(report)}', 1)
+            del fields["layers"]  # which `layers` writes
+            text = "".join(('"layers": ', layers(report), ", ", encode(fields)[1:]))
             if report.subject:
                 said[report.subject] = report.shown, text
         else:

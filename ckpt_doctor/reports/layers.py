@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ..adapter import Layer
 from ..facts.budget import Budget
@@ -29,7 +29,7 @@ def budget_line(budget: Budget) -> str:
     return f"init_r {first}, target_r {target} · ranks sum to {left}, budget {goal} · {state}"
 
 
-def layer_lines(layers: dict[str, Layer], style: Style) -> Iterator[str]:
+def layer_lines(layers: Mapping[str, Layer], style: Style) -> Iterator[str]:
     """Rank, alpha and scaling of every layer: what all share once, the rest as a matrix of blocks by modules where that
     is narrow enough, else as a list; blocks in the order of their numbers.
     """

@@ -8,10 +8,22 @@ from functools import lru_cache
 from ..adapter.codes import FUNCTION_CONFIG_KEY, STRANGE_CONFIG_KEY, UNKNOWN_CONFIG_KEY
 from ..adapter.findings import Finding
 from ..adapter.runtimes import NONE, PEFT, Ids
-from ..facts.config_keys import OTHER_SHAPES, RAISING, READ_ELSEWHERE, lacking, neutral, table
+from ..facts.config_keys import CHANGED_DEFAULTS, OTHER_SHAPES, RAISING, READ_ELSEWHERE, lacking, neutral, table
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from .declared import rule
+
+_BOTH = (".lm_head.weight", ".embed_tokens.weight")
+
+
+def _is_idle(subject: Subject, key: str) -> bool:
+    """Whether a key has no effect on the tensors that are there."""
+    if key == "exclude_modules":  # what is left out is a vector of ones
+        return subject.method == "IA3" and not _hits(subject)
+    if key == "ensure_weight_tying":  # both are in the file, and loaded by their names
+        return all(any(tensor.endswith(name) for tensor in subject.names) for name in _BOTH)
+    # a bias of lora_B starts at zero
+    return key == "lora_bias" and not any(tensor.endswith(".lora_B.bias") for tensor in subject.names)
 
 
 def _hits(subject: Subject) -> bool:
@@ -45,14 +57,11 @@ def unknown_key(subject: Subject) -> Iterator[Finding]:
     method = subject.method
     if method is None or subject.adapter.config is None or not table(method):
         return
-    idle = {"exclude_modules"} if method == "IA3" and not _hits(subject) else set()  # a vector of ones
-    if all(any(key.endswith(name) for key in subject.names) for name in (".lm_head.weight", ".embed_tokens.weight")):
-        idle.add("ensure_weight_tying")  # both are in the file, and loaded by their names
-    if not any(key.endswith(".lora_B.bias") for key in subject.names):
-        idle.add("lora_bias")  # it starts at zero
     by_meaning: dict[bool, list[str]] = {True: [], False: []}
-    for key, value in subject.adapter.config.items():
-        by_meaning[key in idle or neutral(method, key, value)].append(key)
+    chosen = subject.chosen
+    for key, value in subject.config.items():
+        default = key not in chosen and (method, key) not in CHANGED_DEFAULTS
+        by_meaning[default or neutral(method, key, value) or _is_idle(subject, key)].append(key)
     replicates = method == "ADALORA" and bool(subject.masks)  # rank_pattern stops it
     own = subject.adapter.config.keys() <= table(method).keys()
     judged = _unknown if own else _unknown.__wrapped__  # no strange key is remembered

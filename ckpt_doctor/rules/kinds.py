@@ -32,7 +32,7 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
     if subject.method != "LORA":
         return
     rejected: dict[str, frozenset[str]] = {}
-    dora = bool(config.get("use_dora"))
+    dora, convolved = bool(config.get("use_dora")), False
     if config.get("fan_in_fan_out") is True and subject.layers:  # PEFT saves false for a Linear
         rejected["a Conv1D (fan_in_fan_out)"] = upto("0.2")
         if dora:
@@ -50,16 +50,19 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
         for key in layer.factors.values():
             dimensions = len(subject.forms[key][1])
             if dimensions > 2:
+                convolved = True
                 name = f"Conv{dimensions - 2}d"
                 rejected[f"a {name}"] = PEFT - since(CONV_SINCE.get(dimensions, "99.0"))
                 if dora:
                     rejected[f"DoRA on a {name}"] = since("0.9") - since(DORA_SINCE.get(dimensions, "99.0"))
-    yield from _grouped(subject)
+    if convolved:
+        yield from _grouped(subject)
     for what, ids in rejected.items():
         if ids:
             yield LAYER_KIND(f"{what} is among the layers", rejects=ids)
-    biased = any(key.endswith(".lora_B.bias") for key in subject.names)  # without one they all start at zero
-    if dora or (config.get("lora_bias") and biased):
+    # without one they all start at zero
+    biased = config.get("lora_bias") and any(key.endswith(".lora_B.bias") for key in subject.names)
+    if dora or biased:
         factor = "lora_magnitude_vector" if dora else "lora_B.bias"
         without = [m for m, layer in subject.layers.items() if not _beside(subject, layer, factor)]
         if without:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -25,7 +26,7 @@ from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Code, Finding, counte
 from ..adapter.runtimes import NEWEST_SERIES, NONE, PEFT, between, since, upto
 from ..facts.meaning import Era, left_random, meant_era, taking
 from ..facts.methods import LORAS
-from ..facts.names import PREFIX
+from ..facts.names import PREFIX, are_few
 from ..facts.subject import Subject
 from ..facts.targets import Reading, ambiguous, hits, holes, of_parameter, targeted
 from .declared import rule
@@ -71,11 +72,9 @@ def reading(subject: Subject) -> Iterator[Finding]:
         return
     every = subject.eras
     # a module that holds layers cannot be adapted itself: "Target module … is not supported"
-    unsupported = _holders(subject.sample)
-    if subject.base is not None or any(hits(config, sorted(unsupported), [era.release for era in every])):
-        unsupported = _holders(layers)
-    else:
-        unsupported = set()
+    unsupported = set[str]()
+    if subject.base is not None or any(hits(config, _holders(subject.sample), [era.release for era in every])):
+        unsupported.update(_holders(layers))
     if subject.base is not None:
         unsupported |= subject.base.containers
         unsupported |= {m for m, shape in subject.base.weights.items() if len(shape) < 2}
@@ -136,24 +135,32 @@ def _hits_others(subject: Subject, era: Era) -> bool:
     return bool(holes(subject.layers, subject.config, era.release))
 
 
-def _holders(modules: Iterable[str]) -> set[str]:
+def _holders(modules: Iterable[str]) -> frozenset[str]:
     """The modules that hold some."""
+    names = tuple(modules)
+    return _holding(names) if are_few(names) else _holding.__wrapped__(names)
+
+
+@lru_cache(8)
+def _holding(modules: tuple[str, ...]) -> frozenset[str]:
     holders = set[str]()
     for module in modules:
         holder = module.rpartition(".")[0]
         while holder and holder not in holders:
             holders.add(holder)
             holder = holder.rpartition(".")[0]
-    return holders
+    return frozenset(holders)
 
 
 def _otherwise(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Finding]:
     misread: dict[Code, tuple[set[str], frozenset[str]]] = {}
     for era in whole:
         ignored = set(era.hit ^ meant.hit) if era.hit is not meant.hit else set[str]()
-        both = [modules for modules in subject.kinds if modules[0] in era.readings and modules[0] in meant.readings]
-        other = [modules for modules in both if not _same(era.readings[modules[0]], meant.readings[modules[0]])]
-        scaled = set(chain.from_iterable(other))
+        scaled = set[str]()
+        if era.readings != meant.readings:
+            both = [modules for modules in subject.kinds if modules[0] in era.readings and modules[0] in meant.readings]
+            other = [modules for modules in both if not _same(era.readings[modules[0]], meant.readings[modules[0]])]
+            scaled.update(chain.from_iterable(other))
         for code, modules in ((IGNORED_LAYER, ignored), (OTHER_SCALE, scaled)):
             if modules:
                 before = misread.get(code, (set[str](), frozenset[str]()))
@@ -227,7 +234,7 @@ def pattern_of_no_tensors(subject: Subject) -> Iterator[Finding]:
         yield ADALORA_PATTERN_MISMATCH(message, keys=keys, undecided=doubt, needs=needs)
 
 
-def _is_in_model(subject: Subject, module: str, era: Era, holding: set[str]) -> bool:
+def _is_in_model(subject: Subject, module: str, era: Era, holding: frozenset[str]) -> bool:
     """Whether the model has a module that rank_pattern names and that has no tensors, as far as can be told: the base
     model's weights tell; without it, a layer is there if the one before it is, of which the pattern would speak too.
     """
@@ -242,7 +249,7 @@ def _is_in_model(subject: Subject, module: str, era: Era, holding: set[str]) -> 
     return True
 
 
-def _has_no_place(module: str, weights: dict[str, tuple[int, ...]], holding: set[str]) -> bool:
+def _has_no_place(module: str, weights: dict[str, tuple[int, ...]], holding: frozenset[str]) -> bool:
     """Whether the base model has nothing where a module would be; a head that is tied has no weights, and a place."""
     parent = module.rpartition(".")[0]
     return bool(parent and weights) and parent not in holding

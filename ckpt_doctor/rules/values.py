@@ -22,7 +22,7 @@ def not_looked_at(subject: Subject) -> Iterator[Finding]:
     """A release in which nobody looked at LoRA yet; a value that is not its key's default, and is of a type nobody
     expected, or of a key that nothing follows; a key that no release has.
     """
-    method, config = subject.method, subject.config
+    method = subject.method
     if method not in LORAS:
         return
     left = PEFT - REVIEWED
@@ -30,18 +30,15 @@ def not_looked_at(subject: Subject) -> Iterator[Finding]:
         yield NOT_JUDGED(f"{method} was not looked at in these releases", undecided=left, needs="a newer ckpt-doctor")
     rows, unread = table(method), UNREAD.get(method, ())
     impossible = impossible_numbers(subject)  # CD306 says so
-    for key, value in config.items():
-        row = rows.get(key)
-        if row is None or key in unread:
+    for key, value in subject.chosen.items():
+        if key not in rows or key in unread or key in impossible:
             continue
-        default = row[2]
-        if (value == default and type(value) is type(default)) or key in impossible:
-            continue
+        default = subject.defaults[key]
         if not _is_of_its_kind(key, value, default) or (value and key not in FOLLOWED and key not in HARMLESS):
             message = f"{key} is {spelled(value)}, {NOBODY}"
             yield ODD_VALUE(message, keys=(key,), undecided=knows(method, key), needs="a load")
-    known = table(method).keys() | KINDS.keys()
-    strange = [key for key, value in config.items() if key not in known and value is not None]
+    chosen = subject.chosen.items()
+    strange = [key for key, value in chosen if key not in rows and key not in KINDS and value is not None]
     if strange and subject.written_by:  # where it is not, CD203 says so
         message = f"no release has the key {', '.join(strange)[:80]}, {NOBODY}"
         yield ODD_VALUE(message, keys=strange, undecided=PEFT, needs="the meaning of the key")

@@ -1,5 +1,6 @@
 """What is known of one adapter."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..adapter import Adapter, Base, Layer
@@ -54,7 +55,7 @@ class Report(NamedTuple):
         return self.subject.adapter if self.subject else None
 
     @property
-    def layers(self) -> dict[str, Layer]:
+    def layers(self) -> Mapping[str, Layer]:
         """Its adapted layers, by module."""
         return self.subject.layers if self.subject else {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ...adapter import Base, Layer
 from ...facts.names import PREFIX, as_number
@@ -110,7 +110,7 @@ def _kind(name: str, module: str, part: str) -> str:
     return "tensor of a layer" if inside else "other"
 
 
-def places(base: Base, layers: dict[str, Layer]) -> dict[tuple[str, ...], list[str]]:
+def places(base: Base, layers: Mapping[str, Layer]) -> dict[tuple[str, ...], list[str]]:
     """Kinds → modules that the base has not under the path in the file, as `Server.places` names them."""
     leaves = {leaf(module) for module in base.weights}
     paths = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ...adapter import Layer, codes
@@ -80,7 +80,7 @@ def scale(subject: Subject) -> Iterator[Cause]:
         yield Cause(codes.SERVER_UNEVEN_RANK, message, of_ranks, tensors, ("r", "rank_pattern"), needs)
 
 
-def _modules(subject: Subject) -> dict[str, Layer]:
+def _modules(subject: Subject) -> Mapping[str, Layer]:
     """The layers without the parameters of experts, whose factors have the ranks of all of them in a row."""
     if not subject.config.get("target_parameters"):
         return subject.layers
