@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import casefile
 import numpy as np
+import prove_cases
 import pytest
 from conftest import ADAPTERS, FIXTURES
 from safetensors.numpy import load_file, save_file
@@ -288,3 +290,22 @@ def test_what_cannot_be_proved_is_an_error_and_no_answer(
     monkeypatch.setattr(environments, "python_of", lambda *_: str(bare))
     result = run("prove", PLAIN, "--with", NEWEST)
     assert (result.exit_code, "No module named" in result.stderr) == (2, True)
+
+
+CASES = (
+    "CD102-pattern-zero", "CD104-not-in-the-base", "CD304-bias-none", "CD304-both-names-near", "CD304-old-names",
+    "CD309-others-are-targeted", "CD403-lora-with-an-e-near", "CD404-named-as-in-memory", "CD404-no-lora-bias",
+    "CD406-int8", "CD408-as-in-memory", "CD408-copies-bias-near", "CD408-named-like-a-factor", "CD514-default",
+    "CD514-in-the-path-near", "CD524-boft-by-0.12", "CD614-bias-and-no-base", "CD614-of-a-layer",
+    "CD901-vblora-topk-near",
+)  # fmt: skip
+"""Cases of which a skeleton once said what no model does."""
+
+
+def test_cases_are_proved_with_random_weights(tmp_path: Path) -> None:
+    (tmp_path / "bytes").mkdir()
+    reports = [prove_cases.written(casefile.FOLDER / f"{name}.toml", tmp_path) for name in CASES]
+    found = proofs([report for report in reports if report is not None], NEWEST, sys.executable)
+    assert len(found) == len(CASES)
+    assert [(name, proof) for name, proof in zip(CASES, found, strict=True) if not proof.agrees] == []
+    assert [proof.verdict for proof in found].count("unknown") < len(found) - 3

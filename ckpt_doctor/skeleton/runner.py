@@ -100,7 +100,7 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         try:
             with torch.no_grad():
                 given = layer(fed)
-                given = given - layer.base_layer(fed) if job["apart"] else given
+                given = given - layer.base_layer(fed) if job["apart"] else given - _own_bias(layer, given)
                 outputs[str(at)] = given.to(torch.float64).numpy()
         except Exception as error:
             found["failed"][module] = _line(error, 300)
@@ -118,6 +118,12 @@ def read_config(folder: str) -> None:
 
 def _line(error: Exception, longest: int) -> str:
     return re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:longest]
+
+
+def _own_bias(layer: Any, given: Any) -> Any:
+    """What a layer of 0.6 and older adds to its delta, as it is the module itself."""
+    bias = None if hasattr(layer, "base_layer") else getattr(layer, "bias", None)
+    return 0 if bias is None else bias.reshape(1, -1, *[1] * (given.dim() - 2))
 
 
 def _adapts(layer: Any) -> bool:
@@ -152,7 +158,8 @@ def _lost(job: dict[str, Any], loaded: Any) -> Iterator[str]:
         options["save_embedding_layers"] = False  # else it looks for the base model that the config names
     saved = get_peft_model_state_dict(loaded, **options)
     for key, tensor in _tensors(job, keys):
-        if key not in saved or not _same(saved[key], tensor):
+        mine = saved.get(key, saved.get(key.removesuffix(".weight")))  # of magnitudes named as in memory
+        if mine is None or not _same(mine, tensor):
             yield key
 
 

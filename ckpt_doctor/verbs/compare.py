@@ -322,7 +322,7 @@ def delta(adapter: Subject, layer: Layer, files: Files) -> Delta | None:
     if a is None or b is None or layer.scaling is None or a.ndim < 2 or b.ndim < 2:
         raise AdapterError(f"the factors of {layer.module} are not all there")
     rank = a.shape[0]
-    e = parts.get("lora_E")
+    e = parts.get("lora_E") if adapter.method == "ADALORA" else None  # which no LoRA reads
     if b.shape[1] != rank or (e is not None and e.size != rank):
         raise AdapterError(f"the factors of {layer.module} do not agree on a rank")
     if b.size != b.shape[0] * rank:

@@ -20,7 +20,7 @@ from ..adapter.findings import THE_BASE, Finding, counted, verdict, weighed
 from ..adapter.runtimes import NEWEST, NONE, PEFT, UnknownRuntimeError, installed, minor, ranges
 from ..facts.meaning import saved_meanings
 from ..facts.methods import LORAS
-from ..facts.names import PREFIX
+from ..facts.names import PREFIX, pattern_value
 from ..facts.subject import Subject
 from ..facts.targets import targeted
 from ..facts.tasks import HEADS
@@ -29,7 +29,7 @@ from ..files.values import Array, read
 from ..skeleton.runner import probe
 from .compare import delta
 from .report import Report
-from .skeletons import HEAD_NAMES, MOST_MODULES, MOST_SIZE, Unknown, add_whole, check, of_method, stage
+from .skeletons import HEAD_NAMES, MOST_MODULES, MOST_SIZE, PARTS, Unknown, add_whole, check, of_method, stage
 
 TOLERANCE = 1e-4
 """Of the norm of what a layer gives: the runtime computes in float32, what is expected in float64."""
@@ -238,13 +238,24 @@ def _meant(subject: Subject) -> dict[str, Layer]:
     for key in UNLIKE:
         if config.get(key):
             raise Unknown(f"{key} is set, which a skeleton does not stand for")
-    if config.get("bias", "none") != "none" and not any(key.endswith(".bias") for key in subject.others):
+    biases = config.get("bias", "none") != "none"
+    if biases and not any(key.endswith(".bias") for key in subject.others):
         raise Unknown(f"bias is {str(config['bias'])[:20]!r}, and the file has none: trained ones may be lost")
     init = config.get("init_lora_weights", True)
     if isinstance(init, str) and init.lower() not in ("gaussian", "orthogonal") and not _from_base(subject):
         raise Unknown(f"init_lora_weights is {init[:40]!r}, which reads the weights of the base model")
     if config.get("target_modules") is None and subject.base is None:
         raise Unknown("target_modules is not set, and the default hangs on the base model")
+    if any(key.endswith(".bias") and _is_of_layer(subject, key) for key in subject.others) and not biases:
+        raise Unknown("bias is not set, and the file has biases of layers")
+    if config.get("lora_bias"):
+        biased = sum(key.endswith(".lora_B.bias") for key in subject.others)
+        if 0 < biased < len(subject.layers):
+            raise Unknown("lora_bias is set, and not every layer has one: trained ones may be lost")
+    named = config.get("rank_pattern") if subject.method == "LORA" else None
+    for name in named if isinstance(named, dict) else ():
+        if not any(pattern_value({name: True}, module, default=False) for module in subject.layers):
+            raise Unknown(f"rank_pattern names {name[:80]}, which has no tensors")
     whole = {name for name in subject.saved_whole if not any(f".{name}." in f".{key}" for key in subject.others)}
     if subject.task in HEADS and whole.issuperset(HEAD_NAMES):
         raise Unknown("the head that its task has is not in the file")
@@ -254,10 +265,17 @@ def _meant(subject: Subject) -> dict[str, Layer]:
     heads = (*subject.saved_whole, *(HEAD_NAMES if subject.task in HEADS else ()))
     if any(f".{name}." in f".{module}." for name in heads for module in subject.layers):
         raise Unknown("a head is adapted and saved whole")
+    if any(subject.forms[key][0][0] in "IU" for layer in subject.layers.values() for key in layer.factors.values()):
+        raise Unknown("factors are whole numbers, and nothing tells their scale")
     first, *others = saved_meanings(subject)
     if others:
         raise Unknown("releases that may have saved it make different things of it")
     return first.layers
+
+
+def _is_of_layer(subject: Subject, key: str) -> bool:
+    """Whether a tensor beside the factors lies in an adapted layer."""
+    return key.removeprefix(PREFIX).rpartition(".")[0].removesuffix(".base_layer") in subject.layers
 
 
 def _from_base(subject: Subject) -> bool:
@@ -293,7 +311,7 @@ def _modules(subject: Subject, runtime: str) -> dict[str, dict[str, Any]]:
         for module, mask in subject.masks.items():
             if module not in subject.layers and (not isinstance(mask, list) or any(mask)):
                 raise Unknown(f"rank_pattern gives {module} a rank, and its tensors are gone")
-            if module not in subject.layers:
+            if module not in subject.layers and (not base or module in base):
                 modules[module] = {"kind": "linear", "in": 8, "out": 8}  # it was pruned
     release = minor(runtime.partition("==")[2])
     roots = {module.partition(".")[0] for module in subject.layers}  # a file may have heads that the class lacks
@@ -303,6 +321,9 @@ def _modules(subject: Subject, runtime: str) -> dict[str, dict[str, Any]]:
         if module not in modules and len(shape) == 2 and targeted(subject.config, module, release):
             modules[module] = {"kind": "linear", "out": shape[0], "in": shape[1], "untold": True}
     add_whole(subject, modules)
+    held = [module for module in subject.layers if modules[module].get("held")]
+    if held and release < (0, 7):  # which has them in the place of the base model's
+        raise Unknown(f"the file has the weight of {held[0]}, which is adapted")
     return modules
 
 
@@ -330,17 +351,18 @@ def _beside(subject: Subject) -> list[str]:
     """The tensors beside factors that the saver applies: modules saved whole, and trained biases."""
     whole = [f".{name}." for name in subject.saved_whole]
     biases = subject.config.get("bias", "none") != "none"
+    tensors, copied = subject.tensors, f".modules_to_save.{subject.question.adapter_name}."
     return [
         key for key in subject.others
-        if key.startswith(PREFIX) and ".lora_" not in key and ".modules_to_save." not in key
+        if key.startswith(PREFIX) and not any(part in key for part in PARTS)
+        and key.replace(copied, ".").replace(".modules_to_save.", ".") not in tensors.keys() - {key}
         and (any(name in f".{key}" for name in whole) or (biases and key.endswith(".bias")))
     ]  # fmt: skip
 
 
 def _parts(subject: Subject) -> list[str]:
     """Tensors that an option adds: magnitudes, biases of lora_B, trained tokens."""
-    parts = ("lora_magnitude_vector", "lora_B.bias", "trainable_tokens_")
-    return [key for key in subject.tensor_shapes if key.startswith(PREFIX) and any(part in key for part in parts)]
+    return [key for key in subject.tensor_shapes if key.startswith(PREFIX) and any(part in key for part in PARTS)]
 
 
 def _run(python: str, jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -381,7 +403,7 @@ def _judged(job: _Job, found: dict[str, Any], runtime: str) -> tuple[str, str, l
     if found["peft"] != release:
         raise Unknown(f"that Python has PEFT {found['peft']}, and not {release}")
     if "error" in found:
-        doubtful = job.predicted in ("accepts", "unknown") and _of_skeleton(job, found["error"])
+        doubtful = job.predicted != "rejects" and _of_skeleton(job, found["error"])
         found["error"] = found["error"].replace(job.told["adapter"], job.subject.adapter.folder)
         if not found["config"] and (doubtful or any(part in found["error"] for part in OF_SKELETONS)):
             raise Unknown(f"it does not load on a skeleton, which may not stand for the model: {found['error'][:200]}")
@@ -409,6 +431,8 @@ def _of_skeleton(job: _Job, error: str) -> bool:
     """Whether an error may be the skeleton's: about its structure, or sizes that the tensors do not tell."""
     kinds = {spec["kind"] for spec in job.told["modules"].values()}
     unsized = not job.layers or any(kind.startswith("conv") for kind in kinds)
+    if "not found in the base model" in error and job.subject.base is not None:
+        return True  # it was left out, as the class of the model may lack it
     structure = error.startswith(("AttributeError", "KeyError", "TypeError", "IndexError", "NotImplementedError"))
     return structure or "While copying" in error or "Please specify" in error or (unsized and "size mismatch" in error)
 

@@ -28,6 +28,10 @@ ANY = 1024
 """A size that no tensor of the method has."""
 
 
+PARTS = (".lora_magnitude_vector", ".lora_B.bias", ".trainable_tokens_")
+"""Of names of tensors that an option adds."""
+
+
 class Unknown(Exception):  # noqa: N818 - an answer, not an error
     """The skeleton cannot stand for the model; the message says what is missing."""
 
@@ -130,7 +134,7 @@ def add_whole(subject: Subject, modules: dict[str, dict[str, Any]]) -> None:
     """Modules that are saved whole, with their sizes by their tensors; and the biases of layers. Raises Unknown."""
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for key in subject.others:
-        if not key.startswith(PREFIX) or ".lora_" in key or "trainable_tokens" in key:
+        if not key.startswith(PREFIX) or any(part in key for part in PARTS):
             continue
         path, _, end = key.removeprefix(PREFIX).rpartition(".")
         path = path.partition(".modules_to_save")[0]
@@ -178,6 +182,10 @@ def of_method(subject: Subject) -> dict[str, dict[str, Any]]:
     ]  # fmt: skip
     if strange:
         raise Unknown(f"{strange[0][:120]} is none of its layers'")
+    named = f".{subject.question.adapter_name}."
+    unsaved = [key for key in subject.tensor_shapes if named in f"{key}." or key.endswith("_topk_indices")]
+    if unsaved:
+        raise Unknown(f"a release that has read {unsaved[0][:120]} does not save it under that name")
     modules: dict[str, dict[str, Any]] = {}
     for module, layer in subject.layers.items():
         shapes = {factor: subject.tensor_shapes[key] for factor, key in layer.factors.items()}
