@@ -7,7 +7,7 @@ SERVERS ?= vllm==0.33.0 sglang==0.5.23 llama.cpp==0.3.36
 SEED ?= 1
 COUNT ?= 100
 
-.PHONY: demo test compat compat-all lab lab-servers lint bench wheel actions
+.PHONY: demo test compat compat-all lab lab-servers lint bench wheel actions nightly
 .DEFAULT_GOAL := test
 
 .venv/.run: pyproject.toml
@@ -59,3 +59,10 @@ ALL = 0.2.0 0.3.0 0.4.0 0.5.0 0.6.2 0.7.1 0.8.2 0.9.0 0.10.0 0.11.1 0.12.0 0.13.
 
 compat-all:  ## the same in every minor series that there is
 	$(MAKE) compat RELEASES='$(ALL)'
+
+nightly: .venv/.dev  ## what takes hours: fixtures in every series, cases and the lab's adapters proved on skeletons, the benchmarks
+	$(MAKE) compat-all
+	$(BIN)/python scripts/prove_cases.py $(RELEASES)
+	$(MAKE) lab
+	$(BIN)/python scripts/check_prove.py build/seed-$(SEED) --releases $(RELEASES)
+	$(MAKE) bench
