@@ -158,10 +158,10 @@ def _between(first: Release, end: Release) -> frozenset[str]:
 
 def _fits(subject: Subject, layer: Layer, rank: object) -> bool:
     """Whether a module of this rank takes the layer's tensors; rank 0 and flat tensors have rules of their own."""
-    shapes = [(subject.forms[key][1], RANK_AXIS[factor]) for factor, key in layer.factors.items()]
-    if any(len(shape) < 2 or not shape[axis] for shape, axis in shapes):
-        return True
     if type(rank) is int and rank <= 0:
+        return True
+    shapes = [(subject.forms[key][1], RANK_AXIS[factor]) for factor, key in layer.factors.items()]
+    if not layer.rank and any(len(shape) < 2 or not shape[axis] for shape, axis in shapes):
         return True
     init = subject.config.get("init_lora_weights")
     cut = isinstance(init, str) and init.lower().startswith(("pissa", "olora"))

@@ -85,7 +85,8 @@ class Subject:
     @cached_property
     def others(self) -> Names:
         """The tensors that are no factors of layers."""
-        if sum(len(self.layers[modules[0]].factors) * len(modules) for modules in self.kinds) == len(self.tensors):
+        counts = (len(layer.factors) for layer in self.sample.values())
+        if sum(count * len(modules) for count, modules in zip(counts, self.kinds, strict=True)) == len(self.tensors):
             return []
         factors = {key for layer in self.layers.values() for key in layer.factors.values()}
         return [key for key in self.tensors if key not in factors]

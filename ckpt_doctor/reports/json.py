@@ -60,18 +60,22 @@ def layers(report: Report, indent: int | None = None) -> str:
     outer, inner = ("", "") if indent is None else ("\n" + " " * indent, "\n" + " " * (indent + 2))
     between = f",{inner or ' '}"
     texts: dict[str, str] = {}
-    rests: dict[str, str] = {}
+    kinds: dict[str, list[str]] = {}
     for modules in report.subject.kinds:
         _, _, rank, alpha, scaling = report.layers[modules[0]]
         same = repr((rank, alpha, scaling))
         if same not in texts:
             text = json.dumps({"rank": rank, "alpha": alpha, "scaling": scaling}, separators=(between, ": "))
             texts[same] = f"{between}{text[1:-1]}{outer}}}"
-        rests.update(dict.fromkeys(modules, texts[same]))
+        kinds.setdefault(texts[same], []).extend(modules)
     names = tuple(report.layers)
     starts = _starts(names, outer, inner) if are_few(names) else _starts.__wrapped__(names, outer, inner)
+    if len(kinds) == 1:
+        (text,) = kinds
+        return f"[{outer}{text.join(starts)}{text}{outer[:-2]}]"
+    text_of = {module: text for text, modules in kinds.items() for module in modules}
     pieces = [""] * (2 * len(names))
-    pieces[::2], pieces[1::2] = starts, map(rests.__getitem__, names)
+    pieces[::2], pieces[1::2] = starts, map(text_of.__getitem__, names)
     return "".join((f"[{outer}", *pieces, f"{outer[:-2]}]"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from itertools import accumulate, chain, pairwise
 from math import prod
@@ -79,7 +80,7 @@ class _Written:
         self._last = marks[-1]
         self._start = start + marks[0]
         # before the form, the form, where the bytes begin, where they end
-        self._pieces = [piece for mark in marks for piece in (f"]}},{mark}", "", "", ",", "")]
+        self._pieces = [piece for mark in marks for piece in (f"]}},{mark}", "", "", ",", "")] + ["]}}"]
         self._pieces[0] = self._start
 
     def filled(self, text: str) -> tuple[dict[str, Form], list[Span]] | None:
@@ -101,9 +102,9 @@ class _Written:
         ends = [0, *accumulate([sizes[number] // 8 for number in self._alike])]
         words = list(map(str, ends))
         pieces = self._pieces.copy()
-        pieces[1::5] = [read[number] for number in self._alike]
+        pieces[1:-1:5] = [read[number] for number in self._alike]
         pieces[2::5], pieces[4::5] = words[:-1], words[1:]
-        if "".join(pieces) + "]}}" != text or ends[-1] >= MAX_INT:
+        if "".join(pieces) != text or ends[-1] >= MAX_INT:
             return None
         found = dict(zip(self._names, [forms[number] for number in self._alike], strict=True))
         return found, [*pairwise(ends)]
@@ -190,14 +191,15 @@ def _are_sizes(numbers: list[Any]) -> bool:
     return {*map(type, numbers)} <= {int} and min(numbers, default=0) >= 0 and max(numbers, default=0) < MAX_INT
 
 
+_SIZES = re.compile(r":\[(?:(?:0|[1-9][0-9]{0,18})(?:,(?:0|[1-9][0-9]{0,18}))*)?\],")
+"""Whole numbers of fewer digits than the format has room for; what is larger is read as any JSON."""
+
+
 def _sizes(piece: str) -> tuple[int, ...]:
     """`:[8,4],` → (8, 4). Raises ValueError for anything else."""
-    if piece[:2] != ":[" or piece[-2:] != "]," or "-" in piece:
+    if _SIZES.fullmatch(piece) is None:
         raise ValueError(piece)
-    sizes = json.loads(piece[1:-1])
-    if not _are_sizes(sizes):
-        raise ValueError(piece)
-    return tuple(sizes)
+    return tuple(map(int, piece[2:-2].split(","))) if len(piece) > 4 else ()
 
 
 def _as_json(raw: bytes) -> tuple[dict[str, Form], list[Span]]:
