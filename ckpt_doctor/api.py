@@ -17,7 +17,7 @@ from .facts.subject import Subject
 from .files import pins
 from .files.base import named_base
 from .files.hub import fetched
-from .files.loader import find, locate
+from .files.loader import find, locate, nothing_in
 from .files.loader import load as load_folder
 from .repairs import DTYPES
 from .verbs.fix import fix as fixed
@@ -178,7 +178,7 @@ def scan_tree(
     question = _question(for_, base, adapter_name, max_rank)
     folders = find(os.fspath(path))
     if not folders:
-        raise AdapterError(f"no adapter was found in {os.fspath(path)}")
+        raise nothing_in(os.fspath(path))
     return (_of_arguments(examine(folder, question)) for folder in folders)
 
 

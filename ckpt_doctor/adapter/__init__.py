@@ -53,10 +53,13 @@ class DamagedFile(Exception):  # noqa: N818 - it is a diagnosis that becomes a f
 
 
 class Fault(NamedTuple):
-    """What the loader saw wrong with a file: the name of a rule in `rules/files.py` and a sentence."""
+    """What the loader saw wrong with a file: the name of a rule in `rules/files.py`, a sentence, and what can be done
+    where its page says less.
+    """
 
     name: str
     message: str
+    remedy: str = ""
 
 
 _SOURCES = ("Computed", "FileRange", "Gathered", "Joined", "Source", "TensorInfo", "Zeros", "zeros")

@@ -164,6 +164,48 @@ Who stops: 0.2 and 0.3, which read `.bin`; 0.4 and newer read safetensors.
 What to do: remove the one that is not meant. `fix` writes one file, from the safetensors.
 References: utils/save_and_load.py: load_peft_weights.
 """)
+OTHER_NAME = Code("CD023", "other-name", """
+The weights of an adapter of PEFT are there, under a name that PEFT does not look for.
+Why: some tools name the file after the step or the run, and PEFT looks for two names only.
+Who stops: every PEFT release.
+What to do: rename the file to adapter_model.safetensors (adapter_model.bin, if it is one of torch's), beside its
+adapter_config.json.
+References: utils/save_and_load.py: load_peft_weights.
+""")
+OTHER_FORMAT = Code("CD024", "other-format", """
+What is there is an adapter, and not one of PEFT: another tool wrote it, in a layout of its own.
+Why: kohya's sd-scripts, LyCORIS, ComfyUI, diffusers, mistral-finetune, torchtune, MLX, Megatron, loralib and llama.cpp
+have names, shapes and scales of their own. It is told by the names of its tensors, or of its files.
+Who stops: every PEFT release.
+What to do: load it with the tool that the message names, or have that one export an adapter of PEFT.
+References: utils/save_and_load.py: load_peft_weights, which looks for adapter_model.safetensors and adapter_model.bin.
+""")
+TRAINING_STATE = Code("CD025", "training-state", """
+What is there is the state of a training, and the adapter is not beside it.
+Why: DeepSpeed's ZeRO, FSDP, Megatron and orbax write a shard for each process, and a Trainer or accelerate write
+optimizers and counters. The adapter is in the shards, or nowhere, until it is gathered and saved.
+Who stops: every PEFT release.
+What to do: gather the shards with the command that the message names, load the result in the code that trained it, and
+save the adapter with model.save_pretrained of PEFT.
+References: utils/save_and_load.py: load_peft_weights.
+""")
+WHOLE_MODEL = Code("CD026", "whole-model", """
+What is there is a whole model, and not an adapter; or one that has an adapter inside.
+Why: a model that holds LoRA layers is saved whole where the save is not PEFT's own, as by accelerate or by a Trainer
+whose model is none of PEFT. Merged models have no adapter any more.
+Who stops: every PEFT release.
+What to do: name the folder of the adapter. Where it is inside, load the model in the code that trained it, and save the
+adapter alone with model.save_pretrained of PEFT.
+References: peft_model.py: PeftModel.save_pretrained.
+""")
+LEFT_BESIDE = Code("CD027", "left-beside", """
+Weights that were trained with the adapter lie beside it, in a file that PEFT does not know.
+Why: LLaVA and what follows it save a projector and the like apart, in non_lora_trainables.bin. Without them the model
+is another than the one that was trained, and nothing says so.
+Who stops: nobody.
+What to do: load that file, too, as the code that trained it does, after the base model and before the adapter.
+References: LLaVA llava/train/train.py: get_peft_state_non_lora_maybe_zero_3; llava/model/builder.py.
+""")
 
 # Ranks
 

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from ..adapter import AdapterError, Base
 from ..adapter.runtimes import unreviewed
 from ..files import pins
-from ..files.loader import MARKS, find
+from ..files.loader import MARKS, find, nothing_in
 from ..reports import OF_EVERY_VERB
 from .settings import FAIL_ON, Config, Settings, find_config, read_config, selectors
 from .terminal import complain
@@ -158,19 +158,32 @@ def adapters_below(path: str, marks: Collection[str] = MARKS) -> list[str]:
     """The adapters at or below a path, by the files that mark them. Raises AdapterError, also where there is none."""
     folders = find(path, marks)
     if not folders:
-        raise AdapterError(f"no adapter was found in {path}")
+        raise nothing_in(path)
     return folders
 
 
 def folders(
-    paths: tuple[str, ...], failed: Callable[[str, AdapterError], None], marks: Collection[str] = MARKS
-) -> list[str]:
-    """The adapters at and below paths, each once; `failed` is told of a path that has none."""
+    paths: tuple[str, ...], failed: Callable[[str, AdapterError], None], marks: Collection[str] = MARKS, *,
+    others: bool = False,
+) -> list[str]:  # fmt: skip
+    """The adapters at and below paths, each once; `failed` is told of a path that has none. With `others` also what was
+    recognised at and below such a path.
+    """
     seen: dict[str, str] = {}
     for path in paths:
+        found: list[str] = []
         try:
-            for folder in adapters_below(path, marks):  # no two of which are one, as links are not followed
-                seen.setdefault(os.path.realpath(folder) if len(paths) > 1 else folder, folder)
+            found = adapters_below(path, marks)
         except AdapterError as error:
-            failed(path, error)
+            found = _others(path) if others else []
+            if not found:
+                failed(path, error)
+        for folder in found:  # no two of which are one, as links are not followed
+            seen.setdefault(os.path.realpath(folder) if len(paths) > 1 else folder, folder)
     return list(seen.values())
+
+
+def _others(path: str) -> list[str]:
+    from ..files.recognise import below
+
+    return below(path)

@@ -85,14 +85,15 @@ def command(
     """Say what is wrong with the adapters at PATH, and which PEFT releases it stops.
 
     PATH is an adapter's folder, one of its files, or a folder with any number of adapters below it. With --for, what
-    stops one of those runtimes is an error, what leaves one undecided a warning, and the rest a note.
+    stops one of those runtimes is an error, what leaves one undecided a warning, and the rest a note. Where there is no
+    adapter at PATH, what lies there instead is named, if it is known: other tools' adapters, training states, models.
 
     Exit code: 0 nothing at or above --fail-on, 1 findings, 2 something could not be examined or no adapter was found.
     """
     sinks = _placed(formats, output)
     target = _target(baseline, write_baseline)
     unread: list[Report] = []
-    folders = options.folders(paths, lambda path, error: unread.append(Report(path, error=str(error))))
+    folders = options.folders(paths, lambda path, error: unread.append(Report(path, error=str(error))), others=True)
     style = Style(width(), -1 if quiet else int(verbose), layers or verbose, _root(paths))
     codes = {0}
     try:

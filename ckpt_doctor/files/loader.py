@@ -54,6 +54,13 @@ def find(path: str, marks: Collection[str] = MARKS) -> list[str]:
     raise AdapterError(f"{path} is not an adapter: name its folder, its adapter_config.json or its adapter_model file")
 
 
+def nothing_in(path: str) -> AdapterError:
+    """What to raise for a path without an adapter: what lies there instead, where that is recognised."""
+    from .recognise import said
+
+    return AdapterError(f"no adapter was found in {path}{said(path)}")
+
+
 def locate(path: str, subfolder: str | None = None) -> str:
     """The folder of the one adapter that `path` means: itself, where it is one, else the only one below it.
 
@@ -63,7 +70,7 @@ def locate(path: str, subfolder: str | None = None) -> str:
         path = os.path.join(path, subfolder)
     folders = find(path)
     if not folders:
-        raise AdapterError(f"no adapter was found in {path}")
+        raise nothing_in(path)
     own = os.path.normpath(path) in map(os.path.normpath, folders)
     if own or len(folders) == 1:
         return path if own else folders[0]
@@ -98,8 +105,12 @@ def load(folder: str, seen: Glance | None = None) -> Adapter:
     whole = _whole(folder, seen) if seen else None
     if whole is not None:
         return whole
+    from .recognise import of_tensors, recognised
+
     try:
         names = sorted(os.listdir(folder))
+    except NotADirectoryError:
+        return _file(folder)
     except OSError as error:
         raise AdapterError(f"{folder} cannot be read: {error.strerror}") from None
     stamps = stamped(folder, [name for name in names if name == CONFIG or name.endswith((".safetensors", ".bin"))])
@@ -126,14 +137,32 @@ def load(folder: str, seen: Glance | None = None) -> Adapter:
         else:
             other = sorted(name for name in names if name.startswith("adapter_model."))
             hint = f"; {other[0]} is none that PEFT reads" if other else ""
-            faults.append(Fault("no-weights", f"neither {SAFETENSORS} nor {BIN} is there{hint}"))
+            found = recognised(folder, names)
+            if found is not None:  # which says more than that there is no config
+                faults = [fault for fault in faults if fault.name != "no-config"]
+            faults.append(found or Fault("no-weights", f"neither {SAFETENSORS} nor {BIN} is there{hint}"))
     except DamagedFile as error:
         faults.append(Fault(error.fault, f"{(weights or (INDEX,))[0]}: {error.message}"))
     if weights and not tensors and not faults:
         faults.append(Fault("no-tensors", f"{weights[0]} holds no tensor: nothing was saved"))
+    if tensors and CONFIG not in names:
+        of_another = of_tensors(weights[0], tensors)
+        if of_another is not None and of_another.name != "other-name":
+            faults = [of_another]
     adapter = Adapter(folder, folder, config, tensors, kind, weights, tuple(names), tuple(faults), record)
     adapter = adapter._replace(stamps=stamps)
     return _with_beside(adapter) if kind == "safetensors" and BIN in names else adapter
+
+
+def _file(path: str) -> Adapter:
+    """A file that is no adapter, and was recognised. Raises AdapterError."""
+    from .recognise import recognised
+
+    folder, name = os.path.split(path)
+    found = recognised(folder or ".", [name])
+    if found is None:
+        raise AdapterError(f"{path} is not an adapter: name its folder, its {CONFIG} or its adapter_model file")
+    return Adapter(path, folder or ".", None, {}, None, (), (name,), (found,))
 
 
 def _whole(folder: str, seen: Glance) -> Adapter | None:

@@ -10,6 +10,7 @@ from ..adapter.codes import (
     BROKEN_INDEX,
     EMPTY_FILE,
     HTML_PAGE,
+    LEFT_BESIDE,
     LFS_POINTER,
     MALFORMED_BIN,
     MALFORMED_SAFETENSORS,
@@ -17,10 +18,14 @@ from ..adapter.codes import (
     NO_TENSORS,
     NO_WEIGHTS,
     NOT_A_FILE,
+    OTHER_FORMAT,
+    OTHER_NAME,
     PICKLE_WITH_CODE,
     SAFETENSORS_ONLY,
     SHARDED_WEIGHTS,
+    TRAINING_STATE,
     TRUNCATED_FILE,
+    WHOLE_MODEL,
     WRONG_CONTAINER,
 )
 from ..adapter.findings import Finding
@@ -30,7 +35,8 @@ from .declared import rule
 
 DAMAGE = {code.name: code for code in (
     NO_WEIGHTS, NO_CONFIG, BROKEN_CONFIG, EMPTY_FILE, TRUNCATED_FILE, LFS_POINTER, HTML_PAGE, WRONG_CONTAINER,
-    NOT_A_FILE, PICKLE_WITH_CODE, MALFORMED_SAFETENSORS, MALFORMED_BIN, NO_TENSORS, BROKEN_INDEX,
+    NOT_A_FILE, PICKLE_WITH_CODE, MALFORMED_SAFETENSORS, MALFORMED_BIN, NO_TENSORS, BROKEN_INDEX, OTHER_NAME,
+    OTHER_FORMAT, TRAINING_STATE, WHOLE_MODEL,
 )}  # fmt: skip
 """The loader's names of what is wrong with a file (`Fault.name`), which are those of the codes."""
 
@@ -40,12 +46,27 @@ ASK_FOR_SAFETENSORS = "do not load it: ask whoever made it for adapter_model.saf
 @rule
 def damaged_file(subject: Subject) -> Iterator[Finding]:
     """No loader takes a damaged file. One without tensors is read, and every layer stays as it was initialised."""
-    for name, message in subject.adapter.faults:
+    for name, message, remedy in subject.adapter.faults:
         code = DAMAGE[name]
         if code is NO_TENSORS:
             yield code(message, misloads=PEFT)
         else:
-            yield code(message, rejects=PEFT, remedy=ASK_FOR_SAFETENSORS if code is PICKLE_WITH_CODE else "")
+            remedy = ASK_FOR_SAFETENSORS if code is PICKLE_WITH_CODE else remedy
+            yield code(message, rejects=PEFT, remedy=remedy)
+
+
+TRAINED_BESIDE = ("non_lora_trainables.bin", "non_lora_state_dict.bin", "non_lora_trainables.safetensors")
+
+
+@rule
+def left_beside(subject: Subject) -> Iterator[Finding]:
+    """Weights that were trained beside the adapter, and that only the code which trained them loads
+    (LLaVA llava/train/train.py: get_peft_state_non_lora_maybe_zero_3).
+    """
+    files = [name for name in TRAINED_BESIDE if name in subject.adapter.files]
+    if files:
+        message = f"{files[0]} has weights that were trained with the adapter, and that PEFT never loads"
+        yield LEFT_BESIDE(message)
 
 
 @rule

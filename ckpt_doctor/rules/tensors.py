@@ -200,11 +200,13 @@ def strange_tensor(subject: Subject) -> Iterator[Finding]:
     if foreign:
         tails = sorted({name for key in foreign for name in re.findall(r"lora_[A-Za-z]+|linear_(?:in|out)", key)[-1:]})
         packed = ", as factors of a quantised model" if any(".weight_packed" in key for key in foreign) else ""
-        message = (
-            f"these are another tool's names{packed}: {several(tails)} ({counted(len(foreign), 'tensor')}, "
-            f"{foreign[0][:120]}): PEFT ignores them in silence"
-        )
-        remedy = "convert it to PEFT's names with the tool that wrote it"
+        from ..facts.foreign import of_another
+
+        form = of_another(foreign)
+        named = f"these are the names of {form.what}" if form else f"these are another tool's names{packed}"
+        count = counted(len(foreign), "tensor")
+        message = f"{named}: {several(tails)} ({count}, {foreign[0][:120]}); they are ignored in silence"
+        remedy = form.way if form else "convert it to PEFT's names with the tool that wrote it"
         yield STRANGE_TENSOR(message, tensors=foreign, misloads=PEFT, remedy=remedy)
     parts = subject.others if subject.layers else []
     own = subject.base.parameters if subject.base is not None else {}

@@ -38,8 +38,12 @@ def files(subject: Subject) -> Iterator[Cause]:
     for fault in subject.adapter.faults:
         if fault.name == "no-tensors":
             yield Cause(codes.SERVER_FILES, "the file holds no tensor", Field("no_tensors"))
-        elif fault.name == "no-weights":
-            yield Cause(codes.SERVER_FILES, fault.message, of_others, needs="the file under a known name")
+        elif fault.name in ("no-weights", codes.OTHER_NAME.name):
+            needs = "the file under a known name"
+            yield Cause(codes.SERVER_FILES, fault.message, of_others, needs=needs, remedy=fault.remedy)
+        elif fault.name == codes.OTHER_FORMAT.name:  # which some server may take, llama.cpp a .gguf
+            needs = "a load of that format there"
+            yield Cause(codes.SERVER_FILES, fault.message, lambda _: UNKNOWN, needs=needs, remedy=fault.remedy)
         else:
             remedy = ASK_FOR_SAFETENSORS if fault.name == codes.PICKLE_WITH_CODE.name else ""
             remedy = remedy or codes.CODES[DAMAGE[fault.name].number].remedy

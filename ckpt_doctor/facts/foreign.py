@@ -1,0 +1,166 @@
+"""What lies where no PEFT adapter does: the forms in which other tools and half-finished savings keep weights.
+
+A form is told by the names of tensors, or by those of files and folders; the first that fits says what it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import islice
+from typing import NamedTuple
+
+
+class Form(NamedTuple):
+    """A form: the name of its code, what it is, and what can be done. `pattern` matches the beginning of one of its
+    names; `source` is where they are written.
+    """
+
+    code: str
+    what: str
+    way: str
+    pattern: re.Pattern[str]
+    source: str
+
+
+def _form(code: str, what: str, way: str, pattern: str, source: str) -> Form:
+    return Form(code, what, way, re.compile(pattern), source)
+
+
+OTHER_NAME, OTHER_FORMAT, TRAINING_STATE, WHOLE_MODEL = "other-name", "other-format", "training-state", "whole-model"
+MOST_TENSORS = 2_000
+"""Names of one file that are looked at."""
+DIFFUSERS = "load it with diffusers (pipe.load_lora_weights), or the program that it was made for"
+SAVE_FROM_MODEL = "load it in the code that trained it, then save the adapter alone, with model.save_pretrained of PEFT"
+
+BY_TENSORS = (
+    _form(
+        WHOLE_MODEL, "a whole model with an adapter inside", SAVE_FROM_MODEL,
+        r".*\.base_layer\.weight$|.*\.lora_[AB]\.[^.]+\.weight$",
+        "accelerate: Accelerator.save_state; transformers: Trainer._save of a model that is no PeftModel",
+    ),
+    _form(
+        OTHER_NAME, "an adapter of PEFT under another name", "", r"base_model\.model\..*(?:lora_|hada_|lokr_|ia3_)",
+        "PEFT utils/save_and_load.py: get_peft_model_state_dict",
+    ),
+    _form(
+        OTHER_FORMAT, "an adapter of kohya's sd-scripts or of LyCORIS, for image models", DIFFUSERS,
+        r"(?:lora_(?:unet|te[0-9]?|transformer|prior)|lycoris)_", "sd-scripts networks/lora.py; lycoris/kohya.py",
+    ),
+    _form(
+        OTHER_FORMAT, "a LoRA in ComfyUI's layout, for image and video models", DIFFUSERS,
+        r"diffusion_model\..*(?:lora|\.diff)", "ComfyUI comfy/lora.py: model_lora_keys_unet",
+    ),
+    _form(
+        OTHER_FORMAT, "a LoRA of diffusers", DIFFUSERS,
+        r"(?:transformer|unet|text_encoder(?:_[0-9])?|prior|controlnet)\..*\.lora(?:_[AB]\.weight|\.(?:down|up)\.|_linear)"
+        r"|.*\.processor\.to_\w+_lora\.",
+        "diffusers loaders/lora_base.py: LoraBaseMixin.write_lora_layers",
+    ),
+    _form(
+        OTHER_FORMAT, "a LoRA of mistral-finetune", "load it with mistral-inference (model.load_lora)",
+        r"layers\.[0-9]+\.(?:attention\.w[qkvo]|feed_forward\.w[123])\.lora_[AB]\.weight",
+        "mistral-finetune finetune/checkpointing.py; mistral-inference lora.py",
+    ),
+    _form(
+        OTHER_FORMAT, "a LoRA of torchtune",
+        "save it again with torchtune's FullModelHFCheckpointer, which writes an adapter of PEFT",
+        r".*\.lora_[ab]\.weight$", "torchtune modules/peft/lora.py: LoRALinear",
+    ),
+    _form(
+        OTHER_FORMAT, "a LoRA of MLX", "serve it with mlx_lm (--adapter-path), or merge it with mlx_lm.fuse",
+        r".*\.lora_[ab]$", "mlx-lm tuner/lora.py: LoRALinear",
+    ),
+    _form(
+        OTHER_FORMAT, "an adapter of Megatron (NeMo, Megatron-Bridge)",
+        "export it to Hugging Face's layout with the tool that trained it",
+        r".*\.adapter\.linear_(?:in|out)\.|.*(?:linear_qkv|linear_proj|linear_fc[12]).*(?:lora|adapter)",
+        "Megatron-Bridge peft/lora.py: ParallelLinearAdapter",
+    ),
+    _form(
+        OTHER_FORMAT, "an AdaLoRA or LoRA of loralib, whose config is in the code that made it",
+        "load it there with strict=False: PEFT has no config of it", r".*\.(?:ranknum|lora_[ABE])$",
+        "loralib adalora.py: SVDLinear; loralib layers.py: Linear",
+    ),
+    _form(
+        OTHER_FORMAT, "a LoRA whose names are those of no tool that is known",
+        "ask whoever made it which program loads it", r".*lora_?(?:A|B|a|b|down|up)\b", "",
+    ),
+)  # fmt: skip
+"""By the name of a tensor."""
+
+
+def of_tensors(names: Iterable[str]) -> Form | None:
+    """The form that the names of tensors are of; None where they tell nothing."""
+    some = list(islice(names, MOST_TENSORS))
+    return next((form for form in BY_TENSORS if any(map(form.pattern.match, some))), None)
+
+
+def of_another(names: Iterable[str]) -> Form | None:
+    """The form of a tool that is known, and not PEFT."""
+    form = of_tensors(names)
+    return form if form is not None and form.code == OTHER_FORMAT and form.source else None
+
+
+BY_FILES = (
+    _form(
+        TRAINING_STATE, "of a ZeRO checkpoint of DeepSpeed, which has the trained weights in shards",
+        "gather them with `python zero_to_fp32.py . OUT` beside it, or train with "
+        "stage3_gather_16bit_weights_on_model_save and save again",
+        r"global_step[0-9]+$|zero_to_fp32\.py$|zero_pp_rank_", "DeepSpeed runtime/engine.py: save_checkpoint",
+    ),
+    _form(
+        TRAINING_STATE, "of a distributed checkpoint of torch (FSDP), which has the weights in shards",
+        "gather them with `accelerate merge-weights CHECKPOINT OUT`, or train with "
+        "fsdp_state_dict_type FULL_STATE_DICT and save again",
+        r".*\.distcp$|pytorch_model_fsdp", "torch distributed/checkpoint/filesystem.py; accelerate utils/fsdp_utils.py",
+    ),
+    _form(
+        TRAINING_STATE, "of a Megatron checkpoint, which has the weights in shards",
+        "export it to Hugging Face's layout with the tool that trained it",
+        r"mp_rank_[0-9]{2}|iter_[0-9]{7}$|latest_checkpointed_iteration\.txt$", "Megatron-LM training/checkpointing.py",
+    ),
+    _form(
+        TRAINING_STATE, "of a checkpoint of orbax (JAX)", "restore it with the trainer that wrote it, and export it",
+        r"_CHECKPOINT_METADATA$|manifest\.ocdbt$|ocdbt\.process_", "orbax checkpoint/_src/metadata",
+    ),
+    _form(
+        OTHER_FORMAT, "a LoRA of torchtune",
+        "save it again with torchtune's FullModelHFCheckpointer, which writes an adapter of PEFT",
+        r"adapter_[0-9]+\.pt$|recipe_state\.pt$", "torchtune training/checkpointing/_checkpointer.py",
+    ),
+    _form(
+        OTHER_FORMAT, "a LoRA of MLX", "serve it with mlx_lm (--adapter-path), or merge it with mlx_lm.fuse",
+        r"adapters\.(?:safetensors|npz)$|[0-9]{7}_adapters\.safetensors$", "mlx-lm tuner/trainer.py: train",
+    ),
+    _form(
+        OTHER_FORMAT, "a file of llama.cpp: a model, or an adapter that was converted",
+        "an adapter is served with `llama-server -m MODEL.gguf --lora FILE`", r".*\.gguf$",
+        "llama.cpp convert_lora_to_gguf.py",
+    ),
+    _form(
+        WHOLE_MODEL, "a whole model of Mistral's", "name the folder of the adapter: this is a model",
+        r"consolidated(?:\.[0-9]{2})?\.(?:safetensors|pth)$", "mistral-inference transformer.py: from_folder",
+    ),
+    _form(
+        WHOLE_MODEL, "a whole model, and no adapter",
+        "name the folder of the adapter: this is a model, or one that was merged",
+        r"(?:pytorch_)?model(?:-[0-9]{5}-of-[0-9]{5})?\.(?:safetensors|bin)(?:\.index\.json)?$|"
+        r"diffusion_pytorch_model|tf_model\.h5$|flax_model\.msgpack$|model_index\.json$",
+        "transformers modeling_utils.py: save_pretrained",
+    ),
+)  # fmt: skip
+"""By the name of a file or folder, where no tensor tells."""
+
+TRAINER = _form(
+    TRAINING_STATE, "of a Trainer or accelerate, whose weights are not beside it",
+    "save the adapter with model.save_pretrained of PEFT, or fetch it from where it was trained",
+    r"trainer_state\.json$|training_args\.bin$|optimizer\.(?:pt|bin)$|rng_state|random_states_[0-9]+\.pkl$",
+    "transformers trainer.py: _save_checkpoint; accelerate checkpointing.py",
+)  # fmt: skip
+"""By the name of a file that may lie beside any adapter, too."""
+
+NO_WEIGHTS = re.compile(
+    r"optimizer|scheduler|rng_state|random_states|training_args|tokenizer|non_lora_|zero_pp_rank|mp_rank|scaler|trainer"
+)
+"""What files begin with that have no weights of a model, whatever they end with."""

@@ -1,0 +1,83 @@
+"""What lies where no PEFT adapter does, by the names of files and of tensors: headers only, and no more than a few."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from ..adapter import AdapterError, DamagedFile, Fault
+from ..facts import foreign
+from ..facts.foreign import BY_FILES, NO_WEIGHTS, OTHER_NAME, TRAINER, Form
+from .loader import CONFIG, SAFETENSORS, SKIPPED_FOLDERS, read_weights
+
+ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+MOST_FILES = 4
+"""Weights files of one folder that are looked into."""
+MOST_FOLDERS = 10_000
+"""Folders below a path that are looked at."""
+
+
+def recognised(folder: str, names: Sequence[str]) -> Fault | None:
+    """What the files `names` of a folder are, where they are no adapter of PEFT; None where nothing tells."""
+    files = [name for name in names if name.endswith(ENDINGS) and not NO_WEIGHTS.match(name)]
+    for name in files[:MOST_FILES]:
+        try:
+            found = of_tensors(name, read_weights(os.path.join(folder, name)))
+        except (AdapterError, DamagedFile, OSError):
+            continue
+        if found is not None:
+            return found
+    forms = BY_FILES if CONFIG in names else (*BY_FILES, TRAINER)
+    found_by_name = ((form, name) for form in forms for name in names if form.pattern.match(name))
+    return next((_fault(form, name) for form, name in found_by_name), None)
+
+
+def of_tensors(file: str, tensors: Iterable[str]) -> Fault | None:
+    """What a file is by the names of its tensors; None where they tell nothing."""
+    form = foreign.of_tensors(tensors)
+    return _fault(form, file) if form else None
+
+
+def _fault(form: Form, name: str) -> Fault:
+    way = form.way
+    if form.code == OTHER_NAME:
+        _, end = os.path.splitext(name)
+        way = f"rename it to {SAFETENSORS if end == '.safetensors' else 'adapter_model.bin'}, beside its {CONFIG}"
+    return Fault(form.code, f"{name} is {form.what}", way)
+
+
+def said(path: str) -> str:
+    """What was recognised at or below a path, for the end of a sentence; "" where nothing was."""
+    for place in below(path)[:1]:
+        folder = place if os.path.isdir(place) else os.path.dirname(place)
+        names = sorted(os.listdir(place)) if os.path.isdir(place) else [os.path.basename(place)]
+        found = recognised(folder or ".", names)
+        return f": {found.message}" if found else ""
+    return ""
+
+
+def below(path: str) -> list[str]:
+    """The folders at and below a path in which something was recognised, or the file itself; sorted, and none below
+    another.
+    """
+    if os.path.isfile(path):
+        folder, name = os.path.split(path)
+        return [path] if recognised(folder or ".", [name]) else []
+    found, folders = [], [path]
+    for _ in range(MOST_FOLDERS):
+        if not folders:
+            break
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            continue
+        if recognised(folder, [entry.name for entry in listed]):
+            found.append(folder)
+            continue
+        folders += [
+            entry.path for entry in listed
+            if entry.is_dir(follow_symlinks=False) and entry.name[:1] != "." and entry.name not in SKIPPED_FOLDERS
+        ]  # fmt: skip
+    return sorted(found)

@@ -1,0 +1,150 @@
+"""What lies where no PEFT adapter does: it is named, with the next step, and nothing of it is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import FIXTURES
+from safetensors.numpy import save_file
+
+import ckpt_doctor
+from ckpt_doctor.facts import foreign
+from ckpt_doctor.files import recognise
+
+
+class Fires:
+    """A pickle that leaves a trace when it is run."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("ran",)
+
+
+PLAIN = FIXTURES / "lora-plain-0.21.2"
+TENSORS = {
+    "lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": "kohya",
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": "kohya",
+    "lycoris_blocks_0_attn_to_q.hada_w1_a": "kohya",
+    "diffusion_model.blocks.0.cross_attn.k.lora_A.weight": "ComfyUI",
+    "transformer.single_transformer_blocks.0.attn.to_k.lora_A.weight": "of diffusers",
+    "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight": "of diffusers",
+    "down_blocks.0.attentions.0.attn1.processor.to_q_lora.down.weight": "of diffusers",
+    "layers.0.attention.wq.lora_A.weight": "mistral-finetune",
+    "layers.0.attn.q_proj.lora_a.weight": "torchtune",
+    "model.layers.0.self_attn.q_proj.lora_a": "MLX",
+    "decoder.layers.0.mlp.linear_fc1.adapter.linear_in.weight": "Megatron",
+    "module.decoder.layers.0.self_attention.linear_qkv.adapter.linear_out.weight": "Megatron",
+    "deberta.encoder.layer.0.attention.self.query_proj.ranknum": "loralib",
+    "transformer.h.0.attn.c_attn.lora_A": "loralib",
+    "roberta.encoder.layer.0.attention.self.query.lora_A": "loralib",
+    "model.layers.0.self_attn.q_proj.base_layer.weight": "inside",
+    "model.layers.0.self_attn.q_proj.lora_A.default.weight": "inside",
+    "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": "of PEFT",
+    "model.layers.0.self_attn.q_proj.lora_A.weight": "no tool that is known",
+}
+
+
+@pytest.mark.parametrize(("name", "what"), TENSORS.items())
+def test_a_tensor_tells_the_tool(name: str, what: str) -> None:
+    form = foreign.of_tensors(["model.norm.weight", name])
+    assert form is not None
+    assert what in form.what
+
+
+def test_the_weights_of_a_model_tell_no_tool() -> None:
+    names = ["lm_head.weight", "model.embed_tokens.weight", "unet.conv_in.weight", "layers.0.attention.wq.weight"]
+    assert foreign.of_tensors(names) is None
+
+
+FILES = {
+    "global_step300": "ZeRO", "zero_pp_rank_0_mp_rank_00_optim_states.pt": "ZeRO", "__0_0.distcp": "FSDP",
+    "pytorch_model_fsdp_0": "FSDP", "iter_0000100": "Megatron", "ocdbt.process_0": "orbax", "adapter_0.pt": "torchtune",
+    "adapters.npz": "MLX", "0000100_adapters.safetensors": "MLX", "model.gguf": "llama.cpp",
+    "consolidated.00.pth": "Mistral", "model-00001-of-00002.safetensors": "whole model",
+    "pytorch_model.bin.index.json": "whole model", "training_args.bin": "Trainer", "random_states_0.pkl": "accelerate",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "what"), FILES.items())
+def test_a_file_tells_where_no_tensor_does(name: str, what: str, tmp_path: Path) -> None:
+    found = recognise.recognised(str(tmp_path), [name])
+    assert found is not None
+    assert what in found.message
+    assert found.remedy
+
+
+def weights(path: Path, *names: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: np.ones((2, 2), "float32") for name in names}, path)
+    return path
+
+
+def scanned(run: Any, *arguments: object) -> tuple[int, list[dict[str, Any]]]:
+    result = run("scan", *arguments, "--format", "json")
+    return result.exit_code, json.loads(result.stdout)["reports"]
+
+
+def test_what_a_named_path_holds_is_said(run: Any, tmp_path: Path) -> None:
+    file = weights(tmp_path / "deep/run/my_style.safetensors", "lora_unet_a.lora_down.weight")
+    for path in (tmp_path, file.parent, file):
+        code, (report,) = scanned(run, path)
+        assert (code, [finding["code"] for finding in report["findings"]]) == (1, ["CD024"]), path
+        assert report["next"][0]["text"].startswith("load it with diffusers")
+    result = run("fix", tmp_path, tmp_path / "out")
+    assert (result.exit_code, "my_style.safetensors is an adapter of kohya" in result.stderr) == (2, True)
+    with pytest.raises(ckpt_doctor.AdapterError, match="kohya"):
+        ckpt_doctor.scan(tmp_path)
+    with pytest.raises(ckpt_doctor.AdapterError, match="kohya"):
+        list(ckpt_doctor.scan_tree(tmp_path))
+
+
+def test_beside_an_adapter_nothing_else_is_said(run: Any, tmp_path: Path) -> None:
+    shutil.copytree(PLAIN, tmp_path / "tree/adapter")
+    weights(tmp_path / "tree/other/my_style.safetensors", "lora_unet_a.lora_down.weight")
+    code, (report,) = scanned(run, tmp_path / "tree")
+    assert (code, os.path.basename(report["path"])) == (0, "adapter")
+
+
+def test_what_is_not_recognised_is_no_adapter(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("a")
+    weights(tmp_path / "some.safetensors", "a", "b")
+    for path in (tmp_path, tmp_path / "some.safetensors"):
+        assert scanned(run, path)[0] == 2
+
+
+def test_another_name_is_told_and_works(run: Any, tmp_path: Path) -> None:
+    shutil.copytree(PLAIN, tmp_path / "a")
+    (tmp_path / "a/adapter_model.safetensors").rename(tmp_path / "a/step_100.safetensors")
+    code, (report,) = scanned(run, tmp_path / "a")
+    assert (code, report["next"][0]["text"]) == (
+        1,
+        "rename it to adapter_model.safetensors, beside its adapter_config.json",
+    )
+    (tmp_path / "a/step_100.safetensors").rename(tmp_path / "a/adapter_model.safetensors")
+    assert scanned(run, tmp_path / "a")[0] == 0
+
+
+def test_servers_are_not_said_to_take_it(run: Any, tmp_path: Path) -> None:
+    weights(tmp_path / "adapters.safetensors", "model.layers.0.self_attn.q_proj.lora_a")
+    _, (report,) = scanned(run, tmp_path, "--for", "servers")
+    assert not {"accepts", "misloads"} & {*report["verdicts"].values()}
+
+
+def test_nothing_is_run_and_nothing_hangs(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Fires()))
+    os.mkfifo(tmp_path / "aaa.safetensors")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    name = "lora" * 20_000
+    for number in range(50):
+        weights(tmp_path / f"x{number:02}.safetensors", name, "a" * 50_000 + ".")
+    start = time.monotonic()
+    code, _ = scanned(run, tmp_path)
+    assert code in (1, 2)
+    assert time.monotonic() - start < 20
