@@ -26,6 +26,18 @@ TOLD_BY = {
 """What stands in the names of one method's tensors alone (tuners/*/layer.py: adapter_layer_names)."""
 
 
+OTHER_FORMAT = "other-format"
+OWN_CONFIG = "fetch the adapter's own config from where it was trained: the tensors do not tell its scale"
+OTHER_CONFIGS = {
+    frozenset({"lora_parameters"}): ("MLX's, and not PEFT's", "load it with mlx_lm (--adapter-path)"),
+    frozenset({"model_type", "architectures"}): ("the config of a model, and not of an adapter", OWN_CONFIG),
+    frozenset({"model_type", "hidden_size"}): ("the config of a model, and not of an adapter", OWN_CONFIG),
+}
+"""Keys of what people save as adapter_config.json → what it is, and what can be done (mlx-lm tuner/utils.py;
+transformers configuration_utils.py).
+"""
+
+
 @rule
 def method_unknown(subject: Subject) -> Iterator[Finding]:
     """peft_type is none that a release knows: KeyError from its PEFT_TYPE_TO_CONFIG_MAPPING, in every release.
@@ -34,8 +46,13 @@ def method_unknown(subject: Subject) -> Iterator[Finding]:
     """
     if subject.adapter.config is None:
         return
-    method = subject.adapter.config.get("peft_type")
-    if not isinstance(method, str) or not table(method):
+    config, method = subject.adapter.config, subject.adapter.config.get("peft_type")
+    of_another = next((said for keys, said in OTHER_CONFIGS.items() if method is None and keys <= config.keys()), None)
+    if of_another:
+        if not any(fault.name == OTHER_FORMAT for fault in subject.adapter.faults):  # which says so
+            what, remedy = of_another
+            yield UNKNOWN_METHOD(f"adapter_config.json is {what}", keys=("peft_type",), rejects=PEFT, remedy=remedy)
+    elif not isinstance(method, str) or not table(method):
         meant = next((name for part, name in TOLD_BY.items() if any(part in key for key in subject.names)), "")
         if method is None:
             message = "the config has no peft_type"
