@@ -184,7 +184,7 @@ class Adapter(NamedTuple):
     `files` are the names of all files of the folder, `record` an earlier `ckpt-doctor.json`. `bin_agrees` says, where
     both weight files are there, whether they hold the same (None: not compared), `beside` what is wrong with the `.bin`
     that is not read. `stamps` tell whether a file is still the one that was read: its name, and its number, size and
-    time.
+    time. `trained` is, of an AdaLoRA with a trainer_state.json, the step at which it was saved and the last of the run.
     """
 
     path: str
@@ -199,6 +199,7 @@ class Adapter(NamedTuple):
     bin_agrees: bool | None = None
     beside: Fault | None = None
     stamps: tuple[tuple[str, int, int, int], ...] = ()
+    trained: tuple[int, int] | None = None
 
     @property
     def peft_type(self) -> str | None:

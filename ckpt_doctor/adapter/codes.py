@@ -260,6 +260,53 @@ Who stops: 0.3 and newer: the module is not found.
 What to do: load it under another name (`--adapter-name` says which), or `fix --for`, which makes LoRA of it.
 References: tuners/adalora/model.py: resize_modules_by_rank_pattern.
 """)
+NEVER_ALLOCATED = Code("CD107", "never-allocated", """
+An AdaLoRA has every triplet that it began with: nothing was pruned.
+Why: the allocator runs in update_and_allocate, which no Trainer calls, and not before step tinit; a target_r that is no
+less than init_r leaves nothing to prune.
+Who stops: nobody. It computes what was trained, as a LoRA of rank init_r would.
+What to do: call model.base_model.update_and_allocate(global_step) after each optimizer step, train beyond tinit, and
+set target_r below init_r.
+References: tuners/adalora/model.py: AdaLoraModel.update_and_allocate; huggingface/peft#432, #1327, #1801.
+""")
+SHORT_OF_BUDGET = Code("CD108", "short-of-budget", """
+An AdaLoRA has more triplets than its budget: it was saved while it was being pruned.
+Why: the budget falls from step tinit to total_step - tfinal, and a checkpoint before that, or a total_step that is more
+than the steps of the run, is on the way.
+Who stops: nobody.
+What to do: train to total_step - tfinal at the least, or set total_step to the steps of the run.
+References: tuners/adalora/layer.py: RankAllocator.budget_schedule.
+""")
+OTHER_TOTAL_STEP = Code("CD109", "other-total-step", """
+AdaLoRA's total_step is not the number of steps of the run, as the Trainer's state beside it has them.
+Why: the schedule of the budget is counted by total_step: with too many steps it never ends, with too few it ends early.
+Who stops: nobody.
+What to do: set total_step to the steps of the run, before it begins.
+References: tuners/adalora/layer.py: RankAllocator.budget_schedule; transformers trainer_callback.py: TrainerState.
+""")
+VANISHED_MODULES = Code("CD110", "vanished-modules", """
+AdaLoRA left no triplet to any layer of a kind of modules.
+Why: the triplets of all layers compete for one budget, and where that is low, kinds of modules whose scores are small
+lose all of theirs.
+Who stops: nobody, by itself; layers of rank 0 stop 0.8 and 0.9 (CD101).
+What to do: raise target_r, or take these modules from target_modules, so that their parameters are not spent.
+References: tuners/adalora/layer.py: RankAllocator.mask_to_budget.
+""")
+R_FOR_INIT_R = Code("CD111", "r-for-init-r", """
+r is set for an AdaLoRA, which does not read it, and init_r is what it is where nobody sets it.
+Why: AdaLoRA begins with init_r triplets a layer and ends with target_r on the average; r is LoRA's.
+Who stops: nobody.
+What to do: set init_r, and target_r, in the next training.
+References: tuners/adalora/config.py: AdaLoraConfig.
+""")
+TRAINED_NO_FURTHER = Code("CD112", "trained-no-further", """
+An AdaLoRA that was pruned cannot be trained on as it is.
+Why: the allocator chooses among as many scores as all layers had at the start, and the layers have only what was left:
+"kthvalue(): selected number k out of range".
+Who stops: nobody that only loads it.
+What to do: `fix --for-training` writes it with the triplets that it had, the pruned ones zero, which computes the same.
+References: tuners/adalora/layer.py: RankAllocator.mask_to_budget; huggingface/peft#3373.
+""")
 
 # Config keys
 

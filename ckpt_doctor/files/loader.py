@@ -17,6 +17,7 @@ SAFETENSORS = "adapter_model.safetensors"
 INDEX = "adapter_model.safetensors.index.json"
 BIN = "adapter_model.bin"
 RECORD = "ckpt-doctor.json"
+STATE = "trainer_state.json"
 NAMES = (CONFIG, SAFETENSORS, INDEX, BIN)
 MARKS = (CONFIG,)
 """What makes an adapter of a folder, beside weights."""
@@ -151,7 +152,21 @@ def load(folder: str, seen: Glance | None = None) -> Adapter:
             faults = [of_another]
     adapter = Adapter(folder, folder, config, tensors, kind, weights, tuple(names), tuple(faults), record)
     adapter = adapter._replace(stamps=stamps)
+    if adapter.peft_type == "ADALORA" and STATE in names:
+        adapter = adapter._replace(trained=_steps(folder))
     return _with_beside(adapter) if kind == "safetensors" and BIN in names else adapter
+
+
+def _steps(folder: str) -> tuple[int, int] | None:
+    """The step of a Trainer's state, and the last of its run; None where it does not tell (transformers
+    trainer_callback.py: TrainerState).
+    """
+    try:
+        state = _json(folder, STATE, [], "") or {}
+    except AdapterError:
+        return None
+    step, last = state.get("global_step"), state.get("max_steps")
+    return (step, last) if type(step) is int and type(last) is int and step >= 0 and last > 0 else None
 
 
 def _file(path: str) -> Adapter:
@@ -173,7 +188,7 @@ def _whole(folder: str, seen: Glance) -> Adapter | None:
         tensors = safetensors.parse_header(seen.header, path, 8 + len(seen.header), seen.size)
     except (DamagedFile, ValueError, RecursionError):
         return None
-    if not isinstance(config, dict) or not tensors:
+    if not isinstance(config, dict) or not tensors or (STATE in seen.names and config.get("peft_type") == "ADALORA"):
         return None
     return Adapter(folder, folder, config, tensors, "safetensors", (SAFETENSORS,), seen.names, stamps=seen.stamps)
 
@@ -204,7 +219,7 @@ def glance(folder: str) -> Glance | None:
         header, of_weights, whole = _start(folder, SAFETENSORS)
     except OSError:
         return None
-    if len(config) != of_config[2] or not whole:
+    if len(config) != of_config[2] or not whole or (STATE in names and b"ADALORA" in config):
         return None
     return Glance(tuple(names), config, header, of_weights[2], (of_config, of_weights))
 

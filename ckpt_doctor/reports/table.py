@@ -219,6 +219,8 @@ def finding_lines(finding: Finding, style: Style) -> Iterator[str]:
     for outcome in outcomes(finding):
         yield from lines(outcome, 6, style)
     if style.level > 0:
+        if finding.severity == NOTE and finding.remedy:  # of what stops something `next` says it
+            yield from lines(f"what to change: {finding.remedy}", 6, style)
         for what, names in (("config keys", finding.config_keys), ("tensors", finding.tensors)):
             if names:
                 yield from lines(f"{what}: {', '.join(names)}", 6, style)

@@ -35,6 +35,8 @@ def judge(subject: Subject, watched: frozenset[str] = frozenset()) -> tuple[Find
     """All findings of an adapter; about servers only where one is asked for, or `watched`."""
     if subject.method not in LORAS or subject.config.get("task_type") not in COMMON_TASKS:
         from . import methods  # noqa: F401 - importing the rules declares them
+    if subject.method == "ADALORA":
+        from . import training  # noqa: F401
     findings = tuple(finding for rule in RULES for finding in rule(subject))
     asked = ((subject.question.runtimes or frozenset()) | watched) & SERVERS
     if not asked:
