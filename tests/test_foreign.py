@@ -16,8 +16,7 @@ from conftest import FIXTURES
 from safetensors.numpy import save_file
 
 import ckpt_doctor
-from ckpt_doctor.facts import foreign
-from ckpt_doctor.files import recognise
+from ckpt_doctor.files import foreign, recognise
 
 
 class Fires:

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Sequence
 
 from ..adapter import AdapterError, DamagedFile, Fault
-from ..facts import foreign
-from ..facts.foreign import BY_FILES, NO_WEIGHTS, OTHER_NAME, TRAINER, Form
+from . import foreign
+from .foreign import BY_FILES, NO_WEIGHTS, OTHER_NAME, TRAINER, Form
 from .loader import CONFIG, SAFETENSORS, SKIPPED_FOLDERS, read_weights
 
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")

@@ -200,7 +200,7 @@ def strange_tensor(subject: Subject) -> Iterator[Finding]:
     if foreign:
         tails = sorted({name for key in foreign for name in re.findall(r"lora_[A-Za-z]+|linear_(?:in|out)", key)[-1:]})
         packed = ", as factors of a quantised model" if any(".weight_packed" in key for key in foreign) else ""
-        from ..facts.foreign import of_another
+        from ..files.foreign import of_another
 
         form = of_another(foreign)
         named = f"these are the names of {form.what}" if form else f"these are another tool's names{packed}"
