@@ -54,7 +54,7 @@ BY_TENSORS = (
     _form(
         OTHER_FORMAT, "a LoRA of diffusers", DIFFUSERS,
         r"(?:transformer|unet|text_encoder(?:_[0-9])?|prior|controlnet)\..*\.lora(?:_[AB]\.weight|\.(?:down|up)\.|_linear)"
-        r"|.*\.processor\.to_\w+_lora\.",
+        r"|.*\.processor\.\w*lora\w*\.",
         "diffusers loaders/lora_base.py: LoraBaseMixin.write_lora_layers",
     ),
     _form(
@@ -83,8 +83,18 @@ BY_TENSORS = (
         "loralib adalora.py: SVDLinear; loralib layers.py: Linear",
     ),
     _form(
+        OTHER_FORMAT, "a prefix (P-Tuning v2) of ChatGLM's own code",
+        "load it there, into model.transformer.prefix_encoder", r"(?:transformer\.)?prefix_encoder\.",
+        "ChatGLM-6B ptuning/main.py",
+    ),
+    _form(
+        WHOLE_MODEL, "a whole checkpoint of Stable Diffusion", "name the LoRA: this is a model",
+        r"(?:cond_stage_model|first_stage_model|model\.diffusion_model)\.",
+        "stable-diffusion ldm/models/diffusion/ddpm.py",
+    ),
+    _form(
         OTHER_FORMAT, "a LoRA whose names are those of no tool that is known",
-        "ask whoever made it which program loads it", r".*lora_?(?:A|B|a|b|down|up)\b", "",
+        "ask whoever made it which program loads it", r".*lora_?(?:A|B|a|b|down|up)(?![a-z])", "",
     ),
 )  # fmt: skip
 """By the name of a tensor."""
@@ -135,8 +145,38 @@ BY_FILES = (
     ),
     _form(
         OTHER_FORMAT, "a file of llama.cpp: a model, or an adapter that was converted",
-        "an adapter is served with `llama-server -m MODEL.gguf --lora FILE`", r".*\.gguf$",
-        "llama.cpp convert_lora_to_gguf.py",
+        "an adapter is served with `llama-server -m MODEL.gguf --lora FILE`", r".*\.gguf$|ggml-adapter-model\.bin$",
+        "llama.cpp convert_lora_to_gguf.py, and before it convert-lora-to-ggml.py",
+    ),
+    _form(
+        OTHER_FORMAT, "an adapter of the library adapters (AdapterHub)",
+        "load it with that library (model.load_adapter)",
+        r"pytorch_adapter\.bin$|pytorch_model_head\.bin$", "adapters loading.py: AdapterLoader",
+    ),
+    _form(
+        OTHER_FORMAT, "a LoRA of litgpt", "merge it into its model with `litgpt merge_lora FOLDER`",
+        r".*\.pth\.lora$", "litgpt finetune/lora.py: save_lora_checkpoint",
+    ),
+    _form(
+        OTHER_FORMAT, "a LoRA that was converted for TensorRT-LLM",
+        "serve it there, or take the adapter that it was made from",
+        r"model\.lora_(?:weights|config)\.npy$", "TensorRT-LLM examples/hf_lora_convert.py",
+    ),
+    _form(
+        OTHER_FORMAT, "an archive of NeMo", "export it to Hugging Face's layout with NeMo", r".*\.nemo$",
+        "NeMo core/connectors/save_restore_connector.py",
+    ),
+    _form(
+        OTHER_FORMAT, "a LoRA of Keras", "load it with Keras (backbone.load_lora_weights)", r".*\.lora\.h5$",
+        "keras-hub models/backbone.py: Backbone.save_lora_weights",
+    ),
+    _form(
+        OTHER_FORMAT, "an IP-Adapter, for image models", "load it with diffusers (pipe.load_ip_adapter)",
+        r"ip[-_]adapter.*\.(?:bin|safetensors)$", "diffusers loaders/ip_adapter.py",
+    ),
+    _form(
+        OTHER_FORMAT, "a textual inversion, for image models", "load it with diffusers (pipe.load_textual_inversion)",
+        r"learned_embeds", "diffusers loaders/textual_inversion.py: TEXT_INVERSION_NAME",
     ),
     _form(
         WHOLE_MODEL, "a whole model of Mistral's", "name the folder of the adapter: this is a model",

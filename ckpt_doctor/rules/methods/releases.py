@@ -29,12 +29,16 @@ TOLD_BY = {
 OTHER_FORMAT = "other-format"
 OWN_CONFIG = "fetch the adapter's own config from where it was trained: the tensors do not tell its scale"
 OTHER_CONFIGS = {
+    frozenset({"config", "model_class", "model_type"}): (
+        "that of the library adapters (AdapterHub), and not PEFT's",
+        "load it with that library (model.load_adapter)",
+    ),
     frozenset({"lora_parameters"}): ("MLX's, and not PEFT's", "load it with mlx_lm (--adapter-path)"),
     frozenset({"model_type", "architectures"}): ("the config of a model, and not of an adapter", OWN_CONFIG),
     frozenset({"model_type", "hidden_size"}): ("the config of a model, and not of an adapter", OWN_CONFIG),
 }
-"""Keys of what people save as adapter_config.json → what it is, and what can be done (mlx-lm tuner/utils.py;
-transformers configuration_utils.py).
+"""Keys of what people save as adapter_config.json → what it is, and what can be done (adapters loading.py;
+mlx-lm tuner/utils.py; transformers configuration_utils.py).
 """
 
 
