@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from ..adapter.codes import CODES, OLD_NAMES
@@ -13,36 +15,70 @@ EPILOG = """\b
 Examples:
   ckpt-doctor explain CD101
   ckpt-doctor explain adalora-rank-zero CD302
+  ckpt-doctor explain "KeyError: 'VERA'"
+  python serve.py 2>&1 | ckpt-doctor explain
 """
 
-
-def _codes(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> list[Code]:
-    """The codes that are named, each once: by number, by name, or by a name that they had before."""
-    names = {**OLD_NAMES, **{code.name: code for code in CODES.values()}}
-    found: dict[Code, None] = {}
-    for text in texts:
-        code = CODES.get(text.upper()) or names.get(text.lower())
-        if code is None:
-            from difflib import get_close_matches
-
-            family = [number for number in CODES if number.startswith(text[:3].upper())]
-            near = get_close_matches(text.upper(), family) or get_close_matches(text.lower(), names, n=1)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise click.BadParameter(f"{text!r} is no code or name of a finding; {hint}`ckpt-doctor rules` lists them")
-        found[code] = None
-    return list(found)
+MOST_READ = 1 << 24
+"""How many bytes of the standard input are read, of which the end is looked at."""
 
 
-@click.command("explain", epilog=EPILOG, short_help="Say what a finding means.")
-@click.argument("codes", metavar="CODE…", nargs=-1, required=True, callback=_codes)
-def command(codes: list[Code]) -> None:
+def _names() -> dict[str, Code]:
+    return {**OLD_NAMES, **{code.name: code for code in CODES.values()}}
+
+
+def _code(text: str) -> Code | None:
+    """The code that is called so: by number, by name, or by a name that it had before."""
+    return CODES.get(text.upper()) or _names().get(text.lower())
+
+
+def _unknown(text: str) -> click.BadParameter:
+    from difflib import get_close_matches
+
+    family = [number for number in CODES if number.startswith(text[:3].upper())]
+    near = get_close_matches(text.upper(), family) or get_close_matches(text.lower(), _names(), n=1)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return click.BadParameter(f"{text!r} is no code or name of a finding; {hint}`ckpt-doctor rules` lists them")
+
+
+def _input() -> str:
+    """What was piped into it."""
+    if sys.stdin.isatty():
+        raise click.UsageError("name a finding or a message, or pipe what was printed into it")
+    text = sys.stdin.buffer.read(MOST_READ).decode("utf-8", "replace")
+    if not text.strip():
+        raise click.UsageError("name a finding or a message: nothing was piped into it")
+    return text
+
+
+@click.command("explain", epilog=EPILOG, short_help="Say what a finding means, or an error message.")
+@click.argument("texts", metavar="[CODE|MESSAGE|-]…", nargs=-1)
+def command(texts: tuple[str, ...]) -> None:
     """Say what a finding means: what is wrong, why, who stops, what to do, and what shows it.
 
-    CODE is its code or its name, in capitals or not; several can be named.
+    CODE is its code or its name, in capitals or not; several can be named. MESSAGE is what a runtime printed, in quotes
+    (single ones, where it has backticks), or a part of it: the findings that it can come from are named, three at most,
+    and what to run. `-`, or no argument, reads it from the standard input, a whole traceback or log, too.
 
-    Exit code: 0, or 2 where no finding is called so.
+    Exit code: 0; 1 where the message is not known; 2 where no finding is called so.
     """
+    text = _input() if texts in ((), ("-",)) else " ".join(texts)
+    words = tuple(text.split()) if len(text) < 100 else (text,)
+    codes = [_code(each) for each in words]
     style = Style(width())
-    for at, code in enumerate(codes):
-        for line in ([""] if at else []) + list(pages.page(code, style)):
-            click.echo(line)
+    if None not in codes:
+        for at, code in enumerate(dict.fromkeys(code for code in codes if code)):
+            for line in ([""] if at else []) + list(pages.page(code, style)):
+                click.echo(line)
+        return
+    from ..reports import recognised as report
+    from ..verbs.recognise import recognised
+
+    matches = [] if any(codes) else recognised(text)
+    wordless = texts and all(len(each.split()) == 1 for each in texts)
+    if not matches and wordless and texts != ("-",):
+        raise _unknown(next(each for each in texts if _code(each) is None))
+    for line in report.explain(matches, style):
+        click.echo(line)
+    if not matches:
+        sys.exit(1)

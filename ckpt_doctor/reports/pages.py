@@ -9,11 +9,13 @@ import click
 
 from ..adapter.codes import CODES
 from ..adapter.findings import Code
+from ..facts.messages import quoted
 from . import Style
 from .text import columns, lines
 
 HEADINGS = ("Why", "Who stops", "What to do", "References")
-"""What a page has after its first paragraph, which says what is wrong; in this order."""
+"""What a page has after its first paragraph, which says what is wrong; in this order. The messages of runtimes that it
+can be behind come last, as those who meet it would look for it."""
 
 
 def paragraphs(code: Code) -> list[str]:
@@ -39,12 +41,23 @@ def page(code: Code, style: Style) -> Iterator[str]:
     for part in (f"What: {what}", *rest):
         heading = part.partition(":")[0] + ":"
         yield from lines(part, 2, style, {heading: "cyan"})
+    if messages := quoted(code):
+        yield from lines("Messages:", 2, style, {"Messages:": "cyan"})
+    for message in messages:
+        yield from lines(f"{message.quote} ({message.runtime})", 4, style)
 
 
 def markdown(code: Code) -> str:
     """The page of a code."""
     first, *rest = paragraphs(code)
-    return "\n".join((first, "", *(f"- {paragraph}" for paragraph in rest)))
+    messages = [f"  - {_verbatim(message.quote)} ({message.runtime})" for message in quoted(code)]
+    listed = ("- Messages:", *messages) if messages else ()
+    return "\n".join((first, "", *(f"- {paragraph}" for paragraph in rest), *listed))
+
+
+def _verbatim(text: str) -> str:
+    """A text as it stands, in Markdown."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def document() -> Iterator[str]:
