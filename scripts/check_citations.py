@@ -1,8 +1,8 @@
 """Check that what the package cites of PEFT is there: each `file: symbol`, in installed releases.
 
 usage: python scripts/check_citations.py VENV...
-VENV is an environment with one PEFT release. Cited are the sources of rows in ckpt_doctor/facts/methods/, and what
-stands in parentheses in texts of the package, as `(tuners/oft/layer.py: update_layer)`. PEFT is read as text, never
+VENV is an environment with one PEFT release. Cited are the sources of rows in ckpt_doctor/facts/methods/
+and of messages, and what stands in parentheses in texts of the package, as `(tuners/oft/layer.py: update_layer)`. PEFT is read as text, never
 imported. A symbol may be Class, function, Class.method, CONSTANT or a name that a function binds; several are divided
 by commas. A row's source has to be in a release of which the row speaks, if an environment has one; any other in some
 release.
@@ -23,12 +23,13 @@ sys.path.insert(0, str(ROOT))
 
 from ckpt_doctor.facts import methods  # noqa: E402
 from ckpt_doctor.facts.config_keys import knows  # noqa: E402
+from ckpt_doctor.facts.messages import messages  # noqa: E402
 from ckpt_doctor.facts.record import Differs, Row  # noqa: E402
 
 TEXT = re.compile(
     r"[(\s]((?:[a-z_0-9]+/)*[a-z_0-9]+\.py): ([A-Za-z_]\w*(?:\.\w+)*(?:(?:,| and) [A-Za-z_]\w*(?:\.\w+)*)*)[),.;]"
 )
-ELSEWHERE = ("torch/", "modeling_utils.py")
+ELSEWHERE = ("torch/", "transformers/", "modeling_utils.py")
 """Files of torch and transformers, which are cited as well."""
 
 OF_A_METHOD = ("config.py", "layer.py", "model.py")
@@ -78,6 +79,14 @@ def of_texts() -> Iterator[Citation]:
             for symbol in re.split(r", | and ", symbols):
                 if not file.startswith(ELSEWHERE):
                     yield Citation(str(where), inner, symbol)
+
+
+def of_messages() -> Iterator[Citation]:
+    """Where PEFT's messages stand."""
+    for message in messages():
+        file, _, symbol = message.source.partition(": ")
+        if message.runtime == "PEFT" and file.endswith(".py") and not file.startswith(ELSEWHERE):
+            yield Citation("messages.txt", file, symbol)
 
 
 def package(venv: Path) -> tuple[str, Path]:
@@ -130,7 +139,7 @@ def main() -> None:
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     releases = dict(package(Path(venv)) for venv in sys.argv[1:])
-    cited = [*of_rows(), *dict.fromkeys(of_texts())]
+    cited = [*of_rows(), *dict.fromkeys((*of_messages(), *of_texts()))]
     missing = 0
     for citation in cited:
         asked = {release: folder for release, folder in releases.items() if f"peft=={release}" in citation.ids}
