@@ -72,6 +72,7 @@ def main(ctx: click.Context) -> None:
     ckpt-doctor prove adapter/                     what does the real PEFT make of it?
     ckpt-doctor preload adapter/                   a path that can be loaded
     ckpt-doctor explain CD101                      what does this finding mean?
+    ckpt-doctor explain "KeyError: …"              what can this message come from?
     """  # noqa: D301 - \b is how click is told to leave lines as they are
     ctx.color = colour(os.environ)
     lenient(sys.stdout, sys.stderr)
