@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -246,6 +247,12 @@ def test_a_page_quotes_the_messages_of_its_code(code: Any) -> None:
     page = pages.markdown(code)
     assert all(message.quote in page and code in message.codes for message in quoted(code))
     assert ("Messages:" in page) == bool(quoted(code))
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES.keys())
+def test_what_the_words_of_a_page_quote_is_known_as_a_message_of_its_code(code: Any) -> None:
+    quotes = [text for text in re.findall(r'"([^"]+)"', " ".join(code.page.split())) if 4 <= len(text.split()) < 15]
+    assert [text for text in quotes if code.number not in codes(text.replace("…", "x"))] == []
 
 
 def test_explain_of_a_message_reads_nothing_that_it_does_not_use() -> None:
