@@ -3,7 +3,7 @@
 usage: PYTHON runner.py < JOBS > ANSWERS        the Python of an environment with PEFT; a line of JSON each
 A job: `adapter` (a folder), `name` (that it is loaded under), `modules` (path → kind and sizes), `config` (of the
 model), `transformers` (whether the model is one of that library), `probes` (the layers to feed), `outputs` (a file for
-what they give), `beside` and `parts` (tensors that are no factor), `memory` (bytes of address space).
+what they give), `beside` and `parts` (tensors that are no factor), `memory` (bytes of address space), `seconds`.
 An answer: `lacks` (what the environment has not), or `peft`, and `error` (`config`: while it was read), or `over` (why
 there is no more), or `absent` (layers that are not adapted), `failed` (layers that cannot be fed), `changed` (tensors
 beside factors that the model has not, or otherwise).
@@ -43,22 +43,44 @@ def probe(spec: Spec, module: str, numpy: Any) -> Any:
 
 def main() -> None:
     """Answer each job."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # what the runtime prints is no answer
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="0")
-    for line in sys.stdin:
-        job = json.loads(line)
-        _bound(job["memory"])
-        answers.write(json.dumps(answer(job)) + "\n")
-        answers.flush()
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)  # what the runtime prints, in whatever language it is written, is no answer
+        os.environ.update(
+            HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="0"
+        )
+        sys.addaudithook(_refuse_network)
+        for line in sys.stdin:
+            job = json.loads(line)
+            _bound(job["memory"], job["seconds"])
+            try:
+                told = answer(job)
+            except Exception as error:  # of ours, or for want of memory
+                told = {"over": f"the load ended without an answer: {_line(error, 300)}"}
+            answers.write(json.dumps(told) + "\n")
+            answers.flush()
 
 
-def _bound(memory: int) -> None:
-    """Let this process have no more than so much address space, where the system can say so."""
+ASKED: list[str] = []
+"""What was asked of the network."""
+
+
+def _refuse_network(event: str, _: tuple[Any, ...]) -> None:
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        ASKED.append(event)
+        raise PermissionError("a proof has no network")
+
+
+def _bound(memory: int, seconds: int) -> None:
+    """Let this process have no more than so much address space and time, where the system can say so, whatever becomes
+    of who waits for it.
+    """
     try:
         import resource
+        import signal
 
+        signal.alarm(seconds)
         resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    except (ImportError, ValueError, OSError):
+    except (ImportError, AttributeError, ValueError, OSError):
         pass
 
 
@@ -85,9 +107,11 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         torch.manual_seed(0)
         named = {} if job["name"] == "default" else {"adapter_name": job["name"]}
         loaded = peft.PeftModel.from_pretrained(model, job["adapter"], **named).eval()
-    except MemoryError:
-        return {**found, "over": "the load took more memory than it may"}
     except Exception as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch, safetensors: errors of their own
+            return {**found, "over": "the load took more memory than it may"}
+        if ASKED:
+            return {**found, "over": f"the load asks the network: {_line(error, 300)}"}
         return {**found, "error": _line(error, 500), "config": False}
     outputs, found["absent"], found["failed"] = {}, [], {}
     by_name = dict(loaded.get_base_model().named_modules())

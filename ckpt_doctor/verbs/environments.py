@@ -26,6 +26,9 @@ COMPANIONS = {
 }  # fmt: skip
 """The last minor series of PEFT → releases of what it needs that it was run with."""
 
+SECONDS = 3600
+"""For the packages of an environment."""
+
 
 def companions(release: str) -> tuple[str, ...]:
     """What a release of PEFT is installed with."""
@@ -79,7 +82,11 @@ def _make(place: str, release: str) -> None:
 
 def _run(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
+        done = subprocess.run(  # noqa: S603 - our own words
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise AdapterError(f"an environment cannot be made: {command[0]} took more than {SECONDS} s") from None
     except OSError as error:
         raise AdapterError(f"{command[0]} cannot be run: {error.strerror}") from None
     if done.returncode:

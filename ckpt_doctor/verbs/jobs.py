@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..adapter import Layer, codes
@@ -17,9 +20,14 @@ from ..facts.subject import Subject
 from ..facts.targets import targeted
 from ..facts.tasks import HEADS
 from .report import Report
-from .skeletons import HEAD_NAMES, MOST_MODULES, MOST_SIZE, PARTS, Unknown, add_whole, check, of_method, stage
+from .skeletons import MOST_MODULES, MOST_SIZE, PARTS, Unknown, add_whole, check, of_method, stage
 
 SECONDS = 600
+"""For all jobs of one process."""
+MOST_PRINTED = 1 << 26
+"""Bytes of answers, and of what the runtime prints."""
+KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "OMP_NUM_THREADS")
+"""Of the environment: where programs and their libraries are (a Python may be of a shared library), and threads."""
 BYTES = 12 << 30
 """Of address space, beside eight times the files: torch alone takes some GB of it, and touches little."""
 MOST_RANK = 1 << 14
@@ -69,7 +77,7 @@ def job_of(report: Report, runtime: str, place: str) -> Job:
         "adapter": place, "name": subject.question.adapter_name,
         "modules": modules, "config": config, "transformers": _of_transformers(subject), "probes": probes,
         "beside": _beside(subject) if layers else [], "parts": _parts(subject) if layers else [],
-        "apart": subject.method in LORAS and _from_base(subject), "memory": BYTES + 8 * size,
+        "apart": subject.method in LORAS and _from_base(subject), "memory": BYTES + 8 * size, "seconds": SECONDS,
         "outputs": f"{place}.npz", "unlike": unlike,
     }  # fmt: skip
     return Job(subject, layers, told)
@@ -106,13 +114,13 @@ def _meant(subject: Subject) -> dict[str, Layer]:
         if not any(pattern_value({name: True}, module, default=False) for module in subject.layers):
             raise Unknown(f"rank_pattern names {name[:80]}, which has no tensors")
     whole = {name for name in subject.saved_whole if not any(f".{name}." in f".{key}" for key in subject.others)}
-    if subject.task in HEADS and whole.issuperset(HEAD_NAMES):
+    heads = HEADS.get(subject.task, ())
+    if heads and not any(f".{name}." in f".{key}" for name in heads for key in subject.others):
         raise Unknown("the head that its task has is not in the file")
-    gone = sorted(whole.difference(HEAD_NAMES))
+    gone = sorted(whole.difference(heads))
     if gone:
         raise Unknown(f"{gone[0][:80]} of modules_to_save is not in the file")
-    heads = (*subject.saved_whole, *(HEAD_NAMES if subject.task in HEADS else ()))
-    if any(f".{name}." in f".{module}." for name in heads for module in subject.layers):
+    if any(f".{name}." in f".{module}." for name in (*subject.saved_whole, *heads) for module in subject.layers):
         raise Unknown("a head is adapted and saved whole")
     if any(subject.forms[key][0][0] in "IU" for layer in subject.layers.values() for key in layer.factors.values()):
         raise Unknown("factors are whole numbers, and nothing tells their scale")
@@ -214,31 +222,72 @@ def _parts(subject: Subject) -> list[str]:
     return [key for key in subject.tensor_shapes if key.startswith(PREFIX) and any(part in key for part in PARTS)]
 
 
-def run(python: str, jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What the runner says of each job, in a process of its own; `over` says why it says no more."""
+def run(python: str, jobs: list[dict[str, Any]], folder: str) -> Iterator[dict[str, Any]]:
+    """What the runner says of each job, in a process of its own; `over` says why it says no more.
+
+    It speaks to files in `folder`, so that nothing that it starts and leaves behind can hold up who waits for it.
+    """
     from .. import skeleton
 
     if not jobs:
         return
     script = os.path.join(os.path.dirname(skeleton.__file__), "runner.py")
-    told = "".join(json.dumps(job) + "\n" for job in jobs)
-    out, over = "", ""
-    try:
-        done = subprocess.run(  # noqa: S603 - our own words
-            [python, "-I", "-W", "ignore", script], input=told, capture_output=True, text=True, timeout=SECONDS,
-            check=False,
-        )  # fmt: skip
-        out = done.stdout
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        over = f"the load ended without an answer: {last[:300]}"
-    except subprocess.TimeoutExpired as error:
-        out = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
-        over = f"the load took more than {SECONDS} s"
-    except OSError as error:
-        over = f"{python} cannot be run: {error.strerror}"
-    answers = out.splitlines()
+    if os.path.dirname(python):
+        python = os.path.abspath(python)
+    told, answered, printed = (os.path.join(folder, name) for name in ("jobs", "answers", "words"))
+    with open(told, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(job) + "\n" for job in jobs)
+    with open(told, "rb") as given, open(answered, "wb") as answers, open(printed, "wb") as words:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own words
+                [python, "-I", "-W", "ignore", script], stdin=given, stdout=answers, stderr=words, cwd=folder,
+                env=_environment(folder), start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            over = f"{python} cannot be run: {error.strerror}"
+        else:
+            over = _waited(process, (answered, printed))
+    over = over or f"the load ended without an answer: {_last_line(printed) or f'exit code {process.returncode}'}"
+    with open(answered, "rb") as file:
+        lines = file.read(MOST_PRINTED).split(b"\n")
     for at in range(len(jobs)):
         try:
-            yield json.loads(answers[at])
+            yield json.loads(lines[at])
         except (IndexError, ValueError):
             yield {"over": over}
+
+
+def _environment(folder: str) -> dict[str, str]:
+    """What a load sees of this environment: no token, no option of a library, no cache, and no device but the CPU."""
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    return {
+        **kept, "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "",
+        **dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP"), folder),
+    }  # fmt: skip
+
+
+def _waited(process: subprocess.Popen[bytes], written: tuple[str, ...]) -> str:
+    """Wait for a process, and end it with all that it started. Returns what it did beyond its bounds, or ""."""
+    end = time.monotonic() + SECONDS
+    try:
+        while process.poll() is None:
+            if time.monotonic() > end:
+                return f"the load took more than {SECONDS} s"
+            if sum(map(os.path.getsize, written)) > MOST_PRINTED:
+                return f"the load printed more than {MOST_PRINTED >> 20} MB"
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)
+        return ""
+    finally:
+        if hasattr(os, "killpg"):
+            with suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)  # its session is its own
+        process.kill()
+        process.wait()
+
+
+def _last_line(path: str) -> str:
+    with open(path, "rb") as file:
+        file.seek(max(os.path.getsize(path) - 4096, 0))
+        lines = file.read(4096).decode("utf-8", "replace").strip().splitlines()
+    return lines[-1][:300] if lines else ""

@@ -18,6 +18,7 @@ from ..adapter.findings import THE_BASE, Finding, counted, verdict, weighed
 from ..adapter.runtimes import NEWEST, NONE, PEFT, UnknownRuntimeError, installed, ranges
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
+from ..files.loader import stamped
 from ..files.streams import Files, content
 from ..files.values import Array, read
 from ..skeleton.runner import probe
@@ -79,7 +80,7 @@ def proofs(reports: Iterable[Report], runtime: str, python: str) -> list[Proof]:
                 jobs[at] = job_of(report, runtime, os.path.join(folder, str(at)))
             except (Unknown, AdapterError) as reason:
                 answers[at] = Proof(runtime, "unknown", str(reason), (), _predicted(report, runtime))
-        found = list(run(python, [job.told for job in jobs.values()]))
+        found = list(run(python, [job.told for job in jobs.values()], folder))
         lacking = next((answer["lacks"] for answer in found if "lacks" in answer), None)
         if lacking:
             raise AdapterError(f"{python} cannot load adapters: {lacking} (the extra `prove` has what is needed)")
@@ -168,6 +169,9 @@ def _judged(job: Job, found: dict[str, Any], runtime: str, predicted: str) -> tu
     """The verdict, why, and the layers that compute something else. Raises Unknown, AdapterError."""
     if "over" in found:
         raise Unknown(found["over"])
+    read = job.subject.adapter
+    if stamped(read.folder, [name for name, *_ in read.stamps]) != read.stamps:
+        raise Unknown("its files were changed after they were looked at")
     release = runtime.partition("==")[2]
     if found["peft"] != release:
         raise Unknown(f"that Python has PEFT {found['peft']}, and not {release}")
