@@ -17,9 +17,10 @@ import pytest
 from conftest import ADAPTERS, FIXTURES
 from safetensors.numpy import load_file, save_file
 
-from ckpt_doctor.adapter import codes
+from ckpt_doctor.adapter import codes, question_of
 from ckpt_doctor.adapter.findings import verdict
-from ckpt_doctor.adapter.runtimes import NEWEST
+from ckpt_doctor.adapter.runtimes import NEWEST, RAN
+from ckpt_doctor.files.base import named_base
 from ckpt_doctor.verbs import environments, jobs, skeletons
 from ckpt_doctor.verbs import prove as verb
 from ckpt_doctor.verbs.prove import Proof, proofs, prove
@@ -408,3 +409,43 @@ def test_files_that_change_under_a_load(tmp_path: Path) -> None:
     code = f"import atexit, os; atexit.register(os.replace, {str(tmp_path / 'new')!r}, {str(weights)!r})"
     proof = prove(report, NEWEST, patched(tmp_path / "b", code))
     assert (proof.verdict, "changed" in proof.why) == ("unknown", True)
+
+
+def test_transformers_loads_it_where_the_models_config_is_there(tmp_path: Path) -> None:
+    """By the class that the config names, whose weights it may rename. The transformers here is another release."""
+    wanted, adapter = RAN["transformers"], str(tmp_path / "a")
+    make_llama_lora(Path(adapter))
+    (tmp_path / "base").mkdir()
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (tmp_path / "base/config.json").write_text(json.dumps(config))
+    layers = [f"model.layers.{at}.self_attn.{name}_proj.weight" for at in range(2) for name in "qkvo"]
+    weights = dict.fromkeys((*layers, "model.embed_tokens.weight", "lm_head.weight"), np.zeros((16, 16), "float32"))
+    save_file(weights, tmp_path / "base/model.safetensors")
+    of_base = question_of(frozenset((wanted,)), "default", named_base(str(tmp_path / "base")), None)
+    alone = question_of(frozenset((wanted,)), "default", named_base("none"), None)
+    version = f"import peft, transformers; transformers.__version__ = {wanted.partition('==')[2]!r}"
+    python = patched(tmp_path, version)
+    assert "no config of a base model" in prove(examine(adapter, alone), wanted, python).why
+    assert "did not ask" in prove(examine(adapter), wanted, python).why
+    assert "has transformers" in prove(examine(adapter, of_base), wanted, sys.executable).why
+    report = examine(adapter, of_base)
+    proof = prove(report, wanted, python)
+    assert (proof.verdict, proof.predicted) == ("accepts", "accepts"), proof
+    (tmp_path / "b").mkdir()
+    wrong = patched(tmp_path / "b", f"{version}\n{MISBEHAVING['wrong scaling']}")
+    assert prove(report, wanted, wrong).verdict == "misloads"
+
+
+def make_llama_lora(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    factors = {
+        f"{P}model.layers.{at}.self_attn.{name}.lora_{side}.weight": random.standard_normal(shape).astype("float32")
+        for at in range(2) for name in ("q_proj", "v_proj") for side, shape in (("A", (4, 16)), ("B", (16, 4)))
+    }  # fmt: skip
+    folder.mkdir()
+    save_file(factors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"],
+        "base_model_name_or_path": "llama",
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(config))

@@ -12,10 +12,11 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..adapter import Layer, codes
-from ..adapter.runtimes import minor
+from ..adapter.runtimes import SERVERS, minor
 from ..facts.meaning import saved_meanings
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX, pattern_value
+from ..facts.servers.transformers import TRANSFORMERS
 from ..facts.subject import Subject
 from ..facts.targets import targeted
 from ..facts.tasks import HEADS
@@ -60,12 +61,20 @@ def job_of(report: Report, runtime: str, place: str) -> Job:
         raise Unknown(report.error or "")
     if any(finding.code in LOADING for finding in report.findings):
         raise Unknown("its config makes PEFT import a module, so it is not loaded")
+    if runtime in SERVERS and runtime not in (report.asked or ()):
+        raise Unknown("the scan did not ask about transformers, so nothing tells what a skeleton does not show")
     if len(subject.layers) > MOST_MODULES:
         raise Unknown(f"the adapter has more than {MOST_MODULES} modules")
+    library, of_its_models = runtime.partition("==")[0], _of_transformers(subject)
+    release = minor(((TRANSFORMERS.peft or "") if library == "transformers" else runtime).partition("==")[2])
     layers, modules, unlike = dict[str, Layer](), dict[str, dict[str, Any]](), ""
     try:
         layers = _meant(subject)
-        modules = _modules(subject, runtime) if subject.method in LORAS else of_method(subject)
+        if library == "transformers" and (subject.base is None or not subject.base.config or not of_its_models):
+            raise Unknown("transformers loads by the class of the model, which no config of a base model tells here")
+        if library == "transformers" and subject.config.get("use_dora"):
+            raise Unknown("use_dora is set, and transformers takes the magnitudes of the model's own weights")
+        modules = _modules(subject, release) if subject.method in LORAS else of_method(subject)
         check(modules)
     except Unknown as reason:
         unlike = str(reason)
@@ -75,7 +84,7 @@ def job_of(report: Report, runtime: str, place: str) -> Job:
     stage(subject.adapter, place, runtime)
     told: dict[str, Any] = {
         "adapter": place, "name": subject.question.adapter_name,
-        "modules": modules, "config": config, "transformers": _of_transformers(subject), "probes": probes,
+        "modules": modules, "config": config, "library": library, "transformers": of_its_models, "probes": probes,
         "beside": _beside(subject) if layers else [], "parts": _parts(subject) if layers else [],
         "apart": subject.method in LORAS and _from_base(subject), "memory": BYTES + 8 * size, "seconds": SECONDS,
         "outputs": f"{place}.npz", "unlike": unlike,
@@ -148,7 +157,7 @@ def _of_transformers(subject: Subject) -> bool:
     return of_transformers(subject) is not False
 
 
-def _modules(subject: Subject, runtime: str) -> dict[str, dict[str, Any]]:
+def _modules(subject: Subject, release: tuple[int, ...]) -> dict[str, dict[str, Any]]:
     """Path → kind and sizes of each module that the adapter needs, and of those that the base shows to be targeted."""
     base = subject.base.weights if subject.base is not None else {}
     base = {} if base.keys().isdisjoint(subject.layers) else base
@@ -170,7 +179,6 @@ def _modules(subject: Subject, runtime: str) -> dict[str, dict[str, Any]]:
                 raise Unknown(f"rank_pattern gives {module} a rank, and its tensors are gone")
             if module not in subject.layers and (not base or module in base):
                 modules[module] = {"kind": "linear", "in": 8, "out": 8}  # it was pruned
-    release = minor(runtime.partition("==")[2])
     roots = {module.partition(".")[0] for module in subject.layers}  # a file may have heads that the class lacks
     for module, shape in base.items():
         if module.partition(".")[0] not in roots:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..adapter import AdapterError, Layer, codes
 from ..adapter.findings import THE_BASE, Finding, counted, verdict, weighed
-from ..adapter.runtimes import NEWEST, NONE, PEFT, UnknownRuntimeError, installed, ranges
+from ..adapter.runtimes import NEWEST, NONE, PEFT, RAN, SERVERS, UnknownRuntimeError, installed, ranges
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from ..files.loader import stamped
@@ -27,6 +27,8 @@ from .jobs import Job, job_of, run
 from .report import Report
 from .skeletons import Unknown
 
+KNOWN = PEFT | {RAN["transformers"]}
+"""What the facts speak of among what is proved with."""
 TOLERANCE = 1e-4
 """Of the norm of what a layer gives: the runtime computes in float32, what is expected in float64."""
 OF_SKELETONS = ("'Module' object has no attribute", "refers to a single memory location")
@@ -58,7 +60,7 @@ class Proof(NamedTuple):
 
 
 def prove(report: Report, runtime: str, python: str) -> Proof:
-    """Load the adapter of a report in the PEFT of a Python, under the name that was asked for.
+    """Load the adapter of a report in the PEFT or transformers of a Python, under the name that was asked for.
 
     `runtime` is the id of that release. Never raises for what a file holds; AdapterError where that Python lacks
     PEFT or torch.
@@ -93,11 +95,11 @@ def proofs(reports: Iterable[Report], runtime: str, python: str) -> list[Proof]:
 def proved(report: Report, runtimes: Iterable[str], python_of: Callable[[str], str]) -> Report:
     """The report with what real releases of PEFT made of the adapter, which wins over what was predicted of them.
 
-    `python_of` gives the Python of a release. What the skeleton cannot stand for stays as it was predicted. Raises
-    AdapterError where that Python cannot be had.
+    `python_of` gives the Python of a runtime by its id. What the skeleton cannot stand for stays as it was predicted.
+    Raises AdapterError where that Python cannot be had.
     """
     for id_ in sorted(runtimes):
-        proof = prove(report, id_, python_of(id_.partition("==")[2]))
+        proof = prove(report, id_, python_of(id_))
         report = report._replace(proofs=(*report.proofs, proof))
         if proof.verdict == "unknown" or proof.agrees:
             continue
@@ -137,7 +139,7 @@ def releases(report: Report) -> frozenset[str]:
 
 def _predicted(report: Report, runtime: str) -> str:
     """What the facts say; of a release that nobody reviewed they say nothing."""
-    return verdict(runtime, report.findings) if runtime in PEFT else "unknown"
+    return verdict(runtime, report.findings) if runtime in KNOWN else "unknown"
 
 
 def _proof(report: Report, job: Job, found: dict[str, Any], runtime: str) -> Proof:
@@ -147,7 +149,7 @@ def _proof(report: Report, job: Job, found: dict[str, Any], runtime: str) -> Pro
     except (Unknown, AdapterError) as reason:
         return Proof(runtime, "unknown", str(reason), (), predicted)
     if word == "accepts":
-        doubt = _doubt(report.findings, runtime if runtime in PEFT else NEWEST)
+        doubt = _doubt(report.findings, runtime if runtime in KNOWN else NEWEST)
         if doubt:
             needs = f": {doubt.needs} would tell" if doubt.needs else ""
             word, why = "unknown", f"it loads on a skeleton, which does not show this: {doubt.message}{needs}"
@@ -160,7 +162,7 @@ def _doubt(findings: tuple[Finding, ...], runtime: str) -> Finding | None:
     """What was found of a release that a skeleton does not show: it hangs on the model, its files or its class."""
     for finding in findings:
         stops = runtime in finding.rejected_by | finding.misloaded_by and not finding.code.startswith(SHOWN)
-        if stops or (runtime in finding.undecided_for and finding.needs == THE_BASE):
+        if stops or (runtime in finding.undecided_for and (finding.needs == THE_BASE or runtime in SERVERS)):
             return finding
     return None
 
@@ -172,11 +174,12 @@ def _judged(job: Job, found: dict[str, Any], runtime: str, predicted: str) -> tu
     read = job.subject.adapter
     if stamped(read.folder, [name for name, *_ in read.stamps]) != read.stamps:
         raise Unknown("its files were changed after they were looked at")
-    release = runtime.partition("==")[2]
-    if found["peft"] != release:
-        raise Unknown(f"that Python has PEFT {found['peft']}, and not {release}")
+    library, _, release = runtime.partition("==")
+    has = found["versions"][library]
+    if has != release:
+        raise Unknown(f"that Python has {'PEFT' if library == 'peft' else library} {has}, and not {release}")
     if "error" in found:
-        doubtful = predicted != "rejects" and _of_skeleton(job, found["error"])
+        doubtful = predicted != "rejects" and (library == "transformers" or _of_skeleton(job, found["error"]))
         found["error"] = found["error"].replace(job.told["adapter"], job.subject.adapter.folder)
         if not found["config"] and (doubtful or any(part in found["error"] for part in OF_SKELETONS)):
             raise Unknown(f"it does not load on a skeleton, which may not stand for the model: {found['error'][:200]}")
