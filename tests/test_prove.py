@@ -17,10 +17,11 @@ import pytest
 from conftest import ADAPTERS, FIXTURES
 from safetensors.numpy import load_file, save_file
 
-from ckpt_doctor.adapter import codes
+from ckpt_doctor.adapter import codes, question_of
 from ckpt_doctor.adapter.findings import verdict
-from ckpt_doctor.adapter.runtimes import NEWEST
-from ckpt_doctor.verbs import environments, skeletons
+from ckpt_doctor.adapter.runtimes import NEWEST, RAN
+from ckpt_doctor.files.base import named_base
+from ckpt_doctor.verbs import environments, jobs, skeletons
 from ckpt_doctor.verbs import prove as verb
 from ckpt_doctor.verbs.prove import Proof, proofs, prove
 from ckpt_doctor.verbs.scan import examine
@@ -309,3 +310,142 @@ def test_cases_are_proved_with_random_weights(tmp_path: Path) -> None:
     assert len(found) == len(CASES)
     assert [(name, proof) for name, proof in zip(CASES, found, strict=True) if not proof.agrees] == []
     assert [proof.verdict for proof in found].count("unknown") < len(found) - 3
+
+
+def standing_in(folder: Path, *lines: str) -> str:
+    """A Python that does something before it runs what it is given."""
+    python = folder / "python"
+    python.write_text("\n".join(("#!/bin/sh", *lines, f'exec {sys.executable} "$@"', "")))
+    python.chmod(0o755)
+    return str(python)
+
+
+def patched(folder: Path, code: str) -> str:
+    """A Python in which some code runs before the runner does."""
+    (folder / "patch.py").write_text(f"import runpy, sys\n{code}\nrunpy.run_path(sys.argv[-1], run_name='__main__')\n")
+    return standing_in(folder, f'set -- {folder / "patch.py"} "$@"')
+
+
+def is_there(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_load_that_hangs_ends_with_all_that_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "SECONDS", 2)
+    python = standing_in(tmp_path, f"sleep 300 & echo $! > {tmp_path}/pid; sleep 300")
+    proof = prove(examine(str(PLAIN)), NEWEST, python)
+    assert (proof.verdict, proof.why) == ("unknown", "the load took more than 2 s")
+    assert proof.seconds < 10
+    assert not is_there(int((tmp_path / "pid").read_text()))
+
+
+def test_what_a_load_leaves_behind_holds_nobody_up(tmp_path: Path) -> None:
+    """It has the load's output open, and is gone when the answer is there."""
+    python = standing_in(tmp_path, f"sleep 300 & echo $! > {tmp_path}/pid")
+    proof = prove(examine(str(PLAIN)), NEWEST, python)
+    assert proof.verdict == "accepts"
+    assert proof.seconds < 120
+    assert not is_there(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize("where", [1, 2])
+def test_output_without_end(where: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "MOST_PRINTED", 1 << 20)
+    proof = prove(examine(str(PLAIN)), NEWEST, standing_in(tmp_path, f"yes >&{where}"))
+    assert (proof.verdict, proof.why) == ("unknown", "the load printed more than 1 MB")
+    assert proof.seconds < 60
+
+
+def test_what_a_runtime_prints_is_no_answer(tmp_path: Path) -> None:
+    """Python or C, before the answer."""
+    code = "import os, peft\nclass Loud(peft.PeftModel):\n    @classmethod\n    def from_pretrained(cls, *a, **k):\n"
+    code += "        print('{}'); os.write(1, b'{\"over\": \"no\"}\\n')\n        return old(*a, **k)\n"
+    code += "old = peft.PeftModel.from_pretrained\npeft.PeftModel = Loud"
+    assert prove(examine(str(PLAIN)), NEWEST, patched(tmp_path, code)).verdict == "accepts"
+
+
+def test_a_load_sees_little_of_this_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LD_PRELOAD", "PYTHONPATH", "PYTHONSTARTUP", "HF_TOKEN", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
+        monkeypatch.setenv(name, str(tmp_path / "none.so"))
+    (tmp_path / "peft.py").write_text("raise SystemExit(1)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    python = standing_in(tmp_path, f"env > {tmp_path}/seen")
+    assert prove(examine(str(PLAIN)), NEWEST, python).verdict == "accepts"
+    seen = dict(line.partition("=")[::2] for line in (tmp_path / "seen").read_text().splitlines())
+    assert not [name for name in seen if name.startswith(("LD_PRELOAD", "PYTHON", "HF_", "TORCH_"))]
+    assert seen["HOME"] != str(tmp_path)
+    assert seen["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize("how", ["bytearray(1 << 40)", "import torch; torch.zeros(1 << 40)"])
+def test_a_load_that_wants_too_much_memory_is_not_rejected(how: str, tmp_path: Path) -> None:
+    code = f"import peft\ndef greedy(*a, **k):\n    {how}\npeft.PeftModel.from_pretrained = greedy"
+    proof = prove(examine(str(PLAIN)), NEWEST, patched(tmp_path, code))
+    assert (proof.verdict, proof.why) == ("unknown", "the load took more memory than it may")
+
+
+def test_a_load_has_no_network(tmp_path: Path) -> None:
+    asks = "import socket; socket.create_connection(('127.0.0.1', 9))"
+    code = f"import peft\ndef asking(*a, **k):\n    {asks}\npeft.PeftModel.from_pretrained = asking"
+    proof = prove(examine(str(PLAIN)), NEWEST, patched(tmp_path, code))
+    assert (proof.verdict, "the load asks the network" in proof.why) == ("unknown", True)
+
+
+def test_files_that_change_under_a_load(tmp_path: Path) -> None:
+    """Between the scan and the load, and while it runs: other numbers are no fault of the release."""
+    folder = changed(tmp_path / "a")
+    report = examine(str(folder))
+    weights = folder / "adapter_model.safetensors"
+    save_file({key: 2 * x for key, x in load_file(weights).items()}, weights)
+    assert "changed" in prove(report, NEWEST, sys.executable).why
+    report = examine(str(folder))
+    data = weights.read_bytes()
+    (tmp_path / "new").write_bytes(data[:-4] + b"\0\0\0\0")
+    (tmp_path / "b").mkdir()
+    code = f"import atexit, os; atexit.register(os.replace, {str(tmp_path / 'new')!r}, {str(weights)!r})"
+    proof = prove(report, NEWEST, patched(tmp_path / "b", code))
+    assert (proof.verdict, "changed" in proof.why) == ("unknown", True)
+
+
+def test_transformers_loads_it_where_the_models_config_is_there(tmp_path: Path) -> None:
+    """By the class that the config names, whose weights it may rename. The transformers here is another release."""
+    wanted, adapter = RAN["transformers"], str(tmp_path / "a")
+    make_llama_lora(Path(adapter))
+    (tmp_path / "base").mkdir()
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (tmp_path / "base/config.json").write_text(json.dumps(config))
+    layers = [f"model.layers.{at}.self_attn.{name}_proj.weight" for at in range(2) for name in "qkvo"]
+    weights = dict.fromkeys((*layers, "model.embed_tokens.weight", "lm_head.weight"), np.zeros((16, 16), "float32"))
+    save_file(weights, tmp_path / "base/model.safetensors")
+    of_base = question_of(frozenset((wanted,)), "default", named_base(str(tmp_path / "base")), None)
+    alone = question_of(frozenset((wanted,)), "default", named_base("none"), None)
+    version = f"import peft, transformers; transformers.__version__ = {wanted.partition('==')[2]!r}"
+    python = patched(tmp_path, version)
+    assert "no config of a base model" in prove(examine(adapter, alone), wanted, python).why
+    assert "did not ask" in prove(examine(adapter), wanted, python).why
+    assert "has transformers" in prove(examine(adapter, of_base), wanted, sys.executable).why
+    report = examine(adapter, of_base)
+    proof = prove(report, wanted, python)
+    assert (proof.verdict, proof.predicted) == ("accepts", "accepts"), proof
+    (tmp_path / "b").mkdir()
+    wrong = patched(tmp_path / "b", f"{version}\n{MISBEHAVING['wrong scaling']}")
+    assert prove(report, wanted, wrong).verdict == "misloads"
+
+
+def make_llama_lora(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    factors = {
+        f"{P}model.layers.{at}.self_attn.{name}.lora_{side}.weight": random.standard_normal(shape).astype("float32")
+        for at in range(2) for name in ("q_proj", "v_proj") for side, shape in (("A", (4, 16)), ("B", (16, 4)))
+    }  # fmt: skip
+    folder.mkdir()
+    save_file(factors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"],
+        "base_model_name_or_path": "llama",
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(config))

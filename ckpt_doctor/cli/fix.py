@@ -243,7 +243,7 @@ def _load(report: Report) -> tuple[Proof, ...]:
     from ..verbs.environments import python_of
     from ..verbs.prove import proved, releases
 
-    return proved(report, releases(report), lambda release: python_of(release, complain)).proofs
+    return proved(report, releases(report), lambda runtime: python_of(runtime, complain)).proofs
 
 
 def _fix(

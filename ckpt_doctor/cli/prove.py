@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..adapter import AdapterError
-from ..adapter.runtimes import UnknownRuntimeError, installed, parse
+from ..adapter.runtimes import SERVERS, UnknownRuntimeError, installed, parse
 from ..reports import Style, json, table
 from ..verbs.memory import Memory
 from . import options
@@ -19,11 +19,12 @@ Examples:
   ckpt-doctor prove adapter/
   ckpt-doctor prove adapters/ --with peft==0.9.0
   ckpt-doctor prove adapter/ --with installed --base model/ --format json
+  ckpt-doctor prove adapter/ --with transformers --base model/
 """
 
 
 def _release(_: click.Context, __: click.Parameter, spec: str) -> str:
-    """The id of the one release of PEFT that is named."""
+    """The id of the one release of PEFT or transformers that is named."""
     try:
         if spec == "installed":
             return f"peft=={installed()}"
@@ -31,8 +32,8 @@ def _release(_: click.Context, __: click.Parameter, spec: str) -> str:
     except UnknownRuntimeError as error:
         raise click.BadParameter(str(error)) from None
     (id_, *others) = sorted(ids)
-    if others or not id_.startswith("peft=="):
-        raise click.BadParameter(f"{spec} is not one release of PEFT: name it as peft==0.9.0")
+    if others or not id_.startswith(("peft==", "transformers==")):
+        raise click.BadParameter(f"{spec} is not one release of PEFT: name it as peft==0.9.0, or transformers")
     return id_
 
 
@@ -40,7 +41,8 @@ def _release(_: click.Context, __: click.Parameter, spec: str) -> str:
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=click.Path())
 @click.option(
     "--with", "runtime", default="installed", show_default=True, metavar="RELEASE", callback=_release,
-    help="The PEFT that is installed here, or another, as peft==0.9.0, for which the cache gets an environment, once.",
+    help="The PEFT that is installed here, or another, as peft==0.9.0, or transformers (with --base), for which the "
+    "cache gets an environment, once.",
 )  # fmt: skip
 @options.SHORT_FORMAT
 @options.QUIET
@@ -76,13 +78,16 @@ def command(
         results.append(json.prove(path, None, None, str(error)))
 
     try:
-        python = python_of(runtime.partition("==")[2], complain)
+        python = python_of(runtime, complain)
     except AdapterError as error:
         complain(str(error))
         sys.exit(2)
     memory = Memory()
     for folder in options.folders(paths, failed):
-        report = memory.examine(folder, settings(folder).question)
+        question = settings(folder).question
+        if runtime in SERVERS:  # whose verdicts are those that are asked for
+            question = question._replace(runtimes=frozenset((runtime,)))
+        report = memory.examine(folder, question)
         if report.error:
             if verbose:
                 show_trace(report.trace)

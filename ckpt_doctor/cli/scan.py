@@ -177,7 +177,7 @@ def _proved(report: Report) -> Report:
     from ..verbs.prove import proved, releases
 
     with clean_end():
-        report = proved(report, releases(report), lambda release: python_of(release, complain))
+        report = proved(report, releases(report), lambda runtime: python_of(runtime, complain))
     for proof in report.proofs:
         if not proof.agrees:
             said = f"{proof.runtime}: {proof.verdict}, and ckpt-doctor says {proof.predicted}"

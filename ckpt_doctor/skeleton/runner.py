@@ -2,11 +2,12 @@
 
 usage: PYTHON runner.py < JOBS > ANSWERS        the Python of an environment with PEFT; a line of JSON each
 A job: `adapter` (a folder), `name` (that it is loaded under), `modules` (path → kind and sizes), `config` (of the
-model), `transformers` (whether the model is one of that library), `probes` (the layers to feed), `outputs` (a file for
-what they give), `beside` and `parts` (tensors that are no factor), `memory` (bytes of address space).
-An answer: `lacks` (what the environment has not), or `peft`, and `error` (`config`: while it was read), or `over` (why
-there is no more), or `absent` (layers that are not adapted), `failed` (layers that cannot be fed), `changed` (tensors
-beside factors that the model has not, or otherwise).
+model), `library` (`peft` or `transformers`, which loads it), `transformers` (whether the model is one of that library),
+`probes` (the layers to feed), `outputs` (a file for what they give), `beside` and `parts` (tensors that are no factor),
+`memory` (bytes of address space), `seconds`.
+An answer: `lacks` (what the environment has not), or `versions`, and `error` (`config`: while it was read), or `over`
+(why there is no more), or `absent` (layers that are not adapted), `failed` (layers that cannot be fed), `changed`
+(tensors beside factors that the model has not, or otherwise).
 
 The model has a module of the right kind and size for each that the adapter needs. Where nothing reads its weights they
 cost nothing: zeros that are one number, and a forward that gives zeros, so that a layer gives its delta alone.
@@ -20,6 +21,8 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from inspect import signature
 from typing import Any
 
@@ -43,22 +46,44 @@ def probe(spec: Spec, module: str, numpy: Any) -> Any:
 
 def main() -> None:
     """Answer each job."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # what the runtime prints is no answer
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="0")
-    for line in sys.stdin:
-        job = json.loads(line)
-        _bound(job["memory"])
-        answers.write(json.dumps(answer(job)) + "\n")
-        answers.flush()
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)  # what the runtime prints, in whatever language it is written, is no answer
+        os.environ.update(
+            HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="0"
+        )
+        sys.addaudithook(_refuse_network)
+        for line in sys.stdin:
+            job = json.loads(line)
+            _bound(job["memory"], job["seconds"])
+            try:
+                told = answer(job)
+            except Exception as error:  # of ours, or for want of memory
+                told = {"over": f"the load ended without an answer: {_line(error, 300)}"}
+            answers.write(json.dumps(told) + "\n")
+            answers.flush()
 
 
-def _bound(memory: int) -> None:
-    """Let this process have no more than so much address space, where the system can say so."""
+ASKED: list[str] = []
+"""What was asked of the network."""
+
+
+def _refuse_network(event: str, _: tuple[Any, ...]) -> None:
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        ASKED.append(event)
+        raise PermissionError("a proof has no network")
+
+
+def _bound(memory: int, seconds: int) -> None:
+    """Let this process have no more than so much address space and time, where the system can say so, whatever becomes
+    of who waits for it.
+    """
     try:
         import resource
+        import signal
 
+        signal.alarm(seconds)
         resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    except (ImportError, ValueError, OSError):
+    except (ImportError, AttributeError, ValueError, OSError):
         pass
 
 
@@ -70,13 +95,20 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         import torch
     except ImportError as error:
         return {"lacks": str(error)}
-    found: dict[str, Any] = {"peft": peft.__version__}
+    found: dict[str, Any] = {"versions": {"peft": peft.__version__}}
+    if job["library"] == "transformers":
+        import transformers
+
+        found["versions"]["transformers"] = transformers.__version__
     try:
         read_config(job["adapter"])
     except Exception as error:
         return {**found, "error": _line(error, 500), "config": True}
     if job["unlike"]:
         return {**found, "over": job["unlike"]}
+    renamed = _renamed(job) if job["library"] == "transformers" else None
+    if renamed:
+        return {**found, "over": f"transformers renames or joins the weights of {renamed}"}
     try:
         model = skeleton(job)
     except Exception as error:  # of ours, not of the runtime's
@@ -84,13 +116,19 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     try:
         torch.manual_seed(0)
         named = {} if job["name"] == "default" else {"adapter_name": job["name"]}
-        loaded = peft.PeftModel.from_pretrained(model, job["adapter"], **named).eval()
-    except MemoryError:
-        return {**found, "over": "the load took more memory than it may"}
+        if job["library"] == "transformers":
+            model.load_adapter(job["adapter"], **named)
+            loaded = model.eval()
+        else:
+            loaded = peft.PeftModel.from_pretrained(model, job["adapter"], **named).eval()
     except Exception as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch, safetensors: errors of their own
+            return {**found, "over": "the load took more memory than it may"}
+        if ASKED:
+            return {**found, "over": f"the load asks the network: {_line(error, 300)}"}
         return {**found, "error": _line(error, 500), "config": False}
     outputs, found["absent"], found["failed"] = {}, [], {}
-    by_name = dict(loaded.get_base_model().named_modules())
+    by_name = dict((loaded if loaded is model else loaded.get_base_model()).named_modules())
     for at, module in enumerate(job["probes"]):
         layer = by_name.get(module)
         if layer is None or not _adapts(layer):
@@ -134,7 +172,7 @@ def _adapts(layer: Any) -> bool:
 
 def _changed(job: dict[str, Any], loaded: Any) -> Iterator[str]:
     """The tensors beside factors that the model has not, or has otherwise: whole modules, and biases."""
-    there = dict(loaded.state_dict()) if job["beside"] else {}
+    there = _prefixed(job, loaded.state_dict()) if job["beside"] else {}
     for key, tensor in _tensors(job, job["beside"]):
         parts, end = key.split(".")[:-1], key.rpartition(".")[2]
         whole = ("modules_to_save", job["name"])
@@ -156,11 +194,30 @@ def _lost(job: dict[str, Any], loaded: Any) -> Iterator[str]:
     options: dict[str, Any] = {"adapter_name": job["name"]}
     if "save_embedding_layers" in signature(get_peft_model_state_dict).parameters:
         options["save_embedding_layers"] = False  # else it looks for the base model that the config names
-    saved = get_peft_model_state_dict(loaded, **options)
+    saved = _prefixed(job, get_peft_model_state_dict(loaded, **options))
     for key, tensor in _tensors(job, keys):
         mine = saved.get(key, saved.get(key.removesuffix(".weight")))  # of magnitudes named as in memory
         if mine is None or not _same(mine, tensor):
             yield key
+
+
+def _prefixed(job: dict[str, Any], state: Any) -> dict[str, Any]:
+    """A state by the names of PEFT's own models."""
+    prefix = "base_model.model." if job["library"] == "transformers" else ""
+    return {f"{prefix}{key}": tensor for key, tensor in state.items()}
+
+
+def _renamed(job: dict[str, Any]) -> str | None:
+    """The class or type of model whose names of weights are others in transformers (conversion_mapping.py:
+    get_model_conversion_mapping), as its parts' may be: a skeleton has those of the file.
+    """
+    if find_spec("transformers.conversion_mapping") is None:  # of transformers 4, which is not asked
+        return None
+    conversions = import_module("transformers.conversion_mapping")
+    parts = [job["config"], *(part for part in job["config"].values() if isinstance(part, dict))]
+    named = [name for part in parts for name in (*(part.get("architectures") or ()), part.get("model_type"))]
+    kinds = [name for name in named if isinstance(name, str)]
+    return next((kind for kind in kinds if conversions.get_checkpoint_conversion_mapping(kind) is not None), None)
 
 
 def _same(mine: Any, other: Any) -> bool:

@@ -4,10 +4,8 @@ the files say.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,36 +15,22 @@ import numpy as np
 
 from ..adapter import AdapterError, Layer, codes
 from ..adapter.findings import THE_BASE, Finding, counted, verdict, weighed
-from ..adapter.runtimes import NEWEST, NONE, PEFT, UnknownRuntimeError, installed, minor, ranges
-from ..facts.meaning import saved_meanings
-from ..facts.methods import LORAS
-from ..facts.names import PREFIX, pattern_value
+from ..adapter.runtimes import NEWEST, NONE, PEFT, RAN, SERVERS, UnknownRuntimeError, installed, ranges
+from ..facts.names import PREFIX
 from ..facts.subject import Subject
-from ..facts.targets import targeted
-from ..facts.tasks import HEADS
+from ..files.loader import stamped
 from ..files.streams import Files, content
 from ..files.values import Array, read
 from ..skeleton.runner import probe
 from .compare import delta
+from .jobs import Job, job_of, run
 from .report import Report
-from .skeletons import HEAD_NAMES, MOST_MODULES, MOST_SIZE, PARTS, Unknown, add_whole, check, of_method, stage
+from .skeletons import Unknown
 
+KNOWN = PEFT | {RAN["transformers"]}
+"""What the facts speak of among what is proved with."""
 TOLERANCE = 1e-4
 """Of the norm of what a layer gives: the runtime computes in float32, what is expected in float64."""
-SECONDS = 600
-BYTES = 12 << 30
-"""Of address space, beside eight times the files: torch alone takes some GB of it, and touches little."""
-MOST_RANK = 1 << 14
-MOST_REAL = 1 << 28
-"""Random numbers that stand for the weights of a layer."""
-MOST_FACTORED = 2048
-"""Of a side of a matrix that the load factorises."""
-
-UNLIKE = (
-    "layer_replication", "target_parameters", "alora_invocation_tokens", "arrow_config", "use_qalora", "use_bdlora",
-    "ensure_weight_tying", "trainable_token_indices", "kasa_config", "monteclora_config", "velora_config",
-)  # fmt: skip
-"""Options that change more than a delta."""
 OF_SKELETONS = ("'Module' object has no attribute", "refers to a single memory location")
 """Parts of errors that no real model raises: a plain module lacks something, zeros that are one number are written."""
 SHOWN = (
@@ -54,10 +38,6 @@ SHOWN = (
     "CD4",
 )  # fmt: skip
 """Beginnings of the codes of what a load on a skeleton shows, as it stands in config, names and shapes alone."""
-LOADING = frozenset((codes.CONFIG_IMPORTS_CODE.number, codes.MEGATRON_CONFIG.number))
-"""What is found of a config that makes PEFT import something."""
-
-
 ALL_THERE = "it loads, and every tensor is in its place; that it computes the same is what the facts say"
 
 
@@ -80,7 +60,7 @@ class Proof(NamedTuple):
 
 
 def prove(report: Report, runtime: str, python: str) -> Proof:
-    """Load the adapter of a report in the PEFT of a Python, under the name that was asked for.
+    """Load the adapter of a report in the PEFT or transformers of a Python, under the name that was asked for.
 
     `runtime` is the id of that release. Never raises for what a file holds; AdapterError where that Python lacks
     PEFT or torch.
@@ -93,16 +73,16 @@ def proofs(reports: Iterable[Report], runtime: str, python: str) -> list[Proof]:
     """As `prove`, for several adapters in one process, which one of them can end for all that follow. Raises
     AdapterError.
     """
-    every, jobs = list(reports), dict[int, _Job]()
+    every, jobs = list(reports), dict[int, Job]()
     answers: dict[int, Proof] = {}
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ckpt-doctor-") as folder:
         for at, report in enumerate(every):
             try:
-                jobs[at] = _job(report, runtime, os.path.join(folder, str(at)))
+                jobs[at] = job_of(report, runtime, os.path.join(folder, str(at)))
             except (Unknown, AdapterError) as reason:
                 answers[at] = Proof(runtime, "unknown", str(reason), (), _predicted(report, runtime))
-        found = list(_run(python, [job.told for job in jobs.values()]))
+        found = list(run(python, [job.told for job in jobs.values()], folder))
         lacking = next((answer["lacks"] for answer in found if "lacks" in answer), None)
         if lacking:
             raise AdapterError(f"{python} cannot load adapters: {lacking} (the extra `prove` has what is needed)")
@@ -115,11 +95,11 @@ def proofs(reports: Iterable[Report], runtime: str, python: str) -> list[Proof]:
 def proved(report: Report, runtimes: Iterable[str], python_of: Callable[[str], str]) -> Report:
     """The report with what real releases of PEFT made of the adapter, which wins over what was predicted of them.
 
-    `python_of` gives the Python of a release. What the skeleton cannot stand for stays as it was predicted. Raises
-    AdapterError where that Python cannot be had.
+    `python_of` gives the Python of a runtime by its id. What the skeleton cannot stand for stays as it was predicted.
+    Raises AdapterError where that Python cannot be had.
     """
     for id_ in sorted(runtimes):
-        proof = prove(report, id_, python_of(id_.partition("==")[2]))
+        proof = prove(report, id_, python_of(id_))
         report = report._replace(proofs=(*report.proofs, proof))
         if proof.verdict == "unknown" or proof.agrees:
             continue
@@ -159,17 +139,17 @@ def releases(report: Report) -> frozenset[str]:
 
 def _predicted(report: Report, runtime: str) -> str:
     """What the facts say; of a release that nobody reviewed they say nothing."""
-    return verdict(runtime, report.findings) if runtime in PEFT else "unknown"
+    return verdict(runtime, report.findings) if runtime in KNOWN else "unknown"
 
 
-def _proof(report: Report, job: _Job, found: dict[str, Any], runtime: str) -> Proof:
-    predicted = job.predicted
+def _proof(report: Report, job: Job, found: dict[str, Any], runtime: str) -> Proof:
+    predicted = _predicted(report, runtime)
     try:
-        word, why, differing = _judged(job, found, runtime)
+        word, why, differing = _judged(job, found, runtime, predicted)
     except (Unknown, AdapterError) as reason:
         return Proof(runtime, "unknown", str(reason), (), predicted)
     if word == "accepts":
-        doubt = _doubt(report.findings, runtime if runtime in PEFT else NEWEST)
+        doubt = _doubt(report.findings, runtime if runtime in KNOWN else NEWEST)
         if doubt:
             needs = f": {doubt.needs} would tell" if doubt.needs else ""
             word, why = "unknown", f"it loads on a skeleton, which does not show this: {doubt.message}{needs}"
@@ -182,228 +162,24 @@ def _doubt(findings: tuple[Finding, ...], runtime: str) -> Finding | None:
     """What was found of a release that a skeleton does not show: it hangs on the model, its files or its class."""
     for finding in findings:
         stops = runtime in finding.rejected_by | finding.misloaded_by and not finding.code.startswith(SHOWN)
-        if stops or (runtime in finding.undecided_for and finding.needs == THE_BASE):
+        if stops or (runtime in finding.undecided_for and (finding.needs == THE_BASE or runtime in SERVERS)):
             return finding
     return None
 
 
-class _Job(NamedTuple):
-    """An adapter, its layers with what they mean, and what the runner is told of it."""
-
-    subject: Subject
-    layers: dict[str, Layer]
-    told: dict[str, Any]
-    predicted: str
-
-
-def _job(report: Report, runtime: str, place: str) -> _Job:
-    """What the runner is told of an adapter, whose files are put in `place` for it. Raises Unknown, AdapterError."""
-    subject = report.subject
-    if subject is None:
-        raise Unknown(report.error or "")
-    if any(finding.code in LOADING for finding in report.findings):
-        raise Unknown("its config makes PEFT import a module, so it is not loaded")
-    if len(subject.layers) > MOST_MODULES:
-        raise Unknown(f"the adapter has more than {MOST_MODULES} modules")
-    layers, modules, unlike = dict[str, Layer](), dict[str, dict[str, Any]](), ""
-    try:
-        layers = _meant(subject)
-        modules = _modules(subject, runtime) if subject.method in LORAS else of_method(subject)
-        check(modules)
-    except Unknown as reason:
-        unlike = str(reason)
-    config = dict(subject.base.config) if subject.base is not None else {}
-    size = sum(os.path.getsize(os.path.join(subject.adapter.folder, name)) for name in subject.adapter.weights)
-    probes = [module for module in modules if module in layers or modules[module].get("untold")]
-    stage(subject.adapter, place, runtime)
-    told: dict[str, Any] = {
-        "adapter": place, "name": subject.question.adapter_name,
-        "modules": modules, "config": config, "transformers": _of_transformers(subject), "probes": probes,
-        "beside": _beside(subject) if layers else [], "parts": _parts(subject) if layers else [],
-        "apart": subject.method in LORAS and _from_base(subject), "memory": BYTES + 8 * size,
-        "outputs": f"{place}.npz", "unlike": unlike,
-    }  # fmt: skip
-    return _Job(subject, layers, told, _predicted(report, runtime))
-
-
-def _meant(subject: Subject) -> dict[str, Layer]:
-    """The layers as the release that saved the adapter reads them; none of a method whose deltas are not computed here.
-    Raises Unknown.
-    """
-    config = subject.config
-    if subject.method not in LORAS:
-        return {}
-    if subject.adapter.faults or not subject.layers:
-        raise Unknown("the files tell no layer")
-    for key in UNLIKE:
-        if config.get(key):
-            raise Unknown(f"{key} is set, which a skeleton does not stand for")
-    biases = config.get("bias", "none") != "none"
-    if biases and not any(key.endswith(".bias") for key in subject.others):
-        raise Unknown(f"bias is {str(config['bias'])[:20]!r}, and the file has none: trained ones may be lost")
-    init = config.get("init_lora_weights", True)
-    if isinstance(init, str) and init.lower() not in ("gaussian", "orthogonal") and not _from_base(subject):
-        raise Unknown(f"init_lora_weights is {init[:40]!r}, which reads the weights of the base model")
-    if config.get("target_modules") is None and subject.base is None:
-        raise Unknown("target_modules is not set, and the default hangs on the base model")
-    if any(key.endswith(".bias") and _is_of_layer(subject, key) for key in subject.others) and not biases:
-        raise Unknown("bias is not set, and the file has biases of layers")
-    if config.get("lora_bias"):
-        biased = sum(key.endswith(".lora_B.bias") for key in subject.others)
-        if 0 < biased < len(subject.layers):
-            raise Unknown("lora_bias is set, and not every layer has one: trained ones may be lost")
-    named = config.get("rank_pattern") if subject.method == "LORA" else None
-    for name in named if isinstance(named, dict) else ():
-        if not any(pattern_value({name: True}, module, default=False) for module in subject.layers):
-            raise Unknown(f"rank_pattern names {name[:80]}, which has no tensors")
-    whole = {name for name in subject.saved_whole if not any(f".{name}." in f".{key}" for key in subject.others)}
-    if subject.task in HEADS and whole.issuperset(HEAD_NAMES):
-        raise Unknown("the head that its task has is not in the file")
-    gone = sorted(whole.difference(HEAD_NAMES))
-    if gone:
-        raise Unknown(f"{gone[0][:80]} of modules_to_save is not in the file")
-    heads = (*subject.saved_whole, *(HEAD_NAMES if subject.task in HEADS else ()))
-    if any(f".{name}." in f".{module}." for name in heads for module in subject.layers):
-        raise Unknown("a head is adapted and saved whole")
-    if any(subject.forms[key][0][0] in "IU" for layer in subject.layers.values() for key in layer.factors.values()):
-        raise Unknown("factors are whole numbers, and nothing tells their scale")
-    first, *others = saved_meanings(subject)
-    if others:
-        raise Unknown("releases that may have saved it make different things of it")
-    return first.layers
-
-
-def _is_of_layer(subject: Subject, key: str) -> bool:
-    """Whether a tensor beside the factors lies in an adapted layer."""
-    return key.removeprefix(PREFIX).rpartition(".")[0].removesuffix(".base_layer") in subject.layers
-
-
-def _from_base(subject: Subject) -> bool:
-    """Whether the load takes something off the base weights that hangs on them alone: random ones stand for them."""
-    init = str(subject.config.get("init_lora_weights")).lower()
-    sides = [side for shape in subject.tensor_shapes.values() for side in shape]
-    return init in ("pissa", "olora") and max(sides, default=0) <= MOST_FACTORED
-
-
-def _of_transformers(subject: Subject) -> bool:
-    from ..rules.config import of_transformers
-
-    return of_transformers(subject) is not False
-
-
-def _modules(subject: Subject, runtime: str) -> dict[str, dict[str, Any]]:
-    """Path → kind and sizes of each module that the adapter needs, and of those that the base shows to be targeted."""
-    base = subject.base.weights if subject.base is not None else {}
-    base = {} if base.keys().isdisjoint(subject.layers) else base
-    dora, read_whole = bool(subject.config.get("use_dora")), _from_base(subject)
-    modules: dict[str, dict[str, Any]] = {}
-    for module, layer in subject.layers.items():
-        if ".base_layer." in f".{module}.":
-            raise Unknown(f"{module} is of a MultiheadAttention, or of parameters")
-        modules[module] = _sized(subject, layer, base.get(module))
-        if dora and modules[module]["kind"] != "linear":
-            raise Unknown("use_dora is set on what is no linear layer")
-        if dora or read_whole:
-            if modules[module]["in"] * modules[module]["out"] > MOST_REAL:
-                raise Unknown(f"the weights of {module} would be random numbers, and are too many")
-            modules[module]["real"] = 1 + len(modules)
-    if subject.method == "ADALORA":
-        for module, mask in subject.masks.items():
-            if module not in subject.layers and (not isinstance(mask, list) or any(mask)):
-                raise Unknown(f"rank_pattern gives {module} a rank, and its tensors are gone")
-            if module not in subject.layers and (not base or module in base):
-                modules[module] = {"kind": "linear", "in": 8, "out": 8}  # it was pruned
-    release = minor(runtime.partition("==")[2])
-    roots = {module.partition(".")[0] for module in subject.layers}  # a file may have heads that the class lacks
-    for module, shape in base.items():
-        if module.partition(".")[0] not in roots:
-            continue
-        if module not in modules and len(shape) == 2 and targeted(subject.config, module, release):
-            modules[module] = {"kind": "linear", "out": shape[0], "in": shape[1], "untold": True}
-    add_whole(subject, modules)
-    held = [module for module in subject.layers if modules[module].get("held")]
-    if held and release < (0, 7):  # which has them in the place of the base model's
-        raise Unknown(f"the file has the weight of {held[0]}, which is adapted")
-    return modules
-
-
-def _sized(subject: Subject, layer: Layer, real: tuple[int, ...] | None) -> dict[str, Any]:
-    """The kind of a layer, and its sizes by its factors, or by the base model."""
-    shapes = {factor: subject.tensors[key].shape for factor, key in layer.factors.items()}
-    if any(not len(shape) or max(shape, default=0) > MOST_SIZE for shape in shapes.values()):
-        raise Unknown(f"the factors of {layer.module} have no shape of a layer")
-    if (layer.rank or 0) > MOST_RANK:
-        raise Unknown(f"the rank of {layer.module} is above {MOST_RANK}")
-    if "lora_embedding_A" in shapes or "lora_embedding_B" in shapes:
-        a, b = shapes.get("lora_embedding_A", (0, 8)), shapes.get("lora_embedding_B", (8, 0))
-        rows, width = real if real and len(real) == 2 else (a[-1], b[0])
-        return {"kind": "embedding", "in": rows, "out": width}
-    a, b = shapes.get("lora_A", (0, 8)), shapes.get("lora_B", (8, 0))
-    if len(a) > 2:
-        return {"kind": f"conv{len(a) - 2}d", "in": a[1], "out": b[0], "kernel": list(a[2:])}
-    out, inner = b[0], a[-1]
-    if real and len(real) == 2:
-        out, inner = real if not subject.config.get("fan_in_fan_out") else (real[1], real[0])
-    return {"kind": "linear", "out": out, "in": inner}
-
-
-def _beside(subject: Subject) -> list[str]:
-    """The tensors beside factors that the saver applies: modules saved whole, and trained biases."""
-    whole = [f".{name}." for name in subject.saved_whole]
-    biases = subject.config.get("bias", "none") != "none"
-    tensors, copied = subject.tensors, f".modules_to_save.{subject.question.adapter_name}."
-    return [
-        key for key in subject.others
-        if key.startswith(PREFIX) and not any(part in key for part in PARTS)
-        and key.replace(copied, ".").replace(".modules_to_save.", ".") not in tensors.keys() - {key}
-        and (any(name in f".{key}" for name in whole) or (biases and key.endswith(".bias")))
-    ]  # fmt: skip
-
-
-def _parts(subject: Subject) -> list[str]:
-    """Tensors that an option adds: magnitudes, biases of lora_B, trained tokens."""
-    return [key for key in subject.tensor_shapes if key.startswith(PREFIX) and any(part in key for part in PARTS)]
-
-
-def _run(python: str, jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What the runner says of each job, in a process of its own; `over` says why it says no more."""
-    from .. import skeleton
-
-    if not jobs:
-        return
-    script = os.path.join(os.path.dirname(skeleton.__file__), "runner.py")
-    told = "".join(json.dumps(job) + "\n" for job in jobs)
-    out, over = "", ""
-    try:
-        done = subprocess.run(  # noqa: S603 - our own words
-            [python, "-I", "-W", "ignore", script], input=told, capture_output=True, text=True, timeout=SECONDS,
-            check=False,
-        )  # fmt: skip
-        out = done.stdout
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        over = f"the load ended without an answer: {last[:300]}"
-    except subprocess.TimeoutExpired as error:
-        out = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
-        over = f"the load took more than {SECONDS} s"
-    except OSError as error:
-        over = f"{python} cannot be run: {error.strerror}"
-    answers = out.splitlines()
-    for at in range(len(jobs)):
-        try:
-            yield json.loads(answers[at])
-        except (IndexError, ValueError):
-            yield {"over": over}
-
-
-def _judged(job: _Job, found: dict[str, Any], runtime: str) -> tuple[str, str, list[tuple[str, float]]]:
+def _judged(job: Job, found: dict[str, Any], runtime: str, predicted: str) -> tuple[str, str, list[tuple[str, float]]]:
     """The verdict, why, and the layers that compute something else. Raises Unknown, AdapterError."""
     if "over" in found:
         raise Unknown(found["over"])
-    release = runtime.partition("==")[2]
-    if found["peft"] != release:
-        raise Unknown(f"that Python has PEFT {found['peft']}, and not {release}")
+    read = job.subject.adapter
+    if stamped(read.folder, [name for name, *_ in read.stamps]) != read.stamps:
+        raise Unknown("its files were changed after they were looked at")
+    library, _, release = runtime.partition("==")
+    has = found["versions"][library]
+    if has != release:
+        raise Unknown(f"that Python has {'PEFT' if library == 'peft' else library} {has}, and not {release}")
     if "error" in found:
-        doubtful = job.predicted != "rejects" and _of_skeleton(job, found["error"])
+        doubtful = predicted != "rejects" and (library == "transformers" or _of_skeleton(job, found["error"]))
         found["error"] = found["error"].replace(job.told["adapter"], job.subject.adapter.folder)
         if not found["config"] and (doubtful or any(part in found["error"] for part in OF_SKELETONS)):
             raise Unknown(f"it does not load on a skeleton, which may not stand for the model: {found['error'][:200]}")
@@ -417,8 +193,8 @@ def _judged(job: _Job, found: dict[str, Any], runtime: str) -> tuple[str, str, l
             differing,
         )
     left = job.subject.layers.keys() - job.layers.keys() if job.layers else ()
-    if left and job.predicted != "accepts":
-        word = "misloads" if job.predicted == "misloads" else "unknown"
+    if left and predicted != "accepts":
+        word = "misloads" if predicted == "misloads" else "unknown"
         return word, f"{counted(len(left), 'layer')} with tensors that target_modules leaves out: {min(left)}", []
     if found["changed"]:
         return "misloads", f"{found['changed'][0]} is not applied", []
@@ -427,7 +203,7 @@ def _judged(job: _Job, found: dict[str, Any], runtime: str) -> tuple[str, str, l
     return "accepts", "", []
 
 
-def _of_skeleton(job: _Job, error: str) -> bool:
+def _of_skeleton(job: Job, error: str) -> bool:
     """Whether an error may be the skeleton's: about its structure, or sizes that the tensors do not tell."""
     kinds = {spec["kind"] for spec in job.told["modules"].values()}
     unsized = not job.layers or any(kind.startswith("conv") for kind in kinds)
@@ -437,7 +213,7 @@ def _of_skeleton(job: _Job, error: str) -> bool:
     return structure or "While copying" in error or "Please specify" in error or (unsized and "size mismatch" in error)
 
 
-def _differing(job: _Job, found: dict[str, Any]) -> Iterator[tuple[str, float]]:
+def _differing(job: Job, found: dict[str, Any]) -> Iterator[tuple[str, float]]:
     subject, layers, told = job[:3]
     absent = set(found["absent"])
     with Files() as files, np.load(told["outputs"]) as outputs:

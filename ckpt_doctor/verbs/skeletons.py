@@ -15,6 +15,7 @@ from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from ..facts.tasks import HEADS
 from ..files.loader import BIN, CONFIG, read_weights
+from ..skeleton.runner import IDS, ROWS
 
 Shape = tuple[int, ...]
 Sized = Callable[[Mapping[str, Shape], Subject], tuple[int, int]]
@@ -24,6 +25,8 @@ MOST_MODULES = 20_000
 MOST_SIZE = 1 << 24
 """Of one side of a module; no model has such layers, and nothing of it is allocated."""
 MOST_IN_KERNEL = 1 << 12
+MOST_GIVEN = 1 << 26
+"""Numbers that all layers of an adapter give for what they are fed."""
 ANY = 1024
 """A size that no tensor of the method has."""
 
@@ -115,7 +118,6 @@ CONVOLVED: dict[str, Callable[[Mapping[str, Shape]], Shape]] = {
     "LOKR": lambda shapes: shapes.get("lokr_t2", shapes.get("lokr_w2", (0, 0)))[2:],
 }
 """Those that tell a convolution by its kernel; where they do not, it is a linear layer to them, or not told."""
-HEAD_NAMES = ("classifier", "score")
 
 OTHERS: dict[str, Callable[[Mapping[str, Shape], Subject], dict[str, Any]]] = {
     "LN_TUNING": lambda shapes, _: {"kind": "norm", "out": shapes["ln_tuning_layers.weight"][0]},
@@ -127,7 +129,10 @@ OTHERS: dict[str, Callable[[Mapping[str, Shape], Subject], dict[str, Any]]] = {
 
 
 TABLES = ("embed_tokens", "wte", "wpe", "word_embeddings", "shared", "embed_in", "embeddings", "tok_embeddings")
-"""Names of embeddings that are saved whole."""
+"""Names of embeddings that are saved whole, as transformers has them: modeling_llama.py: LlamaModel, modeling_gpt2.py:
+GPT2Model, modeling_bloom.py: BloomModel, modeling_t5.py: T5Model, modeling_gpt_neox.py: GPTNeoXModel,
+modeling_mamba.py: MambaModel, modeling_modernbert.py: ModernBertEmbeddings. A table under another name is a linear
+layer of the same sizes here: what is saved whole is only compared."""
 
 
 def add_whole(subject: Subject, modules: dict[str, dict[str, Any]]) -> None:
@@ -174,7 +179,7 @@ def of_method(subject: Subject) -> dict[str, dict[str, Any]]:
     if subject.config.get("bias", "none") not in ("none", None):
         raise Unknown("bias is set")
     names = {key for layer in subject.layers.values() for key in layer.factors.values()}
-    heads = [f".{name}." for name in (*subject.saved_whole, *(HEAD_NAMES if subject.task in HEADS else ()))]
+    heads = [f".{name}." for name in (*subject.saved_whole, *HEADS.get(subject.task, ()))]
     strange = [
         key for key in subject.tensor_shapes
         if key not in names and not key.startswith(("base_model.vera_", "base_model.vblora_"))
@@ -207,11 +212,15 @@ def check(modules: Mapping[str, dict[str, Any]]) -> None:
     """Whether no number of a file becomes a size that no model has, and torch takes every name. Raises Unknown."""
     if len(modules) > MOST_MODULES:
         raise Unknown(f"the adapter has more than {MOST_MODULES} modules")
+    given = 0
     for module, spec in modules.items():
         kernel = spec.get("kernel", [])
         sizes = [spec.get("in", 1), spec.get("out", 1), *kernel]
         if not all(type(size) is int and 0 <= size <= MOST_SIZE for size in sizes) or prod(kernel) > MOST_IN_KERNEL:
             raise Unknown(f"{module} would be larger than any layer is")
+        given += sizes[1] * (IDS if spec["kind"] == "embedding" else ROWS)
+        if given > MOST_GIVEN:
+            raise Unknown("its layers give more numbers than can be compared")
         if any(not part or (not part.isidentifier() and not part.isdecimal()) for part in module.split(".")):
             raise Unknown("the name of a module is none that torch takes")
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from ckpt_doctor import skeleton
-from ckpt_doctor.verbs.prove import _job
+from ckpt_doctor.verbs.jobs import job_of
 from ckpt_doctor.verbs.scan import examine
 
 BARE = """
@@ -57,7 +57,7 @@ def main() -> None:
     given = parser.parse_args()
     runtime, python = f"peft=={given.release}", str(given.venvs / f"peft-{given.release}/bin/python")
     with tempfile.TemporaryDirectory() as folder:
-        told = _job(examine(given.adapter, repairs=False), runtime, str(Path(folder) / "adapter")).told
+        told = job_of(examine(given.adapter, repairs=False), runtime, str(Path(folder) / "adapter")).told
         (Path(folder) / "job").write_text(json.dumps(told))
         bare = [python, "-W", "ignore", "-c", BARE, str(Path(skeleton.__file__).parent), str(Path(folder) / "job")]
         proof = [sys.executable, "-c", PROOF, given.adapter, runtime, python]
