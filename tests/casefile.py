@@ -3,8 +3,8 @@
 `like` names a healthy adapter in cases/like/, which the case changes: `[config]` sets keys, `null` and `absent` list
 those that are null or not there; `[layers]` ("module" = "factor shape, factor shape") and `[tensors]` ("name" = "dtype
 shape") set tensors, and "" takes them away. `{a,b}` in a name stands for several. `base` names a model in cases/like/,
-and `model_type` what it is instead. `format`, `weights`, `files`, `bin_agrees` say what the loader found; with
-`[bytes]` the loader itself reads a folder with the config and these files alone, each character of whose text is a
+and `model_type` what it is instead. `format`, `weights`, `files`, `bin_agrees`, `trained` say what the loader found;
+with `[bytes]` the loader itself reads a folder with the config and these files alone, each character of whose text is a
 byte. `for`, `adapter_name` and `max_rank` are what is asked.
 
 `[[fires]]` is a code that is found, with the runtimes that all its findings stop together, and the gravest `severity`
@@ -34,7 +34,7 @@ PATHS = sorted(FOLDER.glob("*.toml"))
 PREFIX = "base_model.model."
 KEYS = {
     "like", "config", "null", "absent", "layers", "tensors", "base", "format", "weights", "files", "bin_agrees",
-    "bytes", "for", "model_type", "adapter_name", "max_rank", "fires", "quiet", "accepts",
+    "bytes", "for", "model_type", "trained", "adapter_name", "max_rank", "fires", "quiet", "accepts",
 }  # fmt: skip
 KINDS = ("rejects", "misloads", "undecided")
 
@@ -124,6 +124,7 @@ def _adapter(table: dict[str, Any], folder: Path) -> Any:
         _write(folder, config, table["bytes"])
         return judging.read(str(folder), **options)
     known = {key: table[key] for key in ("weights", "files", "bin_agrees") if key in table}
+    known |= {"trained": tuple(table["trained"])} if "trained" in table else {}
     return judging.adapter(config, shaped, file_format=table.get("format", "safetensors"), **known, **options)
 
 

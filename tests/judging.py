@@ -50,7 +50,7 @@ def adapter(
     config: dict[str, Any] | None, tensors: Mapping[str, str], *, file_format: str | None = "safetensors",
     weights: Iterable[str] | None = None, files: Iterable[str] | None = None, faults: Iterable[str] = (),
     bin_agrees: bool | None = None, adapter_name: str = "default", base: Base | None = None,
-    max_rank: int | None = None,
+    max_rank: int | None = None, trained: tuple[int, int] | None = None,
 ) -> Subject:  # fmt: skip
     """An adapter as the loader would give it, without files. A tensor is its dtype and shape: `F32 4 8`.
 
@@ -62,7 +62,7 @@ def adapter(
     shaped = {name: (tensor.split()[0], tuple(map(int, tensor.split()[1:]))) for name, tensor in tensors.items()}
     made = Adapter(
         "adapter", "adapter", config, {name: zeros(*form) for name, form in shaped.items()}, file_format, weights,
-        tuple(files), tuple(Fault(name, "") for name in faults), None, bin_agrees,
+        tuple(files), tuple(Fault(name, "") for name in faults), None, bin_agrees, trained=trained,
     )  # fmt: skip
     return Subject(made, Question(None, adapter_name, base, max_rank))
 

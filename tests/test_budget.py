@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from conftest import FIXTURES
 import ckpt_doctor
 from ckpt_doctor.adapter import Layer
 from ckpt_doctor.facts.budget import BELOW, HALF_WAY, NEVER, TO, UNKNOWN, Budget
+from ckpt_doctor.files import loader
 from ckpt_doctor.reports import Style
 from ckpt_doctor.reports.layers import budget_line, layer_lines, natural
 from ckpt_doctor.reports.text import columns
@@ -202,3 +204,32 @@ def test_the_state_of_a_run_is_read_of_each_checkpoint(run: Any, tmp_path: Path)
     assert ["saved after step 10," in text for text in said] == [True, False, False]
     assert ["never called" in text for text in said] == [False, True, True]
     assert not [f for report in reports for f in report["findings"] if f["code"] == "CD109"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "", "[]", "{", '{"global_step": 5}', '{"global_step": true, "max_steps": 9}',
+        '{"global_step": "5", "max_steps": "9"}', '{"global_step": 1e400, "max_steps": NaN}',
+        '{"global_step": -1, "max_steps": 9}', "[" * 100_000, None,
+    ],
+)  # fmt: skip
+def test_a_state_of_a_run_that_tells_nothing_is_none(state: str | None, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "adalora-never-allocated-0.9.0", tmp_path / "a")
+    file = tmp_path / "a/trainer_state.json"
+    if state is None:
+        os.mkfifo(file)
+    else:
+        file.write_text(state)
+    assert loader.load(str(tmp_path / "a")).trained is None
+
+
+def test_the_form_for_training_is_one_of_which_nothing_is_said(run: Any, tmp_path: Path) -> None:
+    source = FIXTURES / "adalora-no-rank0-0.21.2"
+    assert run("fix", source, tmp_path / "a", "--for-training").exit_code == 0
+    told = [
+        {f["code"] for f in json.loads(run("scan", path, "--format", "json").stdout)["reports"][0]["findings"]}
+        for path in (source, tmp_path / "a")
+    ]
+    training = {"CD107", "CD108", "CD109", "CD110", "CD111", "CD112"}
+    assert [codes & training for codes in told] == [{"CD112"}, set()]

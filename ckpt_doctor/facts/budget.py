@@ -12,6 +12,15 @@ _LARGEST = 1 << 40
 """Of ranks, layers and steps; floats are exact far beyond it."""
 
 
+class Schedule(NamedTuple):
+    """AdaLoRA's schedule, in steps: `first` is the first that prunes; from `end` on the ranks stay, up to `total`."""
+
+    tinit: int
+    first: int
+    end: int
+    total: int
+
+
 class Budget(NamedTuple):
     """The budget of an AdaLoRA, as far as its files tell; what they do not is None.
 
@@ -70,19 +79,31 @@ def _is_of_the_file(subject: Subject, first: int) -> bool:
     )
 
 
-def _step(subject: Subject, start: int, goal: int, left: int) -> int | None:
-    """The first step at which the allocator masks down to `left` triplets (RankAllocator.budget_schedule), which falls
-    from step to step; None where no step does, or the schedule is not told.
+def schedule(subject: Subject) -> Schedule | None:
+    """The schedule of an AdaLoRA; None where the config tells none, or one that cannot be
+    (tuners/adalora/layer.py: RankAllocator.budget_schedule; tuners/adalora/model.py: update_and_allocate).
     """
     tinit, tfinal, total, every = (_number(subject, key) for key in ("tinit", "tfinal", "total_step", "deltaT"))
     if tinit is None or tfinal is None or total is None or not every or tinit >= total - tfinal:
         return None
+    end = total - tfinal
+    return Schedule(tinit, min((tinit // every + 1) * every, end), end, total)
+
+
+def _step(subject: Subject, start: int, goal: int, left: int) -> int | None:
+    """The first step at which the allocator masks down to `left` triplets (RankAllocator.budget_schedule), which falls
+    from step to step; None where no step does, or the schedule is not told.
+    """
+    plan, every = schedule(subject), _number(subject, "deltaT")
+    if plan is None or not every:
+        return None
+    tinit, end = plan.tinit, plan.end
 
     def fallen(step: int) -> int:
-        remaining = 1 - (step - tinit) / (total - tfinal - tinit)
+        remaining = 1 - (step - tinit) / (end - tinit)
         return -int((start - goal) * (remaining**3) + goal)
 
-    steps = range(tinit + 1, total - tfinal)
+    steps = range(tinit + 1, end)
     low, high = (bisect_left(steps, -bound, key=fallen) for bound in (left, left - 1))
     masked = -(-(tinit + 1 + low) // every) * every
     return masked if masked < tinit + 1 + high else None

@@ -13,41 +13,72 @@ from ..adapter.codes import (
     VANISHED_MODULES,
 )
 from ..adapter.findings import Finding, counted, several
-from ..facts.budget import HALF_WAY, NEVER, budget
+from ..facts.budget import HALF_WAY, NEVER, budget, schedule
 from ..facts.subject import Subject
 from .declared import rule
 
+CALL = "call model.base_model.update_and_allocate(step) after each step"
+
 
 @rule
-def allocation(subject: Subject) -> Iterator[Finding]:
+def never_allocated(subject: Subject) -> Iterator[Finding]:
     """tuners/adalora/model.py: AdaLoraModel.update_and_allocate, which no Trainer calls; layer.py: RankAllocator."""
     found = budget(subject)
-    if found is None:
+    if found is None or found.state != NEVER:
         return
-    saved = subject.adapter.trained
-    first, goal, left = found.init_r, found.budget, found.rank_sum
-    if found.state == NEVER and first is not None and goal is not None and left is not None:
-        tinit = subject.value("tinit")
-        message, remedy = "nothing was pruned", "call model.base_model.update_and_allocate(step) after each step"
-        if left <= goal:
-            message += f": target_r {found.target_r} is no less than init_r {first}"
-            remedy = "set target_r below init_r: on the average it is what is left of each layer"
-        elif saved and isinstance(tinit, int) and saved[0] <= tinit:
-            message += f": it was saved after step {saved[0]}, and pruning begins after tinit, step {tinit}"
-            remedy = "train beyond tinit, or set a lower one"
-        else:
-            message += ": update_and_allocate was never called, as no Trainer does, or it was saved before tinit"
-        yield NEVER_ALLOCATED(message, keys=("rank_pattern", "tinit", "target_r"), remedy=remedy)
-    elif found.state == HALF_WAY:
-        at = f" after step {found.step} of {found.total_step}" if found.step is not None else ""
-        message = f"{left} triplets are left{at}, and the budget is {goal}: it was saved before the pruning ended"
-        remedy = "train to total_step - tfinal at the least, or set total_step to the steps of the run"
-        yield SHORT_OF_BUDGET(message, keys=("total_step", "target_r"), remedy=remedy)
-    total = subject.config.get("total_step")
-    if saved and type(total) is int and saved[1] != total:
-        message = f"total_step is {total}, and the run has {saved[1]} steps: the schedule does not fit it"
-        remedy = f"set total_step to {saved[1]}"
-        yield OTHER_TOTAL_STEP(message, keys=("total_step",), remedy=remedy)
+    plan, saved = schedule(subject), subject.adapter.trained
+    message, remedy = "nothing was pruned", CALL
+    if found.target_r is not None and found.init_r is not None and found.target_r >= found.init_r:
+        message += f": target_r {found.target_r} is no less than init_r {found.init_r}"
+        remedy = "set target_r below init_r: on the average it is what is left of each layer"
+    elif plan is None or saved is None:
+        message += ": update_and_allocate was never called, as no Trainer does, or it was saved before pruning began"
+        message += f", at step {plan.first}" if plan else ""
+    elif saved[0] > plan.first:
+        message += f" in {saved[0]} steps, and it begins at step {plan.first}: update_and_allocate was never called"
+    else:
+        message += f": it was saved after step {saved[0]}, and pruning begins at step {plan.first}"
+        remedy = f"take a checkpoint from step {plan.end} on"
+        if _is_too_short(subject):
+            message += f", of a schedule for {plan.total} where the run has {saved[1]}"
+            remedy = f"set total_step to {saved[1]}, and tinit below it"
+    yield NEVER_ALLOCATED(message, keys=("rank_pattern", "tinit", "target_r"), remedy=remedy)
+
+
+@rule
+def short_of_budget(subject: Subject) -> Iterator[Finding]:
+    """tuners/adalora/layer.py: RankAllocator.budget_schedule."""
+    found, plan = budget(subject), schedule(subject)
+    if found is None or plan is None or found.state != HALF_WAY or _is_too_short(subject):  # which CD109 says
+        return
+    message = f"{found.rank_sum} triplets are left after step {found.step} of {found.total_step}"
+    message += f", and the budget is {found.budget}: it was saved before the pruning ended"
+    remedy = f"take a checkpoint from step {plan.end} on, or set total_step to the steps of the run"
+    yield SHORT_OF_BUDGET(message, keys=("total_step", "target_r"), remedy=remedy)
+
+
+@rule
+def other_total_step(subject: Subject) -> Iterator[Finding]:
+    """tuners/adalora/layer.py: RankAllocator.budget_schedule. One that cannot be is CD302; what a repair wrote is
+    not of the run.
+    """
+    plan, saved = schedule(subject), subject.adapter.trained
+    if plan is None or saved is None or saved[1] == plan.total or (subject.adapter.record or {}).get("repairs"):
+        return
+    message = f"total_step is {plan.total}, and the run has {counted(saved[1], 'step')}: "
+    if not _is_too_short(subject):
+        message += f"pruning ends at step {plan.end}"
+    elif saved[0] > plan.first:
+        message += f"pruning goes on until step {plan.end}, which it never reaches"
+    else:  # nothing was pruned, of which CD107 says the same
+        return
+    yield OTHER_TOTAL_STEP(message, keys=("total_step",), remedy=f"set total_step to {saved[1]}")
+
+
+def _is_too_short(subject: Subject) -> bool:
+    """Whether the run ends before its pruning does."""
+    plan, saved = schedule(subject), subject.adapter.trained
+    return plan is not None and saved is not None and saved[1] < plan.end
 
 
 @rule
@@ -82,12 +113,13 @@ def r_for_init_r(subject: Subject) -> Iterator[Finding]:
 
 @rule
 def trained_no_further(subject: Subject) -> Iterator[Finding]:
-    """The allocator sorts as many scores as all layers had, and finds what is left (RankAllocator.mask_to_budget:
-    "kthvalue(): selected number k out of range").
+    """The allocator counts the triplets that all layers had, and finds what is left (RankAllocator.mask_to_budget): it
+    stops with "kthvalue(): selected number k out of range", or where more is left than it takes away goes on, below the
+    budget (trained in 0.12.0 and 0.21.2).
     """
     if subject.method != "ADALORA" or not subject.masks:
         return
     if any(isinstance(mask, list) and not all(mask) for mask in subject.masks.values()):
-        message = "it was pruned, and training it on fails (kthvalue(): selected number k out of range)"
+        message = "it was pruned: training it on fails (kthvalue(): selected number k out of range) or prunes too far"
         remedy = "write it for that with `ckpt-doctor fix IN OUT --for-training`"
         yield TRAINED_NO_FURTHER(message, keys=("rank_pattern",), remedy=remedy)
