@@ -285,7 +285,8 @@ def _fix(
         return _Done(2, failure=report.error, trace=report.trace)
     try:
         plan, written = fix(
-            report, target, by.asked, How(rank_zero, weights, for_training, form == "lora", trim, dtype, drop, rank, modules),
+            report, target, by.asked,
+            How(rank_zero, weights, for_training, form == "lora", trim, dtype, drop, rank, modules),
             tolerance=tolerance, best_effort=best_effort, copy_all=copy_all, dry_run=dry_run, force=force,
             load=_load if prove else None,
         )  # fmt: skip

@@ -33,7 +33,8 @@ def command(ctx: click.Context, /, paths: tuple[str, ...], format_: str, **_: An
     Headers and configs only are read. The order counts: a merged adapter has the options of the first, and the first is
     the one that is loaded before a swap.
 
-    Exit code: 0 each of these is open in some way, 1 one is not, or it is not known, 2 an adapter could not be examined.
+    Exit code: 0 each of these is open in some way, 1 one is not, or it is not known, 2 an adapter could not be
+    examined.
     """
     from ..verbs.together import together
 

@@ -60,6 +60,16 @@ SWAPPED = (0, 14)
 RESCALED = (0, 15)
 """From here on a swap takes the scale of the new adapter and may leave layers out; before, both had to have the same
 layers and lora_alpha, and the scale stayed (utils/hotswap.py: hotswap_adapter_from_state_dict)."""
+UNSCALED = (0, 21)
+"""From here on svd and its kin count each scale once; before, twice (tuners/lora/model.py:
+_svd_generalized_task_arithmetic_weighted_adapter, whose deltas have it and whose weights had it, too)."""
+ONE_BIASED = (0, 18)
+"""From here on any one adapter of a model may have biases; before, the first alone."""
+SWITCHED = (0, 15)
+"""From here on what was saved whole comes back with its adapter; before, it stayed off once an adapter without it was
+active (utils/other.py: _set_adapter)."""
+MAGNITUDE = "lora_magnitude_vector"
+"""How the names of DoRA's magnitudes end in a file."""
 SWAP_KEYS = ("use_rslora", "lora_dropout", "alpha_pattern", "use_dora")
 """Config keys that a swap wants to be the same (utils/hotswap.py: CONFIG_KEYS_TO_CHECK), and `SWAP_ALPHA` before
 `RESCALED`."""
@@ -89,7 +99,8 @@ class Answer(NamedTuple):
 Trouble = tuple[str, str, str]
 """A verdict, its reason, and what would help."""
 
-GRAVE = ("rejects", "misloads", "unknown")
+GRAVE = ("rejects", "unknown", "misloads")
+"""Verdicts, the one first that others hang on: what is unknown may reject what else would be misloaded."""
 ONE_RANK = "fix --to lora --rank R, with one R for all"
 ONE_FORM = "fix --to lora"
 SAME_MODULES = "fix --modules union, of a folder that has them all"
@@ -121,7 +132,7 @@ def _models(subjects: Sequence[Subject]) -> Iterator[Trouble]:
     """Whether the layers of one name are of one size, as they have to be in one model."""
     sizes: dict[str, tuple[tuple[int, ...], str]] = {}
     for subject in subjects:
-        for module, layer in subject.layers.items():
+        for module in subject.layers:
             size = outer(subject, module)
             if size is None:
                 continue
@@ -130,7 +141,6 @@ def _models(subjects: Sequence[Subject]) -> Iterator[Trouble]:
                 reason = f"{module} is {list(known)} in {path} and {list(size)} in {_path(subject)}: another model"
                 yield "rejects", reason, ""
                 return
-            del layer
 
 
 def outer(subject: Subject, module: str) -> tuple[int, ...] | None:
@@ -161,19 +171,27 @@ def _options(subjects: Sequence[Subject]) -> Iterator[Trouble]:
             yield "unknown", f"nobody looked at what the initialisation {init} of {_path(subject)} makes of others", ""
 
 
-def _biases(subjects: Sequence[Subject]) -> Iterator[Trouble]:
-    biased = [_path(subject) for subject in subjects if subject.value("bias") not in (None, "none")]
+def _biases(subjects: Sequence[Subject], release: Release) -> Iterator[Trouble]:
+    """PEFT takes one adapter with biases on a model, before `ONE_BIASED` as the first alone, and it trains those of the
+    model itself (tuners/tuners_utils.py: BaseTuner._check_new_adapter_config; tuners/lora/model.py before).
+    """
+    biased = [subject for subject in subjects if subject.value("bias") not in (None, "none")]
     if len(biased) > 1:
-        # tuners/tuners_utils.py: BaseTuner._check_new_adapter_config
-        yield "rejects", f"{several(biased)} have biases, and PEFT takes one such adapter on a model", ""
+        yield "rejects", f"{several([_path(it) for it in biased])} have biases, and a model takes one such adapter", ""
+    elif biased and release < ONE_BIASED and biased[0] is not subjects[0]:
+        yield "rejects", f"{_path(biased[0])} has biases, and this PEFT takes such an adapter as the first alone", ""
     elif biased:
-        yield "misloads", f"the biases of {biased[0]} stand in the model itself, for the others too", ""
+        yield "misloads", f"the biases of {_path(biased[0])} stand in the model itself, for the others too", ""
 
 
 def beside(subjects: Sequence[Subject], release: Release) -> Answer:
     """Whether one model in PEFT can have them all, one active at a time (peft_model.py: PeftModel.load_adapter)."""
-    del release
-    troubles = [*_methods(subjects), *_models(subjects), *_options(subjects), *_biases(subjects)]
+    troubles = [*_methods(subjects), *_models(subjects), *_options(subjects), *_biases(subjects, release)]
+    whole = [frozenset(subject.saved_whole) for subject in subjects]
+    if release < SWITCHED and len(set(whole)) > 1:
+        has = next(subject for subject, names in zip(subjects, whole, strict=True) if names)
+        reason = f"{several(has.saved_whole)} of {_path(has)} stays off once another was active"
+        troubles.append(("misloads", reason, "peft 0.15 or newer"))
     if any(subject.config.get("target_parameters") for subject in subjects):
         troubles.append(("unknown", "target_parameters of several are not followed", ""))
     return _worst("side by side", troubles)
@@ -202,19 +220,26 @@ def _swaps(first: Subject, second: Subject, release: Release) -> Iterator[Troubl
     if fewer and release < RESCALED:
         yield "rejects", f"{_path(first)} has layers that {_path(second)} has not ({several(fewer)})", SAME_MODULES
     for subject in (first, second):
-        if subject.others:
-            yield "unknown", f"nobody looked at how {several(subject.others)} of {_path(subject)} is swapped", ""
+        strange = [key for key in subject.others if "lora_" in key]
+        if strange and strange[0].endswith(MAGNITUDE):
+            # its key in the model has `.weight` behind it (tuners/lora/model.py: _remap_adapter_state_dict_for_load)
+            yield "rejects", f"hotswap does not find the magnitudes of DoRA of {_path(subject)}", ""
+        elif strange:
+            yield "unknown", f"nobody looked at how {several(strange)} of {_path(subject)} is swapped", ""
+    whole = [key for key in second.others if "lora_" not in key]
+    kept = [key for key in first.others if "lora_" not in key]
+    if whole:
+        yield "rejects", f"hotswap swaps LoRA alone, and {_path(second)} has {several(whole)}", ""
+    elif kept:
+        yield "misloads", f"{several(kept)} of {_path(first)} stays when it is swapped", ""
     if first.config.get("target_parameters") or second.config.get("target_parameters"):
         yield "unknown", "target_parameters are not followed through hotswap", ""
-    if any("lora_embedding_A" in layer.factors for layer in second.layers.values()):
-        yield from _embedding_swaps(second, release)
+    embeddings = [name for name, layer in second.layers.items() if "lora_embedding_A" in layer.factors]
+    if embeddings and release >= RESCALED:
+        # the key of an embedding's factor has a part less, so that its module is taken to be the one around it
+        yield "rejects", f"hotswap does not find the scale of an embedding ({several(embeddings)})", ""
         return
     yield from _scales(first, second, release)
-
-
-def _embedding_swaps(second: Subject, release: Release) -> Iterator[Trouble]:
-    del release
-    yield "unknown", f"nobody looked at how the embedding of {_path(second)} is swapped", ""
 
 
 def _scales(first: Subject, second: Subject, release: Release) -> Iterator[Trouble]:
@@ -332,7 +357,8 @@ def _merge(subjects: Sequence[Subject], release: Release, even: bool) -> _Merge 
     first = subjects[0]
     kept = {} if release >= CLEARED else {key: first.config.get(key) or {} for key in ("rank_pattern", "alpha_pattern")}
     config = {
-        **first.config, "rank_pattern": {}, "alpha_pattern": {}, **kept, "target_modules": targets, "modules_to_save": None,
+        **first.config, "rank_pattern": {}, "alpha_pattern": {}, **kept, "target_modules": targets,
+        "modules_to_save": None,
     }  # fmt: skip
     return _Merge(config, rank, adapting)
 
@@ -356,7 +382,7 @@ def _layers(subjects: Sequence[Subject], release: Release, way: Combination, mer
         new_rank = sum(_rank(subject, release) or 0 for subject in subjects)
     config = {**merge.config, "r": new_rank, "lora_alpha": new_rank}
     yield from _targets(subjects, release, merge, config)
-    lost, small, uneven, unscaled, unsound, unseen = [], [], [], [], [], []
+    lost, small, uneven, unscaled, unsound, unseen, twice = ([] for _ in range(7))
     for module, having in merge.adapting.items():
         if not targeted(config, module, release):
             lost.append(module)
@@ -375,6 +401,8 @@ def _layers(subjects: Sequence[Subject], release: Release, way: Combination, mer
             uneven.append(module)
         if way.name == "cat" and sum(whole) > reading.rank:
             small.append(module)
+        if way.cut and release < UNSCALED and any(scale != 1 for scale in scales):
+            twice.append(module)
         if way.cut:
             size = outer(having[0], module) or ()
             if len(size) not in (2, 4) or groups_of(having[0].forms, layers[0].factors) > 1:
@@ -403,6 +431,8 @@ def _layers(subjects: Sequence[Subject], release: Release, way: Combination, mer
             f"the merged adapter keeps {why} of {_path(subjects[0])}, and scales its layers by that",
             ONE_FORM,
         )
+    if twice:
+        yield "misloads", f"this PEFT counts the scale of {several(twice)} twice", "peft 0.21 or newer"
     if unseen:
         yield "unknown", f"what becomes of {several(unseen)} was not looked at", ""
 
@@ -469,10 +499,10 @@ def _all(subjects: Sequence[Subject], release: Release, way: Combination) -> Ite
     yield from _options(subjects)
     if any(subject.method != "LORA" for subject in subjects):
         return
-    for trouble in _biases(subjects):
-        # the merged adapter has the bias of the first, and is then one more with biases
-        ours = subjects[0].value("bias") not in (None, "none")
-        yield ("rejects", *trouble[1:]) if ours else trouble
+    # the merged adapter has the bias of the first, and is then one more with biases
+    ours = subjects[0].value("bias") not in (None, "none")
+    for verdict, reason, way_ in _biases(subjects, release):
+        yield "rejects" if ours or verdict == "rejects" else "unknown", reason, way_
     if any(subject.config.get("target_parameters") for subject in subjects):
         refused = release >= NO_PARAMETERS
         yield "rejects" if refused else "unknown", "target_parameters are not merged", ""

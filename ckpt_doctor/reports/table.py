@@ -398,7 +398,7 @@ MARKS = {"yes": "green", "no": "red", "wrong": "red", "unknown": "yellow"}
 
 
 def together(paths: Iterable[str], found: Iterable[Together], style: Style) -> Iterator[str]:
-    """For each runtime a line a use: whether it is open, why not, and what would help; alike ways of merging are one."""
+    """For each runtime a line a use: whether it is open, why not, and what would help; uses that are alike are one."""
     yield from lines(" + ".join(map(clean, paths)), 0, style)
     for one in found:
         yield click.style(ranges((one.runtime,)), bold=True)

@@ -122,6 +122,6 @@ def union(reports: Iterable[Report]) -> dict[str, dict[str, tuple[int, ...]]]:
             _, known, path = found.setdefault(module, (shapes, size, report.path))
             if known != size:
                 raise NotExactError(
-                    f"{report.path}: {module} is {list(size)} here and {list(known)} in {path}, so they are of two models"
+                    f"{report.path}: {module} is {list(size)} here and {list(known)} in {path}: two models"
                 )
     return {module: shapes for module, (shapes, _, _) in found.items()}

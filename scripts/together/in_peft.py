@@ -22,12 +22,15 @@ from safetensors.torch import load_file, save_file
 
 warnings.filterwarnings("ignore")
 SUMS = ("cat", "svd", "linear")
-"""Those whose result is worked out; of the others the factors that PEFT made are held to be what is computed."""
+"""Those whose result is worked out by hand, others by PEFT's own functions of tensors; of those that are drawn at random
+the factors that PEFT made are held to be what is computed."""
 OTHERS = (
     "ties", "ties_svd", "dare_ties", "dare_linear", "dare_ties_svd", "dare_linear_svd", "magnitude_prune",
     "magnitude_prune_svd",
 )  # fmt: skip
+DRAWN = tuple(way for way in OTHERS if "dare" in way)
 WEIGHTS = (0.7, 0.4)
+DENSITY = 0.5
 
 
 class Block(torch.nn.Module):
@@ -103,6 +106,15 @@ def _draw(rng: random.Random) -> Any:
     )  # fmt: skip
 
 
+def _trained(wrapped: Any, config: Any) -> Any:
+    """The model with random numbers in all that would be trained."""
+    biased = getattr(config, "bias", "none") != "none"
+    for key, value in wrapped.named_parameters():
+        if re.search(r"lora_|ia3_|modules_to_save", key) or (biased and key.endswith("base_layer.bias")):
+            value.data = torch.randn_like(value) * (1 if "magnitude" in key else 0.3)
+    return wrapped
+
+
 def save(folder: Path, seed: int, count: int) -> None:
     """Pairs 0, 1, ... each with two adapters that this PEFT saved, whose every factor is random."""
     (folder / "base").mkdir(parents=True)
@@ -116,10 +128,7 @@ def save(folder: Path, seed: int, count: int) -> None:
                 with suppress(Exception):
                     torch.manual_seed(rng.randrange(1 << 30))
                     wrapped = get_peft_model(model(), config)
-                    for key, value in wrapped.named_parameters():
-                        if re.search(r"lora_|ia3_", key) or "modules_to_save" in key:
-                            value.data = torch.randn_like(value) * (0.3 if "magnitude" not in key else 1)
-                    wrapped.save_pretrained(str(folder / str(number) / name), safe_serialization=True)
+                    _trained(wrapped, config).save_pretrained(str(folder / str(number) / name))
                     break
             if same and name == "a":
                 state = rng.getstate()
@@ -140,11 +149,8 @@ def save(folder: Path, seed: int, count: int) -> None:
             if rng.random() < 0.3:
                 known["lora_alpha"] = rng.choice([4, 8])
             known = {key: value for key, value in known.items() if key in kind.__dataclass_fields__}
-            wrapped = get_peft_model(model(), kind(**known))
-            for key, value in wrapped.named_parameters():
-                if re.search(r"lora_|ia3_", key) or "modules_to_save" in key:
-                    value.data = torch.randn_like(value) * (0.3 if "magnitude" not in key else 1)
-            wrapped.save_pretrained(str(place), safe_serialization=True)
+            config = kind(**known)
+            _trained(get_peft_model(model(), config), config).save_pretrained(str(place))
             rng.setstate(state)
 
 
@@ -174,6 +180,21 @@ def _product(a: torch.Tensor, b: torch.Tensor, like: torch.Tensor) -> torch.Tens
     return delta if delta.shape == like.shape else delta.T
 
 
+def _cut(delta: torch.Tensor, rank: int) -> torch.Tensor:
+    """The nearest matrix of a rank."""
+    u, s, v = torch.linalg.svd(delta, full_matrices=False)
+    return (u[:, :rank] * s[:rank]) @ v[:rank]
+
+
+def _combined(way: str, tensors: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+    """What PEFT's own function makes of tensors and weights (utils/merge_utils.py)."""
+    from peft.utils import merge_utils
+
+    if way == "ties":
+        return merge_utils.ties(tensors, weights, DENSITY, "total")
+    return merge_utils.magnitude_prune(tensors, weights, DENSITY)
+
+
 def _computed(deltas: dict[str, torch.Tensor], head: dict[str, torch.Tensor]) -> torch.Tensor:
     plain = model()
     modules = dict(plain.named_modules())
@@ -193,7 +214,7 @@ def _merged(pair: Path, way: str, alone: list[Any]) -> tuple[str, str]:
     try:
         wrapped = PeftModel.from_pretrained(model(), str(pair / "a"), adapter_name="a")
         wrapped.load_adapter(str(pair / "b"), adapter_name="b")
-        density = {} if way in SUMS else {"density": 0.5}
+        density = {} if way in SUMS else {"density": DENSITY}
         torch.manual_seed(1)
         wrapped.add_weighted_adapter(["a", "b"], list(WEIGHTS), "m", combination_type=way, **density)
         wrapped.set_adapter("m")
@@ -202,9 +223,8 @@ def _merged(pair: Path, way: str, alone: list[Any]) -> tuple[str, str]:
         return "rejects", f"{type(error).__name__}: {error}"
     deltas: dict[str, torch.Tensor] = {}
     for name in dict.fromkeys([*alone[0][1], *alone[1][1]]):
-        sides = [(side, weight) for side, weight in zip(alone, WEIGHTS) if name in side[1]]
+        sides = [(side, weight) for side, weight in zip(alone, WEIGHTS, strict=True) if name in side[1]]
         like = sides[0][0][0][name]
-        rank = max(side[1][name][0].shape[0] for side, _ in sides)
         if way == "linear":
             a, b = (
                 sum((weight * side[1][name][2]) ** 0.5 * side[1][name][at] for side, weight in sides) for at in (0, 1)
@@ -213,9 +233,7 @@ def _merged(pair: Path, way: str, alone: list[Any]) -> tuple[str, str]:
         elif way in ("cat", "svd"):
             deltas[name] = sum(weight * side[0][name] for side, weight in sides)
             if way == "svd":
-                rank = wrapped.peft_config["m"].r
-                u, s, v = torch.linalg.svd(deltas[name].flatten(1), full_matrices=False)
-                deltas[name] = ((u[:, :rank] * s[:rank]) @ v[:rank]).reshape(like.shape)
+                deltas[name] = _cut(deltas[name].flatten(1), wrapped.peft_config["m"].r).reshape(like.shape)
         else:
             module = dict(wrapped.base_model.model.named_modules())[name]
             if "m" in module.lora_A:
@@ -224,6 +242,16 @@ def _merged(pair: Path, way: str, alone: list[Any]) -> tuple[str, str]:
                 deltas[name] = _product(module.lora_embedding_A["m"].data, module.lora_embedding_B["m"].data, like)
             else:
                 return "misloads", f"{name} is not in the merged one"
+            if way in DRAWN:
+                continue
+            if way.endswith("_svd"):
+                weights = torch.tensor([weight for _, weight in sides])
+                whole = _combined(way.removesuffix("_svd"), [side[0][name].flatten(1) for side, _ in sides], weights)
+                deltas[name] = _cut(whole, wrapped.peft_config["m"].r).reshape(like.shape)
+            else:
+                weights = torch.tensor([(weight * side[1][name][2]) ** 0.5 for side, weight in sides])
+                a, b = (_combined(way, [side[1][name][at] for side, _ in sides], weights) for at in (0, 1))
+                deltas[name] = _product(a, b, like)
     head = {**_head(pair / "b"), **_head(pair / "a")}
     expected = _computed(deltas, head)
     if (pair / "a").exists() and any(
@@ -256,12 +284,12 @@ def _beside(pair: Path) -> tuple[str, str]:
         wrapped = PeftModel.from_pretrained(model(), str(pair / "a"), adapter_name="a")
         wrapped.load_adapter(str(pair / "b"), adapter_name="b")
         out = []
-        for name in ("a", "b"):
+        for name in ("a", "b", "a", "b"):  # and back again
             wrapped.set_adapter(name)
             out.append(wrapped.eval()(IDS))
     except Exception as error:
         return "rejects", f"{type(error).__name__}: {error}"
-    off = max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(out, expected))
+    off = max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(out, expected * 2, strict=True))
     return ("accepts", "") if off < 1e-4 else ("misloads", f"off by {off:.1g}")
 
 
