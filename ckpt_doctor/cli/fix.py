@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from traceback import format_exc
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ..adapter import AdapterError, NotExactError, unforeseen
+from ..adapter import NOTHING_ASKED, AdapterError, NotExactError, unforeseen
 from ..adapter.runtimes import SERVERS
-from ..repairs import DTYPES
+from ..repairs import DTYPES, Pairs
 from ..reports import Style, json, table
 from ..verbs.fix import fix, same_place
 from ..verbs.plan import RANK_ZERO, WEIGHTS, How, Plan
-from ..verbs.scan import examine
+from ..verbs.scan import examine, examined
 from . import options
 from .settings import Settings
 from .terminal import busy, clean_end, complain, show_trace, width
@@ -34,6 +35,7 @@ Examples:
   ckpt-doctor fix adapter/ fixed/ --for servers --base model/
   ckpt-doctor fix adapter/ smaller/ --for vllm --base model/ --drop
   ckpt-doctor fix adapter/ fixed/ --dry-run
+  ckpt-doctor fix adapters/ alike/ --to lora --rank 16 --modules union
   ckpt-doctor fix --in-place adapters/
 """
 
@@ -58,6 +60,15 @@ OUTCOMES = ("repaired", "had nothing to repair", "refused", "failed")
     help="The format to write; safetensors, unless --for names PEFT 0.2 or 0.3. bin needs ckpt-doctor[torch].",
 )  # fmt: skip
 @click.option("--to", "form", type=click.Choice(["lora"]), help="Make plain LoRA of one rank and scale.")
+@click.option(
+    "--rank", type=click.IntRange(1), metavar="R",
+    help="With --to lora: the rank of all layers, padded with zeros; what is cut to reach it is exactly zero.",
+)  # fmt: skip
+@click.option(
+    "--modules", type=click.Choice(["union"]),
+    help="Give each adapter below IN zero pairs for the modules that others of them have, so that they can be merged "
+    "and swapped.",
+)  # fmt: skip
 @click.option("--trim", is_flag=True, help="Cut trailing zeros off the rank, to fit a limit.")
 @click.option(
     "--drop", is_flag=True,
@@ -97,6 +108,8 @@ def command(
     adapter of many does not stop the others; the highest code wins.
     """
     code = 0
+    if asked["rank"] and asked["form"] != "lora":
+        raise click.UsageError("--rank goes with --to lora")
     try:
         jobs = _in_place(paths) if in_place else _into(paths, force=force or asked["dry_run"])
     except AdapterError as error:
@@ -110,6 +123,7 @@ def command(
     tally = Counter[str]()
     style = Style(width(), -1 if quiet else int(verbose))
     settings = options.settings(ctx)
+    asked["modules"] = _union(jobs) if asked["modules"] else None
     with _Out(None if in_place or force or asked["dry_run"] else os.path.normpath(paths[1])) as out:
         for count, folder in enumerate(jobs, 1):
             try:
@@ -143,6 +157,17 @@ def command(
         counts = ", ".join(f"{tally[outcome]} {outcome}" for outcome in OUTCOMES if tally[outcome])
         click.echo(f"{len(jobs)} adapters: {counts}" + (" (nothing was written)" if asked["dry_run"] else ""))
     sys.exit(code)
+
+
+def _union(folders: Iterable[str]) -> Pairs:
+    """The modules of all adapters; ends where they are of several models, or one cannot be examined."""
+    from ..verbs.together import union
+
+    try:
+        return union(examined(folder, NOTHING_ASKED, repairs=False) for folder in folders)
+    except AdapterError as error:
+        complain(str(error))
+        sys.exit(1 if isinstance(error, NotExactError) else 2)
 
 
 class _Out:
@@ -249,7 +274,7 @@ def _load(report: Report) -> tuple[Proof, ...]:
 def _fix(
     folder: str, target: str | None, by: Settings, *, force: bool, dry_run: bool, best_effort: bool, copy_all: bool,
     tolerance: float, rank_zero: str, weights: str | None, for_training: bool, form: str | None, trim: bool,
-    dtype: str | None, drop: bool, prove: bool, **_: object,
+    dtype: str | None, drop: bool, prove: bool, rank: int | None, modules: Pairs | None, **_: object,
 ) -> _Done:  # fmt: skip
     if drop and not (by.asked or frozenset()) & SERVERS:
         return _Done(2, failure="--drop leaves out what a server has no place for: name one with --for")
@@ -260,7 +285,8 @@ def _fix(
         return _Done(2, failure=report.error, trace=report.trace)
     try:
         plan, written = fix(
-            report, target, by.asked, How(rank_zero, weights, for_training, form == "lora", trim, dtype, drop),
+            report, target, by.asked,
+            How(rank_zero, weights, for_training, form == "lora", trim, dtype, drop, rank, modules),
             tolerance=tolerance, best_effort=best_effort, copy_all=copy_all, dry_run=dry_run, force=force,
             load=_load if prove else None,
         )  # fmt: skip

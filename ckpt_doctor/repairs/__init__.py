@@ -1,7 +1,7 @@
 """One function a repair: Adapter → Adapter, or a reason why not. A repair says which codes it heals."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,16 +80,29 @@ def with_config(adapter: Adapter, **values: Any) -> Adapter:
     return adapter._replace(config={**(adapter.config or {}), **values})
 
 
-def forms(subject: Subject, *, training: bool, to_lora: bool) -> Iterator[tuple[str, Subject]]:
-    """Forms that were asked for by name, each with a title. Raises NotExactError where one cannot be made."""
-    if not training and not to_lora:
-        return
-    from . import lora, rank
+Pairs = Mapping[str, Mapping[str, tuple[int, ...]]]
+"""Module → the shape of each of LoRA's factors, of whatever rank."""
 
-    steps = [
-        (training, "give every layer init_r triplets and no rank_pattern, for training", rank.unprune),
+
+def forms(
+    subject: Subject, *, training: bool, to_lora: bool, rank: int | None = None, modules: Pairs | None = None
+) -> Iterator[tuple[str, Subject]]:
+    """Forms that were asked for by name, each with a title. Raises NotExactError where one cannot be made."""
+    if not training and not to_lora and modules is None:
+        return
+    from . import lora
+    from .rank import unprune
+
+    steps: list[tuple[object, str, Callable[[Subject], Adapter]]] = [
+        (training, "give every layer init_r triplets and no rank_pattern, for training", unprune),
         (to_lora, "convert AdaLoRA to LoRA", lora.to_lora),
         (to_lora, "give all layers one rank and scale", lora.flatten),
+        (rank is not None, f"give all layers rank {rank}", lambda it: lora.at_rank(it, rank or 0)),
+        (
+            modules is not None,
+            "add zero pairs for the modules of the others",
+            lambda it: lora.with_modules(it, modules or {}),
+        ),
     ]
     for wanted, title, function in steps:
         if wanted:

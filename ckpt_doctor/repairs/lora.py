@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from ..adapter import DTYPE_BITS, Adapter, Computed, TensorInfo
-from ..facts.layers import RANK_AXIS
+from ..adapter import DTYPE_BITS, Adapter, Computed, TensorInfo, zeros
+from ..facts.layers import RANK_AXIS, groups_of
 from ..facts.meaning import meanings
+from ..facts.names import PREFIX
 from ..facts.subject import Subject
-from . import Refused, meant, resized, with_config
+from . import Refused, meant, only, resized, with_config
 
 ADALORA_ONLY = (
     "init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step",
@@ -99,6 +101,75 @@ def flatten(subject: Subject) -> Adapter:
     emptied: dict[str, Any] = {key: {} for key in ("rank_pattern", "alpha_pattern") if key in config}
     rooted = {"use_rslora": False} if "use_rslora" in config else {}
     return with_config(subject.adapter._replace(tensors=tensors), **values, **emptied, **rooted)
+
+
+def at_rank(subject: Subject, rank: int) -> Adapter:
+    """Every layer at one rank that was asked for, padded with zeros; what is trimmed is exactly zero. lora_alpha keeps
+    the scale. For an adapter of one rank and scale, as `flatten` leaves it.
+    """
+    subject = subject.changed(flatten(subject))
+    config = subject.config
+    if subject.method != "LORA":
+        raise Refused(f"{subject.method} has no one rank")
+    if subject.changes_base:
+        raise Refused("what its init_lora_weights takes off the base weights at load hangs on rank and scale")
+    meant(subject)  # or the scale is not known
+    if any(groups_of(subject.forms, layer.factors) > 1 for layer in subject.layers.values()):
+        raise Refused("a convolution in groups has a part of the rank for each")
+    if max(layer.rank or 0 for layer in subject.layers.values()) > rank:
+        subject = subject.changed(trimmed(subject))
+        config = subject.config
+    r, alpha = config.get("r", 8), config.get("lora_alpha", 8)
+    if type(r) is not int or type(alpha) not in (int, float) or any(x.rank != r for x in subject.layers.values()):
+        raise Refused("the tensors and the config do not tell the rank and scale of every layer")
+    if r > rank:
+        raise Refused(f"rank {r} is used, and at {rank} something else would be computed")
+    if r == rank:
+        return subject.adapter
+    tensors = dict(subject.tensors)
+    for layer in subject.layers.values():
+        for factor, key in layer.factors.items():
+            tensors[key] = resized(tensors[key], RANK_AXIS[factor], rank)
+    scale = (rank / r) ** (0.5 if config.get("use_rslora") is True else 1)
+    return with_config(subject.adapter._replace(tensors=tensors), r=rank, lora_alpha=_whole(alpha * scale))
+
+
+def with_modules(subject: Subject, pairs: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Adapter:
+    """Zero pairs for the modules that it lacks of `pairs` (module → the shape of each factor, of whatever rank), and
+    target_modules that names them all, and nothing else.
+    """
+    config = subject.config
+    if subject.method != "LORA":
+        raise Refused(f"{subject.method} takes no zero pairs of LoRA: --to lora makes it one")
+    for key in ("use_dora", "lora_bias", "modules_to_save", "target_parameters", "trainable_token_indices"):
+        if config.get(key):
+            raise Refused(f"what zero pairs would be beside {key} is not known")
+    if config.get("rank_pattern") or config.get("alpha_pattern"):
+        raise Refused("patterns may name the new modules: --to lora gives all layers one rank and scale")
+    if subject.changes_base:
+        raise Refused("its init_lora_weights would change the weights of the new modules, too")
+    layers = meant(subject)
+    if layers.keys() != subject.layers.keys():
+        raise Refused("some layers have tensors that the release which saved them ignores")
+    first = next(iter(layers.values()), None)
+    rank = config.get("r", 8)
+    if first is None or type(rank) is not int or rank < 1 or any(layer.rank != rank for layer in layers.values()):
+        raise Refused("r is not the rank of every layer: --to lora gives them one")
+    key = next(iter(first.factors.values()))
+    if not key.startswith(f"{PREFIX}{first.module}."):
+        raise Refused("its tensors are not named as PEFT names them")
+    dtype = subject.tensors[key].dtype
+    tensors = dict(subject.tensors)
+    for module, shapes in pairs.items():
+        if module in layers:
+            continue
+        for factor, shape in shapes.items():
+            end = "" if "embedding" in factor else ".weight"
+            at = RANK_AXIS[factor]
+            tensors[f"{PREFIX}{module}.{factor}{end}"] = zeros(dtype, (*shape[:at], rank, *shape[at + 1 :]))
+    chosen = ("exclude_modules", "layers_to_transform", "layers_pattern")
+    kept = {key: value for key, value in config.items() if key not in chosen}
+    return with_config(subject.adapter._replace(config=kept, tensors=tensors), target_modules=only(pairs))
 
 
 def with_dtype(subject: Subject, dtype: str) -> Adapter:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..verbs.plan import Plan
     from ..verbs.prove import Proof
     from ..verbs.start import Start
+    from ..verbs.together import Together
     from ..verbs.verify import Verified
 
 SCHEMA_VERSION = 1
@@ -244,6 +245,15 @@ def prove(path: str, report: Report | None, proof: Proof | None, error: str | No
         "seconds": round(proof.seconds, 2),
         "report": None if proof.agrees else sent,
     }
+
+
+def together(paths: Iterable[str], found: Iterable[Together]) -> Iterator[str]:
+    """One object: the adapters, and of each runtime its answers and what a server is started with."""
+    runtimes = [
+        {"runtime": one.runtime, "answers": [answer._asdict() for answer in one.answers], "start": one.options}
+        for one in found
+    ]
+    yield dump({"adapters": list(map(place, paths)), "error": None, "runtimes": runtimes})
 
 
 def compare(result: Comparison) -> Iterator[str]:

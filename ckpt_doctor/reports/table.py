@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..verbs.compare import Comparison
     from ..verbs.plan import Plan
     from ..verbs.prove import Proof
+    from ..verbs.together import Together
     from ..verbs.verify import Verified
 
 SHOWN = 10
@@ -390,6 +391,32 @@ def prove(path: str, proof: Proof, style: Style) -> Iterator[str]:
     if not proof.agrees:
         text = f"ckpt-doctor says {proof.predicted}, which is wrong: please send what --format json has as `report`"
         yield from lines(text, 2, style, {"ckpt-doctor says": "red"})
+
+
+ANSWERS = {"accepts": "yes", "rejects": "no", "misloads": "wrong", "unknown": "unknown"}
+"""What a verdict is called where the question is whether something can be done; wrong: it is done, and computes
+something else."""
+MARKS = {"yes": "green", "no": "red", "wrong": "red", "unknown": "yellow"}
+
+
+def together(paths: Iterable[str], found: Iterable[Together], style: Style) -> Iterator[str]:
+    """For each runtime a line a use: whether it is open, why not, and what would help; uses that are alike are one."""
+    yield from lines(" + ".join(map(clean, paths)), 0, style)
+    for one in found:
+        yield click.style(ranges((one.runtime,)), bold=True)
+        alike: dict[tuple[str, str, str], list[str]] = {}
+        for answer in one.answers:
+            alike.setdefault(answer[1:], []).append(answer.use)
+        for (verdict_, reason, way), uses in alike.items():
+            said = ANSWERS[verdict_]
+            names = ", ".join([uses[0], *(use.removeprefix("merged by ") for use in uses[1:])])
+            yield from lines(
+                f"{said}: {names}" + (f": {clean(reason)}" if reason else ""), 2, style, {said: MARKS[said]}
+            )
+            if way:
+                yield from lines(f"→ {clean(way)}", 4, style)
+        if one.options:
+            yield from lines(f"start: {one.options}", 2, style)
 
 
 def compare(result: Comparison, style: Style) -> Iterator[str]:

@@ -18,6 +18,7 @@ from ..adapter.findings import (
 from ..adapter.runtimes import PEFT, RAN, SERVERS, peft, specs
 from ..facts.subject import Subject
 from ..files.loader import BIN, SAFETENSORS
+from ..repairs import Pairs
 from ..rules import judge
 from .planner import State, Step, harm, repaired, silenced, state_of, with_less_lost
 from .report import Report
@@ -136,7 +137,8 @@ class How(NamedTuple):
     "safetensors", "bin" or "same"; None is the one that the runtimes asked for read. `training` gives an AdaLoRA the
     form that can be trained further, `to_lora` makes plain LoRA of one rank and scale, `trim` cuts trailing zeros off
     the rank, `dtype` (fp32, bf16, fp16) is what factors are written in, `drop` leaves out what a server that was asked
-    for has no place for.
+    for has no place for. `rank` is the one that plain LoRA gets, `modules` are those that it has, each with the shapes
+    of its factors.
     """
 
     rank_zero: str = "pad"
@@ -146,11 +148,13 @@ class How(NamedTuple):
     trim: bool = False
     dtype: str | None = None
     drop: bool = False
+    rank: int | None = None
+    modules: Pairs | None = None
 
     @property
     def changes_form(self) -> bool:
         """Whether something is asked for that is no repair."""
-        return bool(self.training or self.to_lora or self.trim or self.dtype)
+        return bool(self.training or self.to_lora or self.trim or self.dtype or self.modules is not None)
 
 
 REPAIRED = How()
@@ -182,7 +186,9 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     watched = frozenset(RAN.values()) if subject.question.base and (serving or how.to_lora) else frozenset[str]()
     original = state_of(subject, watched)
     state, wanted = original, asked
-    for title, whole in repairs.forms(subject, training=how.training, to_lora=how.to_lora):
+    for title, whole in repairs.forms(
+        subject, training=how.training, to_lora=how.to_lora, rank=how.rank, modules=how.modules
+    ):
         state = state_of(whole, original.watched)
         done.append(Step(title, ()))
     if silenced(original, state):  # by a form that was asked for by name: what then misloads it has to be repaired, too

@@ -113,7 +113,7 @@ class Starts:
         if subject is None or base is None:
             return
         for id_ in order(report.servers):
-            flags = _flags(report, id_) if id_.partition("==")[0] in STARTED else None
+            flags = needed_flags(report, id_) if id_.partition("==")[0] in STARTED else None
             if flags is not None:
                 start = self._starts.setdefault((id_, base.name or base.path), Start(id_))
                 start.add(report.path, subject, base, flags)
@@ -128,7 +128,7 @@ class Starts:
         }
 
 
-def _flags(report: Report, id_: str) -> list[str] | None:
+def needed_flags(report: Report, id_: str) -> list[str] | None:
     """The flags with which a server takes an adapter; None where none do, or nothing tells."""
     flags = list[str]()
     for finding in report.findings:
