@@ -14,6 +14,7 @@ from ckpt_doctor.facts.servers.loads.llama_cpp import CONV1D, PASSES, REVIEWED
 from ckpt_doctor.facts.servers.loads.load import Fate, Load
 from ckpt_doctor.facts.servers.loads.sglang import RENAMED, model_of
 from ckpt_doctor.facts.servers.loads.vllm_model import REORDERED, UNREVIEWED, falls_back
+from ckpt_doctor.facts.servers.record import TAKES
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDER = os.path.join(ROOT, "ckpt_doctor", "facts", "servers")
@@ -47,7 +48,7 @@ verdict is *unknown*. All older ones were read, not run.
 |---|{rules}|
 {ways}
 
-Both older releases scale by the config's `r` and `lora_alpha` alone: rank_pattern and alpha_pattern are misloaded, rsLoRA
+0.11.0 and 0.8.5 scale by the config's `r` and `lora_alpha` alone: rank_pattern and alpha_pattern are misloaded, rsLoRA
 is read, and so are pissa, olora, corda and loftq misloaded, which the newest rejects.
 
 Classes that differ, of those above that an older one has ("no entry": what it falls back to was not looked at):
@@ -147,11 +148,18 @@ def page() -> str:
     return HEAD + "\n".join(rows) + "\n" + _older(sorted(wanted, key=lambda name: (name.lower(), name)))
 
 
+def _has(server: Server, what: str) -> str:
+    """Whether a release has one of `SAYS`; of a head not known where it takes some, and what classifies is unknown."""
+    if what in (server.way or ()):
+        return "yes"
+    return "*unknown*" if what == "heads" and server.saved_modules.get("score") == TAKES else "no"
+
+
 def _older(names: list[str]) -> str:
     """What the older releases of vLLM do otherwise, in brief."""
     releases = [server for server in SERVERS if server.name == "vllm"]
     ways = [
-        f"| {words} | " + " | ".join("yes" if what in (server.way or ()) else "no" for server in releases) + " |"
+        f"| {words} | " + " | ".join(_has(server, what) for server in releases) + " |"
         for what, words in SAYS.items()
     ]
     head = OLDER.format(

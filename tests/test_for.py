@@ -237,7 +237,7 @@ def test_what_is_misspelt_is_an_error_that_says_what_was_meant(run: Any, spec: s
 
 
 def test_releases_of_a_server() -> None:
-    assert parse("vllm==*") == {"vllm==0.33.0", "vllm==0.11.0", "vllm==0.8.5"}
+    assert parse("vllm==*") == {"vllm==0.33.0", "vllm==0.32.0", "vllm==0.11.0", "vllm==0.8.5"}
     assert parse("vllm>=0.8,<0.12") == {"vllm==0.11.0", "vllm==0.8.5"}
     assert parse("vllm==0.11") == {"vllm==0.11.0"}
     assert parse("vllm==0.8.5.post1") == {"vllm==0.8.5"}

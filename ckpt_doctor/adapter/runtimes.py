@@ -36,7 +36,7 @@ READ = {
     "ollama": "ollama==01cf7445",
 }
 """Servers whose source was read at a commit, and not run."""
-OLDER = {"vllm": ("vllm==0.11.0", "vllm==0.8.5")}
+OLDER = {"vllm": ("vllm==0.32.0", "vllm==0.11.0", "vllm==0.8.5")}
 """Older releases of a server that were reviewed, newest first: their source was read, not run."""
 SAME = {"vllm==0.8.5.post1": "vllm==0.8.5"}
 """Releases that are another in all that the facts are about (vllm/lora and vllm/model_executor/models are equal)."""

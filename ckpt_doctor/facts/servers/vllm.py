@@ -1,7 +1,8 @@
 """vLLM 0.33.0: its LoRA manager was run on a tiny Llama, and the slot buffers compared with PEFT 0.21.2.
 
-0.11.0 and 0.8.5: their source was read, not run. 0.8 is the last in which V0 is what people ran, 0.11 the last
-before LoRA on experts and without rank_pattern; what lies between was not looked at.
+0.32.0, 0.11.0 and 0.8.5: their source was read, not run. 0.8 is the last in which V0 is what people ran, 0.11 the last
+before LoRA on experts and without rank_pattern, 0.32 the last that looks up no names of a language model alone; what
+lies between was not looked at.
 """
 
 from __future__ import annotations
@@ -104,6 +105,17 @@ VLLM = Server(
         "largest_vocabulary": "lora/layers/logits_processor.py: LogitsProcessorWithLoRA.create_lora_weights",
     },
 )  # fmt: skip
+
+VLLM_0_32_0 = VLLM._replace(
+    id="vllm==0.32.0",
+    way=VLLM.way - {"language names", "heads", "backend", "pooling"},
+    sources={
+        # what stands under these in lora/ and config/ is equal in both
+        **{field: source.removeprefix("ran; ") for field, source in VLLM.sources.items()},
+        "way": "lora/model_manager.py: LoRAModelManager._get_lora_layer_weights; what classifies or embeds (which "
+        "heads it takes whole hangs on score_type) and models/transformers, which are otherwise, were not looked at",
+    },
+)
 
 VLLM_0_11_0 = Server(
     "vllm==0.11.0",
@@ -208,4 +220,4 @@ VLLM_0_8_5 = VLLM_0_11_0._replace(
     },
 )
 
-OLDER = (VLLM_0_11_0, VLLM_0_8_5)
+OLDER = (VLLM_0_32_0, VLLM_0_11_0, VLLM_0_8_5)

@@ -29,6 +29,7 @@ from .vllm_model import CLASSIFIES, REORDERED, Model, model_of, name_of, pooling
 
 COPIES = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")
 """Ends of the names of copies of the base (lora/utils.py: is_base_embedding_weights)."""
+ROUTING = 'it says "token_classify requires a token-routed classification head"'
 TOWERS = "--enable-tower-connector-lora"
 
 
@@ -215,8 +216,14 @@ def _sizes(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
 
 def _heads(load: Load, model: Model) -> Iterator[Fate]:
     """Heads that are saved whole: a single layer called score or classifier is taken where the class classifies and the
-    config saves it (model_manager.py: _validate_classification_head_lora, utils.py: parse_fine_tuned_lora_name).
+    config saves it (model_manager.py: _validate_classification_head_lora, utils.py: parse_fine_tuned_lora_name). Where
+    a class that generates is made into one that classifies tokens, its head is none of tokens (adapters.py:
+    as_seq_cls_model), and takes neither LoRA nor another head.
     """
+    tokens = model.name.endswith("ForTokenClassification")
+    told = f"vLLM's {model.name} takes no LoRA on its head, and no other head"
+    if tokens and "score" in load.pairs:
+        yield Fate(REJECTS, "module", f'{told}: score ({ROUTING})', ("score",))
     for key in load.others:
         name = head(key)
         if key.endswith(COPIES) and "base copies" not in model.way:
@@ -227,6 +234,8 @@ def _heads(load: Load, model: Model) -> Iterator[Fate]:
             yield Fate(REJECTS, "tensor", f"this release of vLLM rejects {key}", (key,))
         elif name not in load.named("modules_to_save"):
             yield Fate(REJECTS, "tensor", f"vLLM rejects {key}, which modules_to_save does not name", (key,))
+        elif tokens and name == "score":
+            yield Fate(REJECTS, "tensor", f"{told}: {key} ({ROUTING})", (key,))
         elif not model.name.endswith(CLASSIFIES) or name not in model.modules:
             yield Fate(REJECTS, "tensor", f"vLLM's {model.name} has no {name} that an adapter can replace", (key,))
 
