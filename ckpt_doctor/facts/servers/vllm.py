@@ -108,7 +108,7 @@ VLLM = Server(
 
 VLLM_0_32_0 = VLLM._replace(
     id="vllm==0.32.0",
-    way=VLLM.way - {"language names", "heads", "backend", "pooling"},
+    way=(VLLM.way or frozenset()) - {"language names", "heads", "backend", "pooling"},
     sources={
         # what stands under these in lora/ and config/ is equal in both
         **{field: source.removeprefix("ran; ") for field, source in VLLM.sources.items()},
