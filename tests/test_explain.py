@@ -85,7 +85,7 @@ def test_several_are_explained_in_the_order_asked_and_each_once(run: Any) -> Non
 
 @pytest.mark.parametrize(
     ("called", "meant"),
-    [("adalora-rank-zer", "adalora-rank-zero"), ("CD109", "CD106"), ("cd1", "CD10"), ("qqqq", None)],
+    [("adalora-rank-zer", "adalora-rank-zero"), ("CD119", "CD11"), ("cd1", "CD11"), ("qqqq", None)],
 )
 def test_an_unknown_one_is_wrong_usage_and_says_what_was_meant(run: Any, called: str, meant: str | None) -> None:
     result = run("explain", "CD101", called)

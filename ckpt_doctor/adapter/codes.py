@@ -302,8 +302,8 @@ References: tuners/adalora/config.py: AdaLoraConfig.
 TRAINED_NO_FURTHER = Code("CD112", "trained-no-further", """
 An AdaLoRA that was pruned cannot be trained on as it is.
 Why: the allocator chooses among as many scores as all layers had at the start, and the layers have only what was left:
-"kthvalue(): selected number k out of range", or, late in the schedule, "The size of tensor a must match the size of
-tensor b". Where much is left it goes on, and prunes below the budget.
+"kthvalue(): selected number k out of range", or, late in the schedule, "The size of tensor a (12) must match the size
+of tensor b (8)". Where much is left it goes on, and prunes below the budget.
 Who stops: nobody that only loads it.
 What to do: `fix --for-training` writes it with the triplets that it had, the pruned ones zero, which computes the same.
 Begin its schedule anew, at step 0.
