@@ -159,8 +159,7 @@ def _older(names: list[str]) -> str:
     """What the older releases of vLLM do otherwise, in brief."""
     releases = [server for server in SERVERS if server.name == "vllm"]
     ways = [
-        f"| {words} | " + " | ".join(_has(server, what) for server in releases) + " |"
-        for what, words in SAYS.items()
+        f"| {words} | " + " | ".join(_has(server, what) for server in releases) + " |" for what, words in SAYS.items()
     ]
     head = OLDER.format(
         releases=" | ".join(server.id.partition("==")[2] for server in releases), rules="|".join("---" for _ in releases),

@@ -223,7 +223,7 @@ def _heads(load: Load, model: Model) -> Iterator[Fate]:
     tokens = model.name.endswith("ForTokenClassification")
     told = f"vLLM's {model.name} takes no LoRA on its head, and no other head"
     if tokens and "score" in load.pairs:
-        yield Fate(REJECTS, "module", f'{told}: score ({ROUTING})', ("score",))
+        yield Fate(REJECTS, "module", f"{told}: score ({ROUTING})", ("score",))
     for key in load.others:
         name = head(key)
         if key.endswith(COPIES) and "base copies" not in model.way:
