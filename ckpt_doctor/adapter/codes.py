@@ -993,7 +993,7 @@ Who stops: vLLM, where the class does not name lm_head or embed_tokens among its
 projection otherwise ("expected target modules in …"); in silence where it reorders rows as it loads (q_proj and k_proj
 of Llama 4), absorbs a projection into its attention (kv_b_proj of DeepSeek), or has no LoRA on a vision tower;
 llama.cpp, where its converter refuses, or its graph multiplies without LoRA (q_a_proj of DeepSeek), in silence.
-What to do: what the message names: an option of the server, or another server; or merge the adapter into the model.
+What to do: use another server, or merge the adapter into the model.
 References: loads in vLLM, SGLang, llama.cpp and transformers; `docs/servers.md` has the classes.
 """)
 SERVER_EXPERTS = Code("CD620", "server-experts", """

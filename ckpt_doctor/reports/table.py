@@ -13,7 +13,7 @@ from ..adapter.codes import SAFETENSORS_ONLY
 from ..adapter.findings import ERROR, LEFT, NOTE, Finding, accepted, counted, undecided, verdict
 from ..adapter.runtimes import order, ranges
 from ..verbs.report import Report, named_release
-from ..verbs.ways import FIX, NOTHING, Way, by_hand
+from ..verbs.ways import CONVERT, DROP, HAND, NOTHING, REFUSED, Way, by_hand
 from . import Style
 from .json import changes
 from .text import clean, columns, command_lines, cut_lines, lines, shortened
@@ -157,11 +157,15 @@ def _causes(report: Report, room: int, style: Style) -> Iterator[str]:
             return
 
 
+_JOINED = {CONVERT: "", REFUSED: "and "}
+"""What stands before a way that is not the first."""
+
+
 def _next(every: tuple[Way, ...], style: Style) -> Iterator[str]:
     """The best way out, and another; what is no command stands on the line of the next."""
     start = "next: "
     for at, way in enumerate(every if style.level > 0 else every[:2]):
-        start += f"or {sentence_of(way)}" if at else sentence_of(way)
+        start += (_JOINED.get(way.kind, "or ") if at else "") + sentence_of(way)
         if way.command or at + 1 == len(every) or style.level <= 0 < at:
             yield from way_lines(way._replace(text=start), 2, style)
             start = ""
@@ -256,20 +260,19 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
             yield from finding_lines(finding, style)
     if failed:
         text = "nothing was written: what remains cannot be repaired without changing what is computed"
-        elsewhere: list[Way] = []
-        if plan.asked is None:
-            from ..verbs.reach import reached
+        from ..verbs.reach import ways_beside
 
-            elsewhere = [way for way in reached(plan.before).next if way.kind == FIX]
-        if elsewhere:
+        elsewhere = ways_beside(plan)
+        if elsewhere and plan.asked is None:
             text = "nothing was written: it is repaired where a release is named"
-        if plan.droppable:
+        if any(way.kind == DROP for way in elsewhere):
             text += "; --drop leaves out what the server has no place for"
         elif plan.optioned and (plan.done or plan.dropped):
             text += "; --best-effort writes it for a server that is started as said above"
         yield from lines(text, 2, style)
         for way in elsewhere:
-            yield from way_lines(way, 2, style)
+            by_whom = "by hand: " if way.kind == HAND else ""
+            yield from way_lines(way._replace(text=by_whom + way.text), 2, style)
         # a doubt is no blocker where something stops what was asked for
         blocking = [f for f in plan.left if f.severity == ERROR] or plan.left
         for way in by_hand(blocking) if not elsewhere else ():

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from ..adapter import NotExactError
 from ..adapter.findings import verdict
 from ..adapter.runtimes import NEWEST, PEFT
+from ..facts.subject import Subject
 from .plan import REPAIRED, How, Plan, plan
 from .report import Reach, Report
+from .ways import FIX, LOAD, Way
 
 
 def reached(report: Report) -> Report:
@@ -18,6 +20,20 @@ def reached(report: Report) -> Report:
     healed = frozenset[str]().union(*(reach.heals for reach in reaches))
     findings = tuple(f._replace(fixable=f.code in healed) for f in report.findings)
     return report._replace(findings=findings, reaches=reaches, refused=trials.reason)
+
+
+def ways_beside(planned: Plan) -> tuple[Way, ...]:
+    """The ways out of an adapter that a plan does not repair for what was asked, as a scan that asks it says them;
+    without a question the fixes for the releases that one helps.
+    """
+    before = planned.before
+    if planned.asked is None:
+        return tuple(way for way in reached(before).next if way.kind == FIX)
+    assert before.subject is not None  # noqa: S101 - a plan has one
+    question = before.subject.question._replace(runtimes=planned.asked)
+    subject = Subject(before.subject.adapter, question, before.subject.saved_by)
+    report = reached(before._replace(subject=subject, findings=planned.was))
+    return tuple(way for way in report.next if way.kind != LOAD)
 
 
 class _Trials:

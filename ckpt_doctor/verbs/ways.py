@@ -23,6 +23,10 @@ which would decide; try it, as nothing else would tell; mend it by hand; there i
 """
 
 
+MERGING = "merge the adapter into the model"
+"""How the pages of codes say it."""
+
+
 class Way(NamedTuple):
     """One way out: its kind, a sentence, and the command that goes it, "" where none does."""
 
@@ -82,11 +86,12 @@ def _asked(report: Report) -> Iterator[Way]:
         taken = bounds(accepted(report.findings))
         if taken:
             yield Way(LOAD, f"load it with PEFT {taken}")
-    merged = False
+    merged = told = False
     if report.servers:
         from .commands import merges, together
 
         for command in together(merges(report)):
+            told = True
             merged = merged or bool(command.text)
             server = command.server
             if command.text:
@@ -99,7 +104,7 @@ def _asked(report: Report) -> Iterator[Way]:
     if stopped and not any(way.kind in (FIX, DROP) for way in fixes):
         # a doubt beside what stops it is none that a person has to end first
         against = [f for f in stops if stopped & (f.rejected_by | f.misloaded_by) and not f.option]
-        own = list(by_hand(against))
+        own = list(by_hand(against, merging=not told))
         yield from own
         if against and not merged and not own:
             yield Way(REFUSED, f"no repair makes {ranges(stopped)} take it{_because(report.refused)}")
@@ -154,13 +159,16 @@ def _undecided(report: Report, ids: frozenset[str]) -> Iterator[Way]:
         yield Way(TRY, f"load it once in {ranges(open_)} and compare{decides}")
 
 
-def by_hand(findings: Iterable[Finding]) -> Iterator[Way]:
-    """What can be done about findings: what the rule says, else the page of the code."""
+def by_hand(findings: Iterable[Finding], *, merging: bool = True) -> Iterator[Way]:
+    """What can be done about findings: what the rule says, else the page of the code; without `merging`, what it says
+    before that, where the merge, or why it is none, was told.
+    """
     from ..adapter.codes import CODES
 
     for remedy in dict.fromkeys(finding.remedy or CODES[finding.code].remedy for finding in findings):
-        if remedy:
-            yield Way(HAND, remedy)
+        text = remedy if merging else remedy.partition(MERGING)[0].removesuffix(", or ")
+        if text:
+            yield Way(HAND, text)
 
 
 def _reached(report: Report, reach: Reach) -> Way:

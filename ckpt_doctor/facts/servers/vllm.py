@@ -10,6 +10,12 @@ from __future__ import annotations
 from ...adapter.runtimes import RAN
 from .record import ANY, MISLOADS, REJECTS, TAKES, UNKNOWN, Scale, Server
 
+WAY = frozenset({
+    "heads", "base copies", "experts", "towers", "language names", "bare names", "inner embeddings", "inner packed",
+    "any module", "shared modules", "one vocabulary", "backend", "pooling",
+})  # fmt: skip
+"""What the newest has of `Server.way`."""
+
 VLLM = Server(
     RAN["vllm"],
     files={
@@ -58,10 +64,7 @@ VLLM = Server(
         "norm in a layer": REJECTS, "embedding or head": REJECTS, "factor of another tool": REJECTS,
         "tensor of a layer": REJECTS, "other": REJECTS,
     },
-    way=frozenset({
-        "heads", "base copies", "experts", "towers", "language names", "bare names", "inner embeddings", "inner packed",
-        "any module", "shared modules", "one vocabulary", "backend", "pooling",
-    }),
+    way=WAY,
     largest_vocabulary=258_048,
     says={
         "files": "<folder> doesn't contain tensors",
@@ -108,10 +111,9 @@ VLLM = Server(
 
 VLLM_0_32_0 = VLLM._replace(
     id="vllm==0.32.0",
-    way=(VLLM.way or frozenset()) - {"language names", "heads", "backend", "pooling"},
+    way=WAY - {"language names", "heads", "backend", "pooling"},
     sources={
-        # what stands under these in lora/ and config/ is equal in both
-        **{field: source.removeprefix("ran; ") for field, source in VLLM.sources.items()},
+        **{field: f"read: equal to {VLLM.id}, of which: {source}" for field, source in VLLM.sources.items()},
         "way": "lora/model_manager.py: LoRAModelManager._get_lora_layer_weights; what classifies or embeds (which "
         "heads it takes whole hangs on score_type) and models/transformers, which are otherwise, were not looked at",
     },
