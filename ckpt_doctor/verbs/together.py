@@ -9,6 +9,7 @@ from ..adapter import NotExactError, Question
 from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, verdict
 from ..adapter.runtimes import NEWEST, PEFT, SERVERS, minor, order, specs
 from ..facts.layers import RANK_AXIS
+from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from ..facts.together import SWAPPED, Answer, beside, merged, outer, swapped
 from .report import Report
@@ -113,6 +114,8 @@ def union(reports: Iterable[Report]) -> dict[str, dict[str, tuple[int, ...]]]:
     found: dict[str, tuple[dict[str, tuple[int, ...]], tuple[int, ...], str]] = {}
     for report in reports:
         subject = report.subject
+        if subject and subject.method not in LORAS:
+            raise NotExactError(f"{report.path} is {subject.method}, and there are zero pairs of LoRA alone")
         for module, layer in subject.layers.items() if subject else ():
             size = outer(subject, module) if subject else None
             if subject is None or size is None:
