@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Any
 import check_together
 import numpy as np
 import pytest
+from conftest import FIXTURES
 from safetensors.numpy import load_file, save_file
 from test_compat import VENVS
+from test_servers import QV, Q, base, lora  # noqa: F401 - base is a fixture
 
 import ckpt_doctor
 
@@ -158,7 +161,31 @@ def test_a_rank_below_the_one_that_is_used_is_refused_and_zeros_are_trimmed(run:
     assert run("fix", a, tmp_path / "other", "--rank", "4").exit_code == 2
 
 
-@pytest.mark.parametrize("values", [{"use_dora": True}, {"modules_to_save": ["head"]}, {"rank_pattern": {"q": 4}}])
+def test_two_adaloras_are_merged_once_they_are_lora(run: Any, tmp_path: Path) -> None:
+    """PEFT refuses them as they are (tuners/adalora/model.py: AdaLoraModel.add_weighted_adapter)."""
+    for name in ("a", "b"):
+        shutil.copytree(FIXTURES / "adalora-rank0-0.17.1", tmp_path / "in" / name)
+    assert said(run, tmp_path / "in/a", tmp_path / "in/b")["cat"] == "rejects"
+    out = tmp_path / "out"
+    assert run("fix", tmp_path / "in", out, "--to", "lora", "--rank", "16", "--modules", "union").exit_code == 0
+    found = said(run, out / "a", out / "b")
+    assert {found[use] for use in ("cat", "linear", "ties", "hot-swapped", "side by side")} == {"accepts"}
+    assert ckpt_doctor.compare(tmp_path / "in/a", out / "a")
+
+
+def test_a_server_takes_all_with_the_largest_rank(run: Any, tmp_path: Path, base: Path) -> None:  # noqa: F811
+    a, b = lora(tmp_path / "a", QV), lora(tmp_path / "b", dict.fromkeys(Q, 64), r=64)
+    result = run("together", a, b, "--for", "vllm", "--base", base, "--format", "json")
+    (runtime,) = json.loads(result.stdout)["runtimes"]
+    assert [answer["verdict"] for answer in runtime["answers"]] == ["accepts"]
+    assert runtime["start"] == "--enable-lora --max-lora-rank 64"
+    limited = run("together", a, b, "--for", "vllm", "--base", base, "--max-rank", 16, "--format", "json")
+    assert json.loads(limited.stdout)["runtimes"][0]["answers"][0]["verdict"] == "rejects"
+
+
+@pytest.mark.parametrize(
+    "values", [{"bias": "lora_only"}, {"use_dora": True}, {"modules_to_save": ["head"]}, {"rank_pattern": {"q": 4}}]
+)
 def test_zero_pairs_are_refused_where_what_they_would_be_is_not_known(
     run: Any, tmp_path: Path, values: dict[str, Any]
 ) -> None:
