@@ -65,4 +65,5 @@ nightly: .venv/.dev  ## what takes hours: fixtures in every series, cases and th
 	$(BIN)/python scripts/prove_cases.py $(RELEASES)
 	$(MAKE) lab
 	$(BIN)/python scripts/check_prove.py build/seed-$(SEED) --releases $(RELEASES)
+	$(BIN)/python scripts/check_together.py --seed $(SEED)
 	$(MAKE) bench

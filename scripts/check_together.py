@@ -22,7 +22,7 @@ from ckpt_doctor.verbs.together import together
 
 IN_PEFT = str(Path(__file__).parent / "together/in_peft.py")
 RANK = 8
-OPEN = ("cat", "linear", "hotswap", "beside")
+OPEN = ("cat", "linear", "ties", "beside")
 """What is open to adapters of one rank and one set of modules."""
 USES = {"hot-swapped": "hotswap", "side by side": "beside"}
 
@@ -101,10 +101,11 @@ def _made(python: str, release: str, places: list[Path], folder: Path) -> int:
             ] += 1
     wrong = 0
     for place, uses in zip(made, truth(python, made) if made else [], strict=True):
-        for use in OPEN:
-            if uses[use][0] != "accepts":
+        said = judged(place, release, base=False)
+        for use, (verdict, error) in uses.items():
+            if verdict != said[use][0] or (use in OPEN and verdict != "accepts"):
                 wrong += 1
-                print(f"{place.name} {use} in {release}, after fix: {uses[use]}")
+                print(f"{place.name} {use} in {release}, after fix: {said[use]}, really {verdict} {error[:150]}")
     print(f"{release}: {len(made)} pairs made alike, {wrong} uses of them wrong; refused: {dict(refused)}")
     return wrong
 

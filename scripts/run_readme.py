@@ -37,7 +37,7 @@ def commands(block: str) -> list[str]:
 
 
 def prepare(folder: Path) -> None:
-    """What the examples speak of: adapter/, adapters/, and model/ with the shapes that the adapters were trained on."""
+    """What the examples speak of: adapter/, adapters/, loras/, and model/ with the shapes that the adapters were trained on."""
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -47,6 +47,8 @@ def prepare(folder: Path) -> None:
     shutil.copytree(zero, folder / "adapter")
     shutil.copytree(zero, folder / "adapters/legacy/zero")
     shutil.copytree(healthy, folder / "adapters/healthy")
+    for name in ("a", "b"):
+        shutil.copytree(healthy, folder / "loras" / name)
     (folder / "model").mkdir()
     tensors = load(zero).tensors
     factors = {key.rpartition(".lora_A")[0]: info.shape[1] for key, info in tensors.items() if ".lora_A" in key}

@@ -144,6 +144,8 @@ def with_modules(subject: Subject, pairs: Mapping[str, Mapping[str, tuple[int, .
     for key in ("use_dora", "lora_bias", "modules_to_save", "target_parameters", "trainable_token_indices"):
         if config.get(key):
             raise Refused(f"what zero pairs would be beside {key} is not known")
+    if config.get("bias", "none") != "none":
+        raise Refused("the new modules would have biases, too, as bias says")
     if config.get("rank_pattern") or config.get("alpha_pattern"):
         raise Refused("patterns may name the new modules: --to lora gives all layers one rank and scale")
     if subject.changes_base:

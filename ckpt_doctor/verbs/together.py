@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..adapter import NotExactError, Question
+from ..adapter.codes import SERVER_RANK_LIMIT
 from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, verdict
 from ..adapter.runtimes import NEWEST, PEFT, SERVERS, minor, order, specs
 from ..facts.layers import RANK_AXIS
+from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from ..facts.together import SWAPPED, Answer, beside, merged, outer, swapped
 from .report import Report
@@ -91,7 +93,7 @@ def _in_peft(id_: str, subjects: Sequence[Subject], alone: tuple[str, str, str] 
 def _served(id_: str, reports: Sequence[Report]) -> Together:
     """Whether a server takes each, with what it can be told at its start."""
     use = "side by side"
-    alone = _alone(id_, [report for report in reports if needed_flags(report, id_) is None])
+    alone = _alone(id_, [report for report in reports if needed_flags(report, id_) is None or _is_above(id_, report)])
     if alone is not None:
         return Together(id_, (Answer(use, *alone),))
     starts = Starts()
@@ -105,6 +107,11 @@ def _served(id_: str, reports: Sequence[Report]) -> Together:
     return Together(id_, (Answer(use, "accepts", notes),), start.line if start else "")
 
 
+def _is_above(id_: str, report: Report) -> bool:
+    """Whether a rank is above the limit that was named, which an option of the server would raise."""
+    return any(f.code == SERVER_RANK_LIMIT.number and id_ in f.rejected_by for f in report.findings)
+
+
 def union(reports: Iterable[Report]) -> dict[str, dict[str, tuple[int, ...]]]:
     """Every module that one of some adapters adapts, with the shape of each factor there.
 
@@ -113,6 +120,8 @@ def union(reports: Iterable[Report]) -> dict[str, dict[str, tuple[int, ...]]]:
     found: dict[str, tuple[dict[str, tuple[int, ...]], tuple[int, ...], str]] = {}
     for report in reports:
         subject = report.subject
+        if subject and subject.method not in LORAS:
+            raise NotExactError(f"{report.path} is {subject.method}, and there are zero pairs of LoRA alone")
         for module, layer in subject.layers.items() if subject else ():
             size = outer(subject, module) if subject else None
             if subject is None or size is None:

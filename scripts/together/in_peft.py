@@ -22,15 +22,12 @@ from safetensors.torch import load_file, save_file
 
 warnings.filterwarnings("ignore")
 SUMS = ("cat", "svd", "linear")
-"""Those whose result is worked out by hand, others by PEFT's own functions of tensors; of those that are drawn at random
-the factors that PEFT made are held to be what is computed."""
+"""Those whose result is worked out by hand; others by PEFT's own functions of tensors."""
 OTHERS = (
     "ties", "ties_svd", "dare_ties", "dare_linear", "dare_ties_svd", "dare_linear_svd", "magnitude_prune",
     "magnitude_prune_svd",
 )  # fmt: skip
-DRAWN = tuple(way for way in OTHERS if "dare" in way)
 WEIGHTS = (0.7, 0.4)
-DENSITY = 0.5
 
 
 class Block(torch.nn.Module):
@@ -190,9 +187,13 @@ def _combined(way: str, tensors: list[torch.Tensor], weights: torch.Tensor) -> t
     """What PEFT's own function makes of tensors and weights (utils/merge_utils.py)."""
     from peft.utils import merge_utils
 
-    if way == "ties":
-        return merge_utils.ties(tensors, weights, DENSITY, "total")
-    return merge_utils.magnitude_prune(tensors, weights, DENSITY)
+    more = ("total",) if "ties" in way else ()
+    return getattr(merge_utils, way)(tensors, weights, _density(way), *more)
+
+
+def _density(way: str) -> float:
+    """What is kept; all of it where it would be drawn at random."""
+    return 1.0 if "dare" in way else 0.5
 
 
 def _computed(deltas: dict[str, torch.Tensor], head: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -214,7 +215,7 @@ def _merged(pair: Path, way: str, alone: list[Any]) -> tuple[str, str]:
     try:
         wrapped = PeftModel.from_pretrained(model(), str(pair / "a"), adapter_name="a")
         wrapped.load_adapter(str(pair / "b"), adapter_name="b")
-        density = {} if way in SUMS else {"density": DENSITY}
+        density = {} if way in SUMS else {"density": _density(way)}
         torch.manual_seed(1)
         wrapped.add_weighted_adapter(["a", "b"], list(WEIGHTS), "m", combination_type=way, **density)
         wrapped.set_adapter("m")
@@ -242,8 +243,6 @@ def _merged(pair: Path, way: str, alone: list[Any]) -> tuple[str, str]:
                 deltas[name] = _product(module.lora_embedding_A["m"].data, module.lora_embedding_B["m"].data, like)
             else:
                 return "misloads", f"{name} is not in the merged one"
-            if way in DRAWN:
-                continue
             if way.endswith("_svd"):
                 weights = torch.tensor([weight for _, weight in sides])
                 whole = _combined(way.removesuffix("_svd"), [side[0][name].flatten(1) for side, _ in sides], weights)
