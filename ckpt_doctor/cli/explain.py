@@ -41,9 +41,9 @@ def _unknown(text: str) -> click.BadParameter:
     return click.BadParameter(f"{text!r} is no code or name of a finding; {hint}`ckpt-doctor rules` lists them")
 
 
-def _input() -> str:
-    """What was piped into it."""
-    if sys.stdin.isatty():
+def _input(awaited: bool) -> str:
+    """What was piped into it; what a person types there is `awaited` where they asked for that."""
+    if sys.stdin is None or (sys.stdin.isatty() and not awaited):
         raise click.UsageError("name a finding or a message, or pipe what was printed into it")
     text = sys.stdin.buffer.read(MOST_READ).decode("utf-8", "replace")
     if not text.strip():
@@ -62,7 +62,7 @@ def command(texts: tuple[str, ...]) -> None:
 
     Exit code: 0; 1 where the message is not known; 2 where no finding is called so.
     """
-    text = _input() if texts in ((), ("-",)) else " ".join(texts)
+    text = " ".join(texts) if texts not in ((), ("-",)) else _input(awaited=bool(texts))
     words = tuple(text.split()) if len(text) < 100 else (text,)
     codes = [_code(each) for each in words]
     style = Style(width())
