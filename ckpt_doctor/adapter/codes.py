@@ -200,8 +200,9 @@ References: peft_model.py: PeftModel.save_pretrained.
 """)
 LEFT_BESIDE = Code("CD027", "left-beside", """
 Weights that were trained with the adapter lie beside it, in a file that PEFT does not know.
-Why: LLaVA and what follows it save a projector and the like apart, in non_lora_trainables.bin. Without them the model
-is another than the one that was trained, and nothing says so.
+Why: LLaVA and what follows it save a projector and the like apart, in non_lora_trainables.bin, LongLoRA embeddings and
+norms in trainable_params.bin, LLaMA-Factory the head of a reward model in value_head.safetensors. Without them the
+model is another than the one that was trained, and nothing says so.
 Who stops: nobody.
 What to do: load that file, too, as the code that trained it does, after the base model and before the adapter.
 References: LLaVA llava/train/train.py: get_peft_state_non_lora_maybe_zero_3; llava/model/builder.py.

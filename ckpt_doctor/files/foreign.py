@@ -30,6 +30,8 @@ def _form(code: str, what: str, way: str, pattern: str, source: str) -> Form:
 OTHER_NAME, OTHER_FORMAT, TRAINING_STATE, WHOLE_MODEL = "other-name", "other-format", "training-state", "whole-model"
 MOST_TENSORS = 2_000
 """Names of one file that are looked at."""
+LONGEST_NAME = 500
+"""Characters of a name that is looked at: what a pattern takes grows with their square."""
 DIFFUSERS = "load it with diffusers (pipe.load_lora_weights), or the program that it was made for"
 SAVE_FROM_MODEL = "load it in the code that trained it, then save the adapter alone, with model.save_pretrained of PEFT"
 
@@ -53,7 +55,9 @@ BY_TENSORS = (
     ),
     _form(
         OTHER_FORMAT, "a LoRA of diffusers", DIFFUSERS,
-        r"(?:transformer|unet|text_encoder(?:_[0-9])?|prior|controlnet)\..*\.lora(?:_[AB]\.weight|\.(?:down|up)\.|_linear)"
+        # transformer.h is GPT-2's, Falcon's and BLOOM's, transformer.encoder ChatGLM's, Wqkv and ffn.up_proj MPT's
+        r"(?:transformer(?!\.(?:h|encoder|blocks\.[0-9]+\.(?:attn\.(?:Wqkv|out_proj)|ffn\.(?:up|down)_proj))\.)"
+        r"|unet|text_encoder(?:_[0-9])?|prior|controlnet)\..*\.lora(?:_[AB]\.weight|\.(?:down|up)\.|_linear)"
         r"|.*\.processor\.\w*lora\w*\.",
         "diffusers loaders/lora_base.py: LoraBaseMixin.write_lora_layers",
     ),
@@ -100,10 +104,14 @@ BY_TENSORS = (
 """By the name of a tensor."""
 
 
+FACTOR = re.compile(r".*\.lora_")
+
+
 def of_tensors(names: Iterable[str]) -> Form | None:
     """The form that the names of tensors are of; None where they tell nothing."""
-    some = list(islice(names, MOST_TENSORS))
-    return next((form for form in BY_TENSORS if any(map(form.pattern.match, some))), None)
+    some = [name for name in islice(names, MOST_TENSORS) if len(name) <= LONGEST_NAME]
+    forms = BY_TENSORS if not all(map(FACTOR.match, some)) else BY_TENSORS[1:]  # nothing of a model is there
+    return next((form for form in forms if any(map(form.pattern.match, some))), None)
 
 
 def of_another(names: Iterable[str]) -> Form | None:
@@ -114,21 +122,30 @@ def of_another(names: Iterable[str]) -> Form | None:
 
 BY_FILES = (
     _form(
+        TRAINING_STATE, "of a checkpoint of verl, which has the weights in shards",
+        "merge them with `python -m verl.model_merger merge --backend fsdp --local_dir FOLDER --target_dir OUT`, which "
+        "writes the adapter to OUT/lora_adapter",
+        r"(?:model|optim|extra_state)_world_size_[0-9]+_rank_[0-9]+\.pt$",
+        "verl utils/checkpoint/fsdp_checkpoint_manager.py; model_merger/base_model_merger.py: save_lora_adapter",
+    ),
+    _form(
         TRAINING_STATE, "of a ZeRO checkpoint of DeepSpeed, which has the trained weights in shards",
         "gather them with `python zero_to_fp32.py . OUT` beside it, or train with "
         "stage3_gather_16bit_weights_on_model_save and save again",
-        r"global_step[0-9]+$|zero_to_fp32\.py$|zero_pp_rank_", "DeepSpeed runtime/engine.py: save_checkpoint",
+        r"global_step[0-9]+$|zero_to_fp32\.py$|(?:bf16_|fp16_)?zero_pp_rank_|mp_rank_[0-9]{2}_model_states\.pt$",
+        "DeepSpeed runtime/engine.py: save_checkpoint, _get_zero_ckpt_name",
+    ),
+    _form(
+        TRAINING_STATE, "of a Megatron checkpoint, which has the weights in shards",
+        "export it to Hugging Face's layout with the tool that trained it",
+        r"mp_rank_[0-9]{2}(?:_[0-9]{3}){0,2}$|model_optim_rng\.pt$|iter_[0-9]{7}$|latest_checkpointed_iteration\.txt$|common\.pt$",
+        "Megatron-LM training/checkpointing.py; megatron/core/dist_checkpointing/strategies/common.py",
     ),
     _form(
         TRAINING_STATE, "of a distributed checkpoint of torch (FSDP), which has the weights in shards",
         "gather them with `accelerate merge-weights CHECKPOINT OUT`, or train with "
         "fsdp_state_dict_type FULL_STATE_DICT and save again",
         r".*\.distcp$|pytorch_model_fsdp", "torch distributed/checkpoint/filesystem.py; accelerate utils/fsdp_utils.py",
-    ),
-    _form(
-        TRAINING_STATE, "of a Megatron checkpoint, which has the weights in shards",
-        "export it to Hugging Face's layout with the tool that trained it",
-        r"mp_rank_[0-9]{2}|iter_[0-9]{7}$|latest_checkpointed_iteration\.txt$", "Megatron-LM training/checkpointing.py",
     ),
     _form(
         TRAINING_STATE, "of a checkpoint of orbax (JAX)", "restore it with the trainer that wrote it, and export it",
@@ -177,6 +194,11 @@ BY_FILES = (
     _form(
         OTHER_FORMAT, "a textual inversion, for image models", "load it with diffusers (pipe.load_textual_inversion)",
         r"learned_embeds", "diffusers loaders/textual_inversion.py: TEXT_INVERSION_NAME",
+    ),
+    _form(
+        TRAINING_STATE, "of PyTorch Lightning or another trainer, or a model: its name does not tell",
+        "load it in the code that trained it, then save the adapter with model.save_pretrained of PEFT",
+        r".*\.ckpt$", "lightning pytorch/callbacks/model_checkpoint.py: ModelCheckpoint.FILE_EXTENSION",
     ),
     _form(
         WHOLE_MODEL, "a whole model of Mistral's", "name the folder of the adapter: this is a model",
