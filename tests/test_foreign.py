@@ -42,19 +42,22 @@ TENSORS = {
     "module.decoder.layers.0.self_attention.linear_qkv.adapter.linear_out.weight": "Megatron",
     "deberta.encoder.layer.0.attention.self.query_proj.ranknum": "loralib",
     "transformer.h.0.attn.c_attn.lora_A": "loralib",
+    "transformer.h.0.attn.c_attn.loras.LoRA.lora_A": "AdapterHub",
+    "bert.encoder.layer.0.output.adapters.sst.adapter_down.0.weight": "AdapterHub",
     "roberta.encoder.layer.0.attention.self.query.lora_A": "loralib",
     "double_blocks.0.processor.proj_lora1.down.weight": "of diffusers",
     "transformer.base_model.model.transformer_blocks.4.attn.to_q.lora.down.weight": "of diffusers",
-    "text_model.encoder.layers.0.self_attn.k_proj.lora_A_1.default_0.weight": "no tool that is known",
+    "blocks.0.lora_down.kernel": "no tool that is known",
     "transformer.prefix_encoder.embedding.weight": "P-Tuning",
     "cond_stage_model.transformer.text_model.embeddings.position_ids": "Stable Diffusion",
-    "model.layers.0.self_attn.q_proj.base_layer.weight": "inside",
-    "model.layers.0.self_attn.q_proj.lora_A.default.weight": "inside",
+    "model.layers.0.self_attn.q_proj.lora_A.default.weight": "without PEFT's prefix",
+    "layers.7.to_out_lora.up.weight": "of diffusers",
+    "text_model.encoder.layers.0.self_attn.k_proj.lora_A_1.default_0.weight": "of diffusers",
     "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": "of PEFT",
-    "model.layers.0.self_attn.q_proj.lora_A.weight": "no tool that is known",
-    "transformer.h.0.attn.c_attn.lora_A.weight": "no tool that is known",
-    "transformer.encoder.layers.0.self_attention.query_key_value.lora_A.weight": "no tool that is known",
-    "transformer.blocks.0.attn.Wqkv.lora_A.weight": "no tool that is known",
+    "model.layers.0.self_attn.q_proj.lora_A.weight": "without PEFT's prefix",
+    "transformer.h.0.attn.c_attn.lora_A.weight": "without PEFT's prefix",
+    "transformer.encoder.layers.0.self_attention.query_key_value.lora_A.weight": "without PEFT's prefix",
+    "transformer.blocks.0.attn.Wqkv.lora_A.weight": "without PEFT's prefix",
     "transformer.blocks.0.attn1.to_q.lora_A.weight": "of diffusers",
 }
 
@@ -69,6 +72,18 @@ def test_a_tensor_tells_the_tool(name: str, what: str) -> None:
 def test_the_weights_of_a_model_tell_no_tool() -> None:
     names = ["lm_head.weight", "model.embed_tokens.weight", "unet.conv_in.weight", "layers.0.attention.wq.weight"]
     assert foreign.of_tensors(names) is None
+
+
+def test_weights_of_the_adapted_layers_are_a_model() -> None:
+    """As PEFT 0.2 and newer name them, under a Trainer; of embeddings an adapter may have them, too."""
+    q = "base_model.model.layers.0.q_proj"
+    for names in ([f"{q}.weight", f"{q}.lora_A.weight"], [f"{q}.base_layer.weight", f"{q}.lora_A.default.weight"]):
+        form = foreign.of_tensors(names)
+        assert form is not None
+        assert "inside" in form.what
+        form = foreign.of_tensors([name.replace("q_proj", "lm_head") for name in names])
+        assert form is not None
+        assert "of PEFT" in form.what
 
 
 def test_factors_alone_are_no_model() -> None:

@@ -34,13 +34,18 @@ LONGEST_NAME = 500
 """Characters of a name that is looked at: what a pattern takes grows with their square."""
 DIFFUSERS = "load it with diffusers (pipe.load_lora_weights), or the program that it was made for"
 SAVE_FROM_MODEL = "load it in the code that trained it, then save the adapter alone, with model.save_pretrained of PEFT"
+HUB, FROM_HUB = "an adapter of the library adapters (AdapterHub)", "load it with that library (model.load_adapter)"
+
+WITH_ADAPTER = _form(
+    WHOLE_MODEL, "a whole model with an adapter inside", SAVE_FROM_MODEL, "",
+    "accelerate: Accelerator.save_state; transformers: Trainer._save of a model that is no PeftModel",
+)  # fmt: skip
+FACTOR = re.compile(r"(.*)\.lora_[AB](?:$|\.)")
+EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "shared")
+"""Modules of which PEFT saves the base's weight with the adapter (utils/constants.py: EMBEDDING_LAYER_NAMES, and what
+get_input_embeddings and get_output_embeddings of a model are)."""
 
 BY_TENSORS = (
-    _form(
-        WHOLE_MODEL, "a whole model with an adapter inside", SAVE_FROM_MODEL,
-        r".*\.base_layer\.weight$|.*\.lora_[AB]\.[^.]+\.weight$",
-        "accelerate: Accelerator.save_state; transformers: Trainer._save of a model that is no PeftModel",
-    ),
     _form(
         OTHER_NAME, "an adapter of PEFT under another name", "", r"base_model\.model\..*(?:lora_|hada_|lokr_|ia3_)",
         "PEFT utils/save_and_load.py: get_peft_model_state_dict",
@@ -58,7 +63,7 @@ BY_TENSORS = (
         # transformer.h is GPT-2's, Falcon's and BLOOM's, transformer.encoder ChatGLM's, Wqkv and ffn.up_proj MPT's
         r"(?:transformer(?!\.(?:h|encoder|blocks\.[0-9]+\.(?:attn\.(?:Wqkv|out_proj)|ffn\.(?:up|down)_proj))\.)"
         r"|unet|text_encoder(?:_[0-9])?|prior|controlnet)\..*\.lora(?:_[AB]\.weight|\.(?:down|up)\.|_linear)"
-        r"|.*\.processor\.\w*lora\w*\.",
+        r"|.*\.processor\.\w*lora\w*\.|.*\bto_(?:q|k|v|out)_lora\.(?:down|up)\.|.*\.lora_[AB]_[0-9]+\.",
         "diffusers loaders/lora_base.py: LoraBaseMixin.write_lora_layers",
     ),
     _form(
@@ -82,6 +87,10 @@ BY_TENSORS = (
         "Megatron-Bridge peft/lora.py: ParallelLinearAdapter",
     ),
     _form(
+        OTHER_FORMAT, HUB, FROM_HUB, r".*\.(?:loras\.[^.]+\.lora_[AB]|adapters\.[^.]+\.adapter_(?:down|up)\.)",
+        "adapters methods/lora.py: LoRALayer; methods/modeling.py: Adapter",
+    ),
+    _form(
         OTHER_FORMAT, "an AdaLoRA or LoRA of loralib, whose config is in the code that made it",
         "load it there with strict=False: PEFT has no config of it", r".*\.(?:ranknum|lora_[ABE])$",
         "loralib adalora.py: SVDLinear; loralib layers.py: Linear",
@@ -97,6 +106,12 @@ BY_TENSORS = (
         "stable-diffusion ldm/models/diffusion/ddpm.py",
     ),
     _form(
+        OTHER_FORMAT, "a LoRA with PEFT's factors and without PEFT's prefix (base_model.model.)",
+        "name it adapter_model.safetensors (.bin), write its adapter_config.json (peft_type, r, lora_alpha, "
+        "target_modules), and scan that with --base MODEL: its keys want what PEFT puts before the names of the model",
+        r".*\.lora_[AB]\.(?:[^.]+\.)?weight$", "",
+    ),
+    _form(
         OTHER_FORMAT, "a LoRA whose names are those of no tool that is known",
         "ask whoever made it which program loads it", r".*lora_?(?:A|B|a|b|down|up)(?![a-z])", "",
     ),
@@ -104,14 +119,23 @@ BY_TENSORS = (
 """By the name of a tensor."""
 
 
-FACTOR = re.compile(r".*\.lora_")
-
-
 def of_tensors(names: Iterable[str]) -> Form | None:
     """The form that the names of tensors are of; None where they tell nothing."""
     some = [name for name in islice(names, MOST_TENSORS) if len(name) <= LONGEST_NAME]
-    forms = BY_TENSORS if not all(map(FACTOR.match, some)) else BY_TENSORS[1:]  # nothing of a model is there
-    return next((form for form in forms if any(map(form.pattern.match, some))), None)
+    if _has_weights_of_layers(some):
+        return WITH_ADAPTER
+    return next((form for form in BY_TENSORS if any(map(form.pattern.match, some))), None)
+
+
+def _has_weights_of_layers(names: list[str]) -> bool:
+    """Whether a layer has its own weight beside factors, as in a model, of which an adapter has none."""
+    there = set(names)
+    layers = {found[1] for found in map(FACTOR.match, names) if found}
+    return any(
+        f"{layer}.weight" in there or f"{layer}.base_layer.weight" in there
+        for layer in layers
+        if layer.rpartition(".")[2] not in EMBEDDINGS
+    )
 
 
 def of_another(names: Iterable[str]) -> Form | None:
@@ -154,7 +178,11 @@ BY_FILES = (
     _form(
         OTHER_FORMAT, "a LoRA of torchtune",
         "save it again with torchtune's FullModelHFCheckpointer, which writes an adapter of PEFT",
-        r"adapter_[0-9]+\.pt$|recipe_state\.pt$", "torchtune training/checkpointing/_checkpointer.py",
+        r"adapter_[0-9]+\.pt$", "torchtune training/checkpointing/_checkpointer.py",
+    ),
+    _form(
+        TRAINING_STATE, "of a recipe of torchtune, and its weights are in the folders of its epochs",
+        "name the folder of an epoch", r"recipe_state\.pt$", "torchtune training/checkpointing/_checkpointer.py",
     ),
     _form(
         OTHER_FORMAT, "a LoRA of MLX", "serve it with mlx_lm (--adapter-path), or merge it with mlx_lm.fuse",
@@ -166,8 +194,7 @@ BY_FILES = (
         "llama.cpp convert_lora_to_gguf.py, and before it convert-lora-to-ggml.py",
     ),
     _form(
-        OTHER_FORMAT, "an adapter of the library adapters (AdapterHub)",
-        "load it with that library (model.load_adapter)",
+        OTHER_FORMAT, HUB, FROM_HUB,
         r"pytorch_adapter\.bin$|pytorch_model_head\.bin$", "adapters loading.py: AdapterLoader",
     ),
     _form(
