@@ -643,6 +643,13 @@ Who stops: every PEFT release, in silence; from 0.15 on a module in modules_to_s
 What to do: set the option with which it was trained, or give the tensors the names that PEFT saves.
 References: utils/save_and_load.py: set_peft_model_state_dict; loads in 18 releases.
 """)
+MEGATRON_NAMES = Code("CD409", "megatron-names", """
+The adapted layers have Megatron's names (linear_qkv), which no model of transformers has.
+Why: PEFT saves the names of the model that it adapted, and that was one of Megatron Core, as in ms-swift.
+Who stops: every PEFT release, where the model is one of transformers: "Target modules … not found in the base model".
+What to do: export it to Hugging Face's layout with the tool that trained it, or load it on Megatron's model.
+References: Megatron-LM megatron/core/transformer/attention.py: SelfAttention.linear_qkv; modelscope/ms-swift#5693.
+""")
 
 # Methods
 
