@@ -42,16 +42,23 @@ TENSORS = {
     "module.decoder.layers.0.self_attention.linear_qkv.adapter.linear_out.weight": "Megatron",
     "deberta.encoder.layer.0.attention.self.query_proj.ranknum": "loralib",
     "transformer.h.0.attn.c_attn.lora_A": "loralib",
+    "transformer.h.0.attn.c_attn.loras.LoRA.lora_A": "AdapterHub",
+    "bert.encoder.layer.0.output.adapters.sst.adapter_down.0.weight": "AdapterHub",
     "roberta.encoder.layer.0.attention.self.query.lora_A": "loralib",
     "double_blocks.0.processor.proj_lora1.down.weight": "of diffusers",
     "transformer.base_model.model.transformer_blocks.4.attn.to_q.lora.down.weight": "of diffusers",
-    "text_model.encoder.layers.0.self_attn.k_proj.lora_A_1.default_0.weight": "no tool that is known",
+    "blocks.0.lora_down.kernel": "no tool that is known",
     "transformer.prefix_encoder.embedding.weight": "P-Tuning",
     "cond_stage_model.transformer.text_model.embeddings.position_ids": "Stable Diffusion",
-    "model.layers.0.self_attn.q_proj.base_layer.weight": "inside",
-    "model.layers.0.self_attn.q_proj.lora_A.default.weight": "inside",
+    "model.layers.0.self_attn.q_proj.lora_A.default.weight": "without PEFT's prefix",
+    "layers.7.to_out_lora.up.weight": "of diffusers",
+    "text_model.encoder.layers.0.self_attn.k_proj.lora_A_1.default_0.weight": "of diffusers",
     "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": "of PEFT",
-    "model.layers.0.self_attn.q_proj.lora_A.weight": "no tool that is known",
+    "model.layers.0.self_attn.q_proj.lora_A.weight": "without PEFT's prefix",
+    "transformer.h.0.attn.c_attn.lora_A.weight": "without PEFT's prefix",
+    "transformer.encoder.layers.0.self_attention.query_key_value.lora_A.weight": "without PEFT's prefix",
+    "transformer.blocks.0.attn.Wqkv.lora_A.weight": "without PEFT's prefix",
+    "transformer.blocks.0.attn1.to_q.lora_A.weight": "of diffusers",
 }
 
 
@@ -67,8 +74,36 @@ def test_the_weights_of_a_model_tell_no_tool() -> None:
     assert foreign.of_tensors(names) is None
 
 
+def test_weights_of_the_adapted_layers_are_a_model() -> None:
+    """As PEFT 0.2 and newer name them, under a Trainer; of embeddings an adapter may have them, too."""
+    q = "base_model.model.layers.0.q_proj"
+    for names in ([f"{q}.weight", f"{q}.lora_A.weight"], [f"{q}.base_layer.weight", f"{q}.lora_A.default.weight"]):
+        form = foreign.of_tensors(names)
+        assert form is not None
+        assert "inside" in form.what
+        form = foreign.of_tensors([name.replace("q_proj", "lm_head") for name in names])
+        assert form is not None
+        assert "of PEFT" in form.what
+
+
+def test_factors_alone_are_no_model() -> None:
+    """As a file that was saved with the adapter's name left in: once renamed, CD402 says the rest."""
+    names = [f"base_model.model.layers.{at}.q_proj.lora_{ab}.default.weight" for at in (0, 1) for ab in "AB"]
+    assert foreign.of_tensors(names) == foreign.of_tensors([names[0].replace(".default", "")])
+
+
+@pytest.mark.parametrize("name", ["linear_fc1" * 100_000, "a.processor." + "lora" * 250_000, "." * 1_000_000])
+def test_a_long_name_takes_no_time(name: str) -> None:
+    start = time.monotonic()
+    foreign.of_tensors([name])
+    assert time.monotonic() - start < 1
+
+
 FILES = {
     "global_step300": "ZeRO", "zero_pp_rank_0_mp_rank_00_optim_states.pt": "ZeRO", "__0_0.distcp": "FSDP",
+    "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt": "ZeRO", "mp_rank_00_model_states.pt": "ZeRO",
+    "mp_rank_00": "Megatron", "mp_rank_00_001": "Megatron", "common.pt": "Megatron", "epoch=0.ckpt": "Lightning",
+    "model_world_size_2_rank_0.pt": "verl",
     "pytorch_model_fsdp_0": "FSDP", "iter_0000100": "Megatron", "ocdbt.process_0": "orbax", "adapter_0.pt": "torchtune",
     "adapters.npz": "MLX", "0000100_adapters.safetensors": "MLX", "model.gguf": "llama.cpp",
     "ggml-adapter-model.bin": "llama.cpp", "pytorch_adapter.bin": "AdapterHub", "lit_model.pth.lora": "litgpt",

@@ -200,8 +200,9 @@ References: peft_model.py: PeftModel.save_pretrained.
 """)
 LEFT_BESIDE = Code("CD027", "left-beside", """
 Weights that were trained with the adapter lie beside it, in a file that PEFT does not know.
-Why: LLaVA and what follows it save a projector and the like apart, in non_lora_trainables.bin. Without them the model
-is another than the one that was trained, and nothing says so.
+Why: LLaVA and what follows it save a projector and the like apart, in non_lora_trainables.bin, LongLoRA embeddings and
+norms in trainable_params.bin, LLaMA-Factory the head of a reward model in value_head.safetensors. Without them the
+model is another than the one that was trained, and nothing says so.
 Who stops: nobody.
 What to do: load that file, too, as the code that trained it does, after the base model and before the adapter.
 References: LLaVA llava/train/train.py: get_peft_state_non_lora_maybe_zero_3; llava/model/builder.py.
@@ -641,6 +642,13 @@ Why: what the config does not switch on has no module to go to, and PEFT does no
 Who stops: every PEFT release, in silence; from 0.15 on a module in modules_to_save that is not found is a KeyError.
 What to do: set the option with which it was trained, or give the tensors the names that PEFT saves.
 References: utils/save_and_load.py: set_peft_model_state_dict; loads in 18 releases.
+""")
+MEGATRON_NAMES = Code("CD409", "megatron-names", """
+The adapted layers have Megatron's names (linear_qkv), which no model of transformers has.
+Why: PEFT saves the names of the model that it adapted, and that was one of Megatron Core, as in ms-swift.
+Who stops: every PEFT release, where the model is one of transformers: "Target modules … not found in the base model".
+What to do: export it to Hugging Face's layout with the tool that trained it, or load it on Megatron's model.
+References: Megatron-LM megatron/core/transformer/attention.py: SelfAttention.linear_qkv; modelscope/ms-swift#5693.
 """)
 
 # Methods

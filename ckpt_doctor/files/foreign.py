@@ -30,15 +30,22 @@ def _form(code: str, what: str, way: str, pattern: str, source: str) -> Form:
 OTHER_NAME, OTHER_FORMAT, TRAINING_STATE, WHOLE_MODEL = "other-name", "other-format", "training-state", "whole-model"
 MOST_TENSORS = 2_000
 """Names of one file that are looked at."""
+LONGEST_NAME = 500
+"""Characters of a name that is looked at: what a pattern takes grows with their square."""
 DIFFUSERS = "load it with diffusers (pipe.load_lora_weights), or the program that it was made for"
 SAVE_FROM_MODEL = "load it in the code that trained it, then save the adapter alone, with model.save_pretrained of PEFT"
+HUB, FROM_HUB = "an adapter of the library adapters (AdapterHub)", "load it with that library (model.load_adapter)"
+
+WITH_ADAPTER = _form(
+    WHOLE_MODEL, "a whole model with an adapter inside", SAVE_FROM_MODEL, "",
+    "accelerate: Accelerator.save_state; transformers: Trainer._save of a model that is no PeftModel",
+)  # fmt: skip
+FACTOR = re.compile(r"(.*)\.lora_[AB](?:$|\.)")
+EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "shared")
+"""Modules of which PEFT saves the base's weight with the adapter (utils/constants.py: EMBEDDING_LAYER_NAMES, and what
+get_input_embeddings and get_output_embeddings of a model are)."""
 
 BY_TENSORS = (
-    _form(
-        WHOLE_MODEL, "a whole model with an adapter inside", SAVE_FROM_MODEL,
-        r".*\.base_layer\.weight$|.*\.lora_[AB]\.[^.]+\.weight$",
-        "accelerate: Accelerator.save_state; transformers: Trainer._save of a model that is no PeftModel",
-    ),
     _form(
         OTHER_NAME, "an adapter of PEFT under another name", "", r"base_model\.model\..*(?:lora_|hada_|lokr_|ia3_)",
         "PEFT utils/save_and_load.py: get_peft_model_state_dict",
@@ -53,8 +60,10 @@ BY_TENSORS = (
     ),
     _form(
         OTHER_FORMAT, "a LoRA of diffusers", DIFFUSERS,
-        r"(?:transformer|unet|text_encoder(?:_[0-9])?|prior|controlnet)\..*\.lora(?:_[AB]\.weight|\.(?:down|up)\.|_linear)"
-        r"|.*\.processor\.\w*lora\w*\.",
+        # transformer.h is GPT-2's, Falcon's and BLOOM's, transformer.encoder ChatGLM's, Wqkv and ffn.up_proj MPT's
+        r"(?:transformer(?!\.(?:h|encoder|blocks\.[0-9]+\.(?:attn\.(?:Wqkv|out_proj)|ffn\.(?:up|down)_proj))\.)"
+        r"|unet|text_encoder(?:_[0-9])?|prior|controlnet)\..*\.lora(?:_[AB]\.weight|\.(?:down|up)\.|_linear)"
+        r"|.*\.processor\.\w*lora\w*\.|.*\bto_(?:q|k|v|out)_lora\.(?:down|up)\.|.*\.lora_[AB]_[0-9]+\.",
         "diffusers loaders/lora_base.py: LoraBaseMixin.write_lora_layers",
     ),
     _form(
@@ -78,6 +87,10 @@ BY_TENSORS = (
         "Megatron-Bridge peft/lora.py: ParallelLinearAdapter",
     ),
     _form(
+        OTHER_FORMAT, HUB, FROM_HUB, r".*\.(?:loras\.[^.]+\.lora_[AB]|adapters\.[^.]+\.adapter_(?:down|up)\.)",
+        "adapters methods/lora.py: LoRALayer; methods/modeling.py: Adapter",
+    ),
+    _form(
         OTHER_FORMAT, "an AdaLoRA or LoRA of loralib, whose config is in the code that made it",
         "load it there with strict=False: PEFT has no config of it", r".*\.(?:ranknum|lora_[ABE])$",
         "loralib adalora.py: SVDLinear; loralib layers.py: Linear",
@@ -93,6 +106,12 @@ BY_TENSORS = (
         "stable-diffusion ldm/models/diffusion/ddpm.py",
     ),
     _form(
+        OTHER_FORMAT, "a LoRA with PEFT's factors and without PEFT's prefix (base_model.model.)",
+        "name it adapter_model.safetensors (.bin), write its adapter_config.json (peft_type, r, lora_alpha, "
+        "target_modules), and scan that with --base MODEL: its keys want what PEFT puts before the names of the model",
+        r".*\.lora_[AB]\.(?:[^.]+\.)?weight$", "",
+    ),
+    _form(
         OTHER_FORMAT, "a LoRA whose names are those of no tool that is known",
         "ask whoever made it which program loads it", r".*lora_?(?:A|B|a|b|down|up)(?![a-z])", "",
     ),
@@ -102,8 +121,21 @@ BY_TENSORS = (
 
 def of_tensors(names: Iterable[str]) -> Form | None:
     """The form that the names of tensors are of; None where they tell nothing."""
-    some = list(islice(names, MOST_TENSORS))
+    some = [name for name in islice(names, MOST_TENSORS) if len(name) <= LONGEST_NAME]
+    if _has_weights_of_layers(some):
+        return WITH_ADAPTER
     return next((form for form in BY_TENSORS if any(map(form.pattern.match, some))), None)
+
+
+def _has_weights_of_layers(names: list[str]) -> bool:
+    """Whether a layer has its own weight beside factors, as in a model, of which an adapter has none."""
+    there = set(names)
+    layers = {found[1] for found in map(FACTOR.match, names) if found}
+    return any(
+        f"{layer}.weight" in there or f"{layer}.base_layer.weight" in there
+        for layer in layers
+        if layer.rpartition(".")[2] not in EMBEDDINGS
+    )
 
 
 def of_another(names: Iterable[str]) -> Form | None:
@@ -114,10 +146,24 @@ def of_another(names: Iterable[str]) -> Form | None:
 
 BY_FILES = (
     _form(
+        TRAINING_STATE, "of a checkpoint of verl, which has the weights in shards",
+        "merge them with `python -m verl.model_merger merge --backend fsdp --local_dir FOLDER --target_dir OUT`, which "
+        "writes the adapter to OUT/lora_adapter",
+        r"(?:model|optim|extra_state)_world_size_[0-9]+_rank_[0-9]+\.pt$",
+        "verl utils/checkpoint/fsdp_checkpoint_manager.py; model_merger/base_model_merger.py: save_lora_adapter",
+    ),
+    _form(
         TRAINING_STATE, "of a ZeRO checkpoint of DeepSpeed, which has the trained weights in shards",
         "gather them with `python zero_to_fp32.py . OUT` beside it, or train with "
         "stage3_gather_16bit_weights_on_model_save and save again",
-        r"global_step[0-9]+$|zero_to_fp32\.py$|zero_pp_rank_", "DeepSpeed runtime/engine.py: save_checkpoint",
+        r"global_step[0-9]+$|zero_to_fp32\.py$|(?:bf16_|fp16_)?zero_pp_rank_|mp_rank_[0-9]{2}_model_states\.pt$",
+        "DeepSpeed runtime/engine.py: save_checkpoint, _get_zero_ckpt_name",
+    ),
+    _form(
+        TRAINING_STATE, "of a Megatron checkpoint, which has the weights in shards",
+        "export it to Hugging Face's layout with the tool that trained it",
+        r"mp_rank_[0-9]{2}(?:_[0-9]{3}){0,2}$|model_optim_rng\.pt$|iter_[0-9]{7}$|latest_checkpointed_iteration\.txt$|common\.pt$",
+        "Megatron-LM training/checkpointing.py; megatron/core/dist_checkpointing/strategies/common.py",
     ),
     _form(
         TRAINING_STATE, "of a distributed checkpoint of torch (FSDP), which has the weights in shards",
@@ -126,18 +172,17 @@ BY_FILES = (
         r".*\.distcp$|pytorch_model_fsdp", "torch distributed/checkpoint/filesystem.py; accelerate utils/fsdp_utils.py",
     ),
     _form(
-        TRAINING_STATE, "of a Megatron checkpoint, which has the weights in shards",
-        "export it to Hugging Face's layout with the tool that trained it",
-        r"mp_rank_[0-9]{2}|iter_[0-9]{7}$|latest_checkpointed_iteration\.txt$", "Megatron-LM training/checkpointing.py",
-    ),
-    _form(
         TRAINING_STATE, "of a checkpoint of orbax (JAX)", "restore it with the trainer that wrote it, and export it",
         r"_CHECKPOINT_METADATA$|manifest\.ocdbt$|ocdbt\.process_", "orbax checkpoint/_src/metadata",
     ),
     _form(
         OTHER_FORMAT, "a LoRA of torchtune",
         "save it again with torchtune's FullModelHFCheckpointer, which writes an adapter of PEFT",
-        r"adapter_[0-9]+\.pt$|recipe_state\.pt$", "torchtune training/checkpointing/_checkpointer.py",
+        r"adapter_[0-9]+\.pt$", "torchtune training/checkpointing/_checkpointer.py",
+    ),
+    _form(
+        TRAINING_STATE, "of a recipe of torchtune, and its weights are in the folders of its epochs",
+        "name the folder of an epoch", r"recipe_state\.pt$", "torchtune training/checkpointing/_checkpointer.py",
     ),
     _form(
         OTHER_FORMAT, "a LoRA of MLX", "serve it with mlx_lm (--adapter-path), or merge it with mlx_lm.fuse",
@@ -149,8 +194,7 @@ BY_FILES = (
         "llama.cpp convert_lora_to_gguf.py, and before it convert-lora-to-ggml.py",
     ),
     _form(
-        OTHER_FORMAT, "an adapter of the library adapters (AdapterHub)",
-        "load it with that library (model.load_adapter)",
+        OTHER_FORMAT, HUB, FROM_HUB,
         r"pytorch_adapter\.bin$|pytorch_model_head\.bin$", "adapters loading.py: AdapterLoader",
     ),
     _form(
@@ -177,6 +221,11 @@ BY_FILES = (
     _form(
         OTHER_FORMAT, "a textual inversion, for image models", "load it with diffusers (pipe.load_textual_inversion)",
         r"learned_embeds", "diffusers loaders/textual_inversion.py: TEXT_INVERSION_NAME",
+    ),
+    _form(
+        TRAINING_STATE, "of PyTorch Lightning or another trainer, or a model: its name does not tell",
+        "load it in the code that trained it, then save the adapter with model.save_pretrained of PEFT",
+        r".*\.ckpt$", "lightning pytorch/callbacks/model_checkpoint.py: ModelCheckpoint.FILE_EXTENSION",
     ),
     _form(
         WHOLE_MODEL, "a whole model of Mistral's", "name the folder of the adapter: this is a model",

@@ -55,13 +55,17 @@ def damaged_file(subject: Subject) -> Iterator[Finding]:
             yield code(message, rejects=PEFT, remedy=remedy)
 
 
-TRAINED_BESIDE = ("non_lora_trainables.bin", "non_lora_state_dict.bin", "non_lora_trainables.safetensors")
+TRAINED_BESIDE = (
+    "non_lora_trainables.bin", "non_lora_state_dict.bin", "non_lora_trainables.safetensors", "trainable_params.bin",
+    "value_head.safetensors", "value_head.bin",
+)  # fmt: skip
 
 
 @rule
 def left_beside(subject: Subject) -> Iterator[Finding]:
     """Weights that were trained beside the adapter, and that only the code which trained them loads
-    (LLaVA llava/train/train.py: get_peft_state_non_lora_maybe_zero_3).
+    (LLaVA llava/train/train.py: get_peft_state_non_lora_maybe_zero_3; LongLoRA get_trainable_weights.py; LLaMA-Factory
+    extras/constants.py: V_HEAD_SAFE_WEIGHTS_NAME).
     """
     files = [name for name in TRAINED_BESIDE if name in subject.adapter.files]
     if files:

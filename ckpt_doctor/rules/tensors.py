@@ -12,11 +12,12 @@ from ..adapter.codes import (
     FACTOR_DTYPE,
     FOREIGN_PREFIX,
     MANGLED_KEY,
+    MEGATRON_NAMES,
     MISSING_FACTOR,
     STRANGE_TENSOR,
     WEIGHT_SUFFIX,
 )
-from ..adapter.findings import Finding, counted, several
+from ..adapter.findings import THE_BASE, Finding, counted, several
 from ..adapter.runtimes import PEFT, since
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
@@ -180,6 +181,19 @@ def adapter_name(subject: Subject) -> Iterator[Finding]:
 
 def _module_end(key: str) -> list[str]:
     return key.partition(".lora_E")[0].split(".")[-1:]
+
+
+@rule
+def megatron_names(subject: Subject) -> Iterator[Finding]:
+    """Megatron Core's attention has a linear_qkv (megatron/core/transformer/attention.py: SelfAttention), no model of
+    transformers 5 has one. The base decides.
+    """
+    if subject.base is None:
+        layers = subject.layers_where(lambda layer: layer.module.endswith(".linear_qkv"))
+        if layers:
+            message = f"{layers[0][:120]} is a name of Megatron's, and no model of transformers has a linear_qkv"
+            remedy = "export it to Hugging Face's layout with the tool that trained it"
+            yield MEGATRON_NAMES(message, keys=("target_modules",), undecided=PEFT, needs=THE_BASE, remedy=remedy)
 
 
 _PART = (
