@@ -78,11 +78,15 @@ def _lora_ga(subject: Subject) -> Finding:
     return BASE_CHANGING_INIT(message, keys=keys, rejects=PEFT - taking, undecided=undecided, needs=needs)
 
 
+BACK_TO_TRUE = "set init_lora_weights to true in adapter_config.json: what is loaded takes its place"
+
+
 @rule
 def unknown_init(subject: Subject) -> Iterator[Finding]:
     """LoraLayer.reset_lora_parameters: from 0.7 it raises, though it matters to no loaded adapter. eva and orthogonal
-    are compared as they are, the others in lower case (tuners/lora/layer.py: LoraLayer.update_layer). mica raises where
-    the rank is above a size of the layer (tuners/lora/layer.py: LoraLayer.mica_init).
+    are compared as they are, the others in lower case (tuners/lora/layer.py: LoraLayer.update_layer), and a convolution
+    knows neither (_ConvNd.update_layer). mica raises where the rank is above a size of the layer (LoraLayer.mica_init),
+    orthogonal where it is odd (LoraLayer.orthogonal_init).
     """
     init = subject.config.get("init_lora_weights")
     if subject.method != "LORA" or not isinstance(init, str) or init.lower().startswith(CHANGES_BASE):
@@ -95,6 +99,15 @@ def unknown_init(subject: Subject) -> Iterator[Finding]:
     doubt = known if mica else frozenset[str]()
     keys = ("init_lora_weights",)
     yield UNKNOWN_INIT(message, keys=keys, rejects=since("0.7") - known, undecided=doubt, needs="a load")
+    layers = [layer for layer in subject.sample.values() if "lora_A" in layer.factors]  # an embedding starts as ever
+    flat = [layer for layer in layers if len(subject.forms[layer.factors["lora_A"]][1]) <= 2]
+    odd = [layer for layer in flat if (layer.rank or 0) % 2]
+    if init == "orthogonal" and odd:
+        message = f"init_lora_weights is {init!r}, which takes even ranks, and {odd[0].module} has {odd[0].rank}"
+        yield UNKNOWN_INIT(message, keys=keys, rejects=known, remedy=BACK_TO_TRUE)
+    if known and not mica and len(flat) < len(layers):
+        message = f"init_lora_weights is {init!r}, which no convolution knows"
+        yield UNKNOWN_INIT(message, keys=keys, rejects=known, remedy=BACK_TO_TRUE)
 
 
 @rule
