@@ -95,7 +95,7 @@ def _made(python: str, release: str, places: list[Path], folder: Path) -> int:
             made.append(out)
         else:
             said = (done.stderr or done.stdout).strip().splitlines()[-1]
-            refused[said.replace(str(place), "")[2:90].lstrip(": ")] += 1
+            refused[said.removeprefix("ckpt-doctor: ").replace(str(place), "")[2:90].lstrip(": ")] += 1
     wrong = 0
     for place, uses in zip(made, truth(python, made) if made else [], strict=True):
         told = judged(place, release, base=False)
