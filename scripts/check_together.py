@@ -94,18 +94,15 @@ def _made(python: str, release: str, places: list[Path], folder: Path) -> int:
         if done.returncode == 0:
             made.append(out)
         else:
-            refused[
-                (done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or [""])[-1].split(": ", 1)[-1][
-                    :90
-                ]
-            ] += 1
+            said = (done.stderr or done.stdout).strip().splitlines()[-1]
+            refused[said.removeprefix("ckpt-doctor: ").replace(str(place), "")[2:90].lstrip(": ")] += 1
     wrong = 0
     for place, uses in zip(made, truth(python, made) if made else [], strict=True):
-        said = judged(place, release, base=False)
+        told = judged(place, release, base=False)
         for use, (verdict, error) in uses.items():
-            if verdict != said[use][0] or (use in OPEN and verdict != "accepts"):
+            if verdict != told[use][0] or (use in OPEN and verdict != "accepts"):
                 wrong += 1
-                print(f"{place.name} {use} in {release}, after fix: {said[use]}, really {verdict} {error[:150]}")
+                print(f"{place.name} {use} in {release}, after fix: {told[use]}, really {verdict} {error[:150]}")
     print(f"{release}: {len(made)} pairs made alike, {wrong} uses of them wrong; refused: {dict(refused)}")
     return wrong
 

@@ -114,6 +114,23 @@ def test_adapters_of_two_models_are_not_for_one(run: Any, tmp_path: Path) -> Non
     assert (result.exit_code, "two models" in result.stderr) == (1, True)
 
 
+def test_what_the_configs_say_of_the_model_is_told(run: Any, tmp_path: Path) -> None:
+    a, b = (adapter(tmp_path / name, base_model_name_or_path=f"owner/{name}") for name in ("a", "b"))
+    out = run("together", a, b)
+    assert (out.exit_code, "they name several models: owner/a, owner/b" in out.stdout) == (0, True)
+    same = run("together", a, a, "--format", "json").stdout
+    assert json.loads(same)["runtimes"][0]["models"] == []
+
+
+def test_a_tensor_that_nobody_followed_leaves_it_unknown(run: Any, tmp_path: Path) -> None:
+    """As save_embedding_layers writes it: loaded, it is the embedding of the model, for all."""
+    a, b = adapter(tmp_path / "a"), adapter(tmp_path / "b")
+    tensors = load_file(b / "adapter_model.safetensors")
+    tensors[f"{P}model.embed_tokens.weight"] = np.ones((8, SIZE), np.float32)
+    save_file(tensors, b / "adapter_model.safetensors")
+    assert {said(run, a, b)[use] for use in ("cat", "linear", "side by side")} <= {"unknown", "rejects"}
+
+
 def test_one_that_cannot_be_examined_and_one_alone(run: Any, tmp_path: Path) -> None:
     a = adapter(tmp_path / "a")
     result = run("together", a, tmp_path / "none", "--format", "json")

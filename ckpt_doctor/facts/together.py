@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from ..adapter.findings import several, spelled
 from .config_keys import CHANGES_BASE
-from .layers import groups_of
+from .layers import groups_of, module_of
 from .lora_keys import HARMLESS
 from .meaning import meant_era
 from .subject import Subject
-from .targets import Release, lora_reading, targeted
+from .targets import OUT_PROJ, Release, lora_reading, targeted
 
 
 class Combination(NamedTuple):
@@ -164,11 +164,21 @@ def _options(subjects: Sequence[Subject]) -> Iterator[Trouble]:
         for key in subject.chosen:
             if key not in FOLLOWED and key not in HARMLESS:
                 yield "unknown", f"nobody looked at what {key} of {_path(subject)} makes of others", ""
+        strange = [key for key in subject.others if not _is_explained(subject, key)]
+        if strange:  # an embedding that was saved with the adapter, say, which then is the model's own
+            yield "unknown", f"nobody looked at what {several(strange)} of {_path(subject)} makes of others", ""
         init = subject.config.get("init_lora_weights")
         if subject.changes_base or (isinstance(init, str) and init.lower().startswith(CHANGES_BASE)):
             yield "unknown", f"{init} of {_path(subject)} changes the base weights, on which the others compute", ""
         elif isinstance(init, str) and init.lower() != "gaussian":
             yield "unknown", f"nobody looked at what the initialisation {init} of {_path(subject)} makes of others", ""
+
+
+def _is_explained(subject: Subject, key: str) -> bool:
+    """Whether a tensor that is no factor is one that is followed: a bias, a magnitude, of a module saved whole."""
+    name = f".{module_of(key)}"
+    biased = subject.value("bias") not in (None, "none") and name.endswith(".bias")
+    return biased or name.endswith(MAGNITUDE) or any(f".{whole}." in name for whole in subject.saved_whole)
 
 
 def _biases(subjects: Sequence[Subject], release: Release) -> Iterator[Trouble]:
@@ -395,7 +405,7 @@ def _layers(subjects: Sequence[Subject], release: Release, way: Combination, mer
             unseen.append(module)
             continue
         whole = [rank for rank in ranks if rank is not None]
-        if any(scale is None or scale < 0 for scale in scales):
+        if any(scale is None or scale < 0 for scale in scales) or module.endswith(OUT_PROJ):
             unseen.append(module)
         if way.even and len(set(whole)) > 1:
             uneven.append(module)

@@ -250,7 +250,12 @@ def prove(path: str, report: Report | None, proof: Proof | None, error: str | No
 def together(paths: Iterable[str], found: Iterable[Together]) -> Iterator[str]:
     """One object: the adapters, and of each runtime its answers and what a server is started with."""
     runtimes = [
-        {"runtime": one.runtime, "answers": [answer._asdict() for answer in one.answers], "start": one.options}
+        {
+            "runtime": one.runtime,
+            "models": list(one.models),
+            "answers": [answer._asdict() for answer in one.answers],
+            "start": one.options,
+        }
         for one in found
     ]
     yield dump({"adapters": list(map(place, paths)), "error": None, "runtimes": runtimes})

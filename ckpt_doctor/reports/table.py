@@ -407,6 +407,8 @@ def together(paths: Iterable[str], found: Iterable[Together], style: Style) -> I
     yield from lines(" + ".join(map(clean, paths)), 0, style)
     for one in found:
         yield click.style(ranges((one.runtime,)), bold=True)
+        if one.models:
+            yield from lines(f"they name several models: {clean(', '.join(one.models))}", 2, style)
         alike: dict[tuple[str, str, str], list[str]] = {}
         for answer in one.answers:
             alike.setdefault(answer[1:], []).append(answer.use)

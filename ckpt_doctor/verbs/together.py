@@ -21,11 +21,15 @@ WORST = ("rejects", "misloads", "unknown")
 
 
 class Together(NamedTuple):
-    """What a runtime makes of several adapters: an answer for each use, and for a server the options that it needs."""
+    """What a runtime makes of several adapters: an answer for each use, and for a server the options that it needs.
+
+    `models` are the base models that they name, where these are not one.
+    """
 
     runtime: str
     answers: tuple[Answer, ...]
     options: str = ""
+    models: tuple[str, ...] = ()
 
     def can(self, use: str) -> bool:
         """Whether a way of a use is open: "merged", "hot-swapped" or "side by side"."""
@@ -55,7 +59,9 @@ def together(paths: Sequence[str], question: Question) -> list[Together]:
         else:
             doubt = Answer("side by side", "unknown", f"nobody reviewed {id_}", "a newer ckpt-doctor")
             found.append(Together(id_, (doubt,)))
-    return found
+    named = {report.subject.config.get("base_model_name_or_path") for report in reports if report.subject}
+    models = tuple(sorted(name for name in named if isinstance(name, str) and name))
+    return [one._replace(models=models) for one in found] if len(models) > 1 else found
 
 
 def _alone(id_: str, reports: Sequence[Report]) -> tuple[str, str, str] | None:
