@@ -373,8 +373,8 @@ References: utils/save_and_load.py: get_peft_model_state_dict; loads across 0.6 
 UNKNOWN_INIT = Code("CD305", "unknown-init", """
 init_lora_weights is a word that a release does not know, although it matters to no loaded adapter.
 Why: the factors come from the file, but PEFT initialises them first, and looks the word up.
-Who stops: 0.7 and newer, up to the release that has the word (eva: 0.14, orthogonal: 0.16, mica: 0.20); that and newer ones,
-too, where the layer is a convolution, or orthogonal meets an odd rank.
+Who stops: 0.7 and newer, up to the release that has the word (eva: 0.14, orthogonal: 0.16, mica: 0.20); that and newer
+ones, too, where the layer is a convolution, or orthogonal meets an odd rank.
 What to do: `fix --for` sets it to true.
 References: tuners/lora/layer.py: LoraLayer.reset_lora_parameters.
 """)

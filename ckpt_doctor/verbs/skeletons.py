@@ -73,8 +73,8 @@ def _hadamard(shapes: Mapping[str, Shape], subject: Subject) -> tuple[int, int]:
 
 def _vector(shapes: Mapping[str, Shape], subject: Subject) -> tuple[int, int]:  # noqa: ARG001
     shape = shapes["ia3_l"]
-    if len(shape) != 2:
-        raise Unknown("a layer is a convolution")
+    if len(shape) > 2:  # [1, channels, 1, 1], of what goes in or out (tuners/ia3/layer.py: _ConvNd.update_layer)
+        return shape[1], shape[1]
     return (shape[1], ANY) if shape[0] == 1 else (ANY, shape[0])
 
 
@@ -114,6 +114,7 @@ SIZES: dict[str, Sized] = {
 
 
 CONVOLVED: dict[str, Callable[[Mapping[str, Shape]], Shape]] = {
+    "IA3": lambda shapes: (1,) * (len(shapes["ia3_l"]) - 2),
     "LOHA": lambda shapes: shapes.get("hada_t1", (0, 0))[2:],
     "LOKR": lambda shapes: shapes.get("lokr_t2", shapes.get("lokr_w2", (0, 0)))[2:],
 }
