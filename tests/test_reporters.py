@@ -441,7 +441,7 @@ def test_annotations_say_what_and_where(monkeypatch: pytest.MonkeyPatch, tmp_pat
     one = examine("fixtures/adalora-rank0-0.9.0")
     unread = examine(str(tmp_path / "nothing"))
     commands = annotated([one, unread])
-    assert [name for name, _, _ in commands] == ["error", "error", "notice", "notice", "notice"]
+    assert [name for name, _, _ in commands] == ["error", "error", "notice", "notice", "notice", "notice"]
     _, properties, data = commands[0]
     assert properties.keys() == {"file", "line", "title"}
     assert properties["file"] == "fixtures/adalora-rank0-0.9.0/adapter_config.json"

@@ -647,7 +647,7 @@ References: utils/save_and_load.py: set_peft_model_state_dict; loads in 18 relea
 MEGATRON_NAMES = Code("CD409", "megatron-names", """
 The adapted layers have Megatron's names (linear_qkv), which no model of transformers has.
 Why: PEFT saves the names of the model that it adapted, and that was one of Megatron Core, as in ms-swift.
-Who stops: every PEFT release, where the model is one of transformers: "Target modules … not found in the base model".
+Who stops: every PEFT release, where the model is one of transformers, whose names the targets are not.
 What to do: export it to Hugging Face's layout with the tool that trained it, or load it on Megatron's model.
 References: Megatron-LM megatron/core/transformer/attention.py: SelfAttention.linear_qkv; modelscope/ms-swift#5693.
 """)
