@@ -245,7 +245,7 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
     for step in plan.done if not failed or style.level > 0 or plan.optioned else ():
         codes = f" ({', '.join(step.codes)})" if step.codes else ""
         yield from lines(f"{verb} {step.title}{codes}", 2, style, {verb: "green"})
-    if plan.dropped:
+    if plan.dropped and not failed:
         yield from lines(f"not the same function: {plan.loss}", 2, style, {"not the same function": "yellow"})
     elif not plan.done and plan.fixed:
         yield "  nothing to repair"

@@ -74,8 +74,8 @@ VLLM = Server(
         "saved_modules": 'vLLM only supports modules_to_save being either None or ["classifier", "score"]',
         "odd_rank_pattern": "LoRA rank for `K` in `rank_pattern` must be a positive integer, got V.",
         "options": "vLLM does not (yet) support ...",
-        "keys": "K is unsupported LoRA weight",
-        "tensors": "K is unsupported LoRA weight",
+        "keys": "… is unsupported LoRA weight",
+        "tensors": "… is unsupported LoRA weight",
     },
     sources={
         "files": "ran; lora/lora_model.py: LoRAModel.from_local_checkpoint",
