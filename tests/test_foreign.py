@@ -147,11 +147,19 @@ def test_what_a_named_path_holds_is_said(run: Any, tmp_path: Path) -> None:
         list(ckpt_doctor.scan_tree(tmp_path))
 
 
-def test_beside_an_adapter_nothing_else_is_said(run: Any, tmp_path: Path) -> None:
+def test_beside_adapters_those_of_other_tools_are_told_and_nothing_else(run: Any, tmp_path: Path) -> None:
     shutil.copytree(PLAIN, tmp_path / "tree/adapter")
+    weights(tmp_path / "tree/adapter/global_step10/mine.safetensors", "lora_unet_a.lora_down.weight")
     weights(tmp_path / "tree/other/my_style.safetensors", "lora_unet_a.lora_down.weight")
-    code, (report,) = scanned(run, tmp_path / "tree")
-    assert (code, os.path.basename(report["path"])) == (0, "adapter")
+    weights(tmp_path / "tree/model/model.safetensors", "model.norm.weight")
+    result = run("scan", tmp_path / "tree", "--format", "json")
+    (report,) = json.loads(result.stdout)["reports"]
+    assert (result.exit_code, os.path.basename(report["path"])) == (0, "adapter")
+    said = " ".join(result.stderr.split())
+    assert said.startswith("ckpt-doctor: beside the adapters: ")
+    assert "my_style.safetensors is an adapter of kohya" in said
+    assert said.count("beside the adapters") == 1
+    assert run("scan", tmp_path / "tree", "-q").stderr == ""
 
 
 def test_what_is_not_recognised_is_no_adapter(run: Any, tmp_path: Path) -> None:

@@ -154,9 +154,11 @@ def settings(ctx: click.Context, *, warn: bool = True) -> Callable[[str], Settin
     return of
 
 
-def adapters_below(path: str, marks: Collection[str] = MARKS) -> list[str]:
-    """The adapters at or below a path, by the files that mark them. Raises AdapterError, also where there is none."""
-    folders = find(path, marks)
+def adapters_below(path: str, marks: Collection[str] = MARKS, others: list[str] | None = None) -> list[str]:
+    """The adapters at or below a path, by the files that mark them; `others` as of `find`. Raises AdapterError, also
+    where there is none.
+    """
+    folders = find(path, marks, others)
     if not folders:
         raise nothing_in(path)
     return folders
@@ -164,18 +166,21 @@ def adapters_below(path: str, marks: Collection[str] = MARKS) -> list[str]:
 
 def folders(
     paths: tuple[str, ...], failed: Callable[[str, AdapterError], None], marks: Collection[str] = MARKS, *,
-    others: bool = False,
+    others: list[str] | None = None,
 ) -> list[str]:  # fmt: skip
-    """The adapters at and below paths, each once; `failed` is told of a path that has none. With `others` also what was
-    recognised at and below such a path.
+    """The adapters at and below paths, each once; `failed` is told of a path that has none. With a list `others` also
+    what was recognised at and below such a path, and the list gets the other folders with weights beside adapters.
     """
     seen: dict[str, str] = {}
     for path in paths:
         found: list[str] = []
+        beside: list[str] | None = None if others is None else []
         try:
-            found = adapters_below(path, marks)
+            found = adapters_below(path, marks, beside)
+            if others is not None:
+                others += beside or []
         except AdapterError as error:
-            found = _others(path) if others else []
+            found = _others(path) if others is not None else []
             if not found:
                 failed(path, error)
         for folder in found:  # no two of which are one, as links are not followed

@@ -33,6 +33,8 @@ Examples:
 """
 
 SHOWN_GONE = 10
+SHOWN_BESIDE = 1_000
+"""Folders beside adapters that are looked into."""
 
 Sink = tuple[str, str | None]
 """A format, and the file that it goes to (None: standard output)."""
@@ -93,7 +95,8 @@ def command(
     sinks = _placed(formats, output)
     target = _target(baseline, write_baseline)
     unread: list[Report] = []
-    folders = options.folders(paths, lambda path, error: unread.append(Report(path, error=str(error))), others=True)
+    others: list[str] = []
+    folders = options.folders(paths, lambda path, error: unread.append(Report(path, error=str(error))), others=others)
     style = Style(width(), -1 if quiet else int(verbose), layers or verbose, _root(paths))
     codes = {0}
     try:
@@ -115,6 +118,8 @@ def command(
         sys.exit(2)
     for report in unread:
         complain(str(report.error))
+    if others and not quiet:
+        _say_what_lies_beside(sorted(others))
     if known and not quiet:
         _say_what_is_gone(known)
     code = 2 if unread else max(codes)
@@ -209,6 +214,19 @@ def _summarise(reports: Iterable[Report]) -> None:
     if file and rest:
         with open(file, "a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(rest + "\n")
+
+
+def _say_what_lies_beside(folders: list[str]) -> None:
+    """Name the adapters of other tools in a tree with adapters; a model or a training beside them is as usual."""
+    from ..adapter.codes import OTHER_FORMAT, OTHER_NAME
+    from ..files.recognise import of_folder
+
+    found = [(folder, of_folder(folder)) for folder in folders[:SHOWN_BESIDE]]
+    told = [(folder, fault) for folder, fault in found if fault and fault.name in (OTHER_FORMAT.name, OTHER_NAME.name)]
+    for folder, fault in told[:SHOWN_GONE]:
+        complain(f"beside the adapters: {folder}: {fault.message}")
+    if len(told) > SHOWN_GONE:
+        complain(f"beside the adapters: {len(told) - SHOWN_GONE} more are of other tools")
 
 
 def _say_what_is_gone(known: Baseline) -> None:

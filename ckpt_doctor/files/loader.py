@@ -40,15 +40,16 @@ class Glance(NamedTuple):
     stamps: tuple[Stamp, ...]
 
 
-def find(path: str, marks: Collection[str] = MARKS) -> list[str]:
+def find(path: str, marks: Collection[str] = MARKS, others: list[str] | None = None) -> list[str]:
     """The adapter folders at or below `path`, sorted: those with weights or a file of `marks` in them.
 
-    Raises AdapterError where there is nothing to look at.
+    `others` gets the folders beside them, and not below one, that have weights of whatever kind. Raises AdapterError
+    where there is nothing to look at.
     """
     if not os.path.lexists(path):
         raise AdapterError(f"{path} does not exist")
     if os.path.isdir(path):
-        return sorted(_walk(path, marks))
+        return sorted(_walk(path, marks, others))
     folder, name = os.path.split(path)
     if name.startswith("adapter_") or name in marks:
         return [folder or "."]
@@ -80,10 +81,14 @@ def locate(path: str, subfolder: str | None = None) -> str:
     raise AdapterError(f"{path} holds {len(folders)} adapters: name one of the subfolders {shown}")
 
 
-def _walk(root: str, marks: Collection[str]) -> Iterator[str]:
-    folders = [root]
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".gguf")
+"""Endings of files of weights."""
+
+
+def _walk(root: str, marks: Collection[str], others: list[str] | None) -> Iterator[str]:
+    folders = [(root, others)]
     while folders:
-        folder = folders.pop()
+        folder, beside = folders.pop()
         try:
             with os.scandir(folder) as entries:
                 listed = list(entries)
@@ -92,9 +97,12 @@ def _walk(root: str, marks: Collection[str]) -> Iterator[str]:
             continue
         if any(entry.name in marks or entry.name.startswith("adapter_model.") for entry in listed):
             yield folder
+            beside = None
+        elif beside is not None and any(entry.name.endswith(WEIGHTS) for entry in listed):
+            beside.append(folder)
         for entry in listed:
             if entry.is_dir(follow_symlinks=False) and entry.name[:1] != "." and entry.name not in SKIPPED_FOLDERS:
-                folders.append(os.path.join(folder, entry.name))
+                folders.append((os.path.join(folder, entry.name), beside))
 
 
 def load(folder: str, seen: Glance | None = None) -> Adapter:

@@ -46,6 +46,14 @@ def _fault(form: Form, name: str) -> Fault:
     return Fault(form.code, f"{name} is {form.what}", way)
 
 
+def of_folder(folder: str) -> Fault | None:
+    """As `recognised`, of all that is in a folder; None where it cannot be read."""
+    try:
+        return recognised(folder, sorted(os.listdir(folder)))
+    except OSError:
+        return None
+
+
 def said(path: str) -> str:
     """What was recognised at or below a path, for the end of a sentence; "" where nothing was."""
     for place in below(path)[:1]:
