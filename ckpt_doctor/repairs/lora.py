@@ -124,14 +124,18 @@ def at_rank(subject: Subject, rank: int) -> Adapter:
         raise Refused("the tensors and the config do not tell the rank and scale of every layer")
     if r > rank:
         raise Refused(f"rank {r} is used, and at {rank} something else would be computed")
-    if r == rank:
-        return subject.adapter
-    tensors = dict(subject.tensors)
+    return subject.adapter if r == rank else _of_rank(subject, rank)
+
+
+def _of_rank(subject: Subject, rank: int) -> Adapter:
+    """An adapter of one rank at another, padded with zeros or cut; lora_alpha keeps the scale."""
+    tensors, config = dict(subject.tensors), subject.config
     for layer in subject.layers.values():
         for factor, key in layer.factors.items():
             tensors[key] = resized(tensors[key], RANK_AXIS[factor], rank)
-    scale = (rank / r) ** (0.5 if config.get("use_rslora") is True else 1)
-    return with_config(subject.adapter._replace(tensors=tensors), r=rank, lora_alpha=_whole(alpha * scale))
+    scale = (rank / config.get("r", 8)) ** (0.5 if config.get("use_rslora") is True else 1)
+    alpha = _whole(config.get("lora_alpha", 8) * scale)
+    return with_config(subject.adapter._replace(tensors=tensors), r=rank, lora_alpha=alpha)
 
 
 def with_modules(subject: Subject, pairs: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Adapter:
@@ -208,14 +212,7 @@ def trimmed(subject: Subject) -> Adapter:
                 other = tuple(at for at in range(values.ndim) if at != RANK_AXIS[factor])
                 used = (values != 0).any(axis=other).nonzero()[0]
                 needed = max(needed, int(used[-1]) + 1 if len(used) else 1)
-    if needed >= r:
-        return subject.adapter
-    tensors = dict(subject.tensors)
-    for layer in subject.layers.values():
-        for factor, key in layer.factors.items():
-            tensors[key] = resized(tensors[key], RANK_AXIS[factor], needed)
-    scale = (needed / r) ** (0.5 if config.get("use_rslora") is True else 1)
-    return with_config(subject.adapter._replace(tensors=tensors), r=needed, lora_alpha=_whole(alpha * scale))
+    return subject.adapter if needed >= r else _of_rank(subject, needed)
 
 
 def _whole(value: float) -> float:

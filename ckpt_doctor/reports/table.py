@@ -260,6 +260,8 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
             yield from finding_lines(finding, style)
     if failed:
         text = "nothing was written: what remains cannot be repaired without changing what is computed"
+        if plan.before.adapter and plan.before.adapter.faults:
+            text = "nothing was written: the files are not those of an adapter that can be read"
         from ..verbs.reach import ways_beside
 
         elsewhere = ways_beside(plan)
