@@ -32,7 +32,8 @@ Examples:
   ckpt-doctor scan adapters/ --baseline known.json
 """
 
-SHOWN_GONE = 10
+SHOWN = 10
+"""Lines of one kind on standard error."""
 SHOWN_BESIDE = 1_000
 """Folders beside adapters that are looked into."""
 
@@ -223,16 +224,16 @@ def _say_what_lies_beside(folders: list[str]) -> None:
 
     found = [(folder, of_folder(folder)) for folder in folders[:SHOWN_BESIDE]]
     told = [(folder, fault) for folder, fault in found if fault and fault.name in (OTHER_FORMAT.name, OTHER_NAME.name)]
-    for folder, fault in told[:SHOWN_GONE]:
+    for folder, fault in told[:SHOWN]:
         complain(f"beside the adapters: {folder}: {fault.message}")
-    if len(told) > SHOWN_GONE:
-        complain(f"beside the adapters: {len(told) - SHOWN_GONE} more are of other tools")
+    if len(told) > SHOWN:
+        complain(f"beside the adapters: {len(told) - SHOWN} more are of other tools")
 
 
 def _say_what_is_gone(known: Baseline) -> None:
     gone = known.gone()
-    for entry in gone[:SHOWN_GONE]:
+    for entry in gone[:SHOWN]:
         complain(f"gone from the baseline: {entry.code} {entry.name} of {entry.path}")
     if gone:
-        more = f"{len(gone) - SHOWN_GONE} more are gone; " if len(gone) > SHOWN_GONE else ""
+        more = f"{len(gone) - SHOWN} more are gone; " if len(gone) > SHOWN else ""
         complain(f"{more}--write-baseline forgets what is gone")

@@ -10,31 +10,40 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple
 
+from ..adapter.codes import OTHER_FORMAT, OTHER_NAME, TRAINING_STATE, WHOLE_MODEL
+from ..adapter.findings import Code
+
 
 class Form(NamedTuple):
-    """A form: the name of its code, what it is, and what can be done. `pattern` matches the beginning of one of its
-    names; `source` is where they are written.
+    """A form: its code, what it is, and what can be done. `pattern` matches the beginning of one of its names; `source`
+    is where they are written.
     """
 
-    code: str
+    code: Code
     what: str
     way: str
     pattern: re.Pattern[str]
     source: str
 
 
-def _form(code: str, what: str, way: str, pattern: str, source: str) -> Form:
+def _form(code: Code, what: str, way: str, pattern: str, source: str) -> Form:
     return Form(code, what, way, re.compile(pattern), source)
 
 
-OTHER_NAME, OTHER_FORMAT, TRAINING_STATE, WHOLE_MODEL = "other-name", "other-format", "training-state", "whole-model"
 MOST_TENSORS = 2_000
 """Names of one file that are looked at."""
 LONGEST_NAME = 500
 """Characters of a name that is looked at: what a pattern takes grows with their square."""
 DIFFUSERS = "load it with diffusers (pipe.load_lora_weights), or the program that it was made for"
 SAVE_FROM_MODEL = "load it in the code that trained it, then save the adapter alone, with model.save_pretrained of PEFT"
-HUB, FROM_HUB = "an adapter of the library adapters (AdapterHub)", "load it with that library (model.load_adapter)"
+# what two ways of telling tell, and what can be done
+HUB = "an adapter of the library adapters (AdapterHub)", "load it with that library (model.load_adapter)"
+MLX = "a LoRA of MLX", "serve it with mlx_lm (--adapter-path), or merge it with mlx_lm.fuse"
+TORCHTUNE = (
+    "a LoRA of torchtune",
+    "save it again with torchtune's FullModelHFCheckpointer, which writes an adapter of PEFT",
+)
+EXPORT = "export it to Hugging Face's layout with the tool that trained it"
 
 WITH_ADAPTER = _form(
     WHOLE_MODEL, "a whole model with an adapter inside", SAVE_FROM_MODEL, "",
@@ -72,22 +81,21 @@ BY_TENSORS = (
         "mistral-finetune finetune/checkpointing.py; mistral-inference lora.py",
     ),
     _form(
-        OTHER_FORMAT, "a LoRA of torchtune",
-        "save it again with torchtune's FullModelHFCheckpointer, which writes an adapter of PEFT",
+        OTHER_FORMAT, *TORCHTUNE,
         r".*\.lora_[ab]\.weight$", "torchtune modules/peft/lora.py: LoRALinear",
     ),
     _form(
-        OTHER_FORMAT, "a LoRA of MLX", "serve it with mlx_lm (--adapter-path), or merge it with mlx_lm.fuse",
+        OTHER_FORMAT, *MLX,
         r".*\.lora_[ab]$", "mlx-lm tuner/lora.py: LoRALinear",
     ),
     _form(
         OTHER_FORMAT, "an adapter of Megatron (NeMo, Megatron-Bridge)",
-        "export it to Hugging Face's layout with the tool that trained it",
+        EXPORT,
         r".*\.adapter\.linear_(?:in|out)\.|.*(?:linear_qkv|linear_proj|linear_fc[12]).*(?:lora|adapter)",
         "Megatron-Bridge peft/lora.py: ParallelLinearAdapter",
     ),
     _form(
-        OTHER_FORMAT, HUB, FROM_HUB, r".*\.(?:loras\.[^.]+\.lora_[AB]|adapters\.[^.]+\.adapter_(?:down|up)\.)",
+        OTHER_FORMAT, *HUB, r".*\.(?:loras\.[^.]+\.lora_[AB]|adapters\.[^.]+\.adapter_(?:down|up)\.)",
         "adapters methods/lora.py: LoRALayer; methods/modeling.py: Adapter",
     ),
     _form(
@@ -161,7 +169,7 @@ BY_FILES = (
     ),
     _form(
         TRAINING_STATE, "of a Megatron checkpoint, which has the weights in shards",
-        "export it to Hugging Face's layout with the tool that trained it",
+        EXPORT,
         r"mp_rank_[0-9]{2}(?:_[0-9]{3}){0,2}$|model_optim_rng\.pt$|iter_[0-9]{7}$|latest_checkpointed_iteration\.txt$|common\.pt$",
         "Megatron-LM training/checkpointing.py; megatron/core/dist_checkpointing/strategies/common.py",
     ),
@@ -176,8 +184,7 @@ BY_FILES = (
         r"_CHECKPOINT_METADATA$|manifest\.ocdbt$|ocdbt\.process_", "orbax checkpoint/_src/metadata",
     ),
     _form(
-        OTHER_FORMAT, "a LoRA of torchtune",
-        "save it again with torchtune's FullModelHFCheckpointer, which writes an adapter of PEFT",
+        OTHER_FORMAT, *TORCHTUNE,
         r"adapter_[0-9]+\.pt$", "torchtune training/checkpointing/_checkpointer.py",
     ),
     _form(
@@ -185,7 +192,7 @@ BY_FILES = (
         "name the folder of an epoch", r"recipe_state\.pt$", "torchtune training/checkpointing/_checkpointer.py",
     ),
     _form(
-        OTHER_FORMAT, "a LoRA of MLX", "serve it with mlx_lm (--adapter-path), or merge it with mlx_lm.fuse",
+        OTHER_FORMAT, *MLX,
         r"adapters\.(?:safetensors|npz)$|[0-9]{7}_adapters\.safetensors$", "mlx-lm tuner/trainer.py: train",
     ),
     _form(
@@ -194,7 +201,7 @@ BY_FILES = (
         "llama.cpp convert_lora_to_gguf.py, and before it convert-lora-to-ggml.py",
     ),
     _form(
-        OTHER_FORMAT, HUB, FROM_HUB,
+        OTHER_FORMAT, *HUB,
         r"pytorch_adapter\.bin$|pytorch_model_head\.bin$", "adapters loading.py: AdapterLoader",
     ),
     _form(

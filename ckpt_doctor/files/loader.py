@@ -49,7 +49,7 @@ def find(path: str, marks: Collection[str] = MARKS, others: list[str] | None = N
     if not os.path.lexists(path):
         raise AdapterError(f"{path} does not exist")
     if os.path.isdir(path):
-        return sorted(_walk(path, marks, others))
+        return sorted(_found(path, marks, others))
     folder, name = os.path.split(path)
     if name.startswith("adapter_") or name in marks:
         return [folder or "."]
@@ -85,24 +85,42 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".gguf")
 """Endings of files of weights."""
 
 
-def _walk(root: str, marks: Collection[str], others: list[str] | None) -> Iterator[str]:
-    folders = [(root, others)]
+def _found(root: str, marks: Collection[str], others: list[str] | None) -> Iterator[str]:
+    outer = ""  # the adapter that others may lie in
+    for folder, entries in walk(root):
+        if entries is None:
+            yield folder  # scanning it says why it cannot be read
+            continue
+        within = bool(outer) and is_within(folder, outer)
+        if any(entry.name in marks or entry.name.startswith("adapter_model.") for entry in entries):
+            yield folder
+            outer = outer if within else folder
+        elif others is not None and not within and any(entry.name.endswith(WEIGHTS) for entry in entries):
+            others.append(folder)
+
+
+def walk(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | None]]:
+    """Each folder at and below one, and what is in it, None where it cannot be read; no links are followed. All below a
+    folder come next after it.
+    """
+    folders = [root]
     while folders:
-        folder, beside = folders.pop()
+        folder = folders.pop()
         try:
             with os.scandir(folder) as entries:
                 listed = list(entries)
         except OSError:
-            yield folder  # scanning it says why it cannot be read
+            yield folder, None
             continue
-        if any(entry.name in marks or entry.name.startswith("adapter_model.") for entry in listed):
-            yield folder
-            beside = None
-        elif beside is not None and any(entry.name.endswith(WEIGHTS) for entry in listed):
-            beside.append(folder)
+        yield folder, listed
         for entry in listed:
             if entry.is_dir(follow_symlinks=False) and entry.name[:1] != "." and entry.name not in SKIPPED_FOLDERS:
-                folders.append((os.path.join(folder, entry.name), beside))
+                folders.append(os.path.join(folder, entry.name))
+
+
+def is_within(folder: str, other: str) -> bool:
+    """Whether a folder that a walk gives lies below another that it gave."""
+    return folder.startswith(os.path.join(other, ""))
 
 
 def load(folder: str, seen: Glance | None = None) -> Adapter:
@@ -114,6 +132,7 @@ def load(folder: str, seen: Glance | None = None) -> Adapter:
     whole = _whole(folder, seen) if seen else None
     if whole is not None:
         return whole
+    from ..adapter.codes import OTHER_NAME
     from .recognise import of_tensors, recognised
 
     try:
@@ -156,7 +175,7 @@ def load(folder: str, seen: Glance | None = None) -> Adapter:
         faults.append(Fault("no-tensors", f"{weights[0]} holds no tensor: nothing was saved"))
     if tensors and CONFIG not in names:
         of_another = of_tensors(weights[0], tensors)
-        if of_another is not None and of_another.name != "other-name":
+        if of_another is not None and of_another.name != OTHER_NAME.name:
             faults = [of_another]
     adapter = Adapter(folder, folder, config, tensors, kind, weights, tuple(names), tuple(faults), record)
     adapter = adapter._replace(stamps=stamps)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from ..adapter import AdapterError, DamagedFile, Fault
+from ..adapter.codes import OTHER_NAME
 from . import foreign
-from .foreign import BY_FILES, NO_WEIGHTS, OTHER_NAME, TRAINER, Form
-from .loader import CONFIG, SAFETENSORS, SKIPPED_FOLDERS, read_weights
+from .foreign import BY_FILES, NO_WEIGHTS, TRAINER, Form
+from .loader import BIN, CONFIG, SAFETENSORS, WEIGHTS, is_within, read_weights, walk
 
-ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 MOST_FILES = 4
 """Weights files of one folder that are looked into."""
 MOST_FOLDERS = 10_000
@@ -19,7 +20,7 @@ MOST_FOLDERS = 10_000
 
 def recognised(folder: str, names: Sequence[str]) -> Fault | None:
     """What the files `names` of a folder are, where they are no adapter of PEFT; None where nothing tells."""
-    files = [name for name in names if name.endswith(ENDINGS) and not NO_WEIGHTS.match(name)]
+    files = [name for name in names if name.endswith(WEIGHTS) and not NO_WEIGHTS.match(name)]
     for name in files[:MOST_FILES]:
         try:
             found = of_tensors(name, read_weights(os.path.join(folder, name)))
@@ -42,8 +43,8 @@ def _fault(form: Form, name: str) -> Fault:
     way = form.way
     if form.code == OTHER_NAME:
         _, end = os.path.splitext(name)
-        way = f"rename it to {SAFETENSORS if end == '.safetensors' else 'adapter_model.bin'}, beside its {CONFIG}"
-    return Fault(form.code, f"{name} is {form.what}", way)
+        way = f"rename it to {SAFETENSORS if end == '.safetensors' else BIN}, beside its {CONFIG}"
+    return Fault(form.code.name, f"{name} is {form.what}", way)
 
 
 def of_folder(folder: str) -> Fault | None:
@@ -71,21 +72,10 @@ def below(path: str) -> list[str]:
     if os.path.isfile(path):
         folder, name = os.path.split(path)
         return [path] if recognised(folder or ".", [name]) else []
-    found, folders = [], [path]
-    for _ in range(MOST_FOLDERS):
-        if not folders:
-            break
-        folder = folders.pop()
-        try:
-            with os.scandir(folder) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
-        except OSError:
+    found: list[str] = []
+    for folder, entries in islice(walk(path), MOST_FOLDERS):
+        if entries is None or (found and is_within(folder, found[-1])):
             continue
-        if recognised(folder, [entry.name for entry in listed]):
+        if recognised(folder, sorted(entry.name for entry in entries)):
             found.append(folder)
-            continue
-        folders += [
-            entry.path for entry in listed
-            if entry.is_dir(follow_symlinks=False) and entry.name[:1] != "." and entry.name not in SKIPPED_FOLDERS
-        ]  # fmt: skip
     return sorted(found)

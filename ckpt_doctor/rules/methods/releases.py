@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from ...adapter.codes import METHOD_OF_OTHER_RELEASES, NOT_JUDGED, UNKNOWN_METHOD, UNKNOWN_TASK
+from ...adapter.codes import METHOD_OF_OTHER_RELEASES, NOT_JUDGED, OTHER_FORMAT, UNKNOWN_METHOD, UNKNOWN_TASK
 from ...adapter.findings import Finding
 from ...adapter.runtimes import PEFT
 from ...facts.config_keys import knows, table
@@ -26,7 +26,6 @@ TOLD_BY = {
 """What stands in the names of one method's tensors alone (tuners/*/layer.py: adapter_layer_names)."""
 
 
-OTHER_FORMAT = "other-format"
 OWN_CONFIG = "fetch the adapter's own config from where it was trained: the tensors do not tell its scale"
 OTHER_CONFIGS = {
     frozenset({"config", "model_class", "model_type"}): (
@@ -53,7 +52,7 @@ def method_unknown(subject: Subject) -> Iterator[Finding]:
     config, method = subject.adapter.config, subject.adapter.config.get("peft_type")
     of_another = next((said for keys, said in OTHER_CONFIGS.items() if method is None and keys <= config.keys()), None)
     if of_another:
-        if not any(fault.name == OTHER_FORMAT for fault in subject.adapter.faults):  # which says so
+        if not any(fault.name == OTHER_FORMAT.name for fault in subject.adapter.faults):  # which says so
             what, remedy = of_another
             yield UNKNOWN_METHOD(f"adapter_config.json is {what}", keys=("peft_type",), rejects=PEFT, remedy=remedy)
     elif not isinstance(method, str) or not table(method):
