@@ -192,17 +192,18 @@ def test_modules_of_one_last_name_are_named_in_full() -> None:
 
 def test_the_state_of_a_run_is_read_of_each_checkpoint(run: Any, tmp_path: Path) -> None:
     """Of checkpoints with the same config and header, which a run remembers, each has steps of its own."""
-    for step in (10, 20, 10_000):
-        shutil.copytree(FIXTURES / "adalora-never-allocated-0.9.0", tmp_path / f"checkpoint-{step:05}")
-        state = tmp_path / f"checkpoint-{step:05}/trainer_state.json"
+    for at, step in enumerate((10, 20, 12, 10_000)):
+        shutil.copytree(FIXTURES / "adalora-never-allocated-0.9.0", tmp_path / f"checkpoint-{at}")
+        state = tmp_path / f"checkpoint-{at}/trainer_state.json"
         state.write_text(json.dumps({"global_step": step, "max_steps": 10_000}))
         config = state.with_name("adapter_config.json")
         config.write_text(json.dumps({**json.loads(config.read_text()), "tinit": 15, "total_step": 10_000}))
     state.write_text("{")
     reports = json.loads(run("scan", tmp_path, "--format", "json").stdout)["reports"]
     said = [next(f["message"] for f in report["findings"] if f["code"] == "CD107") for report in reports]
-    assert ["saved after step 10," in text for text in said] == [True, False, False]
-    assert ["never called" in text for text in said] == [False, True, True]
+    assert ["saved after step 10," in text for text in said] == [True, False, False, False]
+    assert ["saved after step 12," in text for text in said] == [False, False, True, False]
+    assert ["never called" in text for text in said] == [False, True, False, True]
     assert not [f for report in reports for f in report["findings"] if f["code"] == "CD109"]
 
 

@@ -181,6 +181,22 @@ def test_another_name_is_told_and_works(run: Any, tmp_path: Path) -> None:
     assert scanned(run, tmp_path / "a")[0] == 0
 
 
+def test_what_lies_in_an_adapter_is_not_told_even_beside_one_that_lies_there_too(run: Any, tmp_path: Path) -> None:
+    shutil.copytree(PLAIN, tmp_path / "adapter")
+    shutil.copytree(PLAIN, tmp_path / "adapter/m")
+    for name in ("a", "b", "y", "z"):  # one of which is listed after the inner adapter, in whatever order
+        weights(tmp_path / f"adapter/{name}/my_style.safetensors", "lora_unet_a.lora_down.weight")
+    assert run("scan", tmp_path, "--format", "json").stderr == ""
+
+
+def test_a_fix_of_what_is_no_adapter_does_not_speak_of_its_function(run: Any, tmp_path: Path) -> None:
+    shutil.copytree(PLAIN, tmp_path / "a")
+    (tmp_path / "a/adapter_model.safetensors").rename(tmp_path / "a/step_100.safetensors")
+    said = " ".join(run("fix", tmp_path / "a", tmp_path / "out").stdout.split())
+    assert "nothing was written: the files are not those of an adapter that can be read by hand: rename it" in said
+    assert "changing what is computed" not in said
+
+
 def test_servers_are_not_said_to_take_it(run: Any, tmp_path: Path) -> None:
     weights(tmp_path / "adapters.safetensors", "model.layers.0.self_attn.q_proj.lora_a")
     _, (report,) = scanned(run, tmp_path, "--for", "servers")

@@ -22,6 +22,9 @@ from test_compat import VENVS
 from test_servers import QV, Q, base, lora  # noqa: F401 - base is a fixture
 
 import ckpt_doctor
+from ckpt_doctor.facts.subject import Subject
+from ckpt_doctor.files.loader import load
+from ckpt_doctor.repairs.lora import trimmed
 
 P = "base_model.model."
 RANDOM = np.random.default_rng(21)
@@ -163,6 +166,24 @@ def test_fix_gives_all_one_rank_and_the_modules_of_all(run: Any, tmp_path: Path)
         tensors = load_file(out / name / "adapter_model.safetensors")
         assert len(tensors) == 12
         assert {shape for value in tensors.values() for shape in value.shape} == {16, SIZE}
+
+
+@pytest.mark.parametrize("rooted", [False, True])
+def test_another_rank_keeps_the_scale(rooted: bool, tmp_path: Path) -> None:
+    """With rsLoRA alpha is divided by the root of the rank."""
+    folder = adapter(tmp_path / "a", rank=8, use_rslora=rooted)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    cut = {
+        key: value * (np.arange(8)[:, None] < 2 if "lora_A" in key else np.arange(8) < 2)
+        for key, value in tensors.items()
+    }
+    save_file({key: value.astype(np.float32) for key, value in cut.items()}, folder / "adapter_model.safetensors")
+    before = Subject(load(str(folder)))
+    after = before.changed(trimmed(before))
+    assert {layer.rank for layer in after.layers.values()} == {2}
+    assert [layer.scaling for layer in after.layers.values()] == pytest.approx(
+        [layer.scaling for layer in before.layers.values()], rel=1e-12
+    )
 
 
 def test_a_rank_below_the_one_that_is_used_is_refused_and_zeros_are_trimmed(run: Any, tmp_path: Path) -> None:
