@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..verbs.compare import Comparison
     from ..verbs.plan import Plan
     from ..verbs.prove import Proof
+    from ..verbs.ranks import Ranks, Run
     from ..verbs.together import Together
     from ..verbs.verify import Verified
 
@@ -424,6 +425,13 @@ def together(paths: Iterable[str], found: Iterable[Together], style: Style) -> I
                 yield from lines(f"→ {clean(way)}", 4, style)
         if one.options:
             yield from lines(f"start: {one.options}", 2, style)
+
+
+def ranks(found: Iterable[Ranks | Run], style: Style) -> Iterator[str]:
+    """The maps of adapters, and the runs over their steps."""
+    from .maps import seen
+
+    yield from seen(found, style)
 
 
 def compare(result: Comparison, style: Style) -> Iterator[str]:
