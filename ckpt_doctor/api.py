@@ -1,4 +1,4 @@
-"""What programs call: scan, fix, compare, load and preload, each for one adapter; scan_tree for all below a folder."""
+"""What programs call: scan, fix, compare, load, preload for one adapter; scan_tree and ranks for all of a folder."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from .verbs.scan import examine, examined
 if TYPE_CHECKING:
     from .verbs.compare import Comparison
     from .verbs.prove import Proof
+    from .verbs.ranks import Ranks, Run
 
 AnyPath = str | os.PathLike[str]
 
@@ -241,6 +242,18 @@ def compare(a: AnyPath, b: AnyPath, tolerance: float = 1e-6) -> Comparison:
     from .verbs.compare import compare as compared
 
     return compared(Subject(load(a)), Subject(load(b)), tolerance)
+
+
+def ranks(*paths: AnyPath, values: bool = False) -> list[Ranks | Run]:
+    """The ranks of the adapters at and below paths; checkpoints of one training, or the log of one, are one `Run`.
+
+    Of each `verdict` is what is to be seen, `advice` what to change in training, `layers` have their place and rank.
+    With `values` the numbers are read: `spectra` by layer, `energy`, and `smallest`, the rank that would do. Raises
+    AdapterError where something cannot be examined, or there is nothing.
+    """
+    from .verbs.ranks import look
+
+    return look([os.fspath(path) for path in paths], values=values)
 
 
 @_arguments_named()
