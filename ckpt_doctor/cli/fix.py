@@ -18,7 +18,7 @@ from ..repairs import DTYPES, Pairs
 from ..reports import Style, json, table
 from ..verbs.fix import fix, same_place
 from ..verbs.plan import RANK_ZERO, WEIGHTS, How, Plan
-from ..verbs.scan import examine, examined
+from ..verbs.scan import examine_all, examined
 from . import options
 from .settings import Settings
 from .terminal import busy, clean_end, complain, show_trace, width
@@ -132,31 +132,47 @@ def command(
                 code = 2
                 complain(str(error))
                 break
-            with busy(f"{folder} ({count} of {len(jobs)})", quiet=quiet):
-                done = _fix(folder, jobs[folder], settings(folder), force=force, **asked)
-            out.ours |= done.written is not None
-            try:
-                output = _output(folder, jobs[folder], done, format_, asked["dry_run"], style)
-            except Exception as error:
-                done = _unforeseen(folder, error, done.written)
-                output = _output(folder, jobs[folder], done, format_, asked["dry_run"], style)
-            code = max(code, done.code)
-            tally[done.outcome] += 1
-            if format_ == "json":
-                results += output
-            else:
-                for line in output:
-                    click.echo(line)
-            if verbose:
-                show_trace(done.trace)
-            if done.failure:
-                complain(done.failure)
+            by = settings(folder)
+            for report in _reports(folder, by, in_place=jobs[folder] is None):
+                target = jobs[folder]
+                if target is not None and report.part:
+                    target = os.path.join(target, report.part)
+                with busy(f"{folder} ({count} of {len(jobs)})", quiet=quiet):
+                    done = _fix(report, target, by, force=force, **asked)
+                out.ours |= done.written is not None
+                try:
+                    output = _output(folder, target, done, format_, asked["dry_run"], style)
+                except Exception as error:
+                    done = _unforeseen(folder, error, done.written)
+                    output = _output(folder, target, done, format_, asked["dry_run"], style)
+                code = max(code, done.code)
+                tally[done.outcome] += 1
+                if format_ == "json":
+                    results += output
+                else:
+                    for line in output:
+                        click.echo(line)
+                if verbose:
+                    show_trace(done.trace)
+                if done.failure:
+                    complain(done.failure)
     if format_ == "json":
         click.echo(json.dump({"results": results}))
-    elif len(jobs) > 1:
+    elif max(len(jobs), tally.total()) > 1:
         counts = ", ".join(f"{tally[outcome]} {outcome}" for outcome in OUTCOMES if tally[outcome])
-        click.echo(f"{len(jobs)} adapters: {counts}" + (" (nothing was written)" if asked["dry_run"] else ""))
+        click.echo(
+            f"{max(len(jobs), tally.total())} adapters: {counts}"
+            + (" (nothing was written)" if asked["dry_run"] else "")
+        )
     sys.exit(code)
+
+
+def _reports(folder: str, by: Settings, *, in_place: bool) -> list[Report]:
+    """The adapter, or each of those that a file of another tool holds. In place only what stops a runtime that was
+    asked for is touched.
+    """
+    question = by.question if in_place else by.question._replace(runtimes=None)
+    return examine_all(folder, question, repairs=False)
 
 
 def _union(folders: Iterable[str]) -> Pairs:
@@ -211,7 +227,7 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
     if len(paths) != 2:
         raise click.UsageError("name IN and OUT, or --in-place and what is to be repaired where it is")
     source, out = paths
-    folders = options.adapters_below(source)
+    folders = _below(source)
     root = source if os.path.isdir(source) else folders[0]
     if same_place(root, out):
         raise AdapterError(f"{out} is {source}, or one lies within the other: name another folder")
@@ -220,6 +236,21 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
 
         check_replaceable(out, force=force)
     return {folder: os.path.normpath(os.path.join(out, os.path.relpath(folder, root))) for folder in folders}
+
+
+def _below(source: str) -> list[str]:
+    """The adapters at and below a path; where there is none, what is recognised there and can be converted. Raises
+    AdapterError.
+    """
+    try:
+        return options.adapters_below(source)
+    except AdapterError:
+        from ..files.recognise import below, fault_at
+
+        found = [place for place in below(source) if (fault := fault_at(place)) and fault.tool]
+        if not found:
+            raise
+        return found
 
 
 def _in_place(paths: tuple[str, ...]) -> dict[str, str | None]:
@@ -272,17 +303,18 @@ def _load(report: Report) -> tuple[Proof, ...]:
 
 
 def _fix(
-    folder: str, target: str | None, by: Settings, *, force: bool, dry_run: bool, best_effort: bool, copy_all: bool,
+    report: Report, target: str | None, by: Settings, *, force: bool, dry_run: bool, best_effort: bool, copy_all: bool,
     tolerance: float, rank_zero: str, weights: str | None, for_training: bool, form: str | None, trim: bool,
     dtype: str | None, drop: bool, prove: bool, rank: int | None, modules: Pairs | None, **_: object,
 ) -> _Done:  # fmt: skip
     if drop and not (by.asked or frozenset()) & SERVERS:
         return _Done(2, failure="--drop leaves out what a server has no place for: name one with --for")
-    # in place only what stops a runtime that was asked for is touched
-    question = by.question if target is None else by.question._replace(runtimes=None)
-    report = examine(folder, question, repairs=False)
+    folder = report.path
     if report.error:
         return _Done(2, failure=report.error, trace=report.trace)
+    origin = report.adapter.origin if report.adapter else None
+    if target is None and origin:
+        return _Done(1, failure=f"{folder}: {origin.message}: it is converted to a place of its own, with IN and OUT")
     try:
         plan, written = fix(
             report, target, by.asked,

@@ -131,8 +131,9 @@ def _fill(
     name = BIN if adapter.format == "bin" else SAFETENSORS
     target = os.path.join(stage, name)
     with ThreadPoolExecutor(1) as beside:  # a digest takes as long as a copy, and lets other threads run
-        sums = {file: beside.submit(sha256, os.path.join(source.folder, file)) for file in (CONFIG, *source.weights)}
-        if adapter.config == source.config:
+        there = [file for file in (CONFIG, *source.weights) if file in source.files]  # other tools may have no config
+        sums = {file: beside.submit(sha256, os.path.join(source.folder, file)) for file in there}
+        if adapter.config == source.config and not source.origin:
             _copy(os.path.join(source.folder, CONFIG), os.path.join(stage, CONFIG))
         else:
             _write_bytes(os.path.join(stage, CONFIG), (json.dumps(adapter.config, indent=2) + "\n").encode())
@@ -184,7 +185,7 @@ def _metadata(source: Adapter) -> dict[str, str]:
         for name in source.weights:
             with open(os.path.join(source.folder, name), "rb") as file:
                 metadata.update(safetensors.metadata(file))
-    return {"format": "pt", **metadata}
+    return {**metadata, "format": "pt"} if source.origin else {"format": "pt", **metadata}
 
 
 def _write_safetensors(path: str, tensors: Mapping[str, TensorInfo], metadata: dict[str, str]) -> dict[str, bytes]:

@@ -20,6 +20,7 @@ from ..facts.subject import Subject
 from ..files.loader import BIN, SAFETENSORS
 from ..repairs import Pairs
 from ..rules import judge
+from ..rules.files import DAMAGE
 from .planner import State, Step, harm, repaired, silenced, state_of, with_less_lost
 from .report import Report
 
@@ -178,6 +179,9 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
         weights = "bin" if asked and asked & peft("0.2", "0.3") else "safetensors"
     subject = Subject(written_as(before.adapter, weights), before.question._replace(runtimes=asked), before.saved_by)
     done: list[Step] = []
+    origin = before.adapter.origin
+    if origin is not None:
+        done.append(Step(f"convert {origin.file} to PEFT's form", (DAMAGE[origin.name].number,)))
     if len(before.adapter.weights) > 1:
         done.append(Step("write the shards as one file", ("CD015",)))
     if before.adapter.beside:
@@ -251,4 +255,4 @@ def written_as(adapter: Adapter, weights: str) -> Adapter:
     kind = (adapter.format or "safetensors") if weights == "same" else weights
     name = BIN if kind == "bin" else SAFETENSORS
     files = (*(file for file in adapter.files if not file.startswith("adapter_model.")), name)
-    return adapter._replace(format=kind, weights=(name,) if adapter.weights else (), files=files)
+    return adapter._replace(format=kind, weights=(name,) if adapter.weights else (), files=files, origin=None)
