@@ -11,9 +11,11 @@ from traceback import format_exc
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from ..adapter import NOTHING_ASKED, AdapterError, NotExactError, unforeseen
 from ..adapter.runtimes import SERVERS
+from ..conversions import WRITTEN
 from ..repairs import DTYPES, Pairs
 from ..reports import Style, json, table
 from ..verbs.fix import fix, same_place
@@ -59,7 +61,11 @@ OUTCOMES = ("repaired", "had nothing to repair", "refused", "failed")
     "--weights", type=click.Choice(WEIGHTS),
     help="The format to write; safetensors, unless --for names PEFT 0.2 or 0.3. bin needs ckpt-doctor[torch].",
 )  # fmt: skip
-@click.option("--to", "form", type=click.Choice(["lora"]), help="Make plain LoRA of one rank and scale.")
+@click.option(
+    "--to", "form", type=click.Choice(["lora", "peft", *WRITTEN]),
+    help="lora: make plain LoRA of one rank and scale; mlx: write it in the form of that tool; peft: the form that is "
+    "written anyway, also of what another tool wrote.",
+)  # fmt: skip
 @click.option(
     "--rank", type=click.IntRange(1), metavar="R",
     help="With --to lora: the rank of all layers, padded with zeros; what is cut to reach it is exactly zero.",
@@ -110,6 +116,11 @@ def command(
     code = 0
     if asked["rank"] and asked["form"] != "lora":
         raise click.UsageError("--rank goes with --to lora")
+    tool = asked["form"] if asked["form"] in WRITTEN else ""
+    for option in ("asked", "in_place", "for_training", "prove", "weights", "modules") if tool else ():
+        if ctx.get_parameter_source(option) == ParameterSource.COMMANDLINE:
+            spelled = "--for" if option == "asked" else f"--{option.replace('_', '-')}"
+            raise click.UsageError(f"{spelled} is about an adapter of PEFT, and --to {tool} writes none")
     try:
         jobs = _in_place(paths) if in_place else _into(paths, force=force or asked["dry_run"])
     except AdapterError as error:
@@ -245,9 +256,9 @@ def _below(source: str) -> list[str]:
     try:
         return options.adapters_below(source)
     except AdapterError:
-        from ..files.recognise import below, fault_at
+        from ..verbs.conversion import below
 
-        found = [place for place in below(source) if (fault := fault_at(place)) and fault.tool]
+        found = below(source)
         if not found:
             raise
         return found
@@ -312,13 +323,17 @@ def _fix(
     folder = report.path
     if report.error:
         return _Done(2, failure=report.error, trace=report.trace)
+    tool = form if form in WRITTEN else ""
     origin = report.adapter.origin if report.adapter else None
     if target is None and origin:
         return _Done(1, failure=f"{folder}: {origin.message}: it is converted to a place of its own, with IN and OUT")
     try:
         plan, written = fix(
-            report, target, by.asked,
-            How(rank_zero, weights, for_training, form == "lora", trim, dtype, drop, rank, modules),
+            report, target, None if tool else by.asked,
+            How(
+                rank_zero, weights, for_training, form == "lora", trim, dtype, drop, rank, modules,
+                tool or "",
+            ),
             tolerance=tolerance, best_effort=best_effort, copy_all=copy_all, dry_run=dry_run, force=force,
             load=_load if prove else None,
         )  # fmt: skip

@@ -6,9 +6,10 @@ import os
 from typing import NamedTuple
 
 from ..adapter import Adapter, AdapterError, Base, DamagedFile, Fault
+from ..files import recognise
 from ..files.foreign import NO_WEIGHTS
 from ..files.formats import safetensors
-from ..files.loader import WEIGHTS, read_json, read_weights, regular, stamped
+from ..files.loader import WEIGHTS, load, locate, read_json, read_weights, regular, stamped
 
 MOST_PARTS = 16
 """Adapters of one file that are told apart."""
@@ -19,6 +20,26 @@ class Part(NamedTuple):
 
     name: str
     adapter: Adapter
+
+
+def below(path: str) -> list[str]:
+    """The folders at and below a path that hold what another tool wrote and that is read here, or the file itself."""
+    return [place for place in recognise.below(path) if (fault := recognise.fault_at(place)) and fault.tool]
+
+
+def opened(path: str) -> Adapter:
+    """The one adapter at or below a path, also where another tool wrote it. Raises AdapterError."""
+    try:
+        folder = locate(path)
+    except AdapterError:
+        found = below(path)
+        if len(found) != 1:
+            raise
+        folder = found[0]
+    first, *others = parts(load(folder), None)
+    if others:
+        raise AdapterError(f"{folder} holds {len(others) + 1} adapters: fix writes each to a folder of its own")
+    return first.adapter
 
 
 def parts(adapter: Adapter, base: Base | None) -> list[Part]:

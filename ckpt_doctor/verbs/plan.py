@@ -40,7 +40,8 @@ class Plan(NamedTuple):
     """What a fix would do: the report before, the subject and its findings after, and each step on the way.
 
     `droppable` says that layers stand in the way which could be left out; `judged` are the findings before, where
-    another question was asked than that of `before`.
+    another question was asked than that of `before`. `tool` is the file of `conversions/` in whose form it is to be
+    written, "" for PEFT's.
     """
 
     before: Report
@@ -52,6 +53,7 @@ class Plan(NamedTuple):
     cuts: tuple["Cut", ...] = ()
     droppable: bool = False
     judged: tuple[Finding, ...] | None = None
+    tool: str = ""
 
     @property
     def was(self) -> tuple[Finding, ...]:
@@ -139,7 +141,7 @@ class How(NamedTuple):
     form that can be trained further, `to_lora` makes plain LoRA of one rank and scale, `trim` cuts trailing zeros off
     the rank, `dtype` (fp32, bf16, fp16) is what factors are written in, `drop` leaves out what a server that was asked
     for has no place for. `rank` is the one that plain LoRA gets, `modules` are those that it has, each with the shapes
-    of its factors.
+    of its factors. `tool` is the file of `conversions/` in whose form it is written, "" for PEFT's.
     """
 
     rank_zero: str = "pad"
@@ -151,11 +153,13 @@ class How(NamedTuple):
     drop: bool = False
     rank: int | None = None
     modules: Pairs | None = None
+    tool: str = ""
 
     @property
     def changes_form(self) -> bool:
         """Whether something is asked for that is no repair."""
-        return bool(self.training or self.to_lora or self.trim or self.dtype or self.modules is not None)
+        of_peft = self.training or self.to_lora or self.trim or self.dtype or self.modules is not None
+        return bool(of_peft or self.tool)
 
 
 REPAIRED = How()
@@ -188,10 +192,15 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
         done.append(Step(f"leave the {BIN} behind that is not read", ("CD010", "CD022")))
     serving = bool(asked and asked & SERVERS)
     watched = frozenset(RAN.values()) if subject.question.base and (serving or how.to_lora) else frozenset[str]()
+    uniform = False
+    if how.tool:
+        from ..conversions import tool
+
+        uniform = tool(how.tool).uniform
     original = state_of(subject, watched)
     state, wanted = original, asked
     for title, whole in repairs.forms(
-        subject, training=how.training, to_lora=how.to_lora, rank=how.rank, modules=how.modules
+        subject, training=how.training, to_lora=how.to_lora or uniform, rank=how.rank, modules=how.modules
     ):
         state = state_of(whole, original.watched)
         done.append(Step(title, ()))
@@ -200,6 +209,8 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     choice = repairs.all_of(how.rank_zero, asked=wanted, training=how.training, serving=serving)
     if wanted and not any(in_the_way(finding, wanted) for finding in state.findings):
         choice = []
+    if how.tool and not any(finding.severity == ERROR for finding in state.findings):
+        choice = []  # what would help some release only is of no use to the tool
     state, steps, refused = repaired(original, state, choice, wanted)
     done += steps
     cuts: list[Cut] = []
@@ -231,7 +242,7 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     droppable = bool(gone) and not how.drop
     same = asked == before.question.runtimes
     was = None if same else judge(Subject(before.adapter, original.subject.question, before.saved_by))
-    return Plan(report, subject, findings, tuple(done), still, purpose, tuple(cuts), droppable, was)
+    return Plan(report, subject, findings, tuple(done), still, purpose, tuple(cuts), droppable, was, how.tool)
 
 
 def _with_a_way(step: Step, report: Report, asked: frozenset[str] | None, how: How) -> Step:
