@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ..adapter import Base, Layer, TensorInfo
 from ..facts.config_keys import neutral
 from ..facts.layers import module_of
-from ..facts.names import PREFIX
+from ..facts.names import PREFIX, numbered
 from ..facts.subject import Subject
 from ..repairs import Refused as Refused
 from ..repairs import meant, only
@@ -70,15 +70,13 @@ def lora(
     """A LoRA of PEFT, of the factors of each module (`lora_A`, `lora_B` …), with config keys that every release has and
     `others`.
 
-    target_modules are the last names of the modules, where these tell one from another: what a list matches beside them
-    gets B = 0 (tuners/lora/layer.py: reset_lora_parameters); else just these modules.
+    target_modules are the last names of the modules where all blocks from the first on have each; else just these, as
+    what a list would match beside them is missed at the load, though it computes nothing.
     """
-    ends = sorted({module.rpartition(".")[2] for module in modules})
-    named: Collection[str] = ends if not any(end.isdigit() for end in ends) else only(modules)
     config = {
         "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True, "r": r,
         "lora_alpha": lora_alpha, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
-        "modules_to_save": None, "target_modules": named,
+        "modules_to_save": None, "target_modules": _targets(modules),
     }  # fmt: skip
     tensors = {
         f"{PREFIX}{module}.{factor}{'' if 'embedding' in factor or 'vector' in factor else '.weight'}": info
@@ -86,6 +84,17 @@ def lora(
         for factor, info in factors.items()
     }
     return Converted(part, {**config, **others}, tensors)
+
+
+def _targets(modules: Collection[str]) -> list[str] | str:
+    blocks: dict[str, set[str]] = {}
+    for module in modules:
+        blocks.setdefault(numbered(module), set()).add(module)
+    ends = sorted({kind.rpartition(".")[2] for kind in blocks})
+    counts = {len(alike) for kind, alike in blocks.items() if "#" in kind}
+    whole = all(kind.replace("#", str(len(alike) - 1)) in alike for kind, alike in blocks.items())
+    single = all(kind.count("#") <= 1 for kind in blocks)
+    return ends if whole and single and len(counts) <= 1 and "#" not in ends else only(modules)
 
 
 PLAIN = frozenset((

@@ -2,21 +2,35 @@
 
 `y = W x + scale · (x lora_a) lora_b`, with lora_a `[in, r]` and lora_b `[r, out]`, which are PEFT's A and B turned, and
 one rank and scale for all layers (mlx-lm tuner/lora.py: LoRALinear; tuner/utils.py: linear_to_lora_layers). DoRA's m is
-PEFT's magnitude (tuner/dora.py: DoRALinear). A module has the name that mlx_lm's model has for it.
+PEFT's magnitude (tuner/dora.py: DoRALinear).
+
+A module has the name that mlx_lm's model has for it. Of the 38 architectures that mlx-lm 0.32.2 and transformers 5.24
+both make of transformers' default config, names in model.layers are the same but for what `OTHERWISE` has, and those
+outside of it are not: language_model.model.layers (Gemma 3), model.h (GPT-J), backbone (Nemotron-H).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
-from ..adapter import TensorInfo
+from ..adapter import Base, TensorInfo
 from ..facts.subject import Subject
 from ..repairs.cuts import transposed
 from . import Converted, Foreign, Refused, Tool, lora, plain
 
 PARTS = {"lora_a": "lora_A", "lora_b": "lora_B", "m": "lora_magnitude_vector"}
 """The last part of a name → PEFT's factor (tuner/utils.py: load_adapters takes no other)."""
+
+
+SAME = re.compile(r"model\.layers\.[0-9]+\.|(?:lm_head|model\.embed_tokens)$")
+"""Modules that have one name in both."""
+OTHERWISE = re.compile(r".*(?:\.experts\.|switch_|\.shared_expert\.|(?:\.gate|router)(?:\.proj)?$|\.kv_b_proj$)")
+"""Experts, of which mlx_lm makes one module, and their routers, which are no linear layers in transformers 5; and what
+DeepSeek-V3 has in mlx_lm as two."""
+RENAMED = frozenset(("gemma3", "gemma4", "nanochat", "nemotron_h", "qwen3_5", "qwen3_5_moe"))
+"""Types of models of which that is not so."""
 
 
 def to_peft(foreign: Foreign) -> list[Converted]:
@@ -58,6 +72,7 @@ def _modules(foreign: Foreign, rank: int, *, dora: bool) -> dict[str, dict[str, 
             raise Refused(f"{module} is a layer of experts, which PEFT has under other names, as the model decides")
         if len(a) != 2 or len(b) != 2 or a[1] != rank or b[0] != rank:
             raise Refused(f"{module} has factors {list(a)} and {list(b)}, and not of rank {rank}")
+        _check_name(module, foreign.base)
         if dora and parts["m"].shape != (b[1],):
             raise Refused(f"the m of {module} has the shape {list(parts['m'].shape)}, and not [{b[1]}]")
         is_embedding = _is_embedding(foreign, module, a[0], b[1])
@@ -68,6 +83,14 @@ def _modules(foreign: Foreign, rank: int, *, dora: bool) -> dict[str, dict[str, 
     if not converted:
         raise Refused("it holds no layer")
     return converted
+
+
+def _check_name(module: str, base: Base | None) -> None:
+    """Raises Refused where a module may be called otherwise in transformers; a model that is named decides later."""
+    if OTHERWISE.match(module) or (base is None and not SAME.match(module)):
+        raise Refused(
+            f"{module} may be called otherwise in transformers than in mlx_lm{'' if base else ' (--base tells)'}"
+        )
 
 
 def _is_embedding(foreign: Foreign, module: str, rows: int, columns: int) -> bool:
@@ -97,10 +120,12 @@ def untied(config: dict[str, Any], module: str) -> None:
 
 
 def _alpha(scale: float, rank: int) -> float:
-    """The lora_alpha that PEFT divides by the rank to get the scale: the float next to the product where that is it."""
+    """The lora_alpha that PEFT divides by the rank to get the scale. Where no float is it, one is within a bit of the
+    53 of the scale, and both libraries take 24.
+    """
     alpha = float(scale) * rank
     near = (alpha, math.nextafter(alpha, math.inf), math.nextafter(alpha, -math.inf))
-    alpha = next((x for x in near if x / rank == scale), alpha)
+    alpha = min(near, key=lambda x: abs(x / rank - scale))
     return int(alpha) if alpha == int(alpha) else alpha
 
 
@@ -110,6 +135,8 @@ def from_peft(subject: Subject) -> Foreign:
     dora = subject.config.get("use_dora") is True
     tensors = {}
     for module, factors in layers.items():
+        if OTHERWISE.match(module) or not SAME.match(module) or subject.model_type in RENAMED:
+            raise Refused(f"{module} may be called otherwise in mlx_lm than in transformers")
         for factor, info in factors.items():
             if "embedding" in factor:
                 if dora:
