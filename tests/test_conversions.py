@@ -66,7 +66,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "no scale": ("lora", {"lora_parameters": {"rank": 3}}, "no rank and scale"),
     "a scale that is infinite": ("lora", {"lora_parameters": {"rank": 3, "scale": float("inf")}}, "no rank and scale"),
     "alpha, which releases read otherwise": (
-        "lora", {"lora_parameters": {"rank": 3, "scale": 10.0, "alpha": 16.0}}, "by which older mlx_lm",
+        "lora", {"lora_parameters": {"rank": 3, "scale": 10.0, "alpha": 16.0}, "fine_tune_type": None}, "before 0.15",
     ),
     "another rank": ("lora", {"lora_parameters": {"rank": 4, "scale": 10.0}}, "not of rank 4"),
     "whole weights": ("lora", {"fine_tune_type": "full"}, "is no LoRA"),
@@ -81,7 +81,8 @@ def test_what_has_no_counterpart_is_refused_by_name(
 ) -> None:
     shutil.copytree(MLX / kind, tmp_path / "in")
     path = tmp_path / "in/adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    values = {**json.loads(path.read_text()), **config}
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
     report = scan(tmp_path / "in")
     (finding,) = report["findings"]
     assert finding["code"] == "CD024"
