@@ -54,12 +54,14 @@ class DamagedFile(Exception):  # noqa: N818 - it is a diagnosis that becomes a f
 
 class Fault(NamedTuple):
     """What the loader saw wrong with a file: the name of a rule in `rules/files.py`, a sentence, and what can be done
-    where its page says less.
+    where its page says less. `tool` is the one of `conversions/` in whose form the file is, if it is in one's.
     """
 
     name: str
     message: str
     remedy: str = ""
+    tool: str = ""
+    file: str = ""
 
 
 _SOURCES = ("Computed", "FileRange", "Gathered", "Joined", "Source", "TensorInfo", "Zeros", "zeros")
@@ -185,6 +187,7 @@ class Adapter(NamedTuple):
     both weight files are there, whether they hold the same (None: not compared), `beside` what is wrong with the `.bin`
     that is not read. `stamps` tell whether a file is still the one that was read: its name, and its number, size and
     time. `trained` is, of an AdaLoRA with a trainer_state.json, the step at which it was saved and the last of the run.
+    `origin` is, of what was read as PEFT's and lies there in the form of another tool, what the file is in truth.
     """
 
     path: str
@@ -200,6 +203,7 @@ class Adapter(NamedTuple):
     beside: Fault | None = None
     stamps: tuple[tuple[str, int, int, int], ...] = ()
     trained: tuple[int, int] | None = None
+    origin: Fault | None = None
 
     @property
     def peft_type(self) -> str | None:

@@ -220,9 +220,9 @@ def _summarise(reports: Iterable[Report]) -> None:
 def _say_what_lies_beside(folders: list[str]) -> None:
     """Name the adapters of other tools in a tree with adapters; a model or a training beside them is as usual."""
     from ..adapter.codes import OTHER_FORMAT, OTHER_NAME
-    from ..files.recognise import of_folder
+    from ..files.recognise import fault_at
 
-    found = [(folder, of_folder(folder)) for folder in folders[:SHOWN_BESIDE]]
+    found = [(folder, fault_at(folder)) for folder in folders[:SHOWN_BESIDE]]
     told = [(folder, fault) for folder, fault in found if fault and fault.name in (OTHER_FORMAT.name, OTHER_NAME.name)]
     for folder, fault in told[:SHOWN]:
         complain(f"beside the adapters: {folder}: {fault.message}")

@@ -16,7 +16,7 @@ from ..adapter.findings import Code
 
 class Form(NamedTuple):
     """A form: its code, what it is, and what can be done. `pattern` matches the beginning of one of its names; `source`
-    is where they are written.
+    is where they are written; `tool` is the file of `conversions/` that reads it, if there is one.
     """
 
     code: Code
@@ -24,10 +24,11 @@ class Form(NamedTuple):
     way: str
     pattern: re.Pattern[str]
     source: str
+    tool: str = ""
 
 
-def _form(code: Code, what: str, way: str, pattern: str, source: str) -> Form:
-    return Form(code, what, way, re.compile(pattern), source)
+def _form(code: Code, what: str, way: str, pattern: str, source: str, tool: str = "") -> Form:
+    return Form(code, what, way, re.compile(pattern), source, tool)
 
 
 MOST_TENSORS = 2_000
@@ -86,7 +87,7 @@ BY_TENSORS = (
     ),
     _form(
         OTHER_FORMAT, *MLX,
-        r".*\.lora_[ab]$", "mlx-lm tuner/lora.py: LoRALinear",
+        r".*\.lora_[ab]$", "mlx-lm tuner/lora.py: LoRALinear", "mlx",
     ),
     _form(
         OTHER_FORMAT, "an adapter of Megatron (NeMo, Megatron-Bridge)",
@@ -193,7 +194,7 @@ BY_FILES = (
     ),
     _form(
         OTHER_FORMAT, *MLX,
-        r"adapters\.(?:safetensors|npz)$|[0-9]{7}_adapters\.safetensors$", "mlx-lm tuner/trainer.py: train",
+        r"adapters\.(?:safetensors|npz)$|[0-9]{7}_adapters\.safetensors$", "mlx-lm tuner/trainer.py: train", "mlx",
     ),
     _form(
         OTHER_FORMAT, "a file of llama.cpp: a model, or an adapter that was converted",

@@ -180,7 +180,7 @@ def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: 
             for id_ in order(plan.asked or ())
         },
         "accepted_before": order(accepted(plan.before.findings)),
-        "accepted_after": order(accepted(plan.findings)),
+        "accepted_after": [] if plan.tool else order(accepted(plan.findings)),
         "commands": [command._asdict() for command in conversion(out or path, plan.after, plan.findings)],
     }
 

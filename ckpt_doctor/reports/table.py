@@ -300,6 +300,8 @@ def _outcome(plan: Plan, written: Written | None, style: Style) -> Iterator[str]
 def _verdicts(plan: Plan) -> Iterator[str]:
     """`vllm 0.33.0: rejects → accepts` for what was asked; else `accepted by: PEFT ≥ … → …`; and who is lost."""
     before, after = accepted(plan.before.findings), accepted(plan.findings)
+    if plan.tool:
+        return
     if plan.asked is None:
         yield f"accepted by: {ranges(before)}" + (f" → {ranges(after)}" if after != before else "")
     changes_: dict[str, list[str]] = {}
@@ -321,6 +323,7 @@ def _proof(plan: Plan, written: Written | None) -> Iterator[str]:
     if written and plan.done:
         worst = written.proof["largest_relative_difference"]
         same = "what is left is the same function" if plan.dropped else "same function"
+        same = f"read back, {same}" if plan.tool else same
         yield f"{same}: within {worst:.2g} of each delta's norm" if worst else f"{same}: bit-exact"
     loaded: dict[str, list[str]] = {}
     for id_, word in (written.proof.get("runtimes", {}) if written else {}).items():

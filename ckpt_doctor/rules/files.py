@@ -46,7 +46,7 @@ ASK_FOR_SAFETENSORS = "do not load it: ask whoever made it for adapter_model.saf
 @rule
 def damaged_file(subject: Subject) -> Iterator[Finding]:
     """No loader takes a damaged file. One without tensors is read, and every layer stays as it was initialised."""
-    for name, message, remedy in subject.adapter.faults:
+    for name, message, remedy, *_ in subject.adapter.faults:
         code = DAMAGE[name]
         if code is NO_TENSORS:
             yield code(message, misloads=PEFT)

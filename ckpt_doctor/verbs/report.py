@@ -35,7 +35,8 @@ class Report(NamedTuple):
     `passed` are the findings that a choice or a baseline lets pass: they are not shown and fail nothing, and still
     decide the verdicts. `fail_on` is the least severity that fails, or "never". `trace` is Python's, of an `error` that
     nothing foresaw. `reaches` are the fixes that lead where they should, the best first; `refused` is why there is none
-    for what was asked, as far as a repair said so. `proofs` are what real releases made of it, if asked.
+    for what was asked, as far as a repair said so. `proofs` are what real releases made of it, if asked. `part` names
+    the adapter where a file of another tool holds several.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Report(NamedTuple):
     reaches: tuple[Reach, ...] = ()
     proofs: "tuple[Proof, ...]" = ()
     refused: str = ""
+    part: str = ""
 
     @property
     def adapter(self) -> Adapter | None:
