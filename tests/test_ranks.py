@@ -112,7 +112,7 @@ def test_a_layer_that_was_pruned_away_is_at_0(run: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
-@pytest.mark.parametrize("names", [["q", "v"], [f"attention.output.dense_of_kind_{at}" for at in range(9)]])
+@pytest.mark.parametrize("names", [["q", "v"], [f"attention.output.dense_of_kind_{at}" for at in range(8)]])
 def test_a_map_of_80_layers_fits_the_terminal(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, names: list[str]
 ) -> None:
