@@ -13,6 +13,7 @@ from ..adapter.runtimes import PEFT, order
 from ..files.loader import load
 from .plan import REPAIRED, How, Plan, plan
 from .report import Report
+from .scan import examined, with_values
 
 if TYPE_CHECKING:
     from ..facts.subject import Subject
@@ -40,15 +41,16 @@ def fix(
     """Write the adapter of a report to the folder `out` so that the runtimes asked for take it.
 
     It is proved that the result computes the same, but for what was dropped where that was asked for; otherwise, and
-    where not all is reached, nothing is written, unless `best_effort`. Without `out` the adapter is repaired where it
-    is, if it has an error. `load` has real releases load what is staged: one that rejects or misloads it stops the fix.
-    Raises AdapterError where `out` cannot be written, NotExactError where the result would compute something else.
+    where not all is reached, nothing is written, unless `best_effort`. What holds NaN or infinity computes nothing, and
+    is refused. Without `out` the adapter is repaired where it is, if it has an error. `load` has real releases load
+    what is staged: one that rejects or misloads it stops the fix. Raises AdapterError where `out` cannot be written,
+    NotExactError where the result would compute something else.
     """
     subject = report.subject
     assert subject is not None  # noqa: S101 - callers examine it first
     if out is None and not how.changes_form and not any(finding.severity == ERROR for finding in report.findings):
         return Fixed(Plan(report, subject, report.findings, (), ()), None)
-    the_plan = plan(report, asked, how)
+    the_plan = plan(with_values(report), asked, how)
     if dry_run or not (the_plan.fixed or (best_effort and the_plan.done)):
         return Fixed(the_plan, None)
     return Fixed(the_plan, carry_out(the_plan, out, force=force, copy_all=copy_all, tolerance=tolerance, load=load))
@@ -119,8 +121,6 @@ def _evidence(
 
 def _loaded(stage: str, out: str, the_plan: Plan, load_in: Loaded) -> dict[str, str]:
     """What real releases make of what is staged. Raises NotExactError where one does not accept it, AdapterError."""
-    from .scan import examined
-
     question = the_plan.after.question._replace(runtimes=the_plan.asked)
     found = load_in(examined(stage, question, repairs=False))
     for one in found:
