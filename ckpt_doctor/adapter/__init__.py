@@ -238,7 +238,8 @@ class Question(NamedTuple):
 
     `runtimes` are the ids of those that matter, None where none was named. `adapter_name` is the name under which it
     will be loaded, `base` the model, `max_rank` the limit of the server. `look_up` are the runtimes for whose sake the
-    model may be looked up in the local cache of the Hub, where one of them is undecided and none was named.
+    model may be looked up in the local cache of the Hub, where one of them is undecided and none was named. `values`
+    says whether the numbers of all tensors are read, too.
     """
 
     runtimes: frozenset[str] | None = None
@@ -246,6 +247,7 @@ class Question(NamedTuple):
     base: Base | None = None
     max_rank: int | None = None
     look_up: frozenset[str] = frozenset()
+    values: bool = False
 
 
 NO_BASE = Base({}, {})
@@ -255,11 +257,12 @@ NOTHING_ASKED = Question()
 
 
 def question_of(
-    runtimes: frozenset[str] | None, adapter_name: str, base: Base | None, max_rank: int | None
-) -> Question:
+    runtimes: frozenset[str] | None, adapter_name: str, base: Base | None, max_rank: int | None, *,
+    values: bool = False,
+) -> Question:  # fmt: skip
     """What somebody asks: where no base is named, nor said to be none, the local cache may be looked up."""
     look_up = runtimes or frozenset() if base is None else frozenset[str]()
-    return Question(runtimes, adapter_name, None if base is NO_BASE else base, max_rank, look_up)
+    return Question(runtimes, adapter_name, None if base is NO_BASE else base, max_rank, look_up, values)
 
 
 class Layer(NamedTuple):

@@ -1,6 +1,7 @@
 """A path → Adapter: which files there are, which of them PEFT reads, and what is wrong with them."""
 
 import json
+import math
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -275,23 +276,25 @@ def _with_beside(adapter: Adapter) -> Adapter:
     """Look into the `.bin` beside safetensors: is there code in it, and does it hold the same?"""
     try:
         other = read_weights(os.path.join(adapter.folder, BIN))
-        return adapter._replace(bin_agrees=_agree(adapter.tensors, other))
+        return adapter._replace(bin_agrees=agree(adapter.tensors, other, MAX_COMPARED))
     except DamagedFile as error:
         return adapter._replace(bin_agrees=False, beside=Fault(error.fault, error.message))
     except (AdapterError, OSError) as error:
         return adapter._replace(beside=Fault("not-read", str(error)))
 
 
-def _agree(tensors: "Mapping[str, TensorInfo]", others: "Mapping[str, TensorInfo]") -> bool | None:
-    """Whether two files hold the same tensors; None where that is too much to read in a scan."""
+def agree(
+    tensors: "Mapping[str, TensorInfo]", others: "Mapping[str, TensorInfo]", most: float = math.inf
+) -> bool | None:
+    """Whether two files hold the same tensors; None where more than `most` bytes would be read. Raises AdapterError."""
     if forms(tensors) != forms(others):
         return False
-    if sum(info.nbytes for info in others.values()) > MAX_COMPARED:
+    if sum(info.nbytes for info in others.values()) > most:
         return None
-    from .streams import Files, content
+    from .streams import Files, identical
 
     with Files() as files:
-        return all(content(info, files) == content(others[name], files) for name, info in tensors.items())
+        return all(identical(info, others[name], files) for name, info in tensors.items())
 
 
 def regular(path: str) -> tuple[BinaryIO, int]:

@@ -107,6 +107,8 @@ def head_of(report: Report, style: Style) -> Iterator[str]:
         from .layers import budget_line
 
         yield budget_line(budget)
+    if report.numbers:
+        yield numbers_line(report)
     notes = len(report.shown) - len(of_question(report))
     if notes and report.asked is None and style.level >= 0:
         yield f"{counted(notes, 'note')} (-v)"
@@ -139,6 +141,11 @@ def described(report: Report) -> str:
         text += f" of rank {ranks[0]}" + (f" – {ranks[-1]}" if ranks[-1] != ranks[0] else "")
         text += f", {ranks.count(0)} at 0" if ranks.count(0) else ""
     return text
+
+
+def numbers_line(report: Report) -> str:
+    """The largest number of the weights, where their values were read."""
+    return f"numbers up to {max(one.largest for one in report.numbers.values()):.3g}"
 
 
 def _causes(report: Report, room: int, style: Style) -> Iterator[str]:
@@ -196,6 +203,8 @@ def _whole(report: Report, adapter: Adapter, style: Style) -> Iterator[str]:
         from .layers import budget_line
 
         yield from lines(budget_line(budget), 2, style)
+    if report.numbers:
+        yield from lines(numbers_line(report), 2, style)
     base = report.base_found
     if base is not None:
         found = f"judged by {base.name} at {base.revision[:12]}, found in the local cache of the Hub"

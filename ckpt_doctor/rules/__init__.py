@@ -45,6 +45,8 @@ def judge(subject: Subject, watched: frozenset[str] = frozenset()) -> tuple[Find
         from . import methods  # noqa: F401 - importing the rules declares them
     if subject.method == "ADALORA":
         from . import training  # noqa: F401
+    if subject.question.values:
+        from . import weights  # noqa: F401
     findings = tuple(finding for rule in RULES for finding in rule(subject))
     asked = ((subject.question.runtimes or frozenset()) | watched) & SERVERS
     if not asked:

@@ -109,10 +109,10 @@ def both_files(subject: Subject) -> Iterator[Finding]:
                 f"{there}, the only file that PEFT 0.2 and 0.3 read, and is damaged: {subject.adapter.beside.message}"
             )
             yield BOTH_FILES(message, rejects=old)
-    elif subject.adapter.bin_agrees is None:
+    elif subject.bin_agrees is None:
         message = f"{there}, too large to compare: PEFT 0.2 and 0.3 read it instead"
-        yield BOTH_FILES(message, undecided=old, needs="a comparison of both weight files")
-    elif not subject.adapter.bin_agrees:
+        yield BOTH_FILES(message, undecided=old, needs="a comparison of both weight files (--values)")
+    elif not subject.bin_agrees:
         message = f"{there} and holds something else: PEFT 0.2 and 0.3 read it instead"
         yield BOTH_FILES(message, misloads=old)
 

@@ -14,6 +14,7 @@ from ..files.loader import load
 from .plan import REPAIRED, How, Plan, plan
 from .planner import Step
 from .report import Report
+from .scan import examined, with_values
 
 if TYPE_CHECKING:
     from ..facts.subject import Subject
@@ -41,15 +42,16 @@ def fix(
     """Write the adapter of a report to the folder `out` so that the runtimes asked for take it.
 
     It is proved that the result computes the same, but for what was dropped where that was asked for; otherwise, and
-    where not all is reached, nothing is written, unless `best_effort`. Without `out` the adapter is repaired where it
-    is, if it has an error. `load` has real releases load what is staged: one that rejects or misloads it stops the fix.
-    Raises AdapterError where `out` cannot be written, NotExactError where the result would compute something else.
+    where not all is reached, nothing is written, unless `best_effort`. What holds NaN or infinity computes nothing, and
+    is refused. Without `out` the adapter is repaired where it is, if it has an error. `load` has real releases load
+    what is staged: one that rejects or misloads it stops the fix. Raises AdapterError where `out` cannot be written,
+    NotExactError where the result would compute something else.
     """
     subject = report.subject
     assert subject is not None  # noqa: S101 - callers examine it first
     if out is None and not how.changes_form and not any(finding.severity == ERROR for finding in report.findings):
         return Fixed(Plan(report, subject, report.findings, (), ()), None)
-    the_plan = plan(report, asked, how)
+    the_plan = plan(with_values(report), asked, how)
     if how.tool and the_plan.fixed:
         exported(the_plan)  # or it is refused, also where nothing is to be written
         title = f"write it in the form of {_name(how.tool)}"
@@ -161,8 +163,6 @@ def _read_back(stage: str, after: Subject) -> Subject:
 
 def _loaded(stage: str, out: str, the_plan: Plan, load_in: Loaded) -> dict[str, str]:
     """What real releases make of what is staged. Raises NotExactError where one does not accept it, AdapterError."""
-    from .scan import examined
-
     question = the_plan.after.question._replace(runtimes=the_plan.asked)
     found = load_in(examined(stage, question, repairs=False))
     for one in found:

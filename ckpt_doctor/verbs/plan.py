@@ -181,7 +181,9 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     weights = how.weights
     if weights is None:
         weights = "bin" if asked and asked & peft("0.2", "0.3") else "safetensors"
-    subject = Subject(written_as(before.adapter, weights), before.question._replace(runtimes=asked), before.saved_by)
+    subject = Subject(
+        written_as(before.adapter, weights), before.question._replace(runtimes=asked), before.saved_by, before.original
+    )
     done: list[Step] = []
     origin = before.adapter.origin
     if origin is not None:
@@ -241,7 +243,7 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     purpose = "for training" if how.training else "for inference"
     droppable = bool(gone) and not how.drop
     same = asked == before.question.runtimes
-    was = None if same else judge(Subject(before.adapter, original.subject.question, before.saved_by))
+    was = None if same else judge(Subject(before.adapter, original.subject.question, before.saved_by, before.original))
     return Plan(report, subject, findings, tuple(done), still, purpose, tuple(cuts), droppable, was, how.tool)
 
 

@@ -10,6 +10,7 @@ from ..facts.subject import Subject
 
 if TYPE_CHECKING:
     from ..facts.budget import Budget
+    from ..files.numbers import Numbers
     from .prove import Proof
     from .ways import Way
 
@@ -60,6 +61,11 @@ class Report(NamedTuple):
     def layers(self) -> Mapping[str, Layer]:
         """Its adapted layers, by module."""
         return self.subject.layers if self.subject else {}
+
+    @property
+    def numbers(self) -> "Mapping[str, Numbers]":
+        """What the tensors of a floating type hold, by name, where values were read; else nothing."""
+        return self.subject.original.numbers if self.subject else {}
 
     @property
     def budget(self) -> "Budget | None":

@@ -58,10 +58,7 @@ def examine_all(
 def _examined(folder: str, subject: Subject, repairs: bool) -> Report:
     report = _with_base(Report(folder, None, subject, judge(subject)))
     report = _with_repairs(report) if repairs else report
-    asked = subject.question.runtimes
-    if asked is not None:
-        report = report._replace(findings=tuple(f._replace(severity=weighed(f, asked)) for f in report.findings))
-    return report
+    return _weighed(report)
 
 
 def examined(folder: str, question: Question, *, repairs: bool = True) -> Report:
@@ -70,6 +67,22 @@ def examined(folder: str, question: Question, *, repairs: bool = True) -> Report
     if report.error:
         raise AdapterError(report.error)
     return report
+
+
+def with_values(report: Report) -> Report:
+    """The report of the same adapter with its numbers read, as before something is made of it. Raises AdapterError."""
+    subject = report.subject
+    if subject is None or subject.question.values:
+        return report
+    subject = Subject(subject.adapter, subject.question._replace(values=True), subject.saved_by)
+    return _weighed(report._replace(subject=subject, findings=judge(subject)))
+
+
+def _weighed(report: Report) -> Report:
+    """The report with findings as grave as they are for what was asked."""
+    if report.asked is None:
+        return report
+    return report._replace(findings=tuple(f._replace(severity=weighed(f, report.asked)) for f in report.findings))
 
 
 def _with_base(report: Report) -> Report:
@@ -85,7 +98,7 @@ def _with_base(report: Report) -> Report:
         return report
     asked = subject.question._replace(runtimes=wanted)
     same = asked == subject.question
-    findings = report.findings if same else judge(Subject(subject.adapter, asked, subject.saved_by))
+    findings = report.findings if same else judge(Subject(subject.adapter, asked, subject.saved_by, subject.original))
     if all(verdict(id_, findings) != "unknown" for id_ in wanted):
         return report
     from ..files.hub import cached_base
@@ -93,7 +106,7 @@ def _with_base(report: Report) -> Report:
     found = cached_base(name, revision if isinstance(revision, str) and revision else "main")
     if found is None:
         return report
-    subject = Subject(subject.adapter, subject.question._replace(base=found), subject.saved_by)
+    subject = Subject(subject.adapter, subject.question._replace(base=found), subject.saved_by, subject.original)
     return report._replace(subject=subject, findings=judge(subject))
 
 
