@@ -88,6 +88,10 @@ OUTCOMES = ("repaired", "had nothing to repair", "refused", "failed")
     "--copy-all", is_flag=True,
     help="Copy every other file of IN: also those above 10 MB, states of training runs, and other weights.",
 )  # fmt: skip
+@click.option(
+    "--adapter-config", type=click.Path(), metavar="FILE",
+    help="The adapter_config.json of an adapter inside a whole model, where none lies beside it.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
 @options.PROVE
 @click.option("--force", is_flag=True, help="Replace an OUT that exists.")
@@ -144,7 +148,7 @@ def command(
                 complain(str(error))
                 break
             by = settings(folder)
-            for report in _reports(folder, by, in_place=jobs[folder] is None):
+            for report in _reports(folder, by, in_place=jobs[folder] is None, config=asked["adapter_config"] or ""):
                 target = jobs[folder]
                 if target is not None and report.part:
                     target = os.path.join(target, report.part)
@@ -178,12 +182,12 @@ def command(
     sys.exit(code)
 
 
-def _reports(folder: str, by: Settings, *, in_place: bool) -> list[Report]:
+def _reports(folder: str, by: Settings, *, in_place: bool, config: str) -> list[Report]:
     """The adapter, or each of those that a file of another tool holds. In place only what stops a runtime that was
     asked for is touched.
     """
     question = by.question if in_place else by.question._replace(runtimes=None)
-    return examine_all(folder, question, repairs=False)
+    return examine_all(folder, question, repairs=False, config=config)
 
 
 def _union(folders: Iterable[str]) -> Pairs:

@@ -46,11 +46,16 @@ TORCHTUNE = (
 )
 EXPORT = "export it to Hugging Face's layout with the tool that trained it"
 
+SALVAGE = "salvage"
+"""The file of `conversions/` that takes an adapter out of a model."""
 WITH_ADAPTER = _form(
     WHOLE_MODEL, "a whole model with an adapter inside", SAVE_FROM_MODEL, "",
-    "accelerate: Accelerator.save_state; transformers: Trainer._save of a model that is no PeftModel",
+    "accelerate: Accelerator.save_state; transformers: Trainer._save of a model that is no PeftModel", SALVAGE,
 )  # fmt: skip
-FACTOR = re.compile(r"(.*)\.lora_[AB](?:$|\.)")
+FACTOR = re.compile(
+    r"(.*)\.(?:(?:lora|lora_embedding|delora|gralora|hira)_[AB]|ia3_l|hada_w1_a|lokr_w1(?:_a)?|oft_[rR]|boft_R|hra_u"
+    r"|ln_tuning_layers|(?:fourierft|waveft)_spectrum|miss_block|c3a_kernel)(?:$|\.)"
+)
 EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "shared")
 """Modules of which PEFT saves the base's weight with the adapter (utils/constants.py: EMBEDDING_LAYER_NAMES, and what
 get_input_embeddings and get_output_embeddings of a model are)."""

@@ -23,7 +23,7 @@ def recognised(folder: str, names: Sequence[str]) -> Fault | None:
     files = [name for name in names if name.endswith(WEIGHTS) and not NO_WEIGHTS.match(name)]
     for name in files[:MOST_FILES]:
         try:
-            found = of_tensors(name, read_weights(os.path.join(folder, name)))
+            found = of_tensors(name, read_weights(os.path.join(folder, name), nested=True))
         except (AdapterError, DamagedFile, OSError):
             continue
         if found is not None:

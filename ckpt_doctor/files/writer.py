@@ -25,7 +25,7 @@ MAX_OTHER = 10_000_000  # bytes of a file that is carried along
 _LEFT_OUT = re.compile(
     r"optimizer.*|scheduler.*|rng_state.*|scaler\..*|trainer_state.*|training_args.*|global_step.*|.*\.distcp"
     r"|.*\.bak\d*|adapter_model\..*|(?:pytorch_|tf_|flax_)?model[-.].*(?:bin|safetensors|h5|msgpack|index\.json)|consolidated.*|.*\.gguf"
-    r"|(?:[0-9]{7}_)?adapters\.(?:safetensors|npz)|adapter_[0-9]+\.pt"
+    r"|random_states.*|pytorch_model_fsdp.*|(?:[0-9]{7}_)?adapters\.(?:safetensors|npz)|adapter_[0-9]+\.pt"
 )
 """States of a training run, and weights: the base model's, or an adapter's that were not repaired."""
 

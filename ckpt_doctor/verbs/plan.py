@@ -17,6 +17,7 @@ from ..adapter.findings import (
 )
 from ..adapter.runtimes import PEFT, RAN, SERVERS, peft, specs
 from ..facts.subject import Subject
+from ..files.foreign import SALVAGE
 from ..files.loader import BIN, SAFETENSORS
 from ..repairs import Pairs
 from ..rules import judge
@@ -187,8 +188,13 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     done: list[Step] = []
     origin = before.adapter.origin
     if origin is not None:
-        done.append(Step(f"convert {origin.file} to PEFT's form", (DAMAGE[origin.name].number,)))
-    if len(before.adapter.weights) > 1:
+        what = (
+            f"take the adapter out of {origin.file}"
+            if origin.tool == SALVAGE
+            else f"convert {origin.file} to PEFT's form"
+        )
+        done.append(Step(what, (DAMAGE[origin.name].number,)))
+    elif len(before.adapter.weights) > 1:
         done.append(Step("write the shards as one file", ("CD015",)))
     if before.adapter.beside:
         done.append(Step(f"leave the {BIN} behind that is not read", ("CD010", "CD022")))

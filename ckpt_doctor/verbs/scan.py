@@ -34,16 +34,23 @@ def _reaches(report: Report, asked: frozenset[str] | None) -> bool:
 
 
 def examine_all(
-    folder: str, question: Question = NOTHING_ASKED, *, repairs: bool = True, seen: Glance | None = None
+    folder: str,
+    question: Question = NOTHING_ASKED,
+    *,
+    repairs: bool = True,
+    seen: Glance | None = None,
+    config: str = "",
 ) -> list[Report]:
-    """As `examine`, of each adapter that a file of another tool may hold several of; at least one report."""
+    """As `examine`, of each adapter that a file of another tool may hold several of; at least one report. `config` is
+    the file that the user names as the config of an adapter inside a model.
+    """
     try:
         adapter = load(folder, seen)
-        if not any(fault.tool for fault in adapter.faults):
+        if not config and not any(fault.tool for fault in adapter.faults):
             return [_examined(folder, Subject(adapter, question), repairs)]
         from .conversion import parts
 
-        found = parts(adapter, question.base)
+        found = parts(adapter, question.base, config)
         return [_examined(folder, Subject(x, question), repairs)._replace(part=part) for part, x in found]
     except AdapterError as error:
         return [Report(folder, error=str(error))]
