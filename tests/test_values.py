@@ -292,9 +292,10 @@ def test_a_fix_of_a_doubt_about_numbers_goes_ahead(run: Any, tmp_path: Path) -> 
     tensors = load_file(folder / "adapter_model.safetensors")
     next(iter(tensors.values()))[0] = 1e5
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    assert "CD414" in run("scan", folder, "--values", "--for", "peft==0.9.0").stdout
+    assert "CD414" in run("scan", folder, "--values", "-v", "--for", "peft==0.9.0").stdout
     result = run("fix", folder, tmp_path / "out", "--for", "peft==0.9.0")
     assert result.exit_code == 0, result.stdout
+    assert "as before, CD414 fp16-overflow: 1 tensor with numbers that are infinity in fp16" in result.stdout
     assert run("compare", folder, tmp_path / "out").exit_code == 0
 
 

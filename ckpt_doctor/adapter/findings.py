@@ -21,9 +21,10 @@ UNSEEN = "CD690"
 """A server and no base model: the doubt that is left to whoever gives none; a fix says so, and goes ahead."""
 UNTRIED = "CD616"
 """A model of a family that a server was not run on: the same."""
-LEFT = (UNSEEN, UNTRIED, "CD413", "CD414", "CD902")
-"""Doubts that no repair ends, and that hold up none; the last is a release that nobody reviewed, those before are about
-numbers, which a repair leaves as they are."""
+OF_NUMBERS = ("CD413", "CD414")
+"""Doubts about the numbers of the weights, which a repair leaves as they are."""
+LEFT = (UNSEEN, UNTRIED, *OF_NUMBERS, "CD902")
+"""Doubts that no repair ends, and that hold up none; the last is a release that nobody reviewed."""
 
 EVERY, NOW, DOUBT, BEFORE = "every", "now", "doubt", "before"
 """Whom a finding stops: every PEFT release, the newest, it leaves the newest undecided, or none of these."""

@@ -342,8 +342,11 @@ def _proof(plan: Plan, written: Written | None) -> Iterator[str]:
 
 
 def _to_heed(plan: Plan, written: Written | None) -> Iterator[str]:
-    from ..adapter.findings import UNSEEN
+    from ..adapter.findings import OF_NUMBERS, UNSEEN, hits
 
+    for finding in plan.findings:
+        if finding.code in OF_NUMBERS and (plan.asked is None or hits(finding, plan.asked)):
+            yield f"as before, {finding.code} {finding.name}: {finding.message}"
     if plan.asked is not None and not plan.fixed:
         missed = {id_ for id_ in plan.asked if verdict(id_, plan.findings) != "accepts"}
         yield f"best effort: not accepted by {ranges(missed)}"

@@ -6,6 +6,7 @@ from ..adapter import Adapter, NotExactError
 from ..adapter.findings import (
     ERROR,
     LEFT,
+    OF_NUMBERS,
     SEVERITIES,
     UNTRIED,
     Finding,
@@ -92,7 +93,8 @@ class Plan(NamedTuple):
         """The releases that rejected the adapter, and of which only the base model would tell what they make of it."""
         if self.after.question.base is not None:
             return frozenset()
-        doubted = [id_ for id_ in PEFT if verdict(id_, self.findings) == "unknown"]
+        findings = [finding for finding in self.findings if finding.code not in OF_NUMBERS]
+        doubted = [id_ for id_ in PEFT if verdict(id_, findings) == "unknown"]
         return frozenset(id_ for id_ in doubted if verdict(id_, self.before.findings) == "rejects")
 
     @property
