@@ -28,6 +28,7 @@ Examples:
   ckpt-doctor scan adapter/ --for peft==0.9.0 --for vllm --base model/
   ckpt-doctor scan adapters/ --format table --format sarif=out.sarif
   ckpt-doctor scan adapters/ --values
+  find adapters/ -newer last -name adapter_config.json | ckpt-doctor scan --files-from -
   ckpt-doctor scan adapters/ --fail-on warning --ignore CD201
   ckpt-doctor scan adapters/ --write-baseline known.json
   ckpt-doctor scan adapters/ --baseline known.json
@@ -54,7 +55,7 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
 
 
 @click.command("scan", epilog=EPILOG, short_help="Say what is wrong, and who rejects it.")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=click.Path())
+@click.argument("paths", nargs=-1, metavar="PATH…", type=click.Path())
 @click.option(
     "--format", "formats", multiple=True, metavar="FORMAT[=FILE]", default=["table"], show_default=True,
     callback=_sinks, **options.variable("FORMAT"), help=f"{', '.join(FORMATS)}; repeatable, each to its own file.",
@@ -74,6 +75,8 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
     help="Read every number, too: NaN and infinity, layers that are all zero, what fp16 cannot hold, a lost shard.",
 )  # fmt: skip
 @options.PROVE
+@options.FILES_FROM
+@options.SHARD
 @options.SELECT
 @options.IGNORE
 @click.option(
@@ -88,7 +91,8 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
 @click.pass_context
 def command(
     ctx: click.Context, /, paths: tuple[str, ...], formats: list[Sink], output: str | None, layers: bool, quiet: bool,
-    verbose: bool, exit_zero: bool, baseline: str | None, write_baseline: str | None, prove: bool, **_: object,
+    verbose: bool, exit_zero: bool, baseline: str | None, write_baseline: str | None, prove: bool,
+    files_from: tuple[str, ...] | None, shard: options.Shard | None, **_: object,
 ) -> None:  # fmt: skip
     """Say what is wrong with the adapters at PATH, and which PEFT releases it stops.
 
@@ -100,16 +104,25 @@ def command(
     """
     sinks = _placed(formats, output)
     target = _target(baseline, write_baseline)
+    if not paths and files_from is None:
+        raise click.UsageError("name a PATH, or a file of paths with --files-from")
+    paths += files_from or ()
     unread: list[Report] = []
     others: list[str] = []
     folders = options.folders(paths, lambda path, error: unread.append(Report(path, error=str(error))), others=others)
+    if not paths:
+        complain("--files-from names no path")
+        sys.exit(2)
+    if shard:
+        folders, others = list(filter(shard.has, folders)), list(filter(shard.has, others))
+        unread = [report for report in unread if shard.has(report.path)]
     style = Style(width(), -1 if quiet else int(verbose), layers or verbose, _root(paths))
     codes = {0}
     try:
         known = _baseline(baseline if target is None else None)
         blocks = ("table", None) in sinks and watches(sys.stdout)
         reports = _examined(
-            options.settings(ctx), watched(folders, quiet=quiet or blocks), known, codes, verbose, prove
+            options.settings(ctx), watched(folders, len(folders), quiet=quiet or blocks), known, codes, verbose, prove
         )
         kept = list(reports) if len(sinks) > 1 or target or ("github", None) in sinks else None
         for format_, file in sinks:
