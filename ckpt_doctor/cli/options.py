@@ -14,10 +14,11 @@ from ..adapter.runtimes import unreviewed
 from ..files import pins
 from ..files.loader import MARKS, find, nothing_in
 from ..reports import OF_EVERY_VERB
-from .settings import FAIL_ON, Config, Settings, find_config, read_config, selectors
+from .settings import FAIL_ON, Choice, Config, Settings, find_config, read_config, selectors
 from .terminal import complain
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+MOST_JOBS = 256
 Option = Callable[[Command], Command]
 
 
@@ -98,6 +99,15 @@ def _shard(_: click.Context, __: click.Parameter, text: str | None) -> Shard | N
     return Shard(int(number), int(of))
 
 
+def _jobs(_: click.Context, __: click.Parameter, text: str) -> int:
+    """How many, 0 for auto."""
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_JOBS:
+        raise click.BadParameter(f"{text!r} is neither auto nor a whole number from 1 to {MOST_JOBS}")
+    return int(text)
+
+
 CONFIG = click.option(
     "--config", type=click.Path(), metavar="FILE", is_eager=True, callback=_config, **variable("CONFIG"),
     help="A file of options, instead of the nearest ckpt-doctor.toml or [tool.ckpt-doctor] of pyproject.toml.",
@@ -137,6 +147,14 @@ SHARD = click.option(
     "--shard", metavar="K/N", callback=_shard, **variable("SHARD"),
     help="Scan one part of N: each adapter is in one of them, by its path as it is given here.",
 )  # fmt: skip
+RESUME = click.option(
+    "--resume", type=click.Path(), metavar="FILE", **variable("RESUME"),
+    help="Say of unchanged adapters what an earlier run noted in this file, and note the others; needs jsonl.",
+)  # fmt: skip
+JOBS = click.option(
+    "--jobs", metavar="N", default="1", show_default=True, callback=_jobs, **variable("JOBS"),
+    help="Processes that examine; auto: one for each core, where that is quicker. Needs jsonl.",
+)  # fmt: skip
 SELECT = click.option(
     "--select", multiple=True, metavar="CODES", callback=_selectors, **variable("SELECT"),
     help="Tell only these findings: codes, beginnings of codes, or names, as CD1,CD302. Repeatable.",
@@ -173,20 +191,25 @@ def judged(command: Command) -> Command:
     return command
 
 
-def settings(ctx: click.Context, *, warn: bool = True) -> Callable[[str], Settings]:
-    """From the folder of an adapter to its settings: options, then environment, then overrides, then the file.
-
-    A release that is asked for and that nobody reviewed is told once, with `warn`.
-    """
+def choice(ctx: click.Context) -> Choice:
+    """By what adapters are judged: options, then environment, then overrides, then the file."""
     values = {key: value for key, value in ctx.params.items() if key in Settings._fields}
     sources = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     given = frozenset(key for key in values if ctx.get_parameter_source(key) in sources)
-    config: Config = ctx.params["config"]
+    return Choice(ctx.params["config"], Settings(**values), given)
+
+
+def settings(ctx: click.Context, *, warn: bool = True) -> Callable[[str], Settings]:
+    """From the folder of an adapter to its settings.
+
+    A release that is asked for and that nobody reviewed is told once, with `warn`.
+    """
+    chosen = choice(ctx)
     told: set[str] = set()
 
     def of(folder: str) -> Settings:
         try:
-            found = config.settings_of(folder, Settings(**values), given)
+            found = chosen.of(folder)
         except AdapterError as error:
             raise click.UsageError(str(error)) from None
         for id_, sentence in unreviewed(found.asked or ()).items() if warn else ():

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from ..adapter import AdapterError
 from ..reports import FORMATS, Style
@@ -29,6 +30,7 @@ Examples:
   ckpt-doctor scan adapters/ --format table --format sarif=out.sarif
   ckpt-doctor scan adapters/ --values
   find adapters/ -newer last -name adapter_config.json | ckpt-doctor scan --files-from -
+  ckpt-doctor scan adapters/ --format jsonl -o reports.jsonl --resume journal --jobs auto
   ckpt-doctor scan adapters/ --fail-on warning --ignore CD201
   ckpt-doctor scan adapters/ --write-baseline known.json
   ckpt-doctor scan adapters/ --baseline known.json
@@ -77,6 +79,8 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
 @options.PROVE
 @options.FILES_FROM
 @options.SHARD
+@options.JOBS
+@options.RESUME
 @options.SELECT
 @options.IGNORE
 @click.option(
@@ -92,7 +96,8 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
 def command(
     ctx: click.Context, /, paths: tuple[str, ...], formats: list[Sink], output: str | None, layers: bool, quiet: bool,
     verbose: bool, exit_zero: bool, baseline: str | None, write_baseline: str | None, prove: bool,
-    files_from: tuple[str, ...] | None, shard: options.Shard | None, **_: object,
+    files_from: tuple[str, ...] | None, shard: options.Shard | None,
+    jobs: int, resume: str | None, **_: object,
 ) -> None:  # fmt: skip
     """Say what is wrong with the adapters at PATH, and which PEFT releases it stops.
 
@@ -121,6 +126,15 @@ def command(
     try:
         known = _baseline(baseline if target is None else None)
         blocks = ("table", None) in sinks and watches(sys.stdout)
+        if _is_fleet(ctx, sinks, {"--prove": prove, "--baseline": known, "--write-baseline": target}):
+            from .fleet import Fleet, lines
+
+            fleet = Fleet(options.settings(ctx), options.choice(ctx), jobs, resume, verbose=verbose)
+            told = watched(fleet.told(folders), len(folders), quiet=quiet)
+            print_to(sinks[0][1], lines(told, unread, codes))
+            if fleet.again and not quiet:
+                complain(f"{fleet.again} of {len(folders)} adapters are unchanged, and told as {resume} has them")
+            sinks = []  # all is told
         reports = _examined(
             options.settings(ctx), watched(folders, len(folders), quiet=quiet or blocks), known, codes, verbose, prove
         )
@@ -143,6 +157,19 @@ def command(
         _say_what_is_gone(known)
     code = 2 if unread else max(codes)
     sys.exit(0 if code == 1 and (exit_zero or target) else code)
+
+
+def _is_fleet(ctx: click.Context, sinks: list[Sink], beside: dict[str, object]) -> bool:
+    """Whether each adapter is no more than its line of JSON, as other processes and the journal have it. Raises
+    UsageError where the command line wants that and something else; what a project's file wants gives way.
+    """
+    wanted = [name for name, usual in (("resume", None), ("jobs", 1)) if ctx.params[name] != usual]
+    against = [f"--format {format_}" for format_, _ in sinks if len(sinks) > 1 or format_ != "jsonl"]
+    against += [option for option, value in beside.items() if value]
+    for name in wanted if against else ():
+        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} is for --format jsonl alone, and does not go with {against[0]}")
+    return bool(wanted) and not against
 
 
 def _root(paths: tuple[str, ...]) -> str:
