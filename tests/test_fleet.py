@@ -254,7 +254,9 @@ def other_base(tree: Path) -> tuple[str, ...]:
 ])  # fmt: skip
 def test_another_question_is_asked_anew(tree: Path, resumed: Any, change: Any) -> None:
     resumed(tree)
-    assert resumed(tree, *change(tree))[1] == 0
+    question = change(tree)
+    assert resumed(tree, *question)[1] == 0
+    assert resumed(tree, *question)[1] == len(FEW)
 
 
 def test_another_version_judges_anew(tree: Path, resumed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,6 +343,9 @@ def test_the_model_that_the_cache_of_the_hub_gets_is_looked_up(
     cached_base.cache_clear()  # as in another run
     journal._cached.cache_clear()
     assert resumed(tree, "--for", "vllm")[1] == len(FEW) - 1
+    cached_base.cache_clear()
+    journal._cached.cache_clear()
+    assert resumed(tree, "--for", "vllm")[1] == len(FEW)
     cached_base.cache_clear()
     journal._cached.cache_clear()
 
@@ -565,3 +570,18 @@ def test_workers_are_started_where_they_help(tree: Path, monkeypatch: pytest.Mon
     assert processes()[:2] == [0, 2]
     monkeypatch.setattr(fleet, "_cores", lambda: 1)
     assert processes() == [0] * len(folders)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
+def test_an_interruption_ends_the_workers_and_is_one_line(tree: Path, tmp_path: Path) -> None:
+    for number in range(300):
+        shutil.copytree(tree / ZERO.name, tmp_path / f"many/{number}")
+    command = [sys.executable, "-m", "ckpt_doctor", "scan", tmp_path / "many", "--format", "jsonl", "--jobs", "2"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+        _, errors = process.communicate(timeout=60)  # which ends when nobody has its standard error any more
+    assert (process.returncode, errors) == (130, "ckpt-doctor: interrupted\n")

@@ -156,7 +156,10 @@ def _question(by: Settings) -> str:
 @lru_cache(16)
 def _model(base: Base | None) -> str:
     """A model, by all that is known of it."""
-    return sha256(repr(base and sorted(vars(base).items(), key=str)).encode(errors="backslashreplace")).hexdigest()
+    if base is None:
+        return ""
+    known = base.name, base.revision, base.path, sorted(base.config.items()), sorted(base.parameters.items())
+    return sha256(repr(known).encode(errors="backslashreplace")).hexdigest()
 
 
 @lru_cache(256)

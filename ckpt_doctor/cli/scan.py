@@ -29,8 +29,8 @@ Examples:
   ckpt-doctor scan adapter/ --for peft==0.9.0 --for vllm --base model/
   ckpt-doctor scan adapters/ --format table --format sarif=out.sarif
   ckpt-doctor scan adapters/ --values
-  find adapters/ -newer last -name adapter_config.json | ckpt-doctor scan --files-from -
-  ckpt-doctor scan adapters/ --format jsonl -o reports.jsonl --resume journal --jobs auto
+  ckpt-doctor scan --files-from list --shard 3/8
+  ckpt-doctor scan adapters/ --format jsonl --resume journal --jobs auto
   ckpt-doctor scan adapters/ --fail-on warning --ignore CD201
   ckpt-doctor scan adapters/ --write-baseline known.json
   ckpt-doctor scan adapters/ --baseline known.json

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -37,7 +39,8 @@ class _Worker(Generic[Answer]):
         context = multiprocessing.get_context("spawn")  # which inherits no lock, no thread and no file
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, make), daemon=True)
-        self.process.start()
+        with _no_interruption():
+            self.process.start()
         theirs.close()
         self.ready = False
         self.jobs = deque[Job[Answer]]()
@@ -136,9 +139,22 @@ class Workers(Generic[Answer]):
         self._waiting.extendleft(reversed(worker.jobs))
 
 
+@contextmanager
+def _no_interruption() -> Iterator[None]:
+    """What is started here does not heed Ctrl-C, which is for the one that started it: it ends what it started."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _work(connection: Connection, make: Callable[[], Callable[[str], Answer]]) -> None:
     """What a worker does, until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the other side heeds
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where it was started in another thread
     gc.set_threshold(50_000)
     answer = make()
     gc.freeze()

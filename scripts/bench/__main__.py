@@ -83,7 +83,11 @@ def scans(folder: Path, adapters: int, rounds: int) -> None:
     for name in ("MoE LoRA", "families", "distinct"):
         commands = {other: [*command, str(folder / name)] for other, command in least.items()}
         title = name if name == "MoE LoRA" else f"{adapters} adapters, {name}"
-        rotation(title, {**commands, "scan": [*SCAN, "--format", "jsonl", str(folder / name)]}, rounds)
+        scan = [*SCAN, "--format", "jsonl", str(folder / name)]
+        several = (
+            {f"scan --jobs {jobs}": [*scan, "--jobs", jobs] for jobs in ("2", "auto")} if name != "MoE LoRA" else {}
+        )
+        rotation(title, {**commands, "scan": scan, **several}, rounds)
     for name, times in (("7B LoRA", 20 * rounds), ("MoE LoRA", rounds)):
         subprocess.run([*PYTHON, HERE / "parts.py", folder / name, str(times)], check=True, env=ENVIRONMENT)
 
