@@ -151,6 +151,8 @@ VIEWS = {
     "scalar expanded": lambda t: t[4, 4].expand(1 << 20, 1 << 20),
     "permuted": lambda t: t.reshape(4, 3, 7, 2).permute(3, 1, 0, 2),
     "row": lambda t: t[5],
+    "overlapping": lambda t: t.as_strided((3, 3), (2, 2)),
+    "one after the other": lambda t: t.flatten()[4:100].reshape(8, 12).T,
 }
 
 
@@ -175,13 +177,16 @@ def test_views_of_a_bin_are_read_as_torch_reads_them(tmp_path: Path, view: str, 
 def test_views_that_repeat_their_file_are_not_read(tmp_path: Path) -> None:
     storage = torch.rand(2000)
     torch.save({"x": storage.as_strided((1000, 1000), (1, 1))}, tmp_path / "x.bin")
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(AdapterError, match="views that read its bytes more than 8 times"):
         numbers.numbers(loader.read_weights(str(tmp_path / "x.bin")))
     torch.save({"x": torch.rand(1 << 21).as_strided((1 << 20, 1 << 20), (1, 1))}, tmp_path / "x.bin")
     with pytest.raises(AdapterError, match="more than 8 times"):
         numbers.numbers(loader.read_weights(str(tmp_path / "x.bin")))
-    assert time.perf_counter() - start < 5
+    column = torch.arange(2000.0)[:, None]
+    torch.save({"x": column.expand(-1, 1 << 40)}, tmp_path / "x.bin")
+    assert numbers.numbers(loader.read_weights(str(tmp_path / "x.bin")))["x"] == Numbers(1999.0)
+    assert time.process_time() - start < 5
 
 
 def test_whole_numbers_and_what_is_empty_are_left_out(tmp_path: Path) -> None:
