@@ -9,9 +9,20 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ckpt_doctor"
 ROOMS = [
-    "skeleton", "adapter", "files", "facts", "rules", "repairs", "verbs", "api", "reports", "cli", "__main__",
+    "skeleton",
+    "adapter",
+    "files",
+    "facts",
+    "rules",
+    "repairs",
+    "conversions",
+    "verbs",
+    "api",
+    "reports",
+    "cli",
+    "__main__",
     "integrations",
-]  # fmt: skip
+]
 
 
 def room(path: Path) -> str:

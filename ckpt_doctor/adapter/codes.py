@@ -158,7 +158,8 @@ What to do: `fix --weights bin`, where such a release has to take it; `--for pef
 References: peft_model.py: from_pretrained.
 """)
 BOTH_FILES = Code("CD022", "both-files", """
-Both files of weights are there, and the adapter_model.bin holds something else, is damaged, or is too large to compare.
+Both files of weights are there, and the adapter_model.bin holds something else, is damaged, or is too large to
+compare without `--values`.
 Why: a program reads one of the two and never looks at the other, so that one folder is two adapters.
 Who stops: 0.2 and 0.3, which read `.bin`; 0.4 and newer read safetensors.
 What to do: remove the one that is not meant. `fix` writes one file, from the safetensors.
@@ -650,6 +651,50 @@ Why: PEFT saves the names of the model that it adapted, and that was one of Mega
 Who stops: every PEFT release, where the model is one of transformers, whose names the targets are not.
 What to do: export it to Hugging Face's layout with the tool that trained it, or load it on Megatron's model.
 References: Megatron-LM megatron/core/transformer/attention.py: SelfAttention.linear_qkv; modelscope/ms-swift#5693.
+""")
+NON_FINITE = Code("CD410", "non-finite", """
+Weights are NaN or infinite, so that no output of the model is a number. Seen with `--values`.
+Why: the training diverged (a loss of NaN, often in fp16), or the file was damaged. One such number is in every product
+that it is part of, and a layer hands it to all that come after.
+Who stops: every release and server loads it and computes NaN. PEFT raises in a merge with safe_merge=True alone; LoRAX
+refuses a .bin. A fix writes none.
+What to do: take a checkpoint from before the loss was NaN, or train again, in bf16 or with a smaller learning rate.
+References: tuners/lora/layer.py: Linear.merge; loads in 6 releases; predibase/lorax#81, huggingface/diffusers#5316.
+""")
+DOES_NOTHING = Code("CD411", "does-nothing", """
+Every layer's delta is zero, so that the model with the adapter is the model without it.
+Why: lora_B is zero before the first step of a training. It still is where no gradient came to it, where it was saved
+from other processes than those that trained it, or too early. Or lora_alpha is 0, as a merging script wrote it.
+Who stops: none; each release loads it and computes what was saved. A lora_alpha of 0 is seen in the config, a zero
+factor with `--values`.
+What to do: look whether the loss fell in training, and save from the model that was trained; where lora_alpha is 0, set
+it to the one of the training.
+References: tuners/lora/layer.py: LoraLayer.reset_lora_parameters and LoraLayer.update_layer; MakazhanAlpamys/Soup#335.
+""")
+ZERO_LAYERS = Code("CD412", "zero-layers", """
+Some layers have a factor that is all zero, so that their delta is, too. Seen with `--values`.
+Why: nothing was trained there, as in experts that no token came to; or they were given zeros so that a release or a
+server takes the adapter.
+Who stops: none.
+What to do: nothing, if these layers were not to be trained; else look whether gradients came to them.
+References: tuners/lora/layer.py: LoraLayer.reset_lora_parameters.
+""")
+LOST_SHARD = Code("CD413", "lost-shard", """
+In every layer only one of N equal parts of lora_B's rows (or of lora_A's columns) is not zero. Seen with `--values`.
+Why: the training divided the factors among N processes (FSDP2, tensor parallelism), and one of them saved what it had:
+the rest was never written, or reached by no gradient.
+Who stops: undecided: every release loads it, and computes what is in the file, which may be part of what was trained.
+What to do: save again so that the parts are gathered, or put the shards of the checkpoint together; the rest is not in
+this file.
+References: axolotl-ai-cloud/axolotl#3772, huggingface/accelerate#4206.
+""")
+FP16_OVERFLOW = Code("CD414", "fp16-overflow", """
+The weights have numbers beyond 65504, the largest of fp16, which become infinite in a cast to it. Seen with `--values`.
+Why: bf16 and fp32 hold larger numbers. Few trainings end so large, and one that does may be about to diverge.
+Who stops: undecided: 0.8 and 0.9 cast factors to the type of the model, and an fp16 one then gives infinity; 0.6, and
+0.13 and newer, keep them in fp32, but cast whole modules. Servers cast to the type that they run in.
+What to do: run the model in bf16 or fp32.
+References: tuners/tuners_utils.py: cast_adapter_dtype; loads of an fp16 model in 6 releases.
 """)
 
 # Methods

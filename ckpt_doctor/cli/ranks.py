@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
@@ -33,10 +32,7 @@ Examples:
     help="csv has one row a layer and step.",
 )  # fmt: skip
 @options.QUIET
-@options.verbose("Print the trace of a fault of ours.")
-@options.judged
-@click.pass_context
-def command(ctx: click.Context, /, paths: tuple[str, ...], values: bool, format_: str, quiet: bool, **_: Any) -> None:
+def command(paths: tuple[str, ...], values: bool, format_: str, quiet: bool) -> None:
     """Show the rank of every layer of the adapters at PATH: where the ranks are, and where none is left.
 
     Folders checkpoint-* that lie side by side are one run, which is shown over its steps against AdaLoRA's schedule.
@@ -48,7 +44,7 @@ def command(ctx: click.Context, /, paths: tuple[str, ...], values: bool, format_
 
     try:
         with busy("reading", quiet=quiet):
-            found = look(paths, options.settings(ctx)(paths[0]).question, values=values)
+            found = look(paths, values=values)
     except AdapterError as error:
         complain(str(error))
         sys.exit(2)

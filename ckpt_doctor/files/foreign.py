@@ -16,7 +16,7 @@ from ..adapter.findings import Code
 
 class Form(NamedTuple):
     """A form: its code, what it is, and what can be done. `pattern` matches the beginning of one of its names; `source`
-    is where they are written.
+    is where they are written; `tool` is the file of `conversions/` that reads it, if there is one.
     """
 
     code: Code
@@ -24,10 +24,11 @@ class Form(NamedTuple):
     way: str
     pattern: re.Pattern[str]
     source: str
+    tool: str = ""
 
 
-def _form(code: Code, what: str, way: str, pattern: str, source: str) -> Form:
-    return Form(code, what, way, re.compile(pattern), source)
+def _form(code: Code, what: str, way: str, pattern: str, source: str, tool: str = "") -> Form:
+    return Form(code, what, way, re.compile(pattern), source, tool)
 
 
 MOST_TENSORS = 2_000
@@ -45,11 +46,16 @@ TORCHTUNE = (
 )
 EXPORT = "export it to Hugging Face's layout with the tool that trained it"
 
+SALVAGE = "salvage"
+"""The file of `conversions/` that takes an adapter out of a model."""
 WITH_ADAPTER = _form(
     WHOLE_MODEL, "a whole model with an adapter inside", SAVE_FROM_MODEL, "",
-    "accelerate: Accelerator.save_state; transformers: Trainer._save of a model that is no PeftModel",
+    "accelerate: Accelerator.save_state; transformers: Trainer._save of a model that is no PeftModel", SALVAGE,
 )  # fmt: skip
-FACTOR = re.compile(r"(.*)\.lora_[AB](?:$|\.)")
+FACTOR = re.compile(
+    r"(.*)\.(?:(?:lora|lora_embedding|delora|gralora|hira)_[AB]|ia3_l|hada_w1_a|lokr_w1(?:_a)?|oft_[rR]|boft_R|hra_u"
+    r"|ln_tuning_layers|(?:fourierft|waveft)_spectrum|miss_block|c3a_kernel)(?:$|\.)"
+)
 EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "shared")
 """Modules of which PEFT saves the base's weight with the adapter (utils/constants.py: EMBEDDING_LAYER_NAMES, and what
 get_input_embeddings and get_output_embeddings of a model are)."""
@@ -86,7 +92,7 @@ BY_TENSORS = (
     ),
     _form(
         OTHER_FORMAT, *MLX,
-        r".*\.lora_[ab]$", "mlx-lm tuner/lora.py: LoRALinear",
+        r".*\.lora_[ab]$", "mlx-lm tuner/lora.py: LoRALinear", "mlx",
     ),
     _form(
         OTHER_FORMAT, "an adapter of Megatron (NeMo, Megatron-Bridge)",
@@ -193,7 +199,7 @@ BY_FILES = (
     ),
     _form(
         OTHER_FORMAT, *MLX,
-        r"adapters\.(?:safetensors|npz)$|[0-9]{7}_adapters\.safetensors$", "mlx-lm tuner/trainer.py: train",
+        r"adapters\.(?:safetensors|npz)$|[0-9]{7}_adapters\.safetensors$", "mlx-lm tuner/trainer.py: train", "mlx",
     ),
     _form(
         OTHER_FORMAT, "a file of llama.cpp: a model, or an adapter that was converted",

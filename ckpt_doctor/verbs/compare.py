@@ -16,7 +16,7 @@ from ..facts.layers import module_of
 from ..facts.meaning import Meaning, meanings, saved_meanings
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
-from ..files.streams import Files, chunks, content
+from ..files.streams import Files, content, identical
 from ..files.values import Array, read
 from .forms import in_one_form
 from .norms import largest, norm, ordinary, product_norm, scaled, times_power
@@ -262,24 +262,7 @@ def _same_bytes(a: Subject, one: Layer, b: Subject, other: Layer, files: Files) 
     if one.factors.keys() != other.factors.keys():
         return False
     pairs = [(a.tensors[key], b.tensors[other.factors[name]]) for name, key in one.factors.items()]
-    return all(_identical(x, y, files) for x, y in pairs)
-
-
-def _identical(x: TensorInfo, y: TensorInfo, files: Files) -> bool:
-    """Whether two tensors have the same type, shape and bytes."""
-    if x[:2] != y[:2]:
-        return False
-    left, right = bytearray(), bytearray()
-    ours, theirs = chunks(x, files), chunks(y, files)
-    while True:
-        left += next(ours, b"")
-        right += next(theirs, b"")
-        if not left and not right:
-            return True
-        count = min(len(left), len(right))
-        if left[:count] != right[:count] or not count:
-            return False
-        del left[:count], right[:count]
+    return all(identical(x, y, files) for x, y in pairs)
 
 
 class Delta(NamedTuple):
@@ -362,7 +345,7 @@ def _compare_others(a: Subject, b: Subject, unchanged: frozenset[str], files: Fi
             for other_key, other in yours.get(name, {}).items():
                 if key == other_key and key in unchanged:
                     continue
-                if _identical(info, other, files):
+                if identical(info, other, files):
                     rows.append(Row(name, 0.0, 0.0, 0.0))
                 else:
                     rows.append(_value_row(name, info, other, files))
