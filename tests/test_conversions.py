@@ -17,6 +17,8 @@ from ckpt_doctor.verbs.conversion import opened
 
 DATA = Path(__file__).parent / "data/conversions"
 MLX = DATA / "mlx"
+CLOSE = 1e-5
+"""The difference of logits that rounding makes in float32."""
 
 
 def fixed(run: Any, *arguments: object) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def test_peft_computes_what_mlx_computes(run: Any, tmp_path: Path, kind: str) ->
     fixed(run, MLX / kind, tmp_path / "out", "--base", MLX / "model")
     found = logits(MLX / "model", tmp_path / "out", outputs["tokens"].tolist())
     assert np.abs(outputs[kind] - outputs["plain"]).max() > 0.1
-    assert np.abs(found - outputs[kind]).max() < 2e-6
+    assert np.abs(found - outputs[kind]).max() < CLOSE
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "embedding"])
@@ -212,3 +214,54 @@ def test_ia3_is_named_by_its_shapes_and_loads(run: Any, tmp_path: Path, forward:
     out = tmp_path / ("in" if forward == ["down"] else "out")
     loaded = peft.PeftModel.from_pretrained(Net(), str(out))
     assert torch.equal(loaded(x), model(x))
+
+
+TORCHTUNE = DATA / "torchtune"
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("model", ["llama", "qwen2"])
+def test_peft_computes_what_torchtune_computes(run: Any, tmp_path: Path, model: str, kind: str) -> None:
+    """Llama's q and k are turned, and Qwen2's are not."""
+    outputs = load_file(TORCHTUNE / model / "outputs.safetensors")
+    fixed(run, TORCHTUNE / model / kind, tmp_path / "out", "--base", TORCHTUNE / model / "model")
+    found = logits(TORCHTUNE / model / "model", tmp_path / "out", outputs["tokens"].tolist())
+    assert np.abs(found - outputs[kind]).max() < CLOSE
+
+
+def test_torchtune_wants_the_model_and_its_config(run: Any, scan: Any, tmp_path: Path) -> None:
+    shutil.copytree(TORCHTUNE / "llama/lora", tmp_path / "in")
+    assert "name the model with --base" in scan(tmp_path / "in")["findings"][0]["message"]
+    base = shutil.copytree(TORCHTUNE / "llama/model", tmp_path / "model")
+    path = base / "config.json"
+    config = json.loads(path.read_text())
+    for key, value, reason in (
+        ("model_type", "phi3", "phi3 is not followed"),
+        ("num_attention_heads", 3, "not those of 3 heads"),
+        ("num_attention_heads", None, "has no num_attention_heads"),
+        ("tie_word_embeddings", True, "output has a counterpart only"),
+    ):
+        path.write_text(json.dumps({**config, key: value}))
+        result = run("fix", tmp_path / "in", tmp_path / "out", "--base", base)
+        assert result.exit_code == 1
+        assert reason in " ".join(result.output.split())
+    path.write_text(json.dumps(config))
+    (tmp_path / "in/adapter_config.json").unlink()
+    result = run("fix", tmp_path / "in/adapter_0.pt", tmp_path / "out", "--base", base)
+    assert result.exit_code == 1
+    assert "no adapter_config.json" in " ".join(result.output.split())
+
+
+def test_torchtune_under_the_name_of_peft_is_converted(run: Any, scan: Any, tmp_path: Path) -> None:
+    """Its names in PEFT's file: a load ignores them in silence."""
+    import torch
+    from safetensors.torch import save_file as save
+
+    shutil.copytree(TORCHTUNE / "llama/lora", tmp_path / "in")
+    save(torch.load(tmp_path / "in/adapter_0.pt"), tmp_path / "in/adapter_model.safetensors")
+    (tmp_path / "in/adapter_0.pt").unlink()
+    assert scan(tmp_path / "in")["verdicts"]["peft==0.21.2"] == "misloads"
+    for name, folder in (("in", tmp_path / "in"), ("pt", TORCHTUNE / "llama/lora")):
+        fixed(run, folder, tmp_path / f"out-{name}", "--base", TORCHTUNE / "llama/model")
+    first, second = (tmp_path / f"out-{name}/adapter_model.safetensors" for name in ("in", "pt"))
+    assert first.read_bytes() == second.read_bytes()

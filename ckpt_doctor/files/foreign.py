@@ -88,7 +88,7 @@ BY_TENSORS = (
     ),
     _form(
         OTHER_FORMAT, *TORCHTUNE,
-        r".*\.lora_[ab]\.weight$", "torchtune modules/peft/lora.py: LoRALinear",
+        r".*\.lora_[ab]\.weight$", "torchtune modules/peft/lora.py: LoRALinear", "torchtune",
     ),
     _form(
         OTHER_FORMAT, *MLX,
@@ -191,7 +191,7 @@ BY_FILES = (
     ),
     _form(
         OTHER_FORMAT, *TORCHTUNE,
-        r"adapter_[0-9]+\.pt$", "torchtune training/checkpointing/_checkpointer.py",
+        r"adapter_[0-9]+\.pt$", "torchtune training/checkpointing/_checkpointer.py", "torchtune",
     ),
     _form(
         TRAINING_STATE, "of a recipe of torchtune, and its weights are in the folders of its epochs",
