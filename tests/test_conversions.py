@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import FIXTURES
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
+
+from ckpt_doctor.facts.subject import Subject
+from ckpt_doctor.verbs.conversion import opened
 
 DATA = Path(__file__).parent / "data/conversions"
 MLX = DATA / "mlx"
@@ -66,7 +69,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "no scale": ("lora", {"lora_parameters": {"rank": 3}}, "no rank and scale"),
     "a scale that is infinite": ("lora", {"lora_parameters": {"rank": 3, "scale": float("inf")}}, "no rank and scale"),
     "alpha, which releases read otherwise": (
-        "lora", {"lora_parameters": {"rank": 3, "scale": 10.0, "alpha": 16.0}}, "by which older mlx_lm",
+        "lora", {"lora_parameters": {"rank": 3, "scale": 10.0, "alpha": 16.0}, "fine_tune_type": None}, "before 0.15",
     ),
     "another rank": ("lora", {"lora_parameters": {"rank": 4, "scale": 10.0}}, "not of rank 4"),
     "whole weights": ("lora", {"fine_tune_type": "full"}, "is no LoRA"),
@@ -81,7 +84,8 @@ def test_what_has_no_counterpart_is_refused_by_name(
 ) -> None:
     shutil.copytree(MLX / kind, tmp_path / "in")
     path = tmp_path / "in/adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    values = {**json.loads(path.read_text()), **config}
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
     report = scan(tmp_path / "in")
     (finding,) = report["findings"]
     assert finding["code"] == "CD024"
@@ -129,3 +133,82 @@ def test_what_mlx_has_no_place_for_is_refused(run: Any, tmp_path: Path) -> None:
 def test_options_that_are_of_peft_do_not_go_with_another_form(run: Any, tmp_path: Path) -> None:
     for more in (("--for", "vllm"), ("--in-place",), ("--for-training",), ("--weights", "bin"), ("--prove",)):
         assert run("fix", MLX / "lora", tmp_path / "out", "--to", "mlx", *more).exit_code == 2
+
+
+def two(folder: Path, **edits: Any) -> Path:
+    """A file with two adapters, as a model that holds both would be saved, under the config of one."""
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", folder)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    both = {
+        key.replace(".weight", f".{name}.weight"): value * times
+        for key, value in tensors.items()
+        for name, times in (("first", 1), ("second", 2))
+    }
+    save_file({**both, **edits}, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_two_adapters_in_one_file_are_split(run: Any, scan: Any, tmp_path: Path) -> None:
+    report = scan(two(tmp_path / "in"))
+    assert report["next"][0]["command"] == f"ckpt-doctor fix {tmp_path / 'in'} {tmp_path / 'in-fixed'}"
+    assert run(*report["next"][0]["command"].split()[1:]).exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "in-fixed").iterdir()) == ["first", "second"]
+    first, second = (
+        load_file(tmp_path / "in-fixed" / name / "adapter_model.safetensors") for name in ("first", "second")
+    )
+    plain = load_file(FIXTURES / "lora-plain-0.21.2/adapter_model.safetensors")
+    assert all((first[key] == value).all() and (second[key] == 2 * value).all() for key, value in plain.items())
+    assert run("compare", tmp_path / "in-fixed/first", FIXTURES / "lora-plain-0.21.2").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "x" * 80])
+def test_a_name_that_is_none_of_a_folder_is_not_written(run: Any, tmp_path: Path, name: str) -> None:
+    evil = {f"base_model.model.blocks.0.q.lora_A.{name}.weight": np.ones((4, 16), "float32")}
+    assert run("fix", two(tmp_path / "in", **evil), tmp_path / "out/below").exit_code != 0
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_the_prefix_of_peft_goes_off_the_targets(run: Any, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "in")
+    path = tmp_path / "in/adapter_config.json"
+    config = json.loads(path.read_text())
+    with_prefix = [f"base_model.model.{name}" for name in Subject(opened(str(tmp_path / "in"))).layers]
+    path.write_text(json.dumps({**config, "target_modules": with_prefix}))
+    found = fixed(run, tmp_path / "in", tmp_path / "out")
+    assert {"title": "take PEFT's prefix off target_modules", "codes": ["CD309"]} in found["repairs"]
+    assert found["proof"]["verdict"] == "same"
+    assert run("compare", tmp_path / "out", FIXTURES / "lora-plain-0.21.2").exit_code == 0
+    path.write_text(json.dumps({**config, "target_modules": with_prefix[1:]}))  # which one is meant is not known
+    assert run("fix", tmp_path / "in", tmp_path / "other").exit_code == 1
+
+
+@pytest.mark.parametrize("forward", [["down"], ["base.down"], []])
+def test_ia3_is_named_by_its_shapes_and_loads(run: Any, tmp_path: Path, forward: list[str]) -> None:
+    """In the real PEFT: what one config says, and what is rejected, come to the same."""
+    import peft
+    import torch
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.base = torch.nn.ModuleDict({"q": torch.nn.Linear(6, 8), "down": torch.nn.Linear(8, 5)})
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(self.base["down"](torch.relu(self.base["q"](x))))
+
+    model = peft.get_peft_model(Net(), peft.IA3Config(target_modules=["q", "down"], feedforward_modules=["down"]))
+    for name, value in model.named_parameters():
+        if "ia3_l" in name:
+            value.data = torch.rand(value.shape) + 0.5
+    x = torch.randn(3, 6)
+    model.save_pretrained(tmp_path / "in")
+    path = tmp_path / "in/adapter_config.json"
+    edited = {"feedforward_modules": forward, "target_modules": ["q", "down"]}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **edited}))
+    if forward != ["down"]:
+        titles = [step["title"] for step in fixed(run, tmp_path / "in", tmp_path / "out")["repairs"]]
+        assert "name IA3's modules as the shapes of the tensors say" in titles
+    out = tmp_path / ("in" if forward == ["down"] else "out")
+    loaded = peft.PeftModel.from_pretrained(Net(), str(out))
+    assert torch.equal(loaded(x), model(x))

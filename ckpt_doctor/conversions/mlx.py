@@ -38,14 +38,16 @@ def to_peft(foreign: Foreign) -> list[Converted]:
     config = foreign.config
     if not config:
         raise Refused("its adapter_config.json, which has the scale, is missing")
-    kind, values = config.get("fine_tune_type", "lora"), config.get("lora_parameters")
+    kind = config.get("fine_tune_type", "dora" if config.get("use_dora") is True else "lora")
+    values = config.get("lora_parameters")
     if kind not in ("lora", "dora") or not isinstance(values, dict):
         raise Refused(f"fine_tune_type {str(kind)[:40]} with such lora_parameters is no LoRA")
     rank, scale, dropout = (values.get(key) for key in ("rank", "scale", "dropout"))
     if not isinstance(rank, int) or rank < 1 or not isinstance(scale, (int, float)) or not math.isfinite(scale):
         raise Refused("lora_parameters has no rank and scale")
-    if values.get("alpha", rank) != rank:
-        raise Refused("lora_parameters has alpha, by which older mlx_lm multiplied the scale, and newer does not")
+    # mlx-lm before 0.15 multiplied the scale by alpha / rank; use_dora came with 0.16, fine_tune_type with 0.20
+    if values.get("alpha", rank) != rank and not {"use_dora", "fine_tune_type"} & config.keys():
+        raise Refused("lora_parameters has alpha, by which mlx-lm before 0.15 multiplied the scale, and newer does not")
     modules = _modules(foreign, rank, dora=kind == "dora")
     others: dict[str, Any] = {"use_dora": True} if kind == "dora" else {}
     if isinstance(dropout, float) and 0 < dropout < 1:

@@ -64,7 +64,7 @@ get_input_embeddings and get_output_embeddings of a model are)."""
 BY_TENSORS = (
     _form(
         OTHER_NAME, "an adapter of PEFT under another name", "", r"base_model\.model\..*(?:lora_|hada_|lokr_|ia3_)",
-        "PEFT utils/save_and_load.py: get_peft_model_state_dict",
+        "PEFT utils/save_and_load.py: get_peft_model_state_dict", "peft",
     ),
     _form(
         OTHER_FORMAT, "an adapter of kohya's sd-scripts or of LyCORIS, for image models", DIFFUSERS,
