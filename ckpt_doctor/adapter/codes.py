@@ -187,8 +187,9 @@ What is there is the state of a training, and the adapter is not beside it.
 Why: DeepSpeed's ZeRO, FSDP, Megatron and orbax write a shard for each process, and a Trainer or accelerate write
 optimizers and counters. The adapter is in the shards, or nowhere, until it is gathered and saved.
 Who stops: every PEFT release.
-What to do: gather the shards with the command that the message names, load the result in the code that trained it, and
-save the adapter with model.save_pretrained of PEFT.
+What to do: gather the shards with the command that is named, and take the adapter out of the result with
+`ckpt-doctor fix MODEL OUT --adapter-config FILE`. Where no command is, load them in the code that trained it, and save
+the adapter with model.save_pretrained of PEFT.
 References: utils/save_and_load.py: load_peft_weights.
 """)
 WHOLE_MODEL = Code("CD026", "whole-model", """
@@ -196,9 +197,11 @@ What is there is a whole model, and not an adapter; or one that has an adapter i
 Why: a model that holds LoRA layers is saved whole where the save is not PEFT's own, as by accelerate or by a Trainer
 whose model is none of PEFT. Merged models have no adapter any more.
 Who stops: every PEFT release.
-What to do: name the folder of the adapter. Where it is inside, load the model in the code that trained it, and save the
-adapter alone with model.save_pretrained of PEFT.
-References: peft_model.py: PeftModel.save_pretrained.
+What to do: name the folder of the adapter. Where it is inside, `ckpt-doctor fix IN OUT` takes it out: the tensors that
+PEFT would have saved of the model. What scales it stands in its adapter_config.json alone, which has to lie beside the
+model or be named with --adapter-config. Else load the model in the code that trained it, and save the adapter alone
+with model.save_pretrained of PEFT.
+References: peft_model.py: PeftModel.save_pretrained; utils/save_and_load.py: get_peft_model_state_dict.
 """)
 LEFT_BESIDE = Code("CD027", "left-beside", """
 Weights that were trained with the adapter lie beside it, in a file that PEFT does not know.

@@ -36,6 +36,7 @@ Examples:
   ckpt-doctor fix adapter/ fixed/ --for 'peft>=0.6,<0.10'
   ckpt-doctor fix adapter/ fixed/ --for servers --base model/
   ckpt-doctor fix adapter/ smaller/ --for vllm --base model/ --drop
+  ckpt-doctor fix checkpoint/model.safetensors adapter/ --adapter-config adapter_config.json
   ckpt-doctor fix adapter/ fixed/ --dry-run
   ckpt-doctor fix adapters/ alike/ --to lora --rank 16 --modules union
   ckpt-doctor fix mlx-adapters/ fixed/

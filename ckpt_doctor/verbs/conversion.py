@@ -58,8 +58,8 @@ def parts(adapter: Adapter, base: Base | None, config: str = "") -> list[Part]:
     the config of an adapter inside a model. Raises AdapterError where it is none, or none is asked for.
     """
     fault = next((fault for fault in adapter.faults if fault.tool), None) or _under_the_name_of_peft(adapter)
-    beside = checkpoint.named_config(config) if config else None
-    if beside and (fault is None or fault.tool != SALVAGE):
+    given = checkpoint.named_config(config) if config else None
+    if given and (fault is None or fault.tool != SALVAGE):
         raise AdapterError(f"{adapter.path} is no model with an adapter inside, which alone wants --adapter-config")
     if fault is None:
         return [Part("", adapter)]
@@ -67,7 +67,7 @@ def parts(adapter: Adapter, base: Base | None, config: str = "") -> list[Part]:
     from ..conversions.salvage import Wants
 
     try:
-        return _salvaged(adapter, fault, base, beside) if fault.tool == SALVAGE else _converted(adapter, fault, base)
+        return _salvaged(adapter, fault, base, given) if fault.tool == SALVAGE else _converted(adapter, fault, base)
     except (Refused, AdapterError, DamagedFile) as error:
         reason = error.message if isinstance(error, DamagedFile) else str(error)
         if fault not in adapter.faults:
@@ -130,17 +130,17 @@ def _converted(adapter: Adapter, fault: Fault, base: Base | None) -> list[Part]:
     return [Part(one.part, read._replace(config=one.config, tensors=one.tensors)) for one in converted]
 
 
-def _salvaged(adapter: Adapter, fault: Fault, base: Base | None, named: checkpoint.Config | None) -> list[Part]:
+def _salvaged(adapter: Adapter, fault: Fault, base: Base | None, given: checkpoint.Config | None) -> list[Part]:
     """The adapters inside a model: each with the config that lies there for it, or with the one that the user names."""
     from ..conversions import Foreign, Refused, salvage
 
     files, tensors = checkpoint.weights(adapter.folder, fault.file, adapter.files)
     names = salvage.adapters(tensors)
-    if named and len(names) > 1:
+    if given and len(names) > 1:
         raise Refused(
             f"it holds the adapters {several(names)}, so that the config of each has to lie in a folder of its name"
         )
-    configs = {names[0]: named} if named and names else checkpoint.configs(adapter.folder, names)
+    configs = {names[0]: given} if given and names else checkpoint.configs(adapter.folder, names)
     for config in configs.values():
         if not config.beside and config.content.get("rank_pattern") and config.content.get("peft_type") == "ADALORA":
             raise Refused(
@@ -151,8 +151,9 @@ def _salvaged(adapter: Adapter, fault: Fault, base: Base | None, named: checkpoi
     beside = [path for path in by.values() if os.path.dirname(path) == "" and path in adapter.files]
     parts_ = []
     for one in converted:
-        end = f", by {by[one.part or names[0]]}"
-        origin = Origin(fault.tool, f"{fault.file}{end}", f"{fault.message}{end}", adapter)
+        config_said = f", by {by[one.part or names[0]]}"
+        told = fault._replace(message=fault.message + config_said)
+        origin = Origin(SALVAGE, fault.file + config_said, told.message, adapter._replace(faults=(told,)))
         read = adapter._replace(
             format="safetensors" if fault.file.endswith(".safetensors") else None, weights=files, origin=origin,
             faults=(), stamps=stamped(adapter.folder, [*files, *beside]),

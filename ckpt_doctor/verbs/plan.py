@@ -258,7 +258,7 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
 def _reading(origin: Origin, part: str) -> str:
     """What was done to read a file of another form as an adapter of PEFT."""
     if origin.tool == SALVAGE:
-        return f"take {part or 'the adapter'} out of {origin.file}"
+        return f"take the adapter{f' {part}' if part else ''} out of {origin.file}"
     if origin.tool != "peft":
         return f"convert {part or origin.file}{f' of {origin.file}' if part else ''} to PEFT's form"
     if part:
