@@ -6,6 +6,7 @@ from ..adapter import NOTHING_ASKED, AdapterError, Question, unforeseen
 from ..adapter.codes import REPAIRED_UNASKED
 from ..adapter.findings import ERROR, in_the_way, verdict, weighed
 from ..adapter.runtimes import NEWEST
+from ..facts.patterns import TooCostly, new_adapter
 from ..facts.subject import Subject
 from ..files.loader import Glance, load
 from ..rules import judge
@@ -21,6 +22,7 @@ def examine(
     Of the runtimes that matter, a finding that stops one is an error, one that leaves it undecided a warning, any other
     a note. With `repairs` each finding says whether a repair heals it.
     """
+    new_adapter()
     try:
         subject = Subject(load(folder, seen), question)
         report = _with_base(Report(folder, None, subject, judge(subject)))
@@ -85,6 +87,9 @@ def _with_repairs(report: Report) -> Report:
     if open_:
         from .reach import reached
 
-        return reached(report)
+        try:
+            return reached(report)
+        except TooCostly:  # the report says which pattern is
+            return report
     findings = tuple(f._replace(fixable=True) if f.code in REPAIRED_UNASKED else f for f in report.findings)
     return report._replace(findings=findings)
