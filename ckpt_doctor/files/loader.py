@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ..adapter import Adapter, AdapterError, DamagedFile, Fault, forms
+from ..adapter.limits import JSON, check_values
 from .formats import safetensors
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ NAMES = (CONFIG, SAFETENSORS, INDEX, BIN)
 MARKS = (CONFIG,)
 """What makes an adapter of a folder, beside weights."""
 
-MAX_JSON = 64 << 20
 MAX_COMPARED = 1 << 20
 MAX_GLANCE = 1 << 20
 READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -307,6 +307,17 @@ def regular(path: str) -> tuple[BinaryIO, int]:
     return os.fdopen(descriptor, "rb"), os.fstat(descriptor).st_size
 
 
+def content(path: str) -> bytes:
+    """What a text file holds that somebody names, as a baseline: a regular one. Raises AdapterError."""
+    try:
+        file, size = regular(path)
+    except DamagedFile as error:
+        raise AdapterError(f"{path} cannot be read: {error.message}") from None
+    with file:
+        JSON.check(size, path)
+        return file.read(size)
+
+
 def read_weights(path: str) -> "Mapping[str, TensorInfo]":
     """The tensors of one weights file, by what it holds; its name must agree. Raises DamagedFile, AdapterError."""
     file, size = regular(path)
@@ -387,9 +398,10 @@ def _json(folder: str, name: str, faults: list[Fault], broken: str) -> dict[str,
     try:
         file, size = regular(path)
         with file:
-            if size > MAX_JSON:
-                raise AdapterError(f"{path} has more than {MAX_JSON >> 20} MiB")
-            value = json.loads(file.read().decode("utf-8"))
+            JSON.check(size, path)
+            raw = file.read(size)
+        check_values(raw, path)
+        value = json.loads(raw.decode("utf-8"))
         if not isinstance(value, dict):
             raise ValueError("it is not a JSON object")
     except DamagedFile as error:

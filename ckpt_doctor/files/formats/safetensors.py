@@ -11,6 +11,7 @@ from operator import itemgetter, ne
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...adapter import DTYPE_BITS, Columns, DamagedFile, Form, Span, numbered_alike
+from ...adapter.limits import HEADER, check_names, check_values
 
 if TYPE_CHECKING:
     from ...adapter import TensorInfo
@@ -20,7 +21,7 @@ MAX_INT = 2**64
 
 
 def read(file: BinaryIO, path: str, size: int) -> Columns:
-    """The tensors of an open file of `size` bytes. Raises DamagedFile."""
+    """The tensors of an open file of `size` bytes. Raises DamagedFile, and AdapterError where they are too many."""
     if size < 8:
         raise DamagedFile("truncated-file", f"{size} bytes are too few for a safetensors file")
     length = int.from_bytes(file.read(8), "little")
@@ -28,6 +29,7 @@ def read(file: BinaryIO, path: str, size: int) -> Columns:
         raise DamagedFile(
             "malformed-safetensors", f"the header says it has {length} bytes, more than the format allows"
         )
+    HEADER.check(length, path)
     if length + 8 > size:
         raise DamagedFile("truncated-file", f"the header ends at byte {length + 8}, the file at byte {size}")
     return parse_header(file.read(length), path, 8 + length, size)
@@ -41,7 +43,8 @@ def metadata(file: BinaryIO) -> dict[str, str]:
 
 
 def parse_header(raw: bytes, path: str, start: int, size: int) -> Columns:
-    """Header bytes → tensors; data begins at byte `start` of the file of `size` bytes. Raises DamagedFile."""
+    """Header bytes → tensors; data begins at byte `start` of the file of `size` bytes. Raises as `read`."""
+    check_values(raw, path)
     before = _as_before(raw)
     forms, spans = before or _as_written(raw) or _as_json(raw)
     left = size - start - (spans[-1][1] if before else _end(forms, spans))
@@ -49,6 +52,7 @@ def parse_header(raw: bytes, path: str, start: int, size: int) -> Columns:
         raise DamagedFile("truncated-file", f"the file ends {-left} bytes before its last tensor does")
     if left > 0:
         raise DamagedFile("malformed-safetensors", f"{left} bytes after the last tensor belong to none")
+    check_names(forms, path)
     return Columns(forms, spans, path, start, even=before is not None)
 
 
