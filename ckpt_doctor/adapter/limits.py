@@ -25,6 +25,7 @@ JSON = Limit(64 << 20, "bytes")
 """Of a config, an index, a record."""
 VALUES = Limit(2_000_000, "values")
 """Of any JSON: one of three bytes takes 64 in memory. The header of 138,240 tensors has 1,250,000."""
+DEPTH = Limit(100, "levels of lists and objects in each other")
 HEADER = Limit(40_000_000, "bytes in its header")
 """Of safetensors, which allows 100 MB; 138,240 tensors take 20."""
 TENSORS = Limit(200_000, "tensors")
@@ -34,9 +35,6 @@ PARTS = Limit(64, "parts in the name of a tensor")
 PICKLE = Limit(64 << 20, "bytes in its pickle")
 STEPS = Limit(2_000_000, "steps in its pickle")
 """Opcodes. A tensor takes forty."""
-RANK = Limit(1 << 16, "as a rank")
-"""A number in a config is no count of rows to write: no layer has more."""
-
 PATTERN_LENGTH = 1 << 14
 """Characters of a pattern that is given to an engine for regular expressions."""
 PATTERN_REPEATS = 1_000
@@ -64,3 +62,15 @@ def check_values(raw: bytes, where: str) -> None:
     """Raises AdapterError where JSON has more values than are followed."""
     if len(raw) > VALUES.most:
         VALUES.check(raw.count(b",") + raw.count(b"[") + raw.count(b"{") + raw.count(b'"') // 4, where)
+
+
+def check_depth(value: object, raw: bytes, where: str) -> None:
+    """Raises AdapterError where a value, read from JSON, is nested deeper than is followed."""
+    if raw.count(b"[") + raw.count(b"{") <= DEPTH.most:
+        return
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        DEPTH.check(depth - 1, where)
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list))]
+        level = [each for values in inner for each in values]

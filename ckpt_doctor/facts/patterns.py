@@ -1,8 +1,8 @@
 r"""Regular expressions that a config holds, matched as PEFT does, in bounded time.
 
 What PEFT and this tool write is no more than names: words, `.*\.(a|b)`, `(.*\.)?(key)$`, lists of escaped names. Those
-are looked up, as the keys of a table. Any other pattern is given to the package `regex`, as `re` has no timeout; and only
-if both read it alike, and `re`, which PEFT has, would not take for ever. All else is not decided.
+are looked up, as the keys of a table. Any other pattern is given to the package `regex`, as `re` has no timeout; and
+only if both read it alike, and `re`, which PEFT has, would not take for ever. All else is not decided.
 """
 
 import re

@@ -360,6 +360,7 @@ def _merge(subjects: Sequence[Subject], release: Release, even: bool) -> _Merge 
             name
             for subject, names in zip(subjects, named, strict=True)
             for name in (names if isinstance(names, list) else subject.layers)
+            if isinstance(name, str)
         })  # fmt: skip
     rank = numbers[0] if even else max(numbers)
     first = subjects[0]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ..adapter import Adapter, AdapterError, DamagedFile, Fault, forms
-from ..adapter.limits import JSON, check_values
+from ..adapter.limits import JSON, check_depth, check_values
 from .formats import safetensors
 
 if TYPE_CHECKING:
@@ -212,6 +212,7 @@ def _whole(folder: str, seen: Glance) -> Adapter | None:
     path = os.path.join(folder, SAFETENSORS)
     try:
         config = json.loads(seen.config.decode("utf-8"))
+        check_depth(config, seen.config, os.path.join(folder, CONFIG))
         tensors = safetensors.parse_header(seen.header, path, 8 + len(seen.header), seen.size)
     except (DamagedFile, ValueError, RecursionError):
         return None
@@ -402,6 +403,7 @@ def _json(folder: str, name: str, faults: list[Fault], broken: str) -> dict[str,
             raw = file.read(size)
         check_values(raw, path)
         value = json.loads(raw.decode("utf-8"))
+        check_depth(value, raw, path)
         if not isinstance(value, dict):
             raise ValueError("it is not a JSON object")
     except DamagedFile as error:

@@ -71,7 +71,7 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
                 for name, info in records.items()
                 if name.startswith(root + "data/")
             }
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, EOFError, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, EOFError, ValueError, OSError, RuntimeError) as error:
         raise DamagedFile("malformed-bin", f"the zip cannot be read ({error})") from None
     return tensors(state, storages, path)
 
@@ -123,8 +123,7 @@ def _hidden(what: str) -> DamagedFile:
 
 
 def tensors(state: Any, storages: dict[str, FileRange], path: str) -> dict[str, TensorInfo]:
-    """The tensors of a state dict that a machine made, given where each storage lies. Raises DamagedFile, AdapterError.
-    """
+    """The tensors of a state dict that a machine made, given its storages. Raises DamagedFile and AdapterError."""
     if not isinstance(state, dict):
         raise DamagedFile("malformed-bin", "it holds no state dict")
     check_names([name for name in state if isinstance(name, str)], path)
@@ -187,7 +186,13 @@ class Machine:
         self.storages: dict[str, _Storage] = {}
 
     def run(self) -> Any:
-        """The value of one pickle; the next one may follow it."""
+        """The value of one pickle; the next one may follow it. Raises DamagedFile, AdapterError."""
+        try:
+            return self._run()
+        except UnicodeDecodeError:
+            raise DamagedFile("malformed-bin", "its pickle has a text that is not UTF-8") from None
+
+    def _run(self) -> Any:
         self.stack, self.marks, self.memo = [], [], {}
         while True:
             self.steps += 1
