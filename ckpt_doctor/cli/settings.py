@@ -117,11 +117,9 @@ def read_config(path: str) -> Config:
 
 
 def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
+    from ..files.loader import content
+
+    return content(path)
 
 
 def _checked(section: dict[str, Any], known: Iterable[str], path: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ..adapter import Adapter, AdapterError, DamagedFile, Fault, forms
+from ..adapter.limits import JSON, check_depth, check_values
 from .formats import safetensors
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ NAMES = (CONFIG, SAFETENSORS, INDEX, BIN)
 MARKS = (CONFIG,)
 """What makes an adapter of a folder, beside weights."""
 
-MAX_JSON = 64 << 20
 MAX_COMPARED = 1 << 20
 MAX_GLANCE = 1 << 20
 READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -213,6 +213,7 @@ def _whole(folder: str, seen: Glance) -> Adapter | None:
     path = os.path.join(folder, SAFETENSORS)
     try:
         config = json.loads(seen.config.decode("utf-8"))
+        check_depth(config, seen.config, os.path.join(folder, CONFIG))
         tensors = safetensors.parse_header(seen.header, path, 8 + len(seen.header), seen.size)
     except (DamagedFile, ValueError, RecursionError):
         return None
@@ -310,6 +311,17 @@ def regular(path: str) -> tuple[BinaryIO, int]:
     return os.fdopen(descriptor, "rb"), os.fstat(descriptor).st_size
 
 
+def content(path: str) -> bytes:
+    """What a text file holds that somebody names, as a baseline: a regular one. Raises AdapterError."""
+    try:
+        file, size = regular(path)
+    except DamagedFile as error:
+        raise AdapterError(f"{path} cannot be read: {error.message}") from None
+    with file:
+        JSON.check(size, path)
+        return file.read(size)
+
+
 def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo]":
     """The tensors of one weights file, by what it holds; its name must agree. Of a checkpoint that has other states
     beside the model, if `nested`, those of the model. Raises DamagedFile, AdapterError.
@@ -394,9 +406,11 @@ def _json(folder: str, name: str, faults: list[Fault], broken: str) -> dict[str,
     try:
         file, size = regular(path)
         with file:
-            if size > MAX_JSON:
-                raise AdapterError(f"{path} has more than {MAX_JSON >> 20} MiB")
-            value = json.loads(file.read().decode("utf-8"))
+            JSON.check(size, path)
+            raw = file.read(size)
+        check_values(raw, path)
+        value = json.loads(raw.decode("utf-8"))
+        check_depth(value, raw, path)
         if not isinstance(value, dict):
             raise ValueError("it is not a JSON object")
     except DamagedFile as error:

@@ -280,11 +280,23 @@ def carried(source: Adapter, copy_all: bool = False) -> list[str]:
 
     def comes_along(name: str) -> bool:
         path = os.path.join(source.folder, name)
-        if name in ours or not os.path.isfile(path):
+        if name in ours or not os.path.isfile(path) or not _ends_inside(path, source.folder):
             return False
         return copy_all or (not _LEFT_OUT.fullmatch(name) and os.path.getsize(path) <= MAX_OTHER)
 
     return [name for name in source.files if comes_along(name)]
+
+
+def _ends_inside(path: str, folder: str) -> bool:
+    """Whether a file of a folder is one of its own, and no link to one elsewhere; of a folder in the Hub's cache the
+    files are links to the `blobs` of the same model (huggingface_hub: file_download.py, _create_symlink).
+    """
+    if not os.path.islink(path):
+        return True
+    target, own = os.path.realpath(path), os.path.realpath(folder)
+    model, mark, _ = own.rpartition(os.sep + "snapshots" + os.sep)
+    roots = [own, os.path.join(model, "blobs")] if mark else [own]
+    return any(target.startswith(os.path.join(root, "")) for root in roots)
 
 
 def _carry(stage: str, source: Adapter, copy_all: bool) -> list[str]:

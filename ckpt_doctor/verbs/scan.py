@@ -7,6 +7,7 @@ from ..adapter.codes import REPAIRED_UNASKED
 from ..adapter.findings import ERROR, in_the_way, verdict, weighed
 from ..adapter.runtimes import NEWEST
 from ..facts.names import PREFIX
+from ..facts.patterns import TooCostly, new_adapter
 from ..facts.subject import Subject
 from ..files.loader import Glance, load
 from ..rules import judge
@@ -48,6 +49,7 @@ def examine_all(
     """As `examine`, of each adapter that a file of another tool may hold several of; at least one report. `config` is
     the file that the user names as the config of an adapter inside a model.
     """
+    new_adapter()
     try:
         adapter = load(folder, seen)
         if not config and _is_peft(adapter):
@@ -142,6 +144,9 @@ def _with_repairs(report: Report) -> Report:
     if open_:
         from .reach import reached
 
-        return reached(report)
+        try:
+            return reached(report)
+        except TooCostly:  # the report says which pattern is
+            return report
     findings = tuple(f._replace(fixable=True) if f.code in REPAIRED_UNASKED else f for f in report.findings)
     return report._replace(findings=findings)
