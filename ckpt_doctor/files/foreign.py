@@ -170,7 +170,7 @@ BY_FILES = (
     _form(
         TRAINING_STATE, "of a ZeRO checkpoint of DeepSpeed, which has the trained weights in shards",
         # older scripts write a file, newer ones a folder of this name
-        "gather them with `python {place}/zero_to_fp32.py {place} model.bin`, which runs the pickles there, then type "
+        "gather them with `python zero_to_fp32.py . model.bin` where that script lies, which runs pickles, then type "
         "`ckpt-doctor fix model.bin OUT --adapter-config FILE`; or train with "
         "stage3_gather_16bit_weights_on_model_save and save again",
         r"global_step[0-9]+$|zero_to_fp32\.py$|(?:bf16_|fp16_)?zero_pp_rank_|mp_rank_[0-9]{2}_model_states\.pt$",
