@@ -205,7 +205,7 @@ def test_a_file_that_is_written_to_meanwhile_is_not_judged(tmp_path: Path, monke
 
     monkeypatch.setattr(numbers, "numbers", slowly)
     report = examine(str(folder), Question(values=True))
-    assert report.error == f"{folder} was written to by others while it was read; try again"
+    assert report.error == f"{folder} was written to by others meanwhile, so it was left as it is; try again"
 
 
 def with_nan(folder: Path, like: Path = PLAIN) -> Path:

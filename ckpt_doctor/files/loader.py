@@ -5,6 +5,7 @@ import math
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ..adapter import Adapter, AdapterError, DamagedFile, Fault, forms
@@ -232,6 +233,21 @@ def stamped(folder: str, names: Iterable[str]) -> tuple[Stamp, ...]:
             continue  # reading it says what is wrong
         stamps.append(_stamp(name, about))
     return tuple(stamps)
+
+
+@contextmanager
+def steady(adapter: Adapter) -> Iterator[None]:
+    """Have nothing made of files that others write to meanwhile. Raises AdapterError, whatever went wrong by that."""
+    try:
+        yield
+    finally:
+        check_steady(adapter)
+
+
+def check_steady(adapter: Adapter) -> None:
+    """Raises AdapterError where the files of an adapter are not those that it was read from."""
+    if stamped(adapter.folder, [name for name, *_ in adapter.stamps]) != adapter.stamps:
+        raise AdapterError(f"{adapter.path} was written to by others meanwhile, so it was left as it is; try again")
 
 
 def _stamp(name: str, about: os.stat_result) -> Stamp:
