@@ -10,7 +10,7 @@ import click
 from ..adapter import AdapterError
 from ..reports import Style, json, table
 from . import options
-from .terminal import busy, complain, width
+from .terminal import busy, complain, print_to, width, write_to
 
 EPILOG = """\b
 Examples:
@@ -19,6 +19,7 @@ Examples:
   ckpt-doctor ranks runs/adalora/              the checkpoints of a run
   ckpt-doctor ranks runs/adalora/ranks.jsonl   what RankMonitor wrote
   ckpt-doctor ranks adalora/ lora/ --values    side by side
+  ckpt-doctor ranks runs/adalora/ --html ranks.html
 """
 
 
@@ -32,11 +33,16 @@ Examples:
     "--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
     help="csv has one row a layer and step.",
 )  # fmt: skip
+@options.HTML
+@options.PNG
 @options.QUIET
 @options.verbose("Print the trace of a fault of ours.")
 @options.judged
 @click.pass_context
-def command(ctx: click.Context, /, paths: tuple[str, ...], values: bool, format_: str, quiet: bool, **_: Any) -> None:
+def command(
+    ctx: click.Context, /, paths: tuple[str, ...], values: bool, format_: str, html: str | None, png: str | None,
+    quiet: bool, **_: Any,
+) -> None:  # fmt: skip
     """Show the rank of every layer of the adapters at PATH: where the ranks are, and where none is left.
 
     Folders checkpoint-* that lie side by side are one run, which is shown over its steps against AdaLoRA's schedule.
@@ -49,6 +55,14 @@ def command(ctx: click.Context, /, paths: tuple[str, ...], values: bool, format_
     try:
         with busy("reading", quiet=quiet):
             found = look(paths, options.settings(ctx)(paths[0]).question, values=values)
+        if html:
+            from ..reports import html as page
+
+            print_to(html, page.ranks(found))
+        if png:
+            from ..reports import png as picture
+
+            write_to(png, picture.ranks(found))
     except AdapterError as error:
         complain(str(error))
         sys.exit(2)
