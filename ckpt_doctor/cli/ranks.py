@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
@@ -36,13 +35,7 @@ Examples:
 @options.HTML
 @options.PNG
 @options.QUIET
-@options.verbose("Print the trace of a fault of ours.")
-@options.judged
-@click.pass_context
-def command(
-    ctx: click.Context, /, paths: tuple[str, ...], values: bool, format_: str, html: str | None, png: str | None,
-    quiet: bool, **_: Any,
-) -> None:  # fmt: skip
+def command(paths: tuple[str, ...], values: bool, format_: str, html: str | None, png: str | None, quiet: bool) -> None:
     """Show the rank of every layer of the adapters at PATH: where the ranks are, and where none is left.
 
     Folders checkpoint-* that lie side by side are one run, which is shown over its steps against AdaLoRA's schedule.
@@ -54,7 +47,7 @@ def command(
 
     try:
         with busy("reading", quiet=quiet):
-            found = look(paths, options.settings(ctx)(paths[0]).question, values=values)
+            found = look(paths, values=values)
         if html:
             from ..reports import html as page
 

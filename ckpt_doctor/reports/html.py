@@ -119,7 +119,8 @@ def fixed(
     good = plan.fixed or written is not None
     _, *said = (click.unstyle(line).strip() for line in done(plan, out, written, dry_run, Style()))
     after = Report(out or path, None, plan.after, plan.findings)
-    runtimes = order(PEFT | (plan.asked or frozenset()))
+    # what another tool reads no release of PEFT accepts
+    runtimes = [] if plan.tool else order(PEFT | (plan.asked or frozenset()))
     repaired = "would be repaired" if dry_run else "repaired"
     return {
         "path": title,
@@ -132,7 +133,7 @@ def fixed(
             "runtimes": [[id_, verdict(id_, plan.was), verdict(id_, plan.findings)] for id_ in runtimes],
             "words": _words(runtimes, plan.findings),
             "findings": [_finding(finding, None) for finding in plan.in_the_way[:MOST_FINDINGS]],
-            "left": [_finding(finding, None) for finding in plan.findings[:MOST_FINDINGS]],
+            "left": [] if plan.tool else [_finding(finding, None) for finding in plan.findings[:MOST_FINDINGS]],
             "refused": [[step.title, list(step.codes), step.reason] for step in plan.refused],
             "changes": list(islice(_changes(plan), MOST_CHANGES)),
             "map": _steps_map("", (ranks_of(plan.before), ranks_of(after)), ("before", "after")),
@@ -153,11 +154,12 @@ def _row(report: Report) -> Item:
     """The row of an adapter."""
     from .table import described
 
+    path = f"{report.path} ({report.part})" if report.part else report.path
     if report.error:
-        return {"path": report.path, "outcome": "", "verdict": "not examined", "cause": cut(report.error, LONGEST)}
+        return {"path": path, "outcome": "", "verdict": "not examined", "cause": cut(report.error, LONGEST)}
     cause = next(iter(of_question(report)), None)
     return {
-        "path": report.path,
+        "path": path,
         "outcome": report.outcome,
         "verdict": "; ".join(verdict_phrases(report)),
         "is": described(report),

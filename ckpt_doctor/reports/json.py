@@ -109,6 +109,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "peft_version": named_release(adapter) if adapter else None,
         "layers": [],
         "adalora": budget._asdict() if budget else None,
+        "values": _values(report),
         "findings": [finding_object(finding) for finding in report.shown],
         "verdicts": report.verdicts,
         "base": _base(report),
@@ -132,6 +133,20 @@ def commands(report: Report) -> list[dict[str, Any]]:
 def steps(report: Report) -> list[dict[str, Any]]:
     """What can be done, the best first."""
     return [way._asdict() for way in report.next]
+
+
+def _values(report: Report) -> dict[str, Any] | None:
+    """What the weights hold, where their values were read: how many numbers are NaN and infinite, and the largest."""
+    numbers = report.numbers
+    if not numbers:
+        return None
+    most = max(numbers, key=lambda name: numbers[name].largest)
+    return {
+        "nan": sum(one.nan for one in numbers.values()),
+        "infinite": sum(one.infinite for one in numbers.values()),
+        "largest": numbers[most].largest,
+        "largest_in": most,
+    }
 
 
 def _base(report: Report) -> dict[str, Any] | None:
@@ -180,7 +195,7 @@ def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: 
             for id_ in order(plan.asked or ())
         },
         "accepted_before": order(accepted(plan.before.findings)),
-        "accepted_after": order(accepted(plan.findings)),
+        "accepted_after": [] if plan.tool else order(accepted(plan.findings)),
         "commands": [command._asdict() for command in conversion(out or path, plan.after, plan.findings)],
     }
 

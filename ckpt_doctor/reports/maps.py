@@ -19,6 +19,8 @@ SHADES = "·▁▂▃▄▅▆▇█"
 """Nothing, then eighths of the largest."""
 _BAR = 24
 """Columns of the longest bar."""
+_NARROWEST = 8
+"""Columns that a name has at the least."""
 _MOST_BARS = 16
 """Bars of a histogram; more ranks are told in so many spans."""
 _MOST_STEPS = 24
@@ -199,10 +201,7 @@ def _kinds(found: Ranks, style: Style) -> Iterator[str]:
         for row, kind in zip(rows, kinds, strict=True):
             row += [_number(kind.effective, ".1f"), _number(kind.energy_share, ".0%")]
     shares = [kind.share if found.energy is None else kind.energy_share or 0.0 for kind in kinds]
-    table = list(aligned([heads, *rows], style))
-    yield table[0]
-    for line, share in zip(table[1:], shares, strict=True):
-        yield f"{line}  {_bar(share, 12)}".rstrip()
+    yield from _with_bars([heads, *rows], shares, 12, style)
 
 
 def _number(value: float | None, form: str) -> str:
@@ -210,15 +209,27 @@ def _number(value: float | None, form: str) -> str:
 
 
 def aligned(rows: list[list[str]], style: Style) -> Iterator[str]:
-    """Rows in columns, the first to the left and cut at its beginning where the terminal is narrow."""
+    """Rows in columns, the first to the left: in a narrow terminal it is cut at its beginning, and the last ones go."""
+    width = style.width or WIDTH
     widths = [max(columns(row[at]) for row in rows) for at in range(1, len(rows[0]))]
-    widest = max((style.width or WIDTH) - sum(widths) - 2 * len(widths) - 4, 8)
+    while len(widths) > 1 and width - sum(widths) - 2 * len(widths) - 2 < _NARROWEST:
+        widths.pop()
+    widest = max(width - sum(widths) - 2 * len(widths) - 2, _NARROWEST)
     names = [shortened(clean(row[0]), widest) for row in rows]
     size = max(map(columns, names))
     for name, (_, *rest) in zip(names, rows, strict=True):
         line = name + " " * (size - columns(name))
-        line += "".join("  " + " " * (width - columns(cell)) + cell for cell, width in zip(rest, widths, strict=True))
+        line += "".join("  " + " " * (room - columns(cell)) + cell for cell, room in zip(rest, widths, strict=False))
         yield f"  {line}".rstrip()
+
+
+def _with_bars(rows: list[list[str]], shares: list[float], longest: int, style: Style) -> Iterator[str]:
+    """Rows below their heads, each with a bar where there is room for it."""
+    head, *table = aligned(rows, style)
+    yield head
+    room = min((style.width or WIDTH) - max(map(columns, table), default=0) - 2, longest)
+    for line, share in zip(table, shares, strict=True):
+        yield f"{line}  {_bar(share, room)}".rstrip() if room > 3 else line
 
 
 def run(found: Run, style: Style) -> Iterator[str]:
@@ -274,10 +285,7 @@ def _over_steps(found: Run, style: Style) -> Iterator[str]:
         plan = "–" if planned is None else str(planned)
         rows.append([name, str(step.sum), plan, str(step.at_zero), str(min(told)), mean, str(max(told))])
         shares.append(step.sum / whole)
-    table = list(aligned([heads, *rows], style))
-    yield table[0]
-    for line, share in zip(table[1:], shares, strict=True):
-        yield f"{line}  {_bar(share, 16)}".rstrip()
+    yield from _with_bars([heads, *rows], shares, 16, style)
 
 
 def _trajectories(found: Run, style: Style) -> Iterator[str]:

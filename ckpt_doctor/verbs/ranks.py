@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..adapter import Adapter, AdapterError, Question
+from ..adapter import NOTHING_ASKED, Adapter, AdapterError
 from ..adapter.findings import counted
 from ..facts.budget import BELOW, HALF_WAY, NEVER, TO, UNKNOWN, Budget, Schedule, planned, schedule
 from ..facts.places import Place, natural, places
@@ -241,8 +241,8 @@ class Run(NamedTuple):
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """What to change, from what the whole run shows; then what its end shows."""
-        return tuple(dict.fromkeys((*_of_run(self), *self.last.advice)))
+        """What to change: what the whole run shows, or else its end."""
+        return tuple(_of_run(self)) or self.last.advice
 
 
 def _of_run(run: Run) -> Iterator[str]:
@@ -268,7 +268,7 @@ def _of_run(run: Run) -> Iterator[str]:
         yield f"{len(run.died)} of {len(last.layers)} layers ended at 0: raise target_r, or name fewer target_modules"
 
 
-def look(paths: Iterable[str], question: Question, *, values: bool = False) -> list[Ranks | Run]:
+def look(paths: Iterable[str], *, values: bool = False) -> list[Ranks | Run]:
     """The ranks of the adapters at and below paths; checkpoints of one training are one run. Raises AdapterError."""
     found: list[Ranks | Run] = []
     for path in paths:
@@ -278,7 +278,7 @@ def look(paths: Iterable[str], question: Question, *, values: bool = False) -> l
         folders = find(path)
         if not folders:
             raise nothing_in(path)
-        found += [_seen(group, question, values=values) for group in _groups(folders)]
+        found += [_seen(group, values=values) for group in _groups(folders)]
     return found
 
 
@@ -307,8 +307,10 @@ def _is_end(folder: str, checkpoint: str) -> bool:
     return os.path.dirname(os.path.normpath(checkpoint)) == os.path.normpath(folder)
 
 
-def _seen(group: list[tuple[str, int | None]], question: Question, *, values: bool) -> Ranks | Run:
-    steps = tuple(ranks_of(examined(folder, question, repairs=False), step, values=values) for folder, step in group)
+def _seen(group: list[tuple[str, int | None]], *, values: bool) -> Ranks | Run:
+    steps = tuple(
+        ranks_of(examined(folder, NOTHING_ASKED, repairs=False), step, values=values) for folder, step in group
+    )
     if len(steps) == 1:
         return steps[0]
     return Run(os.path.dirname(os.path.normpath(group[0][0])) or ".", steps)

@@ -50,8 +50,10 @@ class _View(NamedTuple):
     strides: tuple[int, ...]
 
 
-def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
-    """The tensors of an open zip file. Raises DamagedFile, or AdapterError where it is beyond what is read here."""
+def read(file: BinaryIO, path: str, size: int, *, nested: bool = False) -> dict[str, TensorInfo]:
+    """The tensors of an open zip file; of a checkpoint as of `tensors`. Raises DamagedFile, or AdapterError where it is
+    beyond what is read here.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             records = {info.filename: info for info in archive.infolist()}
@@ -76,7 +78,7 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
             }
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, EOFError, ValueError, OSError) as error:
         raise DamagedFile("malformed-bin", f"the zip cannot be read ({error})") from None
-    return tensors(state, storages)
+    return tensors(state, storages, nested=nested)
 
 
 def _no_other_reading(records: list[zipfile.ZipInfo], root: str) -> None:
@@ -125,8 +127,17 @@ def _hidden(what: str) -> DamagedFile:
     return DamagedFile("pickle-with-code", message)
 
 
-def tensors(state: Any, storages: dict[str, FileRange]) -> dict[str, TensorInfo]:
-    """The tensors of a state dict that a machine made, given where each storage lies. Raises DamagedFile."""
+MODELS = ("model", "module", "state_dict", "model_state_dict")
+"""The keys under which checkpoints of trainers have the model beside other states (accelerate utils/fsdp_utils.py:
+save_fsdp_model; lightning's Trainer.save_checkpoint)."""
+
+
+def tensors(state: Any, storages: dict[str, FileRange], *, nested: bool = False) -> dict[str, TensorInfo]:
+    """The tensors of a state dict that a machine made, given where each storage lies; of a checkpoint, if `nested`,
+    those of its model. Raises DamagedFile.
+    """
+    if nested and isinstance(state, dict):
+        state = next((inner for key in MODELS if isinstance(inner := state.get(key), dict)), state)
     if not isinstance(state, dict):
         raise DamagedFile("malformed-bin", "it holds no state dict")
     return {name: _tensor(name, value, storages) for name, value in state.items()}

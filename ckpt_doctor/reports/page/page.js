@@ -529,7 +529,7 @@
       one.about ? el("dl", { class: "facts about" }, one.about.map(([term, text]) => el("div", {}, el("dt", {}, term), el("dd", {}, text)))) : null,
       one.said?.length ? list(one.said) : null,
       one.ways ? section("What to do", el("ul", { class: "ways" }, one.ways.map(([text, command]) => el("li", {}, text, command ? [": ", el("code", {}, command)] : null)))) : null,
-      one.runtimes ? section(data.verb === "fix" ? "Who accepts it, before and after" : "Who accepts it", ...runtimes(one.runtimes, one.words)) : null,
+      one.runtimes?.length ? section(data.verb === "fix" ? "Who accepts it, before and after" : "Who accepts it", ...runtimes(one.runtimes, one.words)) : null,
       one.findings?.length ? section(data.verb === "fix" ? "What was in the way" : "What was found", el("div", { class: "findings" }, one.findings.map(finding)), one.more?.map((text) => el("p", { class: "soft" }, text))) : null,
       one.left?.length ? section("What is still found", el("div", { class: "findings" }, one.left.map(finding))) : null,
       one.refused?.length ? section("What was refused", list(one.refused.map(([title, codes, reason]) => `${title} (${codes.join(", ")}): ${reason}`))) : null,
