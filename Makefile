@@ -7,7 +7,9 @@ SERVERS ?= vllm==0.33.0 sglang==0.5.23 llama.cpp==0.3.36
 SEED ?= 1
 COUNT ?= 100
 
-.PHONY: demo test compat compat-all lab lab-servers lint bench wheel actions nightly
+AXE = build/npm/node_modules/axe-core/axe.min.js
+
+.PHONY: demo test page compat compat-all lab lab-servers lint bench wheel actions nightly
 .DEFAULT_GOAL := test
 
 .venv/.run: pyproject.toml
@@ -29,6 +31,12 @@ demo: .venv/.run  ## scan a real AdaLoRA adapter with rank-0 layers, and repair 
 
 test: .venv/.dev lint
 	$(BIN)/python -m pytest -q -m 'not compat'
+
+page: .venv/.dev $(AXE)  ## open the pages of --html in a headless Chromium, which is to be installed
+	PAGE=required $(BIN)/python -m pytest -q -m page
+
+$(AXE):
+	npm install --silent --no-save --prefix build/npm axe-core@4.14.1
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

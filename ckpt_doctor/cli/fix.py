@@ -23,7 +23,7 @@ from ..verbs.plan import RANK_ZERO, WEIGHTS, How, Plan
 from ..verbs.scan import examine_all, examined
 from . import options
 from .settings import Settings
-from .terminal import busy, clean_end, complain, show_trace, width
+from .terminal import busy, clean_end, complain, print_to, show_trace, width
 
 if TYPE_CHECKING:
     from ..files.writer import Written
@@ -99,14 +99,15 @@ OUTCOMES = ("repaired", "had nothing to repair", "refused", "failed")
 @options.PROVE
 @click.option("--force", is_flag=True, help="Replace an OUT that exists.")
 @options.SHORT_FORMAT
+@options.HTML
 @options.QUIET
 @options.verbose("Print the tensors and config keys of each finding, and the trace of a fault of ours.")
 @options.judged
 @click.pass_context
 @clean_end()
 def command(
-    ctx: click.Context, /, paths: tuple[str, ...], in_place: bool, format_: str, quiet: bool, verbose: bool,
-    force: bool, **asked: Any,
+    ctx: click.Context, /, paths: tuple[str, ...], in_place: bool, format_: str, html: str | None, quiet: bool,
+    verbose: bool, force: bool, **asked: Any,
 ) -> None:  # fmt: skip
     """Write the adapter IN to the folder OUT so that what you run accepts it; IN is never written to.
 
@@ -141,6 +142,7 @@ def command(
     for old in left_behind(target for target in jobs.values() if target):
         complain(f"{old} was in the place of {os.path.basename(old)} when a fix was killed")
     results = []
+    items = []
     tally = Counter[str]()
     style = Style(width(), -1 if quiet else int(verbose))
     settings = options.settings(ctx)
@@ -168,6 +170,8 @@ def command(
                     output = _output(folder, target, done, format_, asked["dry_run"], style)
                 code = max(code, done.code)
                 tally[done.outcome] += 1
+                if html:
+                    items.append(_item(folder, target, done, asked["dry_run"]))
                 if format_ == "json":
                     results += output
                 else:
@@ -185,6 +189,14 @@ def command(
             f"{max(len(jobs), tally.total())} adapters: {counts}"
             + (" (nothing was written)" if asked["dry_run"] else "")
         )
+    if html:
+        from ..reports import html as page
+
+        try:
+            print_to(html, page.fix(items))
+        except AdapterError as error:
+            complain(str(error))
+            code = 2
     sys.exit(code)
 
 
@@ -313,6 +325,13 @@ def _output(folder: str, target: str | None, done: _Done, format_: str, dry_run:
     if done.plan:
         return list(table.fix(done.plan, target, done.written, dry_run, style))
     return []
+
+
+def _item(folder: str, target: str | None, done: _Done, dry_run: bool) -> dict[str, Any]:
+    """What a page tells of one adapter."""
+    from ..reports import html as page
+
+    return page.fixed(folder, target, done.plan, done.written, done.failure, dry_run=dry_run)
 
 
 def _load(report: Report) -> tuple[Proof, ...]:
