@@ -36,8 +36,11 @@ Examples:
   ckpt-doctor fix adapter/ fixed/ --for 'peft>=0.6,<0.10'
   ckpt-doctor fix adapter/ fixed/ --for servers --base model/
   ckpt-doctor fix adapter/ smaller/ --for vllm --base model/ --drop
+  ckpt-doctor fix checkpoint/model.safetensors adapter/ --adapter-config adapter_config.json
   ckpt-doctor fix adapter/ fixed/ --dry-run
   ckpt-doctor fix adapters/ alike/ --to lora --rank 16 --modules union
+  ckpt-doctor fix mlx-adapters/ fixed/
+  ckpt-doctor fix adapter/ mlx-adapters/ --to mlx
   ckpt-doctor fix --in-place adapters/
 """
 
@@ -110,6 +113,9 @@ def command(
     IN can be a folder with many adapters below it; OUT then has the same folders. With --for, every runtime that it
     names accepts OUT and computes the same, or nothing is written and the reason is said. With --in-place there is
     no OUT: any number of adapters, trees and files of adapters can be named.
+
+    IN can also be what another tool wrote (MLX, torchtune), its folder or its file: it becomes an adapter of PEFT, as
+    far as that is exact. Several adapters in one file become folders in OUT. With --to mlx OUT is in that tool's form.
 
     With --for llama.cpp the commands that convert OUT and serve it are printed, and not run. Where no repair helps,
     scan --for SERVER --base MODEL prints the one that merges the adapter into its model, or why it is not to be.

@@ -15,8 +15,9 @@ from ..adapter.findings import Code
 
 
 class Form(NamedTuple):
-    """A form: its code, what it is, and what can be done. `pattern` matches the beginning of one of its names; `source`
-    is where they are written; `tool` is the file of `conversions/` that reads it, if there is one.
+    """A form: its code, what it is, and what can be done, in which `{place}` stands for the folder. `pattern` matches
+    the beginning of one of its names; `source` is where they are written; `tool` is the file of `conversions/` that
+    reads it, if there is one.
     """
 
     code: Code
@@ -63,7 +64,7 @@ get_input_embeddings and get_output_embeddings of a model are)."""
 BY_TENSORS = (
     _form(
         OTHER_NAME, "an adapter of PEFT under another name", "", r"base_model\.model\..*(?:lora_|hada_|lokr_|ia3_)",
-        "PEFT utils/save_and_load.py: get_peft_model_state_dict",
+        "PEFT utils/save_and_load.py: get_peft_model_state_dict", "peft",
     ),
     _form(
         OTHER_FORMAT, "an adapter of kohya's sd-scripts or of LyCORIS, for image models", DIFFUSERS,
@@ -88,7 +89,7 @@ BY_TENSORS = (
     ),
     _form(
         OTHER_FORMAT, *TORCHTUNE,
-        r".*\.lora_[ab]\.weight$", "torchtune modules/peft/lora.py: LoRALinear",
+        r".*\.lora_[ab]\.weight$", "torchtune modules/peft/lora.py: LoRALinear", "torchtune",
     ),
     _form(
         OTHER_FORMAT, *MLX,
@@ -168,7 +169,9 @@ BY_FILES = (
     ),
     _form(
         TRAINING_STATE, "of a ZeRO checkpoint of DeepSpeed, which has the trained weights in shards",
-        "gather them with `python zero_to_fp32.py . OUT` beside it, or train with "
+        # older scripts write a file, newer ones a folder of this name
+        "gather them with `python {place}/zero_to_fp32.py {place} model.bin`, which runs the pickles there, then type "
+        "`ckpt-doctor fix model.bin OUT --adapter-config FILE`; or train with "
         "stage3_gather_16bit_weights_on_model_save and save again",
         r"global_step[0-9]+$|zero_to_fp32\.py$|(?:bf16_|fp16_)?zero_pp_rank_|mp_rank_[0-9]{2}_model_states\.pt$",
         "DeepSpeed runtime/engine.py: save_checkpoint, _get_zero_ckpt_name",
@@ -181,7 +184,8 @@ BY_FILES = (
     ),
     _form(
         TRAINING_STATE, "of a distributed checkpoint of torch (FSDP), which has the weights in shards",
-        "gather them with `accelerate merge-weights CHECKPOINT OUT`, or train with "
+        "gather them with `python -m torch.distributed.checkpoint.format_utils dcp_to_torch {place} model.pt`, which "
+        "runs the pickle in .metadata, then type `ckpt-doctor fix model.pt OUT --adapter-config FILE`; or train with "
         "fsdp_state_dict_type FULL_STATE_DICT and save again",
         r".*\.distcp$|pytorch_model_fsdp", "torch distributed/checkpoint/filesystem.py; accelerate utils/fsdp_utils.py",
     ),
@@ -191,7 +195,7 @@ BY_FILES = (
     ),
     _form(
         OTHER_FORMAT, *TORCHTUNE,
-        r"adapter_[0-9]+\.pt$", "torchtune training/checkpointing/_checkpointer.py",
+        r"adapter_[0-9]+\.pt$", "torchtune training/checkpointing/_checkpointer.py", "torchtune",
     ),
     _form(
         TRAINING_STATE, "of a recipe of torchtune, and its weights are in the folders of its epochs",

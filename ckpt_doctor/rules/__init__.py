@@ -37,10 +37,7 @@ def judge(subject: Subject, watched: frozenset[str] = frozenset()) -> tuple[Find
     """
     origin = subject.adapter.origin
     if origin is not None:
-        lying = subject.adapter._replace(
-            config=None, tensors={}, format=None, weights=(), faults=(origin,), origin=None
-        )
-        return judge(Subject(lying, subject.question, frozenset()), watched)
+        return judge(Subject(origin.adapter, subject.question), watched)
     if subject.method not in LORAS or subject.config.get("task_type") not in COMMON_TASKS:
         from . import methods  # noqa: F401 - importing the rules declares them
     if subject.method == "ADALORA":
