@@ -175,11 +175,8 @@ def test_views_that_repeat_their_file_are_not_read(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="views that read its bytes more than 8 times"):
         numbers.numbers(loader.read_weights(str(tmp_path / "x.bin")))
     torch.save({"x": torch.rand(1 << 21).as_strided((1 << 20, 1 << 20), (1, 1))}, tmp_path / "x.bin")
-    with pytest.raises(AdapterError, match="more than 8 times"):
-        numbers.numbers(loader.read_weights(str(tmp_path / "x.bin")))
-    column = torch.arange(2000.0)[:, None]
-    torch.save({"x": column.expand(-1, 1 << 40)}, tmp_path / "x.bin")
-    assert numbers.numbers(loader.read_weights(str(tmp_path / "x.bin")))["x"] == Numbers(1999.0)
+    with pytest.raises(AdapterError, match="repeats numbers of its storage"):
+        loader.read_weights(str(tmp_path / "x.bin"))
     assert time.process_time() - start < 5
 
 
