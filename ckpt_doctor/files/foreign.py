@@ -40,6 +40,10 @@ DIFFUSERS = "load it with diffusers (pipe.load_lora_weights), or the program tha
 SAVE_FROM_MODEL = "load it in the code that trained it, then save the adapter alone, with model.save_pretrained of PEFT"
 # what two ways of telling tell, and what can be done
 HUB = "an adapter of the library adapters (AdapterHub)", "load it with that library (model.load_adapter)"
+GGUF = (
+    "a file of llama.cpp: a model, or an adapter that was converted",
+    "an adapter is served with `llama-server -m MODEL.gguf --lora FILE`",
+)
 MLX = "a LoRA of MLX", "serve it with mlx_lm (--adapter-path), or merge it with mlx_lm.fuse"
 TORCHTUNE = (
     "a LoRA of torchtune",
@@ -86,6 +90,10 @@ BY_TENSORS = (
         OTHER_FORMAT, "a LoRA of mistral-finetune", "load it with mistral-inference (model.load_lora)",
         r"layers\.[0-9]+\.(?:attention\.w[qkvo]|feed_forward\.w[123])\.lora_[AB]\.weight",
         "mistral-finetune finetune/checkpointing.py; mistral-inference lora.py",
+    ),
+    _form(
+        OTHER_FORMAT, *GGUF,
+        r"[a-z0-9_.]+\.weight\.lora_[ab]$", "llama.cpp convert_lora_to_gguf.py", "gguf",
     ),
     _form(
         OTHER_FORMAT, *TORCHTUNE,
@@ -206,8 +214,7 @@ BY_FILES = (
         r"adapters\.(?:safetensors|npz)$|[0-9]{7}_adapters\.safetensors$", "mlx-lm tuner/trainer.py: train", "mlx",
     ),
     _form(
-        OTHER_FORMAT, "a file of llama.cpp: a model, or an adapter that was converted",
-        "an adapter is served with `llama-server -m MODEL.gguf --lora FILE`", r".*\.gguf$|ggml-adapter-model\.bin$",
+        OTHER_FORMAT, *GGUF, r".*\.gguf$|ggml-adapter-model\.bin$",
         "llama.cpp convert_lora_to_gguf.py, and before it convert-lora-to-ggml.py",
     ),
     _form(

@@ -352,6 +352,10 @@ def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo
             raise DamagedFile("lfs-pointer", "it is a git-lfs pointer, not the weights; run `git lfs pull`")
         if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
             raise DamagedFile("html-page", "it is a web page, not the weights; download the file itself")
+        if head.startswith(b"GGUF"):
+            from .formats import gguf
+
+            return gguf.read(file, path, size)
         is_zip = head.startswith(b"PK\x03\x04")
         is_pickle = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
         if path.endswith(".safetensors"):
