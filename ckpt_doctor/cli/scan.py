@@ -156,7 +156,8 @@ def _placed(sinks: list[Sink], output: str | None, html: str | None) -> list[Sin
         if file and not os.path.isdir(os.path.dirname(file) or "."):
             raise click.UsageError(f"{file} cannot be written: there is no folder {os.path.dirname(file)}")
     placed = [(format_, file or output) for format_, file in sinks]
-    if len({html, *(file for _, file in placed)}) < len(placed) + (html is not None):
+    files = [file for _, file in placed] + ([html] if html else [])
+    if len(set(files)) < len(files):
         raise click.UsageError("two formats would be written to one file")
     return placed
 
