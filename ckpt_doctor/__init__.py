@@ -9,23 +9,25 @@ if TYPE_CHECKING:
     from .adapter import Adapter, AdapterError, NotExactError
     from .adapter.findings import Finding
     from .adapter.runtimes import UnknownRuntimeError
-    from .api import FixResult, compare, fix, load, preload, scan, scan_tree
+    from .api import FixResult, compare, fix, load, preload, ranks, scan, scan_tree
     from .verbs.compare import Comparison
     from .verbs.preload import AdapterRejected
+    from .verbs.ranks import Ranks, Run
     from .verbs.report import Report
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Adapter": "adapter", "AdapterError": "adapter", "AdapterRejected": "verbs.preload", "Comparison": "verbs.compare",
-    "Finding": "adapter.findings", "FixResult": "api", "NotExactError": "adapter", "Report": "verbs.report",
+    "Finding": "adapter.findings", "FixResult": "api", "NotExactError": "adapter", "Ranks": "verbs.ranks",
+    "Report": "verbs.report", "Run": "verbs.ranks",
     "UnknownRuntimeError": "adapter.runtimes", "compare": "api", "fix": "api", "load": "api", "preload": "api",
-    "scan": "api", "scan_tree": "api",
+    "ranks": "api", "scan": "api", "scan_tree": "api",
 }  # fmt: skip
 
 __all__ = [
-    "Adapter", "AdapterError", "AdapterRejected", "Comparison", "Finding", "FixResult", "NotExactError", "Report",
-    "UnknownRuntimeError", "compare", "fix", "load", "preload", "scan", "scan_tree",
+    "Adapter", "AdapterError", "AdapterRejected", "Comparison", "Finding", "FixResult", "NotExactError", "Ranks",
+    "Report", "Run", "UnknownRuntimeError", "compare", "fix", "load", "preload", "ranks", "scan", "scan_tree",
 ]  # fmt: skip
 
 

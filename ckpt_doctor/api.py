@@ -1,4 +1,4 @@
-"""What programs call: scan, fix, compare, load and preload, each for one adapter; scan_tree for all below a folder."""
+"""What programs call: scan, fix, compare, load, preload for one adapter; scan_tree and ranks for all of a folder."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from .verbs.scan import examine, examined
 if TYPE_CHECKING:
     from .verbs.compare import Comparison
     from .verbs.prove import Proof
+    from .verbs.ranks import Ranks, Run
 
 AnyPath = str | os.PathLike[str]
 
@@ -102,7 +103,7 @@ def _in_arguments(sentence: str) -> str:
     import re
     from inspect import signature
 
-    parameters = {**signature(fix).parameters, **signature(preload).parameters}
+    parameters = {**signature(scan).parameters, **signature(fix).parameters, **signature(preload).parameters}
 
     def argument(option: re.Match[str]) -> str:
         name = option[1].replace("-", "_")
@@ -149,7 +150,7 @@ def load(path: AnyPath) -> Adapter:
 @_arguments_named()
 def scan(
     path: AnyPath, for_: str | Iterable[str] | None = None, *, base: AnyPath | None = None,
-    adapter_name: str = "default", max_rank: int | None = None,
+    adapter_name: str = "default", max_rank: int | None = None, values: bool = False,
 ) -> Report:  # fmt: skip
     """Examine the one adapter at or below `path`.
 
@@ -157,25 +158,26 @@ def scan(
     lock file or requirements that pin them ("uv.lock"); what stops one
     of them is an error. `base` is the model (without it the local cache of the Hub is looked up where one of them is
     undecided; "none": not there either), `adapter_name` what it will be loaded under, `max_rank` the limit of the
-    server. Of a release that nobody reviewed every verdict is "unknown", and a finding (CD902) says so. Raises
-    AdapterError where it cannot be examined, UnknownRuntimeError (a ValueError) where `for_` is misspelt or names what
-    never was, ValueError for another value that is not taken.
+    server. With `values` every number of the weights is read, too, and NaN and infinity stop every runtime. Of a
+    release that nobody reviewed every verdict is "unknown", and a finding (CD902) says so. Raises AdapterError where it
+    cannot be examined, UnknownRuntimeError (a ValueError) where `for_` is misspelt or names what never was, ValueError
+    for another value that is not taken.
     """
-    question = _question(for_, base, adapter_name, max_rank)
+    question = _question(for_, base, adapter_name, max_rank, values=values)
     return _of_arguments(examined(locate(os.fspath(path)), question))
 
 
 @_arguments_named()
 def scan_tree(
     path: AnyPath, for_: str | Iterable[str] | None = None, *, base: AnyPath | None = None,
-    adapter_name: str = "default", max_rank: int | None = None,
+    adapter_name: str = "default", max_rank: int | None = None, values: bool = False,
 ) -> Iterator[Report]:  # fmt: skip
     """Examine every adapter at and below `path`, in the order of their paths: each report as soon as it is there.
 
     Arguments as of `scan`. An adapter that cannot be examined stops none of the others: its report has an `error`, and
     nothing else. Raises at once, AdapterError where there is no adapter, and ValueError as `scan` does.
     """
-    question = _question(for_, base, adapter_name, max_rank)
+    question = _question(for_, base, adapter_name, max_rank, values=values)
     folders = find(os.fspath(path))
     if not folders:
         raise nothing_in(os.fspath(path))
@@ -239,8 +241,21 @@ def compare(a: AnyPath, b: AnyPath, tolerance: float = 1e-6) -> Comparison:
     """
     _check_tolerance(tolerance)
     from .verbs.compare import compare as compared
+    from .verbs.conversion import opened
 
-    return compared(Subject(load(a)), Subject(load(b)), tolerance)
+    return compared(Subject(opened(os.fspath(a))), Subject(opened(os.fspath(b))), tolerance)
+
+
+def ranks(*paths: AnyPath, values: bool = False) -> list[Ranks | Run]:
+    """The ranks of the adapters at and below paths; checkpoints of one training, or the log of one, are one `Run`.
+
+    Of each `verdict` is what is to be seen, `advice` what to change in training, `layers` have their place and rank.
+    With `values` the numbers are read: `spectra` by layer, `energy`, and `smallest`, the rank that would do. Raises
+    AdapterError where something cannot be examined, or there is nothing.
+    """
+    from .verbs.ranks import look
+
+    return look([os.fspath(path) for path in paths], values=values)
 
 
 @_arguments_named()
@@ -278,15 +293,16 @@ def _load(report: Report) -> tuple[Proof, ...]:
 
 
 def _question(
-    for_: str | Iterable[str] | None, base: AnyPath | None, adapter_name: str, max_rank: int | None
-) -> Question:
+    for_: str | Iterable[str] | None, base: AnyPath | None, adapter_name: str, max_rank: int | None, *,
+    values: bool = False,
+) -> Question:  # fmt: skip
     if max_rank is not None and not max_rank >= 1:
         raise ValueError(f"max_rank={max_rank!r} is no limit of a rank: give 1 or more, or None")
     asked = pins.ids(for_) if for_ is not None else None
     if asked is not None and not asked:
         raise UnknownRuntimeError(f"for_={for_!r} names no runtime: name one, as peft==0.9.0 or vllm, or leave it out")
     model = named_base(os.fspath(base)) if base is not None else None
-    return question_of(asked, adapter_name, model, max_rank)
+    return question_of(asked, adapter_name, model, max_rank, values=values)
 
 
 def _check_tolerance(tolerance: float) -> None:

@@ -7,6 +7,9 @@ and `model_type` what it is instead. `format`, `weights`, `files`, `bin_agrees`,
 with `[bytes]` the loader itself reads a folder with the config and these files alone, each character of whose text is a
 byte. `for`, `adapter_name` and `max_rank` are what is asked.
 
+`[values]` has what tensors hold, for a folder with these and ones for all others, whose numbers are read: "0*16 nan 1"
+is sixteen zeros, then NaN, and ones for the rest.
+
 `[[fires]]` is a code that is found, with the runtimes that all its findings stop together, and the gravest `severity`
 that a scan shows of it; `quiet` are codes that are not found, and `accepts` are all runtimes that take the adapter, of
 PEFT and of those asked for. `# known wrong:` in a case says where real runtimes do otherwise.
@@ -16,13 +19,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
+import struct
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import judging
+import numpy as np
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,7 +40,7 @@ PATHS = sorted(FOLDER.glob("*.toml"))
 PREFIX = "base_model.model."
 KEYS = {
     "like", "config", "null", "absent", "layers", "tensors", "base", "format", "weights", "files", "bin_agrees",
-    "bytes", "for", "model_type", "trained", "adapter_name", "max_rank", "fires", "quiet", "accepts",
+    "bytes", "values", "for", "model_type", "trained", "adapter_name", "max_rank", "fires", "quiet", "accepts",
 }  # fmt: skip
 KINDS = ("rejects", "misloads", "undecided")
 
@@ -120,6 +126,12 @@ def _adapter(table: dict[str, Any], folder: Path) -> Any:
     options: dict[str, Any] = {key: table[key] for key in ("adapter_name", "max_rank") if key in table}
     if "base" in table:
         options["base"] = _base(_like(table["base"]), table.get("model_type"))
+    if "values" in table:
+        numbers = {name: text for names, text in table["values"].items() for name in expanded(names)}
+        assert numbers.keys() <= shaped.keys(), folder.name
+        data = {name: encoded(form, numbers.get(name, "1")) for name, form in shaped.items()}
+        _write(folder, config, {"adapter_model.safetensors": safetensors(shaped, data).decode("latin-1")})
+        return judging.read(str(folder), values=True, **options)
     if "bytes" in table:
         _write(folder, config, table["bytes"])
         return judging.read(str(folder), **options)
@@ -166,6 +178,34 @@ def _base(table: dict[str, Any], model_type: str | None) -> Any:
                   for name, shape in of.items()}  # fmt: skip
     parameters |= {name: [*map(int, sizes.split())] for name, sizes in table.get("parameters", {}).items()}
     return judging.base(parameters, config)
+
+
+_FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+
+
+def encoded(form: str, text: str) -> bytes:
+    """The bytes of a tensor: numbers in a row, `number*times` several, the last of them to the end."""
+    dtype, *sizes = form.split()
+    count = math.prod(map(int, sizes))
+    parts = [part.partition("*") for part in text.split()]
+    numbers = [float(number) for number, _, times in parts for _ in range(int(times or 1))]
+    numbers += numbers[-1:] * (count - len(numbers))
+    assert len(numbers) == count, text
+    if dtype == "BF16":
+        return (np.array(numbers, np.float32).view(np.uint32) >> 16).astype(np.uint16).tobytes()
+    return np.array(numbers, _FLOATS[dtype]).tobytes()
+
+
+def safetensors(forms: dict[str, str], data: dict[str, bytes]) -> bytes:
+    """A safetensors file of tensors, each with its dtype and shape and its bytes."""
+    header: dict[str, Any] = {}
+    at = 0
+    for name, form in forms.items():
+        dtype, *sizes = form.split()
+        header[name] = {"dtype": dtype, "shape": [*map(int, sizes)], "data_offsets": [at, at + len(data[name])]}
+        at += len(data[name])
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + b"".join(data[name] for name in forms)
 
 
 def _write(folder: Path, config: dict[str, Any] | None, files: dict[str, str]) -> None:

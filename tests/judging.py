@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from typing import Any
 
 from ckpt_doctor import adapter as adapter_types
@@ -25,6 +26,7 @@ from ckpt_doctor.rules.declared import RULES
 from ckpt_doctor.rules.methods import values as method_values
 from ckpt_doctor.rules.methods.review import reviewed
 
+import_module("ckpt_doctor.rules.weights")  # which is imported where values are read
 PEFT = runtimes.PEFT
 NEWEST = runtimes.NEWEST
 SERVERS = frozenset(runtimes.RAN.values())
@@ -68,10 +70,11 @@ def adapter(
 
 
 def read(
-    folder: str, *, adapter_name: str = "default", base: Base | None = None, max_rank: int | None = None
-) -> Subject:
+    folder: str, *, adapter_name: str = "default", base: Base | None = None, max_rank: int | None = None,
+    values: bool = False,
+) -> Subject:  # fmt: skip
     """The adapter in a folder."""
-    return Subject(loader.load(folder), Question(None, adapter_name, base, max_rank))
+    return Subject(loader.load(folder), Question(None, adapter_name, base, max_rank, values=values))
 
 
 def described(folder: str) -> dict[str, Any]:

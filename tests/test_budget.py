@@ -17,9 +17,10 @@ from conftest import FIXTURES
 import ckpt_doctor
 from ckpt_doctor.adapter import Layer
 from ckpt_doctor.facts.budget import BELOW, HALF_WAY, NEVER, TO, UNKNOWN, Budget
+from ckpt_doctor.facts.places import natural
 from ckpt_doctor.files import loader
 from ckpt_doctor.reports import Style
-from ckpt_doctor.reports.layers import budget_line, layer_lines, natural
+from ckpt_doctor.reports.layers import budget_line, layer_lines
 from ckpt_doctor.reports.text import columns
 
 PRUNED = FIXTURES / "adalora-rank0-0.9.0"

@@ -8,7 +8,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ckpt_doctor"
-ROOMS = ["skeleton", "adapter", "files", "facts", "rules", "repairs", "verbs", "api", "reports", "cli", "__main__"]
+ROOMS = [
+    "skeleton",
+    "adapter",
+    "files",
+    "facts",
+    "rules",
+    "repairs",
+    "conversions",
+    "verbs",
+    "api",
+    "reports",
+    "cli",
+    "__main__",
+    "integrations",
+]
 
 
 def room(path: Path) -> str:

@@ -100,9 +100,9 @@ def test_a_scan_imports_no_torch_and_no_numpy() -> None:
 
 
 UNUSED = (
-    "api", "facts.methods.", "facts.servers", "files.base", "files.formats.torch", "files.streams", "files.values",
-    "files.writer", "repairs.lora", "repairs.servers", "rules.methods", "rules.servers", "verbs.compare", "verbs.fix",
-    "verbs.plan", "verbs.preload", "cli.baseline", "cli.fix",
+    "api", "facts.methods.", "facts.servers", "files.base", "files.formats.torch", "files.numbers", "files.streams",
+    "files.values", "files.writer", "repairs.lora", "repairs.servers", "rules.methods", "rules.servers",
+    "rules.weights", "verbs.compare", "verbs.fix", "verbs.plan", "verbs.preload", "cli.baseline", "cli.fix",
 )  # fmt: skip
 """Modules of this package, or what their names begin with, that a healthy LoRA needs none of."""
 
@@ -126,7 +126,8 @@ def test_several_paths_into_one_folder_are_one_adapter(run: Any) -> None:
 
 SHAPE = {
     "path": str, "error": (str, type(None)), "peft_type": (str, type(None)), "peft_version": (str, type(None)),
-    "layers": list, "adalora": (dict, type(None)), "findings": list, "verdicts": dict, "read_not_run": list,
+    "layers": list, "adalora": (dict, type(None)), "values": (dict, type(None)), "findings": list, "verdicts": dict,
+    "read_not_run": list,
     "base": (dict, type(None)), "commands": list, "next": list, "proofs": list,
 }  # fmt: skip
 FINDING = {

@@ -54,12 +54,14 @@ class DamagedFile(Exception):  # noqa: N818 - it is a diagnosis that becomes a f
 
 class Fault(NamedTuple):
     """What the loader saw wrong with a file: the name of a rule in `rules/files.py`, a sentence, and what can be done
-    where its page says less.
+    where its page says less. `tool` is the one of `conversions/` in whose form the file is, if it is in one's.
     """
 
     name: str
     message: str
     remedy: str = ""
+    tool: str = ""
+    file: str = ""
 
 
 _SOURCES = ("Computed", "FileRange", "Gathered", "Joined", "Source", "TensorInfo", "Zeros", "zeros")
@@ -185,6 +187,7 @@ class Adapter(NamedTuple):
     both weight files are there, whether they hold the same (None: not compared), `beside` what is wrong with the `.bin`
     that is not read. `stamps` tell whether a file is still the one that was read: its name, and its number, size and
     time. `trained` is, of an AdaLoRA with a trainer_state.json, the step at which it was saved and the last of the run.
+    `origin` is what lies there in truth, where that is in another form, which was read as PEFT's.
     """
 
     path: str
@@ -200,6 +203,7 @@ class Adapter(NamedTuple):
     beside: Fault | None = None
     stamps: tuple[tuple[str, int, int, int], ...] = ()
     trained: tuple[int, int] | None = None
+    origin: "Origin | None" = None
 
     @property
     def peft_type(self) -> str | None:
@@ -229,12 +233,24 @@ class Adapter(NamedTuple):
         return html("Adapter", self._summary())
 
 
+class Origin(NamedTuple):
+    """What an adapter was converted from: the tool of `conversions/` that did, the file, what that is, as a sentence,
+    and the adapter as it lies there.
+    """
+
+    tool: str
+    file: str
+    message: str
+    adapter: Adapter
+
+
 class Question(NamedTuple):
     """What is asked of an adapter.
 
     `runtimes` are the ids of those that matter, None where none was named. `adapter_name` is the name under which it
     will be loaded, `base` the model, `max_rank` the limit of the server. `look_up` are the runtimes for whose sake the
-    model may be looked up in the local cache of the Hub, where one of them is undecided and none was named.
+    model may be looked up in the local cache of the Hub, where one of them is undecided and none was named. `values`
+    says whether the numbers of all tensors are read, too.
     """
 
     runtimes: frozenset[str] | None = None
@@ -242,6 +258,7 @@ class Question(NamedTuple):
     base: Base | None = None
     max_rank: int | None = None
     look_up: frozenset[str] = frozenset()
+    values: bool = False
 
 
 NO_BASE = Base({}, {})
@@ -251,11 +268,12 @@ NOTHING_ASKED = Question()
 
 
 def question_of(
-    runtimes: frozenset[str] | None, adapter_name: str, base: Base | None, max_rank: int | None
-) -> Question:
+    runtimes: frozenset[str] | None, adapter_name: str, base: Base | None, max_rank: int | None, *,
+    values: bool = False,
+) -> Question:  # fmt: skip
     """What somebody asks: where no base is named, nor said to be none, the local cache may be looked up."""
     look_up = runtimes or frozenset() if base is None else frozenset[str]()
-    return Question(runtimes, adapter_name, None if base is NO_BASE else base, max_rank, look_up)
+    return Question(runtimes, adapter_name, None if base is NO_BASE else base, max_rank, look_up, values)
 
 
 class Layer(NamedTuple):

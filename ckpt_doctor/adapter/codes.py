@@ -158,7 +158,8 @@ What to do: `fix --weights bin`, where such a release has to take it; `--for pef
 References: peft_model.py: from_pretrained.
 """)
 BOTH_FILES = Code("CD022", "both-files", """
-Both files of weights are there, and the adapter_model.bin holds something else, is damaged, or is too large to compare.
+Both files of weights are there, and the adapter_model.bin holds something else, is damaged, or is too large to
+compare without `--values`.
 Why: a program reads one of the two and never looks at the other, so that one folder is two adapters.
 Who stops: 0.2 and 0.3, which read `.bin`; 0.4 and newer read safetensors.
 What to do: remove the one that is not meant. `fix` writes one file, from the safetensors.
@@ -168,8 +169,8 @@ OTHER_NAME = Code("CD023", "other-name", """
 The weights of an adapter of PEFT are there, under a name that PEFT does not look for.
 Why: some tools name the file after the step or the run, and PEFT looks for two names only.
 Who stops: every PEFT release.
-What to do: rename the file to adapter_model.safetensors (adapter_model.bin, if it is one of torch's), beside its
-adapter_config.json.
+What to do: `fix` writes it under the right name, where its adapter_config.json is beside it. Otherwise rename the file
+to adapter_model.safetensors (adapter_model.bin, if it is one of torch's), beside that.
 References: utils/save_and_load.py: load_peft_weights.
 """)
 OTHER_FORMAT = Code("CD024", "other-format", """
@@ -177,7 +178,8 @@ What is there is an adapter, and not one of PEFT: another tool wrote it, in a la
 Why: kohya's sd-scripts, LyCORIS, ComfyUI, diffusers, mistral-finetune, torchtune, MLX, Megatron, loralib and llama.cpp
 have names, shapes and scales of their own. It is told by the names of its tensors, or of its files.
 Who stops: every PEFT release.
-What to do: load it with the tool that the message names, or have that one export an adapter of PEFT.
+What to do: `fix` makes an adapter of PEFT of what MLX and torchtune wrote, where that is exact; the message says why
+it is not. Otherwise load it with the tool that the message names, or have that one export an adapter of PEFT.
 References: utils/save_and_load.py: load_peft_weights, which looks for adapter_model.safetensors and adapter_model.bin.
 """)
 TRAINING_STATE = Code("CD025", "training-state", """
@@ -185,8 +187,9 @@ What is there is the state of a training, and the adapter is not beside it.
 Why: DeepSpeed's ZeRO, FSDP, Megatron and orbax write a shard for each process, and a Trainer or accelerate write
 optimizers and counters. The adapter is in the shards, or nowhere, until it is gathered and saved.
 Who stops: every PEFT release.
-What to do: gather the shards with the command that the message names, load the result in the code that trained it, and
-save the adapter with model.save_pretrained of PEFT.
+What to do: gather the shards with the command that is named, and take the adapter out of the result with
+`ckpt-doctor fix MODEL OUT --adapter-config FILE`. Where no command is, load them in the code that trained it, and save
+the adapter with model.save_pretrained of PEFT.
 References: utils/save_and_load.py: load_peft_weights.
 """)
 WHOLE_MODEL = Code("CD026", "whole-model", """
@@ -194,9 +197,11 @@ What is there is a whole model, and not an adapter; or one that has an adapter i
 Why: a model that holds LoRA layers is saved whole where the save is not PEFT's own, as by accelerate or by a Trainer
 whose model is none of PEFT. Merged models have no adapter any more.
 Who stops: every PEFT release.
-What to do: name the folder of the adapter. Where it is inside, load the model in the code that trained it, and save the
-adapter alone with model.save_pretrained of PEFT.
-References: peft_model.py: PeftModel.save_pretrained.
+What to do: name the folder of the adapter. Where it is inside, `ckpt-doctor fix IN OUT` takes it out: the tensors that
+PEFT would have saved of the model. What scales it stands in its adapter_config.json alone, which has to lie beside the
+model or be named with --adapter-config. Else load the model in the code that trained it, and save the adapter alone
+with model.save_pretrained of PEFT.
+References: peft_model.py: PeftModel.save_pretrained; utils/save_and_load.py: get_peft_model_state_dict.
 """)
 LEFT_BESIDE = Code("CD027", "left-beside", """
 Weights that were trained with the adapter lie beside it, in a file that PEFT does not know.
@@ -659,6 +664,50 @@ Who stops: every PEFT release, where the model is one of transformers, whose nam
 What to do: export it to Hugging Face's layout with the tool that trained it, or load it on Megatron's model.
 References: Megatron-LM megatron/core/transformer/attention.py: SelfAttention.linear_qkv; modelscope/ms-swift#5693.
 """)
+NON_FINITE = Code("CD410", "non-finite", """
+Weights are NaN or infinite, so that no output of the model is a number. Seen with `--values`.
+Why: the training diverged (a loss of NaN, often in fp16), or the file was damaged. One such number is in every product
+that it is part of, and a layer hands it to all that come after.
+Who stops: every release and server loads it and computes NaN. PEFT raises in a merge with safe_merge=True alone; LoRAX
+refuses a .bin. A fix writes none.
+What to do: take a checkpoint from before the loss was NaN, or train again, in bf16 or with a smaller learning rate.
+References: tuners/lora/layer.py: Linear.merge; loads in 6 releases; predibase/lorax#81, huggingface/diffusers#5316.
+""")
+DOES_NOTHING = Code("CD411", "does-nothing", """
+Every layer's delta is zero, so that the model with the adapter is the model without it.
+Why: lora_B is zero before the first step of a training. It still is where no gradient came to it, where it was saved
+from other processes than those that trained it, or too early. Or lora_alpha is 0, as a merging script wrote it.
+Who stops: none; each release loads it and computes what was saved. A lora_alpha of 0 is seen in the config, a zero
+factor with `--values`.
+What to do: look whether the loss fell in training, and save from the model that was trained; where lora_alpha is 0, set
+it to the one of the training.
+References: tuners/lora/layer.py: LoraLayer.reset_lora_parameters and LoraLayer.update_layer; MakazhanAlpamys/Soup#335.
+""")
+ZERO_LAYERS = Code("CD412", "zero-layers", """
+Some layers have a factor that is all zero, so that their delta is, too. Seen with `--values`.
+Why: nothing was trained there, as in experts that no token came to; or they were given zeros so that a release or a
+server takes the adapter.
+Who stops: none.
+What to do: nothing, if these layers were not to be trained; else look whether gradients came to them.
+References: tuners/lora/layer.py: LoraLayer.reset_lora_parameters.
+""")
+LOST_SHARD = Code("CD413", "lost-shard", """
+In every layer only one of N equal parts of lora_B's rows (or of lora_A's columns) is not zero. Seen with `--values`.
+Why: the training divided the factors among N processes (FSDP2, tensor parallelism), and one of them saved what it had:
+the rest was never written, or reached by no gradient.
+Who stops: undecided: every release loads it, and computes what is in the file, which may be part of what was trained.
+What to do: save again so that the parts are gathered, or put the shards of the checkpoint together; the rest is not in
+this file.
+References: axolotl-ai-cloud/axolotl#3772, huggingface/accelerate#4206.
+""")
+FP16_OVERFLOW = Code("CD414", "fp16-overflow", """
+The weights have numbers beyond 65504, the largest of fp16, which become infinite in a cast to it. Seen with `--values`.
+Why: bf16 and fp32 hold larger numbers. Few trainings end so large, and one that does may be about to diverge.
+Who stops: undecided: 0.8 and 0.9 cast factors to the type of the model, and an fp16 one then gives infinity; 0.6, and
+0.13 and newer, keep them in fp32, but cast whole modules. Servers cast to the type that they run in.
+What to do: run the model in bf16 or fp32.
+References: tuners/tuners_utils.py: cast_adapter_dtype; loads of an fp16 model in 6 releases.
+""")
 
 # Methods
 
@@ -838,7 +887,7 @@ FEEDFORWARD_UNTARGETED = Code("CD525", "feedforward-untargeted", """
 IA3's feedforward_modules is not a part of target_modules.
 Why: IA3 scales the input of these modules and the output of the others, and checks that it adapts them at all.
 Who stops: 0.6 and newer, "`feedforward_modules` should be a subset of `target_modules`".
-What to do: name the modules in both, as the shapes of the tensors say.
+What to do: `fix` names the modules in both, as the shapes of the tensors say; where these tell nothing, do so by hand.
 References: tuners/ia3/config.py: `__post_init__`.
 """)
 METHOD_BY_RELEASE = Code("CD526", "method-by-release", """

@@ -21,7 +21,9 @@ UNSEEN = "CD690"
 """A server and no base model: the doubt that is left to whoever gives none; a fix says so, and goes ahead."""
 UNTRIED = "CD616"
 """A model of a family that a server was not run on: the same."""
-LEFT = (UNSEEN, UNTRIED, "CD902")
+OF_NUMBERS = ("CD413", "CD414")
+"""Doubts about the numbers of the weights, which a repair leaves as they are."""
+LEFT = (UNSEEN, UNTRIED, *OF_NUMBERS, "CD902")
 """Doubts that no repair ends, and that hold up none; the last is a release that nobody reviewed."""
 
 EVERY, NOW, DOUBT, BEFORE = "every", "now", "doubt", "before"
@@ -45,9 +47,12 @@ EXCEPTIONS = {
     "CD304": {NOW: NOTE},
     # no release writes such names, and the newest takes them
     "CD402": {BEFORE: WARNING}, "CD514": {BEFORE: WARNING},
+    # what nobody wants to have saved
+    "CD411": {BEFORE: WARNING},
     # a healthy adapter does not raise these doubts
     "CD306": _CLEAR_DOUBT, "CD316": _CLEAR_DOUBT, "CD317": _CLEAR_DOUBT, "CD323": _CLEAR_DOUBT, "CD324": _CLEAR_DOUBT,
-    "CD330": _CLEAR_DOUBT, "CD331": _CLEAR_DOUBT, "CD406": _CLEAR_DOUBT, "CD508": _CLEAR_DOUBT, "CD513": _CLEAR_DOUBT,
+    "CD330": _CLEAR_DOUBT, "CD331": _CLEAR_DOUBT, "CD406": _CLEAR_DOUBT, "CD413": _CLEAR_DOUBT, "CD508": _CLEAR_DOUBT,
+    "CD513": _CLEAR_DOUBT,
 }  # fmt: skip
 """Code → whom it stops → the severity that is not the usual one.
 
@@ -61,10 +66,11 @@ def severity(
 ) -> str:  # fmt: skip
     """The severity of a finding: error, warning or note.
 
-    Where runtimes are `asked` for, what stops one is an error, what leaves one undecided a warning, all else a note.
+    Where runtimes are `asked` for, what stops one is an error, what leaves one undecided a warning, all else a note,
+    unless it stops none at all.
     """
     stopped = rejects | misloads
-    if asked is not None:
+    if asked is not None and (stopped or undecided):
         return ERROR if asked & stopped else WARNING if asked & undecided else NOTE
     if stopped >= PEFT:
         whom = EVERY
@@ -95,6 +101,11 @@ class Finding(NamedTuple):
     fixable: bool = False
     option: str = ""
     remedy: str = ""
+
+    @property
+    def concerned(self) -> frozenset[str]:
+        """The runtimes that it stops or leaves undecided; none, where it is about the adapter alone."""
+        return self.rejected_by | self.misloaded_by | self.undecided_for
 
 
 class Code(NamedTuple):
@@ -171,7 +182,7 @@ def verdict(id_: str, findings: Iterable[Finding]) -> str:
 
 def hits(finding: Finding, asked: frozenset[str]) -> frozenset[str]:
     """The runtimes asked for that a finding says anything of."""
-    return asked & (finding.rejected_by | finding.misloaded_by | finding.undecided_for)
+    return asked & finding.concerned
 
 
 def in_the_way(finding: Finding, asked: frozenset[str]) -> bool:

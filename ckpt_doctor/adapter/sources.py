@@ -30,12 +30,14 @@ class Zeros(NamedTuple):
 class Computed(NamedTuple):
     """A factor made from another one when it is written: `scale · base · by`, then zeros up to the new rank.
 
-    `by` is AdaLoRA's E `[r, 1]`, which multiplies the rows of A `[r, in]`. Computed in float64.
+    `by` is AdaLoRA's E `[r, 1]`, which multiplies the rows of A `[r, in]`, or where that is turned its columns (`axis`
+    1). Computed in float64.
     """
 
     base: "TensorInfo"
     scale: float = 1.0
     by: "TensorInfo | None" = None
+    axis: int = 0
 
 
 class Joined(NamedTuple):

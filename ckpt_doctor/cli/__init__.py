@@ -11,7 +11,7 @@ import click
 from .. import __version__
 from .terminal import colour, complain, discard, lenient, show_trace
 
-COMMANDS = ("scan", "fix", "compare", "together", "verify", "prove", "preload", "explain", "rules")
+COMMANDS = ("scan", "fix", "compare", "together", "ranks", "verify", "prove", "preload", "explain", "rules")
 
 
 class _Commands(click.Group):
@@ -69,6 +69,7 @@ def main(ctx: click.Context) -> None:
     ckpt-doctor fix --in-place adapters/           repair what has an error
     ckpt-doctor compare adapter/ fixed/            do they compute the same?
     ckpt-doctor together first/ second/            can they be merged, swapped, served side by side?
+    ckpt-doctor ranks adapter/                     where are the ranks, and where is none left?
     ckpt-doctor verify fixed/                      is it still what was proved?
     ckpt-doctor prove adapter/                     what does the real PEFT make of it?
     ckpt-doctor preload adapter/                   a path that can be loaded

@@ -33,13 +33,13 @@ def command(first: str, second: str, tolerance: float, format_: str, verbose: bo
 
     Exit code: 0 the same within --tolerance, 1 different, 2 cannot tell.
     """
-    from ..files.loader import load, locate
     from ..reports import json, table
     from ..verbs.compare import Comparison, compare
+    from ..verbs.conversion import opened
 
     try:
         with busy("comparing"):
-            result = compare(Subject(load(locate(first))), Subject(load(locate(second))), tolerance)
+            result = compare(Subject(opened(first)), Subject(opened(second)), tolerance)
         lines = list(table.compare(result, Style(width())) if format_ == "table" else json.compare(result))
     except Exception as error:
         known = isinstance(error, AdapterError)

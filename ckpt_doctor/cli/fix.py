@@ -11,14 +11,16 @@ from traceback import format_exc
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from ..adapter import NOTHING_ASKED, AdapterError, NotExactError, unforeseen
 from ..adapter.runtimes import SERVERS
+from ..conversions import WRITTEN
 from ..repairs import DTYPES, Pairs
 from ..reports import Style, json, table
 from ..verbs.fix import fix, same_place
 from ..verbs.plan import RANK_ZERO, WEIGHTS, How, Plan
-from ..verbs.scan import examine, examined
+from ..verbs.scan import examine_all, examined
 from . import options
 from .settings import Settings
 from .terminal import busy, clean_end, complain, show_trace, width
@@ -34,8 +36,11 @@ Examples:
   ckpt-doctor fix adapter/ fixed/ --for 'peft>=0.6,<0.10'
   ckpt-doctor fix adapter/ fixed/ --for servers --base model/
   ckpt-doctor fix adapter/ smaller/ --for vllm --base model/ --drop
+  ckpt-doctor fix checkpoint/model.safetensors adapter/ --adapter-config adapter_config.json
   ckpt-doctor fix adapter/ fixed/ --dry-run
   ckpt-doctor fix adapters/ alike/ --to lora --rank 16 --modules union
+  ckpt-doctor fix mlx-adapters/ fixed/
+  ckpt-doctor fix adapter/ mlx-adapters/ --to mlx
   ckpt-doctor fix --in-place adapters/
 """
 
@@ -59,7 +64,11 @@ OUTCOMES = ("repaired", "had nothing to repair", "refused", "failed")
     "--weights", type=click.Choice(WEIGHTS),
     help="The format to write; safetensors, unless --for names PEFT 0.2 or 0.3. bin needs ckpt-doctor[torch].",
 )  # fmt: skip
-@click.option("--to", "form", type=click.Choice(["lora"]), help="Make plain LoRA of one rank and scale.")
+@click.option(
+    "--to", "form", type=click.Choice(["lora", "peft", *WRITTEN]),
+    help="lora: make plain LoRA of one rank and scale; mlx: write it in the form of that tool; peft: the form that is "
+    "written anyway, also of what another tool wrote.",
+)  # fmt: skip
 @click.option(
     "--rank", type=click.IntRange(1), metavar="R",
     help="With --to lora: the rank of all layers, padded with zeros; what is cut to reach it is exactly zero.",
@@ -82,6 +91,10 @@ OUTCOMES = ("repaired", "had nothing to repair", "refused", "failed")
     "--copy-all", is_flag=True,
     help="Copy every other file of IN: also those above 10 MB, states of training runs, and other weights.",
 )  # fmt: skip
+@click.option(
+    "--adapter-config", type=click.Path(), metavar="FILE",
+    help="The adapter_config.json of an adapter inside a whole model, where none lies beside it.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
 @options.PROVE
 @click.option("--force", is_flag=True, help="Replace an OUT that exists.")
@@ -101,6 +114,9 @@ def command(
     names accepts OUT and computes the same, or nothing is written and the reason is said. With --in-place there is
     no OUT: any number of adapters, trees and files of adapters can be named.
 
+    IN can also be what another tool wrote (MLX, torchtune), its folder or its file: it becomes an adapter of PEFT, as
+    far as that is exact. Several adapters in one file become folders in OUT. With --to mlx OUT is in that tool's form.
+
     With --for llama.cpp the commands that convert OUT and serve it are printed, and not run. Where no repair helps,
     scan --for SERVER --base MODEL prints the one that merges the adapter into its model, or why it is not to be.
 
@@ -110,6 +126,11 @@ def command(
     code = 0
     if asked["rank"] and asked["form"] != "lora":
         raise click.UsageError("--rank goes with --to lora")
+    tool = asked["form"] if asked["form"] in WRITTEN else ""
+    for option in ("asked", "in_place", "for_training", "prove", "weights", "modules") if tool else ():
+        if ctx.get_parameter_source(option) == ParameterSource.COMMANDLINE:
+            spelled = "--for" if option == "asked" else f"--{option.replace('_', '-')}"
+            raise click.UsageError(f"{spelled} is about an adapter of PEFT, and --to {tool} writes none")
     try:
         jobs = _in_place(paths) if in_place else _into(paths, force=force or asked["dry_run"])
     except AdapterError as error:
@@ -132,31 +153,47 @@ def command(
                 code = 2
                 complain(str(error))
                 break
-            with busy(f"{folder} ({count} of {len(jobs)})", quiet=quiet):
-                done = _fix(folder, jobs[folder], settings(folder), force=force, **asked)
-            out.ours |= done.written is not None
-            try:
-                output = _output(folder, jobs[folder], done, format_, asked["dry_run"], style)
-            except Exception as error:
-                done = _unforeseen(folder, error, done.written)
-                output = _output(folder, jobs[folder], done, format_, asked["dry_run"], style)
-            code = max(code, done.code)
-            tally[done.outcome] += 1
-            if format_ == "json":
-                results += output
-            else:
-                for line in output:
-                    click.echo(line)
-            if verbose:
-                show_trace(done.trace)
-            if done.failure:
-                complain(done.failure)
+            by = settings(folder)
+            for report in _reports(folder, by, in_place=jobs[folder] is None, config=asked["adapter_config"] or ""):
+                target = jobs[folder]
+                if target is not None and report.part:
+                    target = os.path.join(target, report.part)
+                with busy(f"{folder} ({count} of {len(jobs)})", quiet=quiet):
+                    done = _fix(report, target, by, force=force, **asked)
+                out.ours |= done.written is not None
+                try:
+                    output = _output(folder, target, done, format_, asked["dry_run"], style)
+                except Exception as error:
+                    done = _unforeseen(folder, error, done.written)
+                    output = _output(folder, target, done, format_, asked["dry_run"], style)
+                code = max(code, done.code)
+                tally[done.outcome] += 1
+                if format_ == "json":
+                    results += output
+                else:
+                    for line in output:
+                        click.echo(line)
+                if verbose:
+                    show_trace(done.trace)
+                if done.failure:
+                    complain(done.failure)
     if format_ == "json":
         click.echo(json.dump({"results": results}))
-    elif len(jobs) > 1:
+    elif max(len(jobs), tally.total()) > 1:
         counts = ", ".join(f"{tally[outcome]} {outcome}" for outcome in OUTCOMES if tally[outcome])
-        click.echo(f"{len(jobs)} adapters: {counts}" + (" (nothing was written)" if asked["dry_run"] else ""))
+        click.echo(
+            f"{max(len(jobs), tally.total())} adapters: {counts}"
+            + (" (nothing was written)" if asked["dry_run"] else "")
+        )
     sys.exit(code)
+
+
+def _reports(folder: str, by: Settings, *, in_place: bool, config: str) -> list[Report]:
+    """The adapter, or each of those that a file of another tool holds. In place only what stops a runtime that was
+    asked for is touched.
+    """
+    question = by.question if in_place else by.question._replace(runtimes=None)
+    return examine_all(folder, question, repairs=False, config=config)
 
 
 def _union(folders: Iterable[str]) -> Pairs:
@@ -211,7 +248,7 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
     if len(paths) != 2:
         raise click.UsageError("name IN and OUT, or --in-place and what is to be repaired where it is")
     source, out = paths
-    folders = options.adapters_below(source)
+    folders = _below(source)
     root = source if os.path.isdir(source) else folders[0]
     if same_place(root, out):
         raise AdapterError(f"{out} is {source}, or one lies within the other: name another folder")
@@ -220,6 +257,21 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
 
         check_replaceable(out, force=force)
     return {folder: os.path.normpath(os.path.join(out, os.path.relpath(folder, root))) for folder in folders}
+
+
+def _below(source: str) -> list[str]:
+    """The adapters at and below a path; where there is none, what is recognised there and can be converted. Raises
+    AdapterError.
+    """
+    try:
+        return options.adapters_below(source)
+    except AdapterError:
+        from ..verbs.conversion import below
+
+        found = below(source)
+        if not found:
+            raise
+        return found
 
 
 def _in_place(paths: tuple[str, ...]) -> dict[str, str | None]:
@@ -272,21 +324,26 @@ def _load(report: Report) -> tuple[Proof, ...]:
 
 
 def _fix(
-    folder: str, target: str | None, by: Settings, *, force: bool, dry_run: bool, best_effort: bool, copy_all: bool,
+    report: Report, target: str | None, by: Settings, *, force: bool, dry_run: bool, best_effort: bool, copy_all: bool,
     tolerance: float, rank_zero: str, weights: str | None, for_training: bool, form: str | None, trim: bool,
     dtype: str | None, drop: bool, prove: bool, rank: int | None, modules: Pairs | None, **_: object,
 ) -> _Done:  # fmt: skip
     if drop and not (by.asked or frozenset()) & SERVERS:
         return _Done(2, failure="--drop leaves out what a server has no place for: name one with --for")
-    # in place only what stops a runtime that was asked for is touched
-    question = by.question if target is None else by.question._replace(runtimes=None)
-    report = examine(folder, question, repairs=False)
+    folder = report.path
     if report.error:
         return _Done(2, failure=report.error, trace=report.trace)
+    tool = form if form in WRITTEN else ""
+    origin = report.adapter.origin if report.adapter else None
+    if target is None and origin:
+        return _Done(1, failure=f"{folder}: {origin.message}: it is converted to a place of its own, with IN and OUT")
     try:
         plan, written = fix(
-            report, target, by.asked,
-            How(rank_zero, weights, for_training, form == "lora", trim, dtype, drop, rank, modules),
+            report, target, None if tool else by.asked,
+            How(
+                rank_zero, weights, for_training, form == "lora", trim, dtype, drop, rank, modules,
+                tool or "",
+            ),
             tolerance=tolerance, best_effort=best_effort, copy_all=copy_all, dry_run=dry_run, force=force,
             load=_load if prove else None,
         )  # fmt: skip

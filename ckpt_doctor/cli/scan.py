@@ -27,6 +27,7 @@ Examples:
   ckpt-doctor scan adapters/
   ckpt-doctor scan adapter/ --for peft==0.9.0 --for vllm --base model/
   ckpt-doctor scan adapters/ --format table --format sarif=out.sarif
+  ckpt-doctor scan adapters/ --values
   ckpt-doctor scan adapters/ --fail-on warning --ignore CD201
   ckpt-doctor scan adapters/ --write-baseline known.json
   ckpt-doctor scan adapters/ --baseline known.json
@@ -68,6 +69,10 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
 @options.verbose("Print the ranks, the tensors and config keys of each finding, and the trace of a fault of ours.")
 @options.FAIL
 @click.option("--exit-zero", is_flag=True, **options.variable("EXIT_ZERO"), help="Exit with 0 whatever is found.")
+@click.option(
+    "--values", is_flag=True, **options.variable("VALUES"),
+    help="Read every number, too: NaN and infinity, layers that are all zero, what fp16 cannot hold, a lost shard.",
+)  # fmt: skip
 @options.PROVE
 @options.SELECT
 @options.IGNORE
@@ -220,9 +225,9 @@ def _summarise(reports: Iterable[Report]) -> None:
 def _say_what_lies_beside(folders: list[str]) -> None:
     """Name the adapters of other tools in a tree with adapters; a model or a training beside them is as usual."""
     from ..adapter.codes import OTHER_FORMAT, OTHER_NAME
-    from ..files.recognise import of_folder
+    from ..files.recognise import fault_at
 
-    found = [(folder, of_folder(folder)) for folder in folders[:SHOWN_BESIDE]]
+    found = [(folder, fault_at(folder)) for folder in folders[:SHOWN_BESIDE]]
     told = [(folder, fault) for folder, fault in found if fault and fault.name in (OTHER_FORMAT.name, OTHER_NAME.name)]
     for folder, fault in told[:SHOWN]:
         complain(f"beside the adapters: {folder}: {fault.message}")

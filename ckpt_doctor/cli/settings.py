@@ -26,11 +26,12 @@ class Settings(NamedTuple):
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     fail_on: str = ERROR
+    values: bool = False
 
     @property
     def question(self) -> Question:
         """What is asked of the adapter."""
-        return question_of(self.asked, self.adapter_name, self.base, self.max_rank)
+        return question_of(self.asked, self.adapter_name, self.base, self.max_rank, values=self.values)
 
     def settle(self, report: Report, known: frozenset[Finding] = frozenset()) -> Report:
         """The report with what is not selected, or ignored, or known to a baseline, let pass."""
@@ -156,7 +157,7 @@ def _runtimes(value: Any, path: str) -> list[str]:
 
 
 def _string(value: Any, _: str) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or "\0" in value:
         raise ValueError(f"{value!r} is not a text")
     return value
 
@@ -217,6 +218,7 @@ def _base(path: str) -> Base:
 _KEYS: dict[str, Callable[[Any, str], Any]] = {
     "for": _runtimes, "select": _strings, "ignore": _strings, "fail-on": _severity, "adapter-name": _string,
     "base": _model, "max-rank": _rank, "baseline": _path, "format": _strings, "exit-zero": _flag,
+    "values": _flag,
 }  # fmt: skip
 """The keys of the file, and how each is checked."""
 

@@ -90,6 +90,18 @@ def schedule(subject: Subject) -> Schedule | None:
     return Schedule(tinit, min((tinit // every + 1) * every, end), end, total)
 
 
+def planned(plan: Schedule, step: int, start: int, goal: int) -> int:
+    """How many of `start` triplets the allocator leaves after a step, for a budget of `goal`
+    (tuners/adalora/layer.py: RankAllocator.budget_schedule).
+    """
+    if step <= plan.tinit:
+        return start
+    if step >= plan.end:
+        return goal
+    remaining = 1 - (step - plan.tinit) / (plan.end - plan.tinit)
+    return int((start - goal) * (remaining**3) + goal)
+
+
 def _step(subject: Subject, start: int, goal: int, left: int) -> int | None:
     """The first step at which the allocator masks down to `left` triplets (RankAllocator.budget_schedule), which falls
     from step to step; None where no step does, or the schedule is not told.
@@ -98,12 +110,11 @@ def _step(subject: Subject, start: int, goal: int, left: int) -> int | None:
     if plan is None or not every:
         return None
     tinit, end = plan.tinit, plan.end
+    steps = range(tinit + 1, end)
 
     def fallen(step: int) -> int:
-        remaining = 1 - (step - tinit) / (end - tinit)
-        return -int((start - goal) * (remaining**3) + goal)
+        return -planned(plan, step, start, goal)
 
-    steps = range(tinit + 1, end)
     low, high = (bisect_left(steps, -bound, key=fallen) for bound in (left, left - 1))
     masked = -(-(tinit + 1 + low) // every) * every
     return masked if masked < tinit + 1 + high else None

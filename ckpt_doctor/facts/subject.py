@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..adapter import NOTHING_ASKED, Adapter, Base, Form, Layer, Question, forms
+from ..adapter import NOTHING_ASKED, Adapter, AdapterError, Base, Form, Layer, Question, forms
 from ..adapter.runtimes import NONE, PEFT, Ids, upto
 from . import config_keys
 from .kinds import Kinds
@@ -17,6 +17,7 @@ from .names import Names
 from .tasks import is_bare, saved_whole
 
 if TYPE_CHECKING:
+    from ..files.numbers import Numbers
     from .forms import Config, Sizes
     from .meaning import Era
     from .record import Method
@@ -29,23 +30,26 @@ class Subject:
 
     `config` is {} where there is none, `method` the peft_type in upper case, `tensors` are those of the adapter.
     `saved_by` are the releases that may have saved it, `triplets` the ranks of all layers together, None where the
-    shapes do not tell; of an adapter on the way of a repair those of the original.
+    shapes do not tell; of an adapter on the way of a repair those of the original, which is `original`, of whose
+    numbers no repair makes others.
     """
 
     def __init__(
-        self, adapter: Adapter, question: Question = NOTHING_ASKED, saved_by: frozenset[str] | None = None
-    ) -> None:
+        self, adapter: Adapter, question: Question = NOTHING_ASKED, saved_by: frozenset[str] | None = None,
+        original: Subject | None = None,
+    ) -> None:  # fmt: skip
         self.adapter = adapter
         self.question = question
         self.config: dict[str, Any] = adapter.config or {}
         self.method = adapter.peft_type
         self.tensors = adapter.tensors
+        self.original = original or self
         if saved_by is not None:
             self.saved_by = saved_by
 
     def changed(self, adapter: Adapter) -> Subject:
         """The same question of an adapter that a repair made of this one."""
-        subject = Subject(adapter, self.question, self.saved_by)
+        subject = Subject(adapter, self.question, self.saved_by, self.original)
         subject.triplets = self.triplets
         return subject
 
@@ -57,6 +61,30 @@ class Subject:
     def triplets(self) -> int | None:
         ranks = [layer.rank for layer in self.layers.values()]
         return None if None in ranks else sum(rank or 0 for rank in ranks)
+
+    @cached_property
+    def numbers(self) -> Mapping[str, Numbers]:
+        """What tensors of a floating type hold, where their values may be read; else nothing. Raises AdapterError."""
+        if not self.question.values:
+            return {}
+        from ..files.loader import stamped
+        from ..files.numbers import numbers
+
+        found, read = numbers(self.tensors), self.adapter
+        if stamped(read.folder, [name for name, *_ in read.stamps]) != read.stamps:
+            raise AdapterError(f"{read.path} was written to by others while it was read; try again")
+        return found
+
+    @cached_property
+    def bin_agrees(self) -> bool | None:
+        """Whether both weight files hold the same, None where that was not compared, as large ones are only where
+        values may be read. Raises AdapterError.
+        """
+        if self.adapter.bin_agrees is not None or self.adapter.beside or not self.question.values:
+            return self.adapter.bin_agrees
+        from ..files.loader import BIN, agree, read_weights
+
+        return agree(self.tensors, read_weights(f"{self.adapter.folder}/{BIN}"))
 
     @cached_property
     def written_by(self) -> frozenset[str]:

@@ -15,8 +15,9 @@ from ..adapter.findings import Code
 
 
 class Form(NamedTuple):
-    """A form: its code, what it is, and what can be done. `pattern` matches the beginning of one of its names; `source`
-    is where they are written.
+    """A form: its code, what it is, and what can be done, in which `{place}` stands for the folder. `pattern` matches
+    the beginning of one of its names; `source` is where they are written; `tool` is the file of `conversions/` that
+    reads it, if there is one.
     """
 
     code: Code
@@ -24,10 +25,11 @@ class Form(NamedTuple):
     way: str
     pattern: re.Pattern[str]
     source: str
+    tool: str = ""
 
 
-def _form(code: Code, what: str, way: str, pattern: str, source: str) -> Form:
-    return Form(code, what, way, re.compile(pattern), source)
+def _form(code: Code, what: str, way: str, pattern: str, source: str, tool: str = "") -> Form:
+    return Form(code, what, way, re.compile(pattern), source, tool)
 
 
 MOST_TENSORS = 2_000
@@ -45,11 +47,16 @@ TORCHTUNE = (
 )
 EXPORT = "export it to Hugging Face's layout with the tool that trained it"
 
+SALVAGE = "salvage"
+"""The file of `conversions/` that takes an adapter out of a model."""
 WITH_ADAPTER = _form(
     WHOLE_MODEL, "a whole model with an adapter inside", SAVE_FROM_MODEL, "",
-    "accelerate: Accelerator.save_state; transformers: Trainer._save of a model that is no PeftModel",
+    "accelerate: Accelerator.save_state; transformers: Trainer._save of a model that is no PeftModel", SALVAGE,
 )  # fmt: skip
-FACTOR = re.compile(r"(.*)\.lora_[AB](?:$|\.)")
+FACTOR = re.compile(
+    r"(.*)\.(?:(?:lora|lora_embedding|delora|gralora|hira)_[AB]|ia3_l|hada_w1_a|lokr_w1(?:_a)?|oft_[rR]|boft_R|hra_u"
+    r"|ln_tuning_layers|(?:fourierft|waveft)_spectrum|miss_block|c3a_kernel)(?:$|\.)"
+)
 EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "shared")
 """Modules of which PEFT saves the base's weight with the adapter (utils/constants.py: EMBEDDING_LAYER_NAMES, and what
 get_input_embeddings and get_output_embeddings of a model are)."""
@@ -57,7 +64,7 @@ get_input_embeddings and get_output_embeddings of a model are)."""
 BY_TENSORS = (
     _form(
         OTHER_NAME, "an adapter of PEFT under another name", "", r"base_model\.model\..*(?:lora_|hada_|lokr_|ia3_)",
-        "PEFT utils/save_and_load.py: get_peft_model_state_dict",
+        "PEFT utils/save_and_load.py: get_peft_model_state_dict", "peft",
     ),
     _form(
         OTHER_FORMAT, "an adapter of kohya's sd-scripts or of LyCORIS, for image models", DIFFUSERS,
@@ -82,11 +89,11 @@ BY_TENSORS = (
     ),
     _form(
         OTHER_FORMAT, *TORCHTUNE,
-        r".*\.lora_[ab]\.weight$", "torchtune modules/peft/lora.py: LoRALinear",
+        r".*\.lora_[ab]\.weight$", "torchtune modules/peft/lora.py: LoRALinear", "torchtune",
     ),
     _form(
         OTHER_FORMAT, *MLX,
-        r".*\.lora_[ab]$", "mlx-lm tuner/lora.py: LoRALinear",
+        r".*\.lora_[ab]$", "mlx-lm tuner/lora.py: LoRALinear", "mlx",
     ),
     _form(
         OTHER_FORMAT, "an adapter of Megatron (NeMo, Megatron-Bridge)",
@@ -162,7 +169,9 @@ BY_FILES = (
     ),
     _form(
         TRAINING_STATE, "of a ZeRO checkpoint of DeepSpeed, which has the trained weights in shards",
-        "gather them with `python zero_to_fp32.py . OUT` beside it, or train with "
+        # older scripts write a file, newer ones a folder of this name
+        "gather them with `python {place}/zero_to_fp32.py {place} model.bin`, which runs the pickles there, then type "
+        "`ckpt-doctor fix model.bin OUT --adapter-config FILE`; or train with "
         "stage3_gather_16bit_weights_on_model_save and save again",
         r"global_step[0-9]+$|zero_to_fp32\.py$|(?:bf16_|fp16_)?zero_pp_rank_|mp_rank_[0-9]{2}_model_states\.pt$",
         "DeepSpeed runtime/engine.py: save_checkpoint, _get_zero_ckpt_name",
@@ -175,7 +184,8 @@ BY_FILES = (
     ),
     _form(
         TRAINING_STATE, "of a distributed checkpoint of torch (FSDP), which has the weights in shards",
-        "gather them with `accelerate merge-weights CHECKPOINT OUT`, or train with "
+        "gather them with `python -m torch.distributed.checkpoint.format_utils dcp_to_torch {place} model.pt`, which "
+        "runs the pickle in .metadata, then type `ckpt-doctor fix model.pt OUT --adapter-config FILE`; or train with "
         "fsdp_state_dict_type FULL_STATE_DICT and save again",
         r".*\.distcp$|pytorch_model_fsdp", "torch distributed/checkpoint/filesystem.py; accelerate utils/fsdp_utils.py",
     ),
@@ -185,7 +195,7 @@ BY_FILES = (
     ),
     _form(
         OTHER_FORMAT, *TORCHTUNE,
-        r"adapter_[0-9]+\.pt$", "torchtune training/checkpointing/_checkpointer.py",
+        r"adapter_[0-9]+\.pt$", "torchtune training/checkpointing/_checkpointer.py", "torchtune",
     ),
     _form(
         TRAINING_STATE, "of a recipe of torchtune, and its weights are in the folders of its epochs",
@@ -193,7 +203,7 @@ BY_FILES = (
     ),
     _form(
         OTHER_FORMAT, *MLX,
-        r"adapters\.(?:safetensors|npz)$|[0-9]{7}_adapters\.safetensors$", "mlx-lm tuner/trainer.py: train",
+        r"adapters\.(?:safetensors|npz)$|[0-9]{7}_adapters\.safetensors$", "mlx-lm tuner/trainer.py: train", "mlx",
     ),
     _form(
         OTHER_FORMAT, "a file of llama.cpp: a model, or an adapter that was converted",

@@ -1,6 +1,7 @@
 """A path → Adapter: which files there are, which of them PEFT reads, and what is wrong with them."""
 
 import json
+import math
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -161,7 +162,7 @@ def load(folder: str, seen: Glance | None = None) -> Adapter:
             tensors = read_weights(os.path.join(folder, BIN))
         elif INDEX in names:
             kind = "safetensors"
-            weights, tensors = _shards(folder)
+            weights, tensors = shards(folder)
         else:
             other = sorted(name for name in names if name.startswith("adapter_model."))
             hint = f"; {other[0]} is none that PEFT reads" if other else ""
@@ -276,23 +277,25 @@ def _with_beside(adapter: Adapter) -> Adapter:
     """Look into the `.bin` beside safetensors: is there code in it, and does it hold the same?"""
     try:
         other = read_weights(os.path.join(adapter.folder, BIN))
-        return adapter._replace(bin_agrees=_agree(adapter.tensors, other))
+        return adapter._replace(bin_agrees=agree(adapter.tensors, other, MAX_COMPARED))
     except DamagedFile as error:
         return adapter._replace(bin_agrees=False, beside=Fault(error.fault, error.message))
     except (AdapterError, OSError) as error:
         return adapter._replace(beside=Fault("not-read", str(error)))
 
 
-def _agree(tensors: "Mapping[str, TensorInfo]", others: "Mapping[str, TensorInfo]") -> bool | None:
-    """Whether two files hold the same tensors; None where that is too much to read in a scan."""
+def agree(
+    tensors: "Mapping[str, TensorInfo]", others: "Mapping[str, TensorInfo]", most: float = math.inf
+) -> bool | None:
+    """Whether two files hold the same tensors; None where more than `most` bytes would be read. Raises AdapterError."""
     if forms(tensors) != forms(others):
         return False
-    if sum(info.nbytes for info in others.values()) > MAX_COMPARED:
+    if sum(info.nbytes for info in others.values()) > most:
         return None
-    from .streams import Files, content
+    from .streams import Files, identical
 
     with Files() as files:
-        return all(content(info, files) == content(others[name], files) for name, info in tensors.items())
+        return all(identical(info, others[name], files) for name, info in tensors.items())
 
 
 def regular(path: str) -> tuple[BinaryIO, int]:
@@ -319,8 +322,10 @@ def content(path: str) -> bytes:
         return file.read(size)
 
 
-def read_weights(path: str) -> "Mapping[str, TensorInfo]":
-    """The tensors of one weights file, by what it holds; its name must agree. Raises DamagedFile, AdapterError."""
+def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo]":
+    """The tensors of one weights file, by what it holds; its name must agree. Of a checkpoint that has other states
+    beside the model, if `nested`, those of the model. Raises DamagedFile, AdapterError.
+    """
     file, size = regular(path)
     with file:
         head = file.read(512)
@@ -342,13 +347,13 @@ def read_weights(path: str) -> "Mapping[str, TensorInfo]":
         if is_zip:
             from .formats import torch_zip
 
-            return torch_zip.read(file, path, size)
+            return torch_zip.read(file, path, size, nested=nested)
         if _is_tar(head):
             raise DamagedFile("pickle-with-code", "it is a tar archive, and torch would run every pickle in it")
         if is_pickle:
             from .formats import torch_old
 
-            return torch_old.read(file, path, size)
+            return torch_old.read(file, path, size, nested=nested)
         if head[8:9] == b"{":
             raise DamagedFile("wrong-container", "it is safetensors under the name of torch's format")
         raise DamagedFile("malformed-bin", "it is not a file that torch.save wrote")
@@ -367,24 +372,26 @@ def _is_tar(head: bytes) -> bool:
     return True
 
 
-def _shards(folder: str) -> "tuple[tuple[str, ...], dict[str, TensorInfo]]":
+def shards(folder: str, index: str = INDEX, *, nested: bool = False) -> "tuple[tuple[str, ...], dict[str, TensorInfo]]":
+    """The files that an index names, and their tensors. Raises DamagedFile, AdapterError."""
     faults: list[Fault] = []
-    index = _json(folder, INDEX, faults, "broken-index")
-    names = (index or {}).get("weight_map")
+    content = _json(folder, index, faults, "broken-index")
+    names = (content or {}).get("weight_map")
     if faults or not isinstance(names, dict):
         raise DamagedFile("broken-index", faults[0].message if faults else "it has no weight_map")
-    shards = sorted({str(name) for name in names.values()})
+    _, end = os.path.splitext(index.removesuffix(".index.json"))
+    files = sorted({str(name) for name in names.values()})
     tensors: dict[str, TensorInfo] = {}
-    for shard in shards:
-        if os.path.basename(shard) != shard or not shard.endswith(".safetensors"):
-            raise DamagedFile("broken-index", f"{shard[:80]!r} is not the name of a shard in this folder")
-        if not os.path.lexists(os.path.join(folder, shard)):
-            raise DamagedFile("broken-index", f"the shard {shard} is missing")
-        tensors.update(read_weights(os.path.join(folder, shard)))
+    for file in files:
+        if os.path.basename(file) != file or not file.endswith(end):
+            raise DamagedFile("broken-index", f"{file[:80]!r} is not the name of a shard in this folder")
+        if not os.path.lexists(os.path.join(folder, file)):
+            raise DamagedFile("broken-index", f"the shard {file} is missing")
+        tensors.update(read_weights(os.path.join(folder, file), nested=nested))
     missing = [name for name in names if name not in tensors]
     if missing:
         raise DamagedFile("broken-index", f"no shard has {missing[0]}")
-    return tuple(shards), tensors
+    return tuple(files), tensors
 
 
 def read_json(folder: str, name: str) -> tuple[dict[str, Any] | None, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from shlex import quote
 
-from ..adapter import AdapterError, DamagedFile, Fault
+from ..adapter import AdapterError, DamagedFile, Fault, clean
 from ..adapter.codes import OTHER_NAME
 from . import foreign
 from .foreign import BY_FILES, NO_WEIGHTS, TRAINER, Form
@@ -23,14 +24,14 @@ def recognised(folder: str, names: Sequence[str]) -> Fault | None:
     files = [name for name in names if name.endswith(WEIGHTS) and not NO_WEIGHTS.match(name)]
     for name in files[:MOST_FILES]:
         try:
-            found = of_tensors(name, read_weights(os.path.join(folder, name)))
+            found = of_tensors(name, read_weights(os.path.join(folder, name), nested=True))
         except (AdapterError, DamagedFile, OSError):
             continue
         if found is not None:
             return found
     forms = BY_FILES if CONFIG in names else (*BY_FILES, TRAINER)
     found_by_name = ((form, name) for form in forms for name in names if form.pattern.match(name))
-    return next((_fault(form, name) for form, name in found_by_name), None)
+    return next((_fault(form, name, folder) for form, name in found_by_name), None)
 
 
 def of_tensors(file: str, tensors: Iterable[str]) -> Fault | None:
@@ -39,30 +40,33 @@ def of_tensors(file: str, tensors: Iterable[str]) -> Fault | None:
     return _fault(form, file) if form else None
 
 
-def _fault(form: Form, name: str) -> Fault:
-    way = form.way
+def _fault(form: Form, name: str, folder: str = "") -> Fault:
+    """What a file or folder called `name` is; `folder` is where it lies."""
+    inner = os.path.join(folder, name)
+    place = inner if name.startswith("pytorch_model_fsdp") and os.path.isdir(inner) else folder
+    typed = quote(place) if place and clean(place) == place and not place.startswith("-") else "CHECKPOINT"
+    way = form.way.replace("{place}", typed)
     if form.code == OTHER_NAME:
         _, end = os.path.splitext(name)
         way = f"rename it to {SAFETENSORS if end == '.safetensors' else BIN}, beside its {CONFIG}"
-    return Fault(form.code.name, f"{name} is {form.what}", way)
+    return Fault(form.code.name, f"{name} is {form.what}", way, form.tool, name)
 
 
-def of_folder(folder: str) -> Fault | None:
-    """As `recognised`, of all that is in a folder; None where it cannot be read."""
+def fault_at(place: str) -> Fault | None:
+    """As `recognised`, of all that is in a folder, or of a file; None where it cannot be read."""
     try:
-        return recognised(folder, sorted(os.listdir(folder)))
+        if os.path.isfile(place):
+            folder, name = os.path.split(place)
+            return recognised(folder or ".", [name])
+        return recognised(place, sorted(os.listdir(place)))
     except OSError:
         return None
 
 
 def said(path: str) -> str:
     """What was recognised at or below a path, for the end of a sentence; "" where nothing was."""
-    for place in below(path)[:1]:
-        folder = place if os.path.isdir(place) else os.path.dirname(place)
-        names = sorted(os.listdir(place)) if os.path.isdir(place) else [os.path.basename(place)]
-        found = recognised(folder or ".", names)
-        return f": {found.message}" if found else ""
-    return ""
+    found = next(map(fault_at, below(path)), None)
+    return f": {found.message}" if found else ""
 
 
 def below(path: str) -> list[str]:
@@ -70,8 +74,7 @@ def below(path: str) -> list[str]:
     another.
     """
     if os.path.isfile(path):
-        folder, name = os.path.split(path)
-        return [path] if recognised(folder or ".", [name]) else []
+        return [path] if fault_at(path) else []
     found: list[str] = []
     for folder, entries in islice(walk(path), MOST_FOLDERS):
         if entries is None or (found and is_within(folder, found[-1])):

@@ -67,11 +67,11 @@ def computed(info: TensorInfo, source: Computed, raw: bytes, by: bytes) -> bytes
         cells = read(base, raw) * source.scale
         if source.by is not None:
             e = read(source.by, by)
-            if e.size != len(cells):
+            if e.size != cells.shape[source.axis]:
                 raise AdapterError(
                     f"lora_E {list(e.shape)} has not one number for each row of lora_A {list(cells.shape)}"
                 )
-            cells = cells * e.reshape(-1, *(1,) * (cells.ndim - 1))
+            cells = cells * e.reshape([-1 if at == source.axis else 1 for at in range(cells.ndim)])
         with np.errstate(over="ignore"):  # what becomes infinite is not proved the same
             cells = _bf16(cells) if info.dtype == "BF16" else cells.astype(_PLAIN[info.dtype])
         out = np.zeros(info.shape, cells.dtype)

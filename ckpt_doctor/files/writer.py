@@ -25,11 +25,25 @@ MAX_OTHER = 10_000_000  # bytes of a file that is carried along
 _LEFT_OUT = re.compile(
     r"optimizer.*|scheduler.*|rng_state.*|scaler\..*|trainer_state.*|training_args.*|global_step.*|.*\.distcp"
     r"|.*\.bak\d*|adapter_model\..*|(?:pytorch_|tf_|flax_)?model[-.].*(?:bin|safetensors|h5|msgpack|index\.json)|consolidated.*|.*\.gguf"
+    r"|random_states.*|pytorch_model_fsdp.*|(?:[0-9]{7}_)?adapters\.(?:safetensors|npz)|adapter_[0-9]+\.pt"
 )
 """States of a training run, and weights: the base model's, or an adapter's that were not repaired."""
 
 
 Prove = Callable[[str], dict[str, Any]]
+
+
+class Layout(NamedTuple):
+    """What the files of a folder are called: of the config ("" where there is none) and of the weights. `metadata` is
+    that of the weights, None where that of the source stays.
+    """
+
+    config: str = CONFIG
+    weights: str = SAFETENSORS
+    metadata: dict[str, str] | None = None
+
+
+OF_PEFT = Layout()
 
 
 class Written(NamedTuple):
@@ -45,13 +59,14 @@ class Written(NamedTuple):
 
 
 def write(
-    adapter: Adapter, source: Adapter, out: str, record: dict[str, Any], prove: Prove, *, force: bool, copy_all: bool
-) -> Written:
+    adapter: Adapter, source: Adapter, out: str, record: dict[str, Any], prove: Prove, *, force: bool, copy_all: bool,
+    layout: Layout = OF_PEFT,
+) -> Written:  # fmt: skip
     """Write an adapter, made from `source`, to the folder `out`: whole, or not at all. Raises AdapterError.
 
-    `adapter.format` is "safetensors" or "bin". What no repair touched keeps its bytes: the config where it is
-    equal, the tensors, the metadata of the file. `prove` sees the staged folder before it takes its place; what it says
-    goes into the record, what it raises stops the writing.
+    `adapter.format` is "safetensors" or "bin"; `layout` is that of another tool where it is written in its form. What
+    no repair touched keeps its bytes: the config where it is equal, the tensors, the metadata of the file. `prove` sees
+    the staged folder before it takes its place; what it says goes into the record, what it raises stops the writing.
 
     Without `force` nothing that has the name `out` is replaced, whenever it came. With it, all of an old `out` is, but
     for its folders that hold adapters: those are not this adapter's. An interruption leaves the old one or the new one
@@ -66,7 +81,9 @@ def write(
             stage = os.path.join(staging, name)
             os.mkdir(stage)
             with _steady(source):
-                left_out, proof = _fill(stage, adapter, source, record, prove, lambda: _carry(stage, source, copy_all))
+                left_out, proof = _fill(
+                    stage, adapter, source, record, prove, lambda: _carry(stage, source, copy_all), layout
+                )
             take_place(stage, out, force=force)
     except OSError as error:
         raise AdapterError(f"{out} cannot be written: {error.strerror or error}") from None
@@ -123,24 +140,32 @@ def _check_steady(source: Adapter) -> None:
 
 
 def _fill(
-    stage: str, adapter: Adapter, source: Adapter, record: dict[str, Any], prove: Prove, carry: Callable[[], list[str]]
+    stage: str,
+    adapter: Adapter,
+    source: Adapter,
+    record: dict[str, Any],
+    prove: Prove,
+    carry: Callable[[], list[str]],
+    layout: Layout = OF_PEFT,
 ) -> tuple[list[str], dict[str, Any]]:
     from concurrent.futures import ThreadPoolExecutor
 
     _check_writable(adapter, source)
-    name = BIN if adapter.format == "bin" else SAFETENSORS
+    name = BIN if adapter.format == "bin" else layout.weights
     target = os.path.join(stage, name)
     with ThreadPoolExecutor(1) as beside:  # a digest takes as long as a copy, and lets other threads run
-        sums = {file: beside.submit(sha256, os.path.join(source.folder, file)) for file in (CONFIG, *source.weights)}
-        if adapter.config == source.config:
+        there = [file for file in (CONFIG, *source.weights) if file in source.files]  # other tools may have no config
+        sums = {file: beside.submit(sha256, os.path.join(source.folder, file)) for file in there}
+        if adapter.config == source.config and not source.origin and layout is OF_PEFT:
             _copy(os.path.join(source.folder, CONFIG), os.path.join(stage, CONFIG))
-        else:
-            _write_bytes(os.path.join(stage, CONFIG), (json.dumps(adapter.config, indent=2) + "\n").encode())
+        elif layout.config:
+            _write_bytes(os.path.join(stage, layout.config), (json.dumps(adapter.config, indent=2) + "\n").encode())
         if adapter.format == "bin":
             computed = _write_bin(target, adapter.tensors)
         else:
-            computed = _write_safetensors(target, adapter.tensors, _metadata(source))
-        written = {file: beside.submit(sha256, os.path.join(stage, file)) for file in (CONFIG, name)}
+            metadata = _metadata(source) if layout.metadata is None else layout.metadata
+            computed = _write_safetensors(target, adapter.tensors, metadata)
+        written = {file: beside.submit(sha256, os.path.join(stage, file)) for file in (layout.config, name) if file}
         _read_back(target, adapter.tensors, computed)
         proved = prove(stage)
         left_out = carry()
@@ -184,7 +209,7 @@ def _metadata(source: Adapter) -> dict[str, str]:
         for name in source.weights:
             with open(os.path.join(source.folder, name), "rb") as file:
                 metadata.update(safetensors.metadata(file))
-    return {"format": "pt", **metadata}
+    return {**metadata, "format": "pt"} if source.origin else {"format": "pt", **metadata}
 
 
 def _write_safetensors(path: str, tensors: Mapping[str, TensorInfo], metadata: dict[str, str]) -> dict[str, bytes]:
@@ -276,7 +301,7 @@ def _ends_inside(path: str, folder: str) -> bool:
 
 def _carry(stage: str, source: Adapter, copy_all: bool) -> list[str]:
     """Copy the other files of the folder, and name those that stay behind. Folders with adapters are not ours."""
-    along = carried(source, copy_all)
+    along = [name for name in carried(source, copy_all) if not os.path.lexists(os.path.join(stage, name))]
     for name in along:
         _copy(os.path.join(source.folder, name), os.path.join(stage, name))
     written = {*along, CONFIG, RECORD, *source.weights}

@@ -87,6 +87,26 @@ def with_config(adapter: Adapter, **values: Any) -> Adapter:
     return adapter._replace(config={**(adapter.config or {}), **values})
 
 
+def readings(subject: Subject) -> Iterator[tuple[str, frozenset[str], Subject]]:
+    """What the config is to say for the tensors to be read as they are: a title, the codes of what is then no more, and
+    the subject (`names`).
+    """
+    from .names import ia3_modules, without_prefix
+
+    for title, heals, function in (
+        ("take PEFT's prefix off target_modules", numbers(codes.NO_TARGET), without_prefix),
+        (
+            "name IA3's modules as the shapes of the tensors say",
+            numbers(codes.FEEDFORWARD_UNTARGETED, codes.SHAPE_MISMATCH, codes.NO_TARGET),
+            ia3_modules,
+        ),
+    ):
+        adapter = function(subject)
+        if adapter is not None:
+            subject = subject.changed(adapter)
+            yield title, heals, subject
+
+
 Pairs = Mapping[str, Mapping[str, tuple[int, ...]]]
 """Module → the shape of each of LoRA's factors, of whatever rank."""
 

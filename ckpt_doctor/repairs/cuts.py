@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..adapter import DTYPE_BITS, Adapter, FileRange, Gathered, TensorInfo, Zeros, zeros
+from ..adapter import DTYPE_BITS, Adapter, Computed, FileRange, Gathered, TensorInfo, Zeros, zeros
 from ..facts.targets import targeted
 from . import Refused, with_config
 
@@ -40,6 +40,9 @@ def transposed(info: TensorInfo) -> TensorInfo:
         return TensorInfo(info.dtype, (width, height), Gathered(view, 0, (1, width)))
     if isinstance(view, Gathered) and len(view.strides) == 2:
         return TensorInfo(info.dtype, (width, height), Gathered(view.storage, view.start, view.strides[::-1]))
+    if isinstance(view, Computed):
+        turned = Computed(transposed(view.base), view.scale, view.by, axis=1 - view.axis)
+        return TensorInfo(info.dtype, (width, height), turned)
     raise Refused("factors that another repair computed are not turned: fix in two steps")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from json.encoder import encode_basestring
@@ -12,6 +13,7 @@ from .. import __version__
 from ..adapter.findings import NOTE, Finding, accepted, verdict
 from ..adapter.runtimes import order, ran
 from ..facts.names import are_few
+from ..verbs.ranks import Ranks, Run
 from ..verbs.report import Report, named_release
 
 if TYPE_CHECKING:
@@ -136,6 +138,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "peft_version": named_release(adapter) if adapter else None,
         "layers": [],
         "adalora": budget._asdict() if budget else None,
+        "values": _values(report),
         "findings": [finding_object(finding) for finding in report.shown],
         "verdicts": report.verdicts,
         "base": _base(report),
@@ -159,6 +162,20 @@ def commands(report: Report) -> list[dict[str, Any]]:
 def steps(report: Report) -> list[dict[str, Any]]:
     """What can be done, the best first."""
     return [way._asdict() for way in report.next]
+
+
+def _values(report: Report) -> dict[str, Any] | None:
+    """What the weights hold, where their values were read: how many numbers are NaN and infinite, and the largest."""
+    numbers = report.numbers
+    if not numbers:
+        return None
+    most = max(numbers, key=lambda name: numbers[name].largest)
+    return {
+        "nan": sum(one.nan for one in numbers.values()),
+        "infinite": sum(one.infinite for one in numbers.values()),
+        "largest": numbers[most].largest,
+        "largest_in": most,
+    }
 
 
 def _base(report: Report) -> dict[str, Any] | None:
@@ -207,7 +224,7 @@ def fix(path: str, out: str, plan: Plan | None, written: Written | None, error: 
             for id_ in order(plan.asked or ())
         },
         "accepted_before": order(accepted(plan.before.findings)),
-        "accepted_after": order(accepted(plan.findings)),
+        "accepted_after": [] if plan.tool else order(accepted(plan.findings)),
         "commands": [command._asdict() for command in conversion(out or path, plan.after, plan.findings)],
     }
 
@@ -311,3 +328,55 @@ def _row(row: Row) -> dict[str, object]:
         "difference": row.difference if finite else None,
         "relative": row.relative if finite else None,
     }
+
+
+def ranks(found: Iterable[Ranks | Run]) -> Iterator[str]:
+    """The document of what was looked at: adapters, and runs with their steps."""
+    yield dump({"ranks": [_run(one) if isinstance(one, Run) else _ranks(one) for one in found]})
+
+
+def _run(run: Run) -> dict[str, Any]:
+    return {
+        "path": place(run.path),
+        "verdict": run.verdict,
+        "advice": list(run.advice),
+        "settled": run.settled,
+        "died": run.died,
+        "steps": [{**_ranks(step), "planned": run.planned(step)} for step in run.steps],
+    }
+
+
+def _ranks(ranks: Ranks) -> dict[str, Any]:
+    return {
+        "path": place(ranks.path),
+        "step": ranks.step,
+        "method": ranks.method,
+        "verdict": ranks.verdict,
+        "advice": list(ranks.advice),
+        "largest_rank": ranks.most,
+        "rank_sum": ranks.sum,
+        "histogram": {str(rank): count for rank, count in ranks.histogram.items()},
+        "adalora": ranks.budget._asdict() if ranks.budget else None,
+        "energy": ranks.energy,
+        "smallest_rank": ranks.smallest,
+        "kinds": [kind._asdict() for kind in ranks.kinds],
+        "layers": [layer_of(ranks, module) for module in ranks.layers],
+    }
+
+
+def layer_of(ranks: Ranks, module: str) -> dict[str, Any]:
+    """What is known of a layer; of its numbers only where they were read."""
+    layer = ranks.layers[module]
+    entry: dict[str, Any] = {
+        "module": module, "block": layer.place.block, "kind": layer.place.kind, "rank": layer.rank,
+        "parameters": ranks.parameters.get(module),
+    }  # fmt: skip
+    one = ranks.spectra.get(module)
+    if one is not None:
+        finite = math.isfinite(one.energy)
+        entry |= {"norm": one.norm if finite else None, "energy": one.energy if finite else None,
+                  "effective_rank": one.effective if finite else None, "used": one.used if finite else None,
+                  "dead": one.dead, "finite": finite}  # fmt: skip
+    elif layer.spectrum is not None:
+        entry["why_no_values"] = layer.spectrum
+    return entry

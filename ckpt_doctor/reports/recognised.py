@@ -33,14 +33,17 @@ def explain(matches: list[Recognised], style: Style) -> Iterator[str]:
         called = f"{code.number} {code.name}"
         yield from lines(f"{called}: {paragraphs(code)[0]}", 2, style, {called: "cyan"})
     yield "To see whether it does, and what helps:"
-    yield f"  {_scan(matches[0].message.runtime)}"
+    yield f"  {_scan(matches[0].message.runtime, values=any(SEEN in paragraphs(code)[0] for code in codes))}"
     yield f"  {click.style(f'ckpt-doctor explain {codes[0].number}', bold=True)}"
 
 
-def _scan(runtime: str) -> str:
+SEEN = "Seen with `--values`"
+"""How the page of a code says that the numbers of the weights have to be read."""
+
+
+def _scan(runtime: str, *, values: bool = False) -> str:
     """The command that decides it; what the user has to put in stands in capitals."""
     name = runtime.lower()
     named = name if name == _PEFT or name in RAN else "RUNTIME"
-    return (
-        click.style(f"ckpt-doctor scan DIR --for {named}==RELEASE", bold=True) + " (with --base MODEL, if you have it)"
-    )
+    command = f"ckpt-doctor scan DIR --for {named}==RELEASE" + (" --values" if values else "")
+    return click.style(command, bold=True) + " (with --base MODEL, if you have it)"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..verbs.compare import Comparison
     from ..verbs.plan import Plan
     from ..verbs.prove import Proof
+    from ..verbs.ranks import Ranks, Run
     from ..verbs.together import Together
     from ..verbs.verify import Verified
 
@@ -106,6 +107,8 @@ def head_of(report: Report, style: Style) -> Iterator[str]:
         from .layers import budget_line
 
         yield budget_line(budget)
+    if report.numbers:
+        yield numbers_line(report)
     notes = len(report.shown) - len(of_question(report))
     if notes and report.asked is None and style.level >= 0:
         yield f"{counted(notes, 'note')} (-v)"
@@ -138,6 +141,11 @@ def described(report: Report) -> str:
         text += f" of rank {ranks[0]}" + (f" – {ranks[-1]}" if ranks[-1] != ranks[0] else "")
         text += f", {ranks.count(0)} at 0" if ranks.count(0) else ""
     return text
+
+
+def numbers_line(report: Report) -> str:
+    """The largest number of the weights, where their values were read."""
+    return f"numbers up to {max(one.largest for one in report.numbers.values()):.3g}"
 
 
 def _causes(report: Report, room: int, style: Style) -> Iterator[str]:
@@ -195,6 +203,8 @@ def _whole(report: Report, adapter: Adapter, style: Style) -> Iterator[str]:
         from .layers import budget_line
 
         yield from lines(budget_line(budget), 2, style)
+    if report.numbers:
+        yield from lines(numbers_line(report), 2, style)
     base = report.base_found
     if base is not None:
         found = f"judged by {base.name} at {base.revision[:12]}, found in the local cache of the Hub"
@@ -299,6 +309,8 @@ def _outcome(plan: Plan, written: Written | None, style: Style) -> Iterator[str]
 def _verdicts(plan: Plan) -> Iterator[str]:
     """`vllm 0.33.0: rejects → accepts` for what was asked; else `accepted by: PEFT ≥ … → …`; and who is lost."""
     before, after = accepted(plan.before.findings), accepted(plan.findings)
+    if plan.tool:
+        return
     if plan.asked is None:
         yield f"accepted by: {ranges(before)}" + (f" → {ranges(after)}" if after != before else "")
     changes_: dict[str, list[str]] = {}
@@ -320,6 +332,7 @@ def _proof(plan: Plan, written: Written | None) -> Iterator[str]:
     if written and plan.done:
         worst = written.proof["largest_relative_difference"]
         same = "what is left is the same function" if plan.dropped else "same function"
+        same = f"read back, {same}" if plan.tool else same
         yield f"{same}: within {worst:.2g} of each delta's norm" if worst else f"{same}: bit-exact"
     loaded: dict[str, list[str]] = {}
     for id_, word in (written.proof.get("runtimes", {}) if written else {}).items():
@@ -329,8 +342,11 @@ def _proof(plan: Plan, written: Written | None) -> Iterator[str]:
 
 
 def _to_heed(plan: Plan, written: Written | None) -> Iterator[str]:
-    from ..adapter.findings import UNSEEN
+    from ..adapter.findings import OF_NUMBERS, UNSEEN, hits
 
+    for finding in plan.findings:
+        if finding.code in OF_NUMBERS and (plan.asked is None or hits(finding, plan.asked)):
+            yield f"as before, {finding.code} {finding.name}: {finding.message}"
     if plan.asked is not None and not plan.fixed:
         missed = {id_ for id_ in plan.asked if verdict(id_, plan.findings) != "accepts"}
         yield f"best effort: not accepted by {ranges(missed)}"
@@ -424,6 +440,13 @@ def together(paths: Iterable[str], found: Iterable[Together], style: Style) -> I
                 yield from lines(f"→ {clean(way)}", 4, style)
         if one.options:
             yield from lines(f"start: {one.options}", 2, style)
+
+
+def ranks(found: Iterable[Ranks | Run], style: Style) -> Iterator[str]:
+    """The maps of adapters, and the runs over their steps."""
+    from .maps import seen
+
+    yield from seen(found, style)
 
 
 def compare(result: Comparison, style: Style) -> Iterator[str]:

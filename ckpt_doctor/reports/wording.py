@@ -124,11 +124,12 @@ def verdict_phrases(report: Report) -> Iterator[str]:
 
 
 def of_question(report: Report) -> list[Finding]:
-    """The findings about what was asked, most severe first; without a question those graver than a note, and where
-    there is none what keeps the newest PEFT from taking it.
+    """The findings about what was asked, or about the adapter alone, most severe first; without a question those graver
+    than a note, and where there is none what keeps the newest PEFT from taking it.
     """
     if report.asked is not None:
-        return [finding for finding in report.shown if hits(finding, report.asked)]
+        shown, asked = report.shown, report.asked
+        return [f for f in shown if hits(f, asked) or (f.severity != NOTE and not f.concerned)]
     grave = [finding for finding in report.shown if finding.severity != NOTE]
     return grave or [finding for finding in report.shown if hits(finding, frozenset((NEWEST,)))]
 

@@ -35,11 +35,18 @@ COMMON_TASKS = (None, "CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUES
 
 
 def judge(subject: Subject, watched: frozenset[str] = frozenset()) -> tuple[Finding, ...]:
-    """All findings of an adapter; about servers only where one is asked for, or `watched`."""
+    """All findings of an adapter; about servers only where one is asked for, or `watched`. Of one that was converted to
+    be read, what is found of the file that lies there.
+    """
+    origin = subject.adapter.origin
+    if origin is not None:
+        return judge(Subject(origin.adapter, subject.question), watched)
     if subject.method not in LORAS or subject.config.get("task_type") not in COMMON_TASKS:
         from . import methods  # noqa: F401 - importing the rules declares them
     if subject.method == "ADALORA":
         from . import training  # noqa: F401
+    if subject.question.values:
+        from . import weights  # noqa: F401
     found: list[Finding] = []
     costly: dict[str, None] = {}
     for rule in RULES:

@@ -46,7 +46,7 @@ ASK_FOR_SAFETENSORS = "do not load it: ask whoever made it for adapter_model.saf
 @rule
 def damaged_file(subject: Subject) -> Iterator[Finding]:
     """No loader takes a damaged file. One without tensors is read, and every layer stays as it was initialised."""
-    for name, message, remedy in subject.adapter.faults:
+    for name, message, remedy, *_ in subject.adapter.faults:
         code = DAMAGE[name]
         if code is NO_TENSORS:
             yield code(message, misloads=PEFT)
@@ -109,10 +109,10 @@ def both_files(subject: Subject) -> Iterator[Finding]:
                 f"{there}, the only file that PEFT 0.2 and 0.3 read, and is damaged: {subject.adapter.beside.message}"
             )
             yield BOTH_FILES(message, rejects=old)
-    elif subject.adapter.bin_agrees is None:
+    elif subject.bin_agrees is None:
         message = f"{there}, too large to compare: PEFT 0.2 and 0.3 read it instead"
-        yield BOTH_FILES(message, undecided=old, needs="a comparison of both weight files")
-    elif not subject.adapter.bin_agrees:
+        yield BOTH_FILES(message, undecided=old, needs="a comparison of both weight files (--values)")
+    elif not subject.bin_agrees:
         message = f"{there} and holds something else: PEFT 0.2 and 0.3 read it instead"
         yield BOTH_FILES(message, misloads=old)
 

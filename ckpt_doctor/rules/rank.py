@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..adapter import Layer
-from ..adapter.codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, LORA_RANK_ZERO, UNGATHERED
+from ..adapter.codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, DOES_NOTHING, LORA_RANK_ZERO, UNGATHERED
 from ..adapter.findings import Finding, counted, several
 from ..adapter.runtimes import PEFT, between, upto
 from ..facts.layers import RANK_AXIS
@@ -82,6 +82,23 @@ def lora_rank_zero(subject: Subject) -> Iterator[Finding]:
         yield LORA_RANK_ZERO(
             message, tensors=keys, keys=config_keys, rejects=rejected, misloads=misloaded, remedy=remedy
         )
+
+
+def scaled_to_zero(subject: Subject) -> bool:
+    """Whether the scale of every layer is 0, and nothing is in the file beside layers."""
+    layers = len(subject.layers_where(lambda layer: layer.scaling == 0 and layer.rank != 0))
+    return subject.method == "LORA" and 0 < layers == len(subject.layers) and not subject.others
+
+
+@rule
+def zero_alpha(subject: Subject) -> Iterator[Finding]:
+    """A LoRA's scale is lora_alpha over its rank or the root of it (tuners/lora/layer.py: LoraLayer.update_layer), and
+    a merging script is known to write 0 for an alpha that it does not know.
+    """
+    if scaled_to_zero(subject):
+        message = "lora_alpha is 0, and so is the scale of every layer: this adapter does nothing"
+        remedy = "set lora_alpha to the one of the training in adapter_config.json"
+        yield DOES_NOTHING(message, keys=("lora_alpha",), remedy=remedy)
 
 
 @rule

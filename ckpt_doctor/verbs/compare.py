@@ -16,7 +16,7 @@ from ..facts.layers import module_of
 from ..facts.meaning import Meaning, meanings, saved_meanings
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
-from ..files.streams import Files, chunks, content
+from ..files.streams import Files, content, identical
 from ..files.values import Array, read
 from .forms import in_one_form
 from .norms import largest, norm, ordinary, product_norm, scaled, times_power
@@ -262,24 +262,7 @@ def _same_bytes(a: Subject, one: Layer, b: Subject, other: Layer, files: Files) 
     if one.factors.keys() != other.factors.keys():
         return False
     pairs = [(a.tensors[key], b.tensors[other.factors[name]]) for name, key in one.factors.items()]
-    return all(_identical(x, y, files) for x, y in pairs)
-
-
-def _identical(x: TensorInfo, y: TensorInfo, files: Files) -> bool:
-    """Whether two tensors have the same type, shape and bytes."""
-    if x[:2] != y[:2]:
-        return False
-    left, right = bytearray(), bytearray()
-    ours, theirs = chunks(x, files), chunks(y, files)
-    while True:
-        left += next(ours, b"")
-        right += next(theirs, b"")
-        if not left and not right:
-            return True
-        count = min(len(left), len(right))
-        if left[:count] != right[:count] or not count:
-            return False
-        del left[:count], right[:count]
+    return all(identical(x, y, files) for x, y in pairs)
 
 
 class Delta(NamedTuple):
@@ -311,9 +294,16 @@ def _delta_row(module: str, sides: list[tuple[Subject, Layer | None]], tolerance
 
 
 def delta(adapter: Subject, layer: Layer, files: Files) -> Delta | None:
-    """A layer's delta, scaling · B · A; AdaLoRA's E is multiplied into A, a convolution's A is flattened.
+    """A layer's delta, scaling · B · A.
 
     None where a factor holds NaN or infinity. Raises AdapterError.
+    """
+    return delta_of(factors(adapter, layer, files), layer.scaling or 0.0)
+
+
+def factors(adapter: Subject, layer: Layer, files: Files) -> tuple[Array, Array, Array | None]:
+    """B `[out, r]`, A `[r, in]`, flattened of a convolution, and AdaLoRA's E `[r, 1]`, which multiplies the rows
+    of A. Raises AdapterError where they are not all there, or do not agree.
     """
     infos = {name: adapter.tensors[key] for name, key in layer.factors.items()}
     parts = {name: read(info, content(info, files)) for name, info in infos.items()}
@@ -327,18 +317,24 @@ def delta(adapter: Subject, layer: Layer, files: Files) -> Delta | None:
         raise AdapterError(f"the factors of {layer.module} do not agree on a rank")
     if b.size != b.shape[0] * rank:
         raise AdapterError(f"lora_B of {layer.module} has the shape {list(b.shape)}, which no PEFT computes with")
-    factors, scaling, exponent = [b, a, *([] if e is None else [e])], layer.scaling, 0
-    sizes = [*map(largest, factors), abs(scaling)]
+    return b.reshape(b.shape[0], rank), a.reshape(rank, -1), None if e is None else e.reshape(-1, 1)
+
+
+def delta_of(product: tuple[Array, Array, Array | None], scaling: float) -> Delta | None:
+    """The delta that factors make; None where one holds NaN or infinity."""
+    b, a, e = product
+    arrays, exponent = [b, a, *([] if e is None else [e])], 0
+    sizes = [*map(largest, arrays), abs(scaling)]
     if not all(map(math.isfinite, sizes)):
         return None
     if not all(map(ordinary, sizes)):
         scaling, exponent = math.frexp(scaling)
-        reduced = [scaled(factor) for factor in factors]
-        factors, exponent = [factor for factor, _ in reduced], exponent + sum(by for _, by in reduced)
-    b, a, *rest = factors
+        reduced = [scaled(array) for array in arrays]
+        arrays, exponent = [array for array, _ in reduced], exponent + sum(by for _, by in reduced)
+    b, a, *rest = arrays
     if rest:
-        a = a * rest[0].reshape(-1, 1)
-    return Delta(b.reshape(b.shape[0], rank) * scaling, a.reshape(rank, -1), exponent)
+        a = a * rest[0]
+    return Delta(b * scaling, a, exponent)
 
 
 def _comparable(deltas: list[Delta]) -> tuple[list[Delta], int]:
@@ -362,7 +358,7 @@ def _compare_others(a: Subject, b: Subject, unchanged: frozenset[str], files: Fi
             for other_key, other in yours.get(name, {}).items():
                 if key == other_key and key in unchanged:
                     continue
-                if _identical(info, other, files):
+                if identical(info, other, files):
                     rows.append(Row(name, 0.0, 0.0, 0.0))
                 else:
                     rows.append(_value_row(name, info, other, files))

@@ -12,11 +12,13 @@ from ..adapter.findings import ERROR, verdict
 from ..adapter.runtimes import PEFT, order
 from ..files.loader import load
 from .plan import REPAIRED, How, Plan, plan
+from .planner import Step
 from .report import Report
+from .scan import examined, with_values
 
 if TYPE_CHECKING:
     from ..facts.subject import Subject
-    from ..files.writer import Prove, Written
+    from ..files.writer import Layout, Prove, Written
     from .compare import Comparison
     from .prove import Proof
 
@@ -40,18 +42,29 @@ def fix(
     """Write the adapter of a report to the folder `out` so that the runtimes asked for take it.
 
     It is proved that the result computes the same, but for what was dropped where that was asked for; otherwise, and
-    where not all is reached, nothing is written, unless `best_effort`. Without `out` the adapter is repaired where it
-    is, if it has an error. `load` has real releases load what is staged: one that rejects or misloads it stops the fix.
-    Raises AdapterError where `out` cannot be written, NotExactError where the result would compute something else.
+    where not all is reached, nothing is written, unless `best_effort`. What holds NaN or infinity computes nothing, and
+    is refused. Without `out` the adapter is repaired where it is, if it has an error. `load` has real releases load
+    what is staged: one that rejects or misloads it stops the fix. Raises AdapterError where `out` cannot be written,
+    NotExactError where the result would compute something else.
     """
     subject = report.subject
     assert subject is not None  # noqa: S101 - callers examine it first
     if out is None and not how.changes_form and not any(finding.severity == ERROR for finding in report.findings):
         return Fixed(Plan(report, subject, report.findings, (), ()), None)
-    the_plan = plan(report, asked, how)
+    the_plan = plan(with_values(report), asked, how)
+    if how.tool and the_plan.fixed:
+        exported(the_plan)  # or it is refused, also where nothing is to be written
+        title = f"write it in the form of {_name(how.tool)}"
+        the_plan = the_plan._replace(done=(*the_plan.done, Step(title, ())))
     if dry_run or not (the_plan.fixed or (best_effort and the_plan.done)):
         return Fixed(the_plan, None)
     return Fixed(the_plan, carry_out(the_plan, out, force=force, copy_all=copy_all, tolerance=tolerance, load=load))
+
+
+def _name(of: str) -> str:
+    from ..conversions import tool
+
+    return tool(of).name
 
 
 def carry_out(
@@ -62,12 +75,30 @@ def carry_out(
 
     Without `out` that is the place of the old one. Raises AdapterError.
     """
-    from ..files.writer import write, write_in_place
+    from ..files.writer import OF_PEFT, write, write_in_place
 
     before, record, prove = _evidence(the_plan, out or the_plan.before.path, tolerance, load)
     if out is None:
         return write_in_place(the_plan.after.adapter, before, record, prove)
-    return write(the_plan.after.adapter, before, out, record, prove, force=force, copy_all=copy_all)
+    adapter, layout = the_plan.after.adapter, OF_PEFT
+    if the_plan.tool:
+        adapter, layout = exported(the_plan)
+    return write(adapter, before, out, record, prove, force=force, copy_all=copy_all, layout=layout)
+
+
+def exported(the_plan: Plan) -> tuple[Adapter, Layout]:
+    """What the folder of another tool is to hold. Raises NotExactError for what has no exact counterpart there."""
+    from ..conversions import Refused, tool
+    from ..files.writer import Layout
+
+    of = tool(the_plan.tool)
+    assert of.from_peft is not None  # noqa: S101 - only such are asked for
+    try:
+        foreign = of.from_peft(the_plan.after)
+    except Refused as error:
+        raise NotExactError(f"{the_plan.before.path} has no counterpart in {of.name}: {error}") from None
+    adapter = the_plan.after.adapter._replace(config=foreign.config, tensors=foreign.tensors)
+    return adapter, Layout(of.config, of.weights, foreign.metadata)
 
 
 def _evidence(
@@ -102,10 +133,12 @@ def _evidence(
         return comparison
 
     def prove(stage: str) -> dict[str, Any]:
-        start = before
+        start = the_plan.read or before
         for cut in the_plan.cuts:
             exact(start, cut.before)
             start = cut.after
+        if the_plan.tool:
+            return proof(exact(start, _read_back(stage, after)))
         kept = frozenset(key for key, info in after.tensors.items() if before.tensors.get(key) == info)
         proved = proof(exact(start, after.changed(load(stage)), kept, takers))
         if load_in is not None:
@@ -117,10 +150,19 @@ def _evidence(
     return before.adapter, record, prove
 
 
+def _read_back(stage: str, after: Subject) -> Subject:
+    """What was staged in the form of another tool, read as any other file of it. Raises NotExactError."""
+    from .conversion import parts
+
+    first, *others = parts(load(stage), after.question.base)
+    if others or first.adapter.origin is None:
+        faults = "; ".join(fault.message for fault in first.adapter.faults)
+        raise NotExactError(f"what was written does not read back as one adapter: {faults}")
+    return after.changed(first.adapter)
+
+
 def _loaded(stage: str, out: str, the_plan: Plan, load_in: Loaded) -> dict[str, str]:
     """What real releases make of what is staged. Raises NotExactError where one does not accept it, AdapterError."""
-    from .scan import examined
-
     question = the_plan.after.question._replace(runtimes=the_plan.asked)
     found = load_in(examined(stage, question, repairs=False))
     for one in found:

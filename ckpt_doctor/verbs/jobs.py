@@ -99,7 +99,7 @@ def _meant(subject: Subject) -> dict[str, Layer]:
     config = subject.config
     if subject.method not in LORAS:
         return {}
-    if subject.adapter.faults or not subject.layers:
+    if subject.adapter.faults or subject.adapter.origin or not subject.layers:
         raise Unknown("the files tell no layer")
     for key in UNLIKE:
         if config.get(key):

@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
-from ..adapter import Adapter, NotExactError
+from ..adapter import Adapter, NotExactError, Origin
 from ..adapter.findings import (
     ERROR,
     LEFT,
+    OF_NUMBERS,
     SEVERITIES,
     UNTRIED,
     Finding,
@@ -17,6 +18,7 @@ from ..adapter.findings import (
 )
 from ..adapter.runtimes import PEFT, RAN, SERVERS, peft, specs
 from ..facts.subject import Subject
+from ..files.foreign import SALVAGE
 from ..files.loader import BIN, SAFETENSORS
 from ..repairs import Pairs
 from ..rules import judge
@@ -39,7 +41,8 @@ class Plan(NamedTuple):
     """What a fix would do: the report before, the subject and its findings after, and each step on the way.
 
     `droppable` says that layers stand in the way which could be left out; `judged` are the findings before, where
-    another question was asked than that of `before`.
+    another question was asked than that of `before`. `tool` is the file of `conversions/` in whose form it is to be
+    written, "" for PEFT's. `read` is what the adapter means, where its config was made to say that first.
     """
 
     before: Report
@@ -51,6 +54,8 @@ class Plan(NamedTuple):
     cuts: tuple["Cut", ...] = ()
     droppable: bool = False
     judged: tuple[Finding, ...] | None = None
+    tool: str = ""
+    read: Subject | None = None
 
     @property
     def was(self) -> tuple[Finding, ...]:
@@ -88,7 +93,8 @@ class Plan(NamedTuple):
         """The releases that rejected the adapter, and of which only the base model would tell what they make of it."""
         if self.after.question.base is not None:
             return frozenset()
-        doubted = [id_ for id_ in PEFT if verdict(id_, self.findings) == "unknown"]
+        findings = [finding for finding in self.findings if finding.code not in OF_NUMBERS]
+        doubted = [id_ for id_ in PEFT if verdict(id_, findings) == "unknown"]
         return frozenset(id_ for id_ in doubted if verdict(id_, self.before.findings) == "rejects")
 
     @property
@@ -138,7 +144,7 @@ class How(NamedTuple):
     form that can be trained further, `to_lora` makes plain LoRA of one rank and scale, `trim` cuts trailing zeros off
     the rank, `dtype` (fp32, bf16, fp16) is what factors are written in, `drop` leaves out what a server that was asked
     for has no place for. `rank` is the one that plain LoRA gets, `modules` are those that it has, each with the shapes
-    of its factors.
+    of its factors. `tool` is the file of `conversions/` in whose form it is written, "" for PEFT's.
     """
 
     rank_zero: str = "pad"
@@ -150,11 +156,13 @@ class How(NamedTuple):
     drop: bool = False
     rank: int | None = None
     modules: Pairs | None = None
+    tool: str = ""
 
     @property
     def changes_form(self) -> bool:
         """Whether something is asked for that is no repair."""
-        return bool(self.training or self.to_lora or self.trim or self.dtype or self.modules is not None)
+        of_peft = self.training or self.to_lora or self.trim or self.dtype or self.modules is not None
+        return bool(of_peft or self.tool)
 
 
 REPAIRED = How()
@@ -176,18 +184,33 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     weights = how.weights
     if weights is None:
         weights = "bin" if asked and asked & peft("0.2", "0.3") else "safetensors"
-    subject = Subject(written_as(before.adapter, weights), before.question._replace(runtimes=asked), before.saved_by)
+    subject = Subject(
+        written_as(before.adapter, weights), before.question._replace(runtimes=asked), before.saved_by, before.original
+    )
     done: list[Step] = []
-    if len(before.adapter.weights) > 1:
+    origin = before.adapter.origin
+    if origin is not None:
+        stopping = (finding.code for finding in report.findings if finding.severity == ERROR)
+        done.append(Step(_reading(origin, report.part), tuple(dict.fromkeys(stopping))))
+    elif len(before.adapter.weights) > 1:
         done.append(Step("write the shards as one file", ("CD015",)))
     if before.adapter.beside:
         done.append(Step(f"leave the {BIN} behind that is not read", ("CD010", "CD022")))
     serving = bool(asked and asked & SERVERS)
     watched = frozenset(RAN.values()) if subject.question.base and (serving or how.to_lora) else frozenset[str]()
+    for title, heals, read in repairs.readings(subject):
+        subject = read
+        done.append(Step(title, tuple(dict.fromkeys(f.code for f in report.findings if f.code in heals))))
+    meaning = subject
+    uniform = False
+    if how.tool:
+        from ..conversions import tool
+
+        uniform = tool(how.tool).uniform
     original = state_of(subject, watched)
     state, wanted = original, asked
     for title, whole in repairs.forms(
-        subject, training=how.training, to_lora=how.to_lora, rank=how.rank, modules=how.modules
+        subject, training=how.training, to_lora=how.to_lora or uniform, rank=how.rank, modules=how.modules
     ):
         state = state_of(whole, original.watched)
         done.append(Step(title, ()))
@@ -196,6 +219,8 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     choice = repairs.all_of(how.rank_zero, asked=wanted, training=how.training, serving=serving)
     if wanted and not any(in_the_way(finding, wanted) for finding in state.findings):
         choice = []
+    if how.tool and not any(finding.severity == ERROR for finding in state.findings):
+        choice = []  # what would help some release only is of no use to the tool
     state, steps, refused = repaired(original, state, choice, wanted)
     done += steps
     cuts: list[Cut] = []
@@ -226,8 +251,19 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     purpose = "for training" if how.training else "for inference"
     droppable = bool(gone) and not how.drop
     same = asked == before.question.runtimes
-    was = None if same else judge(Subject(before.adapter, original.subject.question, before.saved_by))
-    return Plan(report, subject, findings, tuple(done), still, purpose, tuple(cuts), droppable, was)
+    was = None if same else judge(Subject(before.adapter, original.subject.question, before.saved_by, before.original))
+    return Plan(report, subject, findings, tuple(done), still, purpose, tuple(cuts), droppable, was, how.tool, meaning)
+
+
+def _reading(origin: Origin, part: str) -> str:
+    """What was done to read a file of another form as an adapter of PEFT."""
+    if origin.tool == SALVAGE:
+        return f"take the adapter{f' {part}' if part else ''} out of {origin.file}"
+    if origin.tool != "peft":
+        return f"convert {part or origin.file}{f' of {origin.file}' if part else ''} to PEFT's form"
+    if part:
+        return f"take {part} out of {origin.file}, under the one config that is there"
+    return f"give {origin.file} the name that PEFT looks for"
 
 
 def _with_a_way(step: Step, report: Report, asked: frozenset[str] | None, how: How) -> Step:
@@ -251,4 +287,4 @@ def written_as(adapter: Adapter, weights: str) -> Adapter:
     kind = (adapter.format or "safetensors") if weights == "same" else weights
     name = BIN if kind == "bin" else SAFETENSORS
     files = (*(file for file in adapter.files if not file.startswith("adapter_model.")), name)
-    return adapter._replace(format=kind, weights=(name,) if adapter.weights else (), files=files)
+    return adapter._replace(format=kind, weights=(name,) if adapter.weights else (), files=files, origin=None)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from ..adapter import Adapter
-from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, hits, verdict
+from ..adapter.findings import OF_NUMBERS, THE_BASE, THE_TRANSFORMERS, Finding, hits, verdict
 from ..adapter.runtimes import PEFT, SERVERS, ranges
 from ..facts.methods import LORAS
 from ..facts.patterns import TooCostly
@@ -228,9 +228,11 @@ def by_transformers(state: State, id_: str) -> bool:
 
 
 def only_unseen(state: State, id_: str) -> bool:
-    """Whether a runtime is undecided only because the base model was not named, or for a server by transformers."""
+    """Whether a runtime is undecided only because the base model was not named, or for a server by transformers, or
+    by numbers, which were so before.
+    """
     if by_transformers(state, id_):
         return True
-    doubts = [finding for finding in state.findings if id_ in finding.undecided_for]
+    doubts = [f for f in state.findings if id_ in f.undecided_for and f.code not in OF_NUMBERS]
     named = state.subject.question.base is not None or state.subject.method not in LORAS
-    return not named and all(finding.needs == THE_BASE for finding in doubts)
+    return not doubts or (not named and all(finding.needs == THE_BASE for finding in doubts))

@@ -14,7 +14,7 @@ from ..files.loader import CONFIG, RECORD
 from .fix import Loaded, carry_out
 from .plan import Plan, plan
 from .report import Report
-from .scan import examine, examined
+from .scan import examine, examined, with_values
 
 
 class AdapterRejected(AdapterError):  # noqa: N818 - what the runtime does, as the verdict is called
@@ -54,7 +54,7 @@ def ready(folder: str, question: Question, *, strict: bool, load: Loaded | None 
     findings = report.findings
     path = folder
     if _against(findings, asked):
-        the_plan = plan(report, asked)
+        the_plan = plan(with_values(report), asked)
         findings = the_plan.findings
         if _against(findings, asked):
             raise AdapterRejected(_refusal(folder, the_plan, asked), report, _against(findings, asked))

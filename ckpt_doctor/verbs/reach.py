@@ -31,7 +31,7 @@ def ways_beside(planned: Plan) -> tuple[Way, ...]:
         return tuple(way for way in reached(before).next if way.kind == FIX)
     assert before.subject is not None  # noqa: S101 - a plan has one
     question = before.subject.question._replace(runtimes=planned.asked)
-    subject = Subject(before.subject.adapter, question, before.subject.saved_by)
+    subject = Subject(before.subject.adapter, question, before.subject.saved_by, before.subject.original)
     report = reached(before._replace(subject=subject, findings=planned.was))
     return tuple(way for way in report.next if way.kind != LOAD)
 

@@ -10,6 +10,7 @@ from ..facts.subject import Subject
 
 if TYPE_CHECKING:
     from ..facts.budget import Budget
+    from ..files.numbers import Numbers
     from .prove import Proof
     from .ways import Way
 
@@ -35,7 +36,8 @@ class Report(NamedTuple):
     `passed` are the findings that a choice or a baseline lets pass: they are not shown and fail nothing, and still
     decide the verdicts. `fail_on` is the least severity that fails, or "never". `trace` is Python's, of an `error` that
     nothing foresaw. `reaches` are the fixes that lead where they should, the best first; `refused` is why there is none
-    for what was asked, as far as a repair said so. `proofs` are what real releases made of it, if asked.
+    for what was asked, as far as a repair said so. `proofs` are what real releases made of it, if asked. `part` names
+    the adapter where a file of another tool holds several.
     """
 
     path: str
@@ -48,6 +50,7 @@ class Report(NamedTuple):
     reaches: tuple[Reach, ...] = ()
     proofs: "tuple[Proof, ...]" = ()
     refused: str = ""
+    part: str = ""
 
     @property
     def adapter(self) -> Adapter | None:
@@ -58,6 +61,11 @@ class Report(NamedTuple):
     def layers(self) -> Mapping[str, Layer]:
         """Its adapted layers, by module."""
         return self.subject.layers if self.subject else {}
+
+    @property
+    def numbers(self) -> "Mapping[str, Numbers]":
+        """What the tensors of a floating type hold, by name, where values were read; else nothing."""
+        return self.subject.original.numbers if self.subject else {}
 
     @property
     def budget(self) -> "Budget | None":

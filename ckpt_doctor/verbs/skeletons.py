@@ -175,7 +175,7 @@ def of_method(subject: Subject) -> dict[str, dict[str, Any]]:
         raise Unknown(f"a skeleton does not stand for {method}")
     if subject.config.get("target_modules") is None and subject.base is None:
         raise Unknown("target_modules is not set, and the default hangs on the base model")
-    if subject.adapter.faults or not subject.layers:
+    if subject.adapter.faults or subject.adapter.origin or not subject.layers:
         raise Unknown("the files tell no layer")
     if subject.config.get("bias", "none") not in ("none", None):
         raise Unknown("bias is set")

@@ -7,6 +7,7 @@ import re
 from typing import Any, NamedTuple
 
 from ..adapter import AdapterError, DamagedFile
+from ..conversions import WRITTEN
 from ..files.loader import BIN, CONFIG, RECORD, SAFETENSORS, read_json, regular
 from ..files.writer import SCHEMA, digest
 
@@ -36,6 +37,13 @@ def verify(folder: str) -> Verified:
         if name not in sums and os.path.lexists(os.path.join(folder, name)):
             faults.append(f"{name} was not there when it was proved, and some loaders read it instead: remove it")
     return Verified(record, tuple(faults))
+
+
+def _files(of: str) -> set[str]:
+    """The files in which a fix writes the form of another tool."""
+    from ..conversions import tool
+
+    return {name for name in (tool(of).config, tool(of).weights) if name}
 
 
 def _changed(folder: str, name: str, expected: str) -> list[str]:
@@ -90,7 +98,7 @@ def _shape(record: dict[str, Any]) -> str | None:
         return "schema_version or tool"
     if not all(isinstance(title, str) for title in titles):
         return "repairs or dropped"
-    if sums.keys() not in ({CONFIG, SAFETENSORS}, {CONFIG, BIN}):
+    if sums.keys() not in ({CONFIG, SAFETENSORS}, {CONFIG, BIN}, *map(_files, WRITTEN)):
         return "the files of sha256"
     if not all(isinstance(sum_, str) and re.fullmatch("[0-9a-f]{64}", sum_) for sum_ in sums.values()):
         return "a sha256"

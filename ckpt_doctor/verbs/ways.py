@@ -40,6 +40,9 @@ def ways(report: Report) -> tuple[Way, ...]:
     if report.error:
         return (Way(HAND, "mend what the error names, then scan again"),)
     found = tuple(_asked(report) if report.asked is not None else _nothing_asked(report))
+    own = tuple(by_hand(finding for finding in report.shown if finding.severity != NOTE and not finding.concerned))
+    if own:
+        found = (*own, *(way for way in found if way.kind != NOTHING))
     return found or (Way(REFUSED, f"no repair makes it load{_because(report.refused)}"),)
 
 
@@ -154,7 +157,9 @@ def _undecided(report: Report, ids: frozenset[str]) -> Iterator[Way]:
     if strange:
         yield Way(TRY, f"load it once in {ranges(strange)}, which nobody reviewed, and compare")
     open_ = ids - strange.keys()
-    if open_:
+    if open_ and all(finding.remedy for finding in doubts):
+        yield from by_hand(doubts)
+    elif open_:
         decides = f": {', '.join(needs)} would decide" if needs else ""
         yield Way(TRY, f"load it once in {ranges(open_)} and compare{decides}")
 

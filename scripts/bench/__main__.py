@@ -1,6 +1,6 @@
 """How fast a scan is, and how fast a fix copies, each beside what it is measured by, in the same rotation.
 
-usage: python scripts/bench [--adapters N] [--rounds N] [--copy GIGABYTES]
+usage: python scripts/bench [--adapters N] [--rounds N] [--values GIGABYTES] [--copy GIGABYTES]
 Trust the ratios: machines are noisy.
 """
 
@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from corpora import WIDTHS
 
 HERE = Path(__file__).parent
 BROKEN = HERE.parents[1] / "fixtures/adalora-rank0-0.17.1"
@@ -86,11 +88,30 @@ def scans(folder: Path, adapters: int, rounds: int) -> None:
         subprocess.run([*PYTHON, HERE / "parts.py", folder / name, str(times)], check=True, env=ENVIRONMENT)
 
 
+def values(folder: Path, gigabytes: float, rounds: int) -> None:
+    """Scans that read every number of so many gigabytes, of each type, beside cat, in files that memory has."""
+    for dtype in WIDTHS:
+        subprocess.run([*PYTHON, HERE / "corpora.py", folder, "0", str(gigabytes), dtype, "64"], check=True)
+        path = folder / dtype
+        commands = {"cat": ["cat", str(path / "adapter_model.safetensors")], "scan": [*SCAN, "--values", str(path)]}
+        rotation(f"every number of {gigabytes} GB of {dtype}", commands, rounds)
+        shutil.rmtree(path)
+
+
+def spectra(folder: Path, rounds: int) -> None:
+    """The ranks of a 7B LoRA of rank 64 with what of them is used, beside the arithmetic alone."""
+    subprocess.run([*PYTHON, HERE / "corpora.py", folder, "0", "0.32", "BF16", "64"], check=True)
+    ranks = [*PYTHON, "-m", "ckpt_doctor", "ranks", "--values", str(folder / "BF16")]
+    bare = [*PYTHON, str(HERE / "bare_spectra.py"), str(folder / "BF16")]
+    rotation("singular values of a LoRA of rank 64, 0.32 GB", {"bare loop": bare, "scanned by ranks": ranks}, rounds)
+    shutil.rmtree(folder / "BF16")
+
+
 def copying(folder: Path, gigabytes: float, rounds: int) -> None:
     """A fix of a LoRA with a layer of rank 0, in so many gigabytes, against cp and fsync of the same folder."""
-    subprocess.run([*PYTHON, HERE / "corpora.py", folder, "0", str(gigabytes)], check=True)
-    copy = ["sh", "-c", f"cp -r {folder}/in {folder}/copy && sync {folder}/copy/*"]
-    fix = [*PYTHON, "-m", "ckpt_doctor", "fix", str(folder / "in"), str(folder / "out")]
+    subprocess.run([*PYTHON, HERE / "corpora.py", folder, "0", str(gigabytes), "BF16", "0"], check=True)
+    copy = ["sh", "-c", f"cp -r {folder}/BF16 {folder}/copy && sync {folder}/copy/*"]
+    fix = [*PYTHON, "-m", "ckpt_doctor", "fix", str(folder / "BF16"), str(folder / "out")]
     ratios = []
     for _ in range(rounds):
         copied, _ = run(copy)
@@ -116,10 +137,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapters", type=int, default=1000, help="of each corpus that has many")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--values", type=float, default=0.25, metavar="GIGABYTES", help="read so much of each type")
     parser.add_argument("--copy", type=float, metavar="GIGABYTES", help="measure a fix of so much as well")
     asked = parser.parse_args()
     print(f"Python {platform.python_version()}, {processor()}", flush=True)
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", ".")) as name:
         scans(Path(name).resolve(), asked.adapters, asked.rounds)
+        values(Path(name).resolve(), asked.values, asked.rounds)
+        spectra(Path(name).resolve(), asked.rounds)
         if asked.copy:
             copying(Path(name).resolve(), asked.copy, asked.rounds)

@@ -1,6 +1,7 @@
 """Adapters to be measured with, as PEFT 0.21.2 saves them: their headers are whole, the numbers behind them are holes.
 
-usage: python scripts/bench/corpora.py FOLDER ADAPTERS, or FOLDER 0 GIGABYTES for one to be copied, which has no holes
+usage: python scripts/bench/corpora.py FOLDER ADAPTERS, or FOLDER 0 GIGABYTES TYPE RANK for one of whose first layer that
+is the rank, which has no holes and is called as its type
 """
 
 from __future__ import annotations
@@ -132,23 +133,30 @@ def _save_all(folder: Path, kinds: Iterator[tuple[Model, int]]) -> None:
         save(folder / f"{number // 100:03}" / f"{number % 100:02}", model, rank)
 
 
-def ranked_zero(folder: Path, gigabytes: float) -> None:
-    """A LoRA of 224 layers, one of them of rank 0, in so many gigabytes of random bytes."""
+WIDTHS = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "F8_E5M2": 1}
+"""Bytes of a number, by the types that factors are saved in."""
+
+
+def filled(folder: Path, gigabytes: float, dtype: str, first_rank: int) -> None:
+    """A LoRA of 224 layers, in so many gigabytes of numbers below 2; the first layer has a rank of its own."""
     config = {"peft_type": "LORA", "r": 64, "lora_alpha": 64, "target_modules": ["q"], "use_dora": False}
-    side = int(gigabytes * 1e9 / 224 / 2 / 2 / 64)
+    width = WIDTHS[dtype]
+    side = int(gigabytes * 1e9 / 224 / 2 / width / 64)
     header: dict[str, object] = {}
     at = 0
     for layer in range(224):
-        rank = 64 if layer else 0
+        rank = 64 if layer else first_rank
         for factor, shape in (("A", [rank, side]), ("B", [side, rank])):
-            size = 2 * shape[0] * shape[1]
+            size = width * shape[0] * shape[1]
             name = f"base_model.model.layers.{layer}.q.lora_{factor}.weight"
-            header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
+            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
             at += size
     text = json.dumps(header).encode()
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    block = os.urandom(1 << 24)
+    block = bytearray(os.urandom(1 << 24))
+    # without the upper bit of the exponent no number is large, nor NaN
+    block[width - 1 :: width] = block[width - 1 :: width].translate(bytes(byte & 0xBF for byte in range(256)))
     with (folder / "adapter_model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         while at:
@@ -164,4 +172,4 @@ if __name__ == "__main__":
         families(place / "families", wanted)
         distinct(place / "distinct", wanted)
     else:
-        ranked_zero(place / "in", float(sys.argv[3]))
+        filled(place / sys.argv[4], float(sys.argv[3]), sys.argv[4], int(sys.argv[5]))

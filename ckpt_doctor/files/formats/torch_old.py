@@ -16,8 +16,10 @@ MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 
 
-def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
-    """The tensors of an open file of `size` bytes. Raises DamagedFile, or AdapterError for a big-endian one."""
+def read(file: BinaryIO, path: str, size: int, *, nested: bool = False) -> dict[str, TensorInfo]:
+    """The tensors of an open file of `size` bytes; of a checkpoint as of `torch_zip.tensors`. Raises DamagedFile, or
+    AdapterError for a big-endian one.
+    """
     machine = Machine(file.read(PICKLE.most), path)
     if machine.run() != MAGIC or machine.run() != PROTOCOL:
         raise DamagedFile("malformed-bin", "it is a pickle, but not one that torch.save wrote")
@@ -39,4 +41,4 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
         if count >= 1 << 48 or at > size:
             raise DamagedFile("truncated-file", f"the file ends within the storage {key[:40]}")
         storages[key] = FileRange(path, at - length, length)
-    return tensors(state, storages, path)
+    return tensors(state, storages, path, nested=nested)

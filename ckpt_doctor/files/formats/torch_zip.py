@@ -48,8 +48,10 @@ class _View(NamedTuple):
     strides: tuple[int, ...]
 
 
-def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
-    """The tensors of an open zip file. Raises DamagedFile, or AdapterError where it is beyond what is read here."""
+def read(file: BinaryIO, path: str, size: int, *, nested: bool = False) -> dict[str, TensorInfo]:
+    """The tensors of an open zip file; of a checkpoint as of `tensors`. Raises DamagedFile, or AdapterError where it is
+    beyond what is read here.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             records = {info.filename: info for info in archive.infolist()}
@@ -73,7 +75,7 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
             }
     except (zipfile.BadZipFile, EOFError, ValueError, OSError, RuntimeError) as error:
         raise DamagedFile("malformed-bin", f"the zip cannot be read ({error})") from None
-    return tensors(state, storages, path)
+    return tensors(state, storages, path, nested=nested)
 
 
 def _no_other_reading(records: list[zipfile.ZipInfo], root: str) -> None:
@@ -122,8 +124,17 @@ def _hidden(what: str) -> DamagedFile:
     return DamagedFile("pickle-with-code", message)
 
 
-def tensors(state: Any, storages: dict[str, FileRange], path: str) -> dict[str, TensorInfo]:
-    """The tensors of a state dict that a machine made, given its storages. Raises DamagedFile and AdapterError."""
+MODELS = ("model", "module", "state_dict", "model_state_dict")
+"""The keys under which checkpoints of trainers have the model beside other states (accelerate utils/fsdp_utils.py:
+save_fsdp_model; lightning's Trainer.save_checkpoint)."""
+
+
+def tensors(state: Any, storages: dict[str, FileRange], path: str, *, nested: bool = False) -> dict[str, TensorInfo]:
+    """The tensors of a state dict that a machine made, given where each storage lies; of a checkpoint, if `nested`,
+    those of its model. Raises DamagedFile and AdapterError.
+    """
+    if nested and isinstance(state, dict):
+        state = next((inner for key in MODELS if isinstance(inner := state.get(key), dict)), state)
     if not isinstance(state, dict):
         raise DamagedFile("malformed-bin", "it holds no state dict")
     check_names([name for name in state if isinstance(name, str)], path)

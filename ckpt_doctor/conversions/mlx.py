@@ -1,0 +1,159 @@
+"""MLX (mlx_lm): adapters.safetensors and an adapter_config.json of its own.
+
+`y = W x + scale · (x lora_a) lora_b`, with lora_a `[in, r]` and lora_b `[r, out]`, which are PEFT's A and B turned, and
+one rank and scale for all layers (mlx-lm tuner/lora.py: LoRALinear; tuner/utils.py: linear_to_lora_layers). DoRA's m is
+PEFT's magnitude (tuner/dora.py: DoRALinear).
+
+A module has the name that mlx_lm's model has for it. Of the 38 architectures that mlx-lm 0.32.2 and transformers 5.24
+both make of transformers' default config, names in model.layers are the same but for what `OTHERWISE` has, and those
+outside of it are not: language_model.model.layers (Gemma 3), model.h (GPT-J), backbone (Nemotron-H).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from ..adapter import Base, TensorInfo
+from ..facts.subject import Subject
+from ..repairs.cuts import transposed
+from . import Converted, Foreign, Refused, Tool, lora, plain
+
+PARTS = {"lora_a": "lora_A", "lora_b": "lora_B", "m": "lora_magnitude_vector"}
+"""The last part of a name → PEFT's factor (tuner/utils.py: load_adapters takes no other)."""
+
+
+SAME = re.compile(r"model\.layers\.[0-9]+\.|(?:lm_head|model\.embed_tokens)$")
+"""Modules that have one name in both."""
+OTHERWISE = re.compile(r".*(?:\.experts\.|switch_|\.shared_expert\.|(?:\.gate|router)(?:\.proj)?$|\.kv_b_proj$)")
+"""Experts, of which mlx_lm makes one module, and their routers, which are no linear layers in transformers 5; and what
+DeepSeek-V3 has in mlx_lm as two."""
+RENAMED = frozenset(("gemma3", "gemma4", "nanochat", "nemotron_h", "qwen3_5", "qwen3_5_moe"))
+"""Types of models of which that is not so."""
+
+
+def to_peft(foreign: Foreign) -> list[Converted]:
+    """One adapter; the scale is said by lora_alpha. Raises Refused."""
+    config = foreign.config
+    if not config:
+        raise Refused("its adapter_config.json, which has the scale, is missing")
+    kind = config.get("fine_tune_type", "dora" if config.get("use_dora") is True else "lora")
+    values = config.get("lora_parameters")
+    if kind not in ("lora", "dora") or not isinstance(values, dict):
+        raise Refused(f"fine_tune_type {str(kind)[:40]} with such lora_parameters is no LoRA")
+    rank, scale, dropout = (values.get(key) for key in ("rank", "scale", "dropout"))
+    if not isinstance(rank, int) or rank < 1 or not isinstance(scale, (int, float)) or not math.isfinite(scale):
+        raise Refused("lora_parameters has no rank and scale")
+    # mlx-lm before 0.15 multiplied the scale by alpha / rank; use_dora came with 0.16, fine_tune_type with 0.20
+    if values.get("alpha", rank) != rank and not {"use_dora", "fine_tune_type"} & config.keys():
+        raise Refused("lora_parameters has alpha, by which mlx-lm before 0.15 multiplied the scale, and newer does not")
+    modules = _modules(foreign, rank, dora=kind == "dora")
+    others: dict[str, Any] = {"use_dora": True} if kind == "dora" else {}
+    if isinstance(dropout, float) and 0 < dropout < 1:
+        others["lora_dropout"] = dropout
+    if isinstance(config.get("model"), str):
+        others["base_model_name_or_path"] = config["model"]
+    return [lora(modules, r=rank, lora_alpha=_alpha(scale, rank), **others)]
+
+
+def _modules(foreign: Foreign, rank: int, *, dora: bool) -> dict[str, dict[str, TensorInfo]]:
+    modules: dict[str, dict[str, TensorInfo]] = {}
+    for name, info in foreign.tensors.items():
+        module, _, part = name.rpartition(".")
+        if not module or part not in PARTS or (part == "m" and not dora):
+            raise Refused(f"{name} is no tensor of a {'DoRA' if dora else 'LoRA'} of mlx_lm")
+        modules.setdefault(module, {})[part] = info
+    wanted = {"lora_a", "lora_b", "m"} if dora else {"lora_a", "lora_b"}
+    converted = {}
+    for module, parts in modules.items():
+        if parts.keys() != wanted:
+            raise Refused(f"{module} has not all of {', '.join(sorted(wanted))}")
+        a, b = parts["lora_a"].shape, parts["lora_b"].shape
+        if len(a) == len(b) == 3:
+            raise Refused(f"{module} is a layer of experts, which PEFT has under other names, as the model decides")
+        if len(a) != 2 or len(b) != 2 or a[1] != rank or b[0] != rank:
+            raise Refused(f"{module} has factors {list(a)} and {list(b)}, and not of rank {rank}")
+        _check_name(module, foreign.base)
+        if dora and parts["m"].shape != (b[1],):
+            raise Refused(f"the m of {module} has the shape {list(parts['m'].shape)}, and not [{b[1]}]")
+        is_embedding = _is_embedding(foreign, module, a[0], b[1])
+        if is_embedding and dora:
+            raise Refused(f"{module} is an embedding, of which DoRA has one magnitude a token, and PEFT's one a column")
+        names = {**PARTS, "lora_a": "lora_embedding_A", "lora_b": "lora_embedding_B"} if is_embedding else PARTS
+        converted[module] = {names[part]: x if part == "m" else transposed(x) for part, x in sorted(parts.items())}
+    if not converted:
+        raise Refused("it holds no layer")
+    return converted
+
+
+def _check_name(module: str, base: Base | None) -> None:
+    """Raises Refused where a module may be called otherwise in transformers; a model that is named decides later."""
+    if OTHERWISE.match(module) or (base is None and not SAME.match(module)):
+        raise Refused(
+            f"{module} may be called otherwise in transformers than in mlx_lm{'' if base else ' (--base tells)'}"
+        )
+
+
+def _is_embedding(foreign: Foreign, module: str, rows: int, columns: int) -> bool:
+    """Whether a module is an embedding, whose LoRA mlx_lm applies to a head that is tied to it as well (tuner/lora.py:
+    LoRAEmbedding.as_linear), and PEFT does not. Raises Refused where that is so or not known.
+    """
+    leaf = module.rpartition(".")[2]
+    if not any(part in leaf for part in ("emb", "wte", "wpe", "shared")):
+        return False
+    base = foreign.base
+    shape = base.weights.get(module) if base is not None else None
+    if shape == (columns, rows) and rows != columns:
+        return False
+    if shape != (rows, columns):
+        raise Refused(f"{module} may be an embedding: name the model with --base, which tells")
+    untied(foreign.base.config if foreign.base else {}, module)
+    return True
+
+
+def untied(config: dict[str, Any], module: str) -> None:
+    """Raises Refused where a head may share the weight of an embedding."""
+    if config.get("tie_word_embeddings") is not False:
+        raise Refused(
+            f"{module} is an embedding, and where the model's head is tied to it, mlx_lm adapts both and PEFT one: "
+            "--base has to name a model whose config says tie_word_embeddings false"
+        )
+
+
+def _alpha(scale: float, rank: int) -> float:
+    """The lora_alpha that PEFT divides by the rank to get the scale. Where no float is it, one is within a bit of the
+    53 of the scale, and both libraries take 24.
+    """
+    alpha = float(scale) * rank
+    near = (alpha, math.nextafter(alpha, math.inf), math.nextafter(alpha, -math.inf))
+    alpha = min(near, key=lambda x: abs(x / rank - scale))
+    return int(alpha) if alpha == int(alpha) else alpha
+
+
+def from_peft(subject: Subject) -> Foreign:
+    """What mlx_lm loads to the same function. `keys` name each module in full, so that no other is adapted."""
+    rank, scale, layers = plain(subject)
+    dora = subject.config.get("use_dora") is True
+    tensors = {}
+    for module, factors in layers.items():
+        if OTHERWISE.match(module) or not SAME.match(module) or subject.model_type in RENAMED:
+            raise Refused(f"{module} may be called otherwise in mlx_lm than in transformers")
+        for factor, info in factors.items():
+            if "embedding" in factor:
+                if dora:
+                    raise Refused(f"{module} is an embedding, of which DoRA has another magnitude in mlx_lm")
+                untied(subject.question.base.config if subject.question.base else {}, module)
+            part = {"A": "lora_a", "B": "lora_b"}.get(factor[-1], "m")
+            tensors[f"{module}.{part}"] = info if part == "m" else transposed(info)
+    dropout = subject.config.get("lora_dropout", 0.0)
+    config = {
+        "fine_tune_type": "dora" if dora else "lora",
+        "lora_parameters": {"rank": rank, "scale": scale, "dropout": dropout, "keys": sorted(layers)},
+        "model": subject.config.get("base_model_name_or_path"),
+        "num_layers": -1,
+    }
+    return Foreign(config, {"format": "mlx"}, tensors)
+
+
+TOOL = Tool("MLX", "adapter_config.json", "adapters.safetensors", to_peft, from_peft, uniform=True)
