@@ -239,3 +239,11 @@ def test_a_value_of_another_type_is_no_crash(key: str) -> None:
     values = {word: value for word, value in hostile.ODD.items() if word in OF_A_KEY}
     lines = list(check_odd_values.check("config", keys=[key], values=values, deeper=False))
     assert lines == []
+
+
+@pytest.mark.parametrize("key", ["base", "baseline"])
+def test_a_path_of_a_project_has_no_nul(run: Any, tmp_path: Path, key: str) -> None:
+    (tmp_path / "ckpt-doctor.toml").write_text(f'{key} = "\\u0000"\n')
+    result = run("scan", hostile.LORA, "--config", tmp_path / "ckpt-doctor.toml")
+    assert result.exit_code == 2
+    assert "is not a text" in result.stderr

@@ -157,7 +157,7 @@ def _runtimes(value: Any, path: str) -> list[str]:
 
 
 def _string(value: Any, _: str) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or "\0" in value:
         raise ValueError(f"{value!r} is not a text")
     return value
 
