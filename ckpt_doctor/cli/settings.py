@@ -71,6 +71,20 @@ class Config(NamedTuple):
         return settings
 
 
+class Choice(NamedTuple):
+    """By what all adapters of a run are judged: `settings` hold where the file has no override, those in `given` over
+    all.
+    """
+
+    config: Config
+    settings: Settings
+    given: frozenset[str]
+
+    def of(self, folder: str) -> Settings:
+        """The settings for one adapter. Raises AdapterError."""
+        return self.config.settings_of(folder, self.settings, self.given)
+
+
 def find_config(start: str = ".") -> Config:
     """The nearest file at or above `start` that speaks of ckpt-doctor, read. Raises AdapterError where it is wrong."""
     folder = os.path.abspath(start)
@@ -182,6 +196,12 @@ def _rank(value: Any, _: str) -> int:
     return value
 
 
+def _jobs(value: Any, _: str) -> str:
+    if value != "auto" and type(value) is not int:
+        raise ValueError(f"{value!r} is neither 'auto' nor a whole number")
+    return str(value)  # which the option checks
+
+
 def _flag(value: Any, _: str) -> bool:
     if type(value) is not bool:
         raise ValueError(f"{value!r} is neither true nor false")
@@ -218,7 +238,7 @@ def _base(path: str) -> Base:
 _KEYS: dict[str, Callable[[Any, str], Any]] = {
     "for": _runtimes, "select": _strings, "ignore": _strings, "fail-on": _severity, "adapter-name": _string,
     "base": _model, "max-rank": _rank, "baseline": _path, "format": _strings, "exit-zero": _flag,
-    "values": _flag,
+    "values": _flag, "jobs": _jobs, "resume": _path,
 }  # fmt: skip
 """The keys of the file, and how each is checked."""
 

@@ -14,7 +14,8 @@ from ..adapter.findings import NOTE, Finding, accepted, verdict
 from ..adapter.runtimes import order, ran
 from ..facts.names import are_few
 from ..verbs.ranks import Ranks, Run
-from ..verbs.report import Report, named_release
+from ..verbs.report import OUTCOMES, Report, named_release
+from .wording import STOPPED, Tally
 
 if TYPE_CHECKING:
     from ..files.writer import Written
@@ -70,12 +71,10 @@ def unseen(text: str) -> str:
 def scan(reports: Iterable[Report]) -> Iterator[str]:
     """The document of a scan, in one piece."""
     every = list(reports)
-    start: dict[str, Any] = {}
-    if any(report.servers for report in every):
-        from .wording import Tally
-
-        start = {name: start_object(start) for name, start in Tally(every).starts.items()}
-    text = dump({"reports": [report_object(report) for report in every], "start": start})
+    tally = Tally(every)
+    start = {name: start_object(start) for name, start in tally.starts.items()}
+    body = {"reports": [report_object(report) for report in every], "start": start, "summary": summary(tally)}
+    text = dump(body)
     first, *rest = text.split(NO_LAYERS)  # which no text has in it, as there a new line is escaped
     yield "".join(
         (first, *(f"{NO_LAYERS[:-2]}{layers(report, 8)}{piece}" for report, piece in zip(every, rest, strict=True)))
@@ -115,6 +114,21 @@ def layers(report: Report, indent: int | None = None) -> str:
 def _starts(names: tuple[str, ...], outer: str, inner: str) -> list[str]:
     starts = [f',{outer or " "}{{{inner}"module": {unseen(encode_basestring(name))}' for name in names]
     return [starts[0].lstrip(", \n"), *starts[1:]]
+
+
+def summary(tally: Tally) -> dict[str, Any]:
+    """How many adapters there are, what became of them, and for the sake of which codes."""
+    return {
+        "adapters": tally.adapters,
+        "failing": tally.failing,
+        "unread": tally.unread,
+        **{outcome: tally.outcomes[outcome] for outcome in OUTCOMES.values()},
+        "repairable": tally.repairable.total(),
+        "causes": [
+            {"code": code, "name": name, **{how: counts[how] for how in (*STOPPED, "undecided")}}
+            for code, name, counts in tally.by_cause
+        ],
+    }
 
 
 def start_object(start: Start) -> dict[str, Any]:

@@ -106,6 +106,14 @@ def _weighed(report: Report) -> Report:
     return report._replace(findings=tuple(f._replace(severity=weighed(f, report.asked)) for f in report.findings))
 
 
+def named_model(subject: Subject) -> tuple[str, str] | None:
+    """The id on the Hub and the revision of the model that the config of an adapter names; None where it names none."""
+    name, revision = (subject.config.get(key) for key in ("base_model_name_or_path", "revision"))
+    if not isinstance(name, str):
+        return None
+    return name, revision if isinstance(revision, str) and revision else "main"
+
+
 def _with_base(report: Report) -> Report:
     """The report by the model that the adapter's config names, where something that was asked for is undecided and the
     local cache of the Hub has it.
@@ -114,8 +122,8 @@ def _with_base(report: Report) -> Report:
     wanted = subject.question.look_up if subject else frozenset()
     if subject is None or not wanted or subject.question.base is not None:
         return report
-    name, revision = (subject.config.get(key) for key in ("base_model_name_or_path", "revision"))
-    if not isinstance(name, str):
+    model = named_model(subject)
+    if model is None:
         return report
     asked = subject.question._replace(runtimes=wanted)
     same = asked == subject.question
@@ -124,7 +132,7 @@ def _with_base(report: Report) -> Report:
         return report
     from ..files.hub import cached_base
 
-    found = cached_base(name, revision if isinstance(revision, str) and revision else "main")
+    found = cached_base(*model)
     if found is None:
         return report
     subject = Subject(subject.adapter, subject.question._replace(base=found), subject.saved_by, subject.original)
