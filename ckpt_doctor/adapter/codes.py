@@ -178,8 +178,9 @@ What is there is an adapter, and not one of PEFT: another tool wrote it, in a la
 Why: kohya's sd-scripts, LyCORIS, ComfyUI, diffusers, mistral-finetune, torchtune, MLX, Megatron, loralib and llama.cpp
 have names, shapes and scales of their own. It is told by the names of its tensors, or of its files.
 Who stops: every PEFT release.
-What to do: `fix` makes an adapter of PEFT of what MLX, torchtune and llama.cpp wrote, where that is exact; the message
-says why it is not. Otherwise load it with the tool that the message names, or have that one export an adapter of PEFT.
+What to do: `fix` makes an adapter of PEFT of what MLX, torchtune, llama.cpp, sd-scripts, LyCORIS and diffusers wrote,
+where that is exact; the message says why it is not. Otherwise load it with the tool that the message names, or have
+that one export an adapter of PEFT.
 References: utils/save_and_load.py: load_peft_weights, which looks for adapter_model.safetensors and adapter_model.bin.
 """)
 TRAINING_STATE = Code("CD025", "training-state", """

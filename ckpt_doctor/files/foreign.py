@@ -73,6 +73,7 @@ BY_TENSORS = (
     _form(
         OTHER_FORMAT, "an adapter of kohya's sd-scripts or of LyCORIS, for image models", DIFFUSERS,
         r"(?:lora_(?:unet|te[0-9]?|transformer|prior)|lycoris)_", "sd-scripts networks/lora.py; lycoris/kohya.py",
+        "kohya",
     ),
     _form(
         OTHER_FORMAT, "a LoRA in ComfyUI's layout, for image and video models", DIFFUSERS,
@@ -84,7 +85,7 @@ BY_TENSORS = (
         r"(?:transformer(?!\.(?:h|encoder|blocks\.[0-9]+\.(?:attn\.(?:Wqkv|out_proj)|ffn\.(?:up|down)_proj))\.)"
         r"|unet|text_encoder(?:_[0-9])?|prior|controlnet)\..*\.lora(?:_[AB]\.weight|\.(?:down|up)\.|_linear)"
         r"|.*\.processor\.\w*lora\w*\.|.*\bto_(?:q|k|v|out)_lora\.(?:down|up)\.|.*\.lora_[AB]_[0-9]+\.",
-        "diffusers loaders/lora_base.py: LoraBaseMixin.write_lora_layers",
+        "diffusers loaders/lora_base.py: LoraBaseMixin.write_lora_layers", "diffusers",
     ),
     _form(
         OTHER_FORMAT, "a LoRA of mistral-finetune", "load it with mistral-inference (model.load_lora)",
