@@ -7,7 +7,9 @@ SERVERS ?= vllm==0.33.0 sglang==0.5.23 llama.cpp==0.3.36
 SEED ?= 1
 COUNT ?= 100
 
-.PHONY: demo test compat compat-all lab lab-servers lint bench wheel actions nightly
+AXE = build/npm/node_modules/axe-core/axe.min.js
+
+.PHONY: demo example test page compat compat-all lab lab-servers lint bench wheel actions nightly
 .DEFAULT_GOAL := test
 
 .venv/.run: pyproject.toml
@@ -30,6 +32,12 @@ demo: .venv/.run  ## scan a real AdaLoRA adapter with rank-0 layers, and repair 
 test: .venv/.dev lint
 	$(BIN)/python -m pytest -q -m 'not compat'
 
+page: .venv/.dev $(AXE)  ## open the pages of --html in a headless Chromium, which is to be installed
+	PAGE=required $(BIN)/python -m pytest -q -m page
+
+$(AXE):
+	npm install --silent --no-save --prefix build/npm axe-core@4.14.1
+
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -45,6 +53,10 @@ lab: .venv/.dev  ## adapters of random draw, as saved and as people break them, 
 lab-servers: .venv/.dev  ## LoRAs of models that people serve, in real servers on a CPU: what is judged wrong
 	scripts/make_server_envs.sh .servers $(SERVERS)
 	$(BIN)/python scripts/lab/servers $(SERVERS) --seed $(SEED) --count $(COUNT)
+
+example: .venv/.dev  ## AdaLoRA beside LoRA: trained, watched, repaired for PEFT 0.9.0, served
+	scripts/make_peft_venvs.sh .venvs 0.9.0
+	$(BIN)/python examples/adalora_beside_lora/run.py build/example .venvs/peft-0.9.0/bin/python
 
 bench: .venv/.run  ## scans beside a click hello, a walk in C and a loop of json.loads
 	$(BIN)/python scripts/bench --adapters $(ADAPTERS)

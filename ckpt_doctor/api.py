@@ -241,8 +241,9 @@ def compare(a: AnyPath, b: AnyPath, tolerance: float = 1e-6) -> Comparison:
     """
     _check_tolerance(tolerance)
     from .verbs.compare import compare as compared
+    from .verbs.conversion import opened
 
-    return compared(Subject(load(a)), Subject(load(b)), tolerance)
+    return compared(Subject(opened(os.fspath(a))), Subject(opened(os.fspath(b))), tolerance)
 
 
 def ranks(*paths: AnyPath, values: bool = False) -> list[Ranks | Run]:

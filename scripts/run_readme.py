@@ -37,7 +37,9 @@ def commands(block: str) -> list[str]:
 
 
 def prepare(folder: Path) -> None:
-    """What the examples speak of: adapter/, adapters/, loras/, and model/ with the shapes that the adapters were trained on."""
+    """What the examples speak of: adapter/, adapters/, loras/, mlx/, and model/ with the shapes that the adapters were
+    trained on.
+    """
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -49,6 +51,7 @@ def prepare(folder: Path) -> None:
     shutil.copytree(healthy, folder / "adapters/healthy")
     for name in ("a", "b"):
         shutil.copytree(healthy, folder / "loras" / name)
+    shutil.copytree(ROOT / "tests/data/conversions/mlx/lora", folder / "mlx")
     (folder / "model").mkdir()
     tensors = load(zero).tensors
     factors = {key.rpartition(".lora_A")[0]: info.shape[1] for key, info in tensors.items() if ".lora_A" in key}

@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import FIXTURES
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
+
+from ckpt_doctor.facts.subject import Subject
+from ckpt_doctor.verbs.conversion import opened
 
 DATA = Path(__file__).parent / "data/conversions"
 MLX = DATA / "mlx"
+CLOSE = 1e-5
+"""The difference of logits that rounding makes in float32."""
 
 
 def fixed(run: Any, *arguments: object) -> dict[str, Any]:
@@ -42,7 +47,7 @@ def test_peft_computes_what_mlx_computes(run: Any, tmp_path: Path, kind: str) ->
     fixed(run, MLX / kind, tmp_path / "out", "--base", MLX / "model")
     found = logits(MLX / "model", tmp_path / "out", outputs["tokens"].tolist())
     assert np.abs(outputs[kind] - outputs["plain"]).max() > 0.1
-    assert np.abs(found - outputs[kind]).max() < 2e-6
+    assert np.abs(found - outputs[kind]).max() < CLOSE
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "embedding"])
@@ -130,3 +135,167 @@ def test_what_mlx_has_no_place_for_is_refused(run: Any, tmp_path: Path) -> None:
 def test_options_that_are_of_peft_do_not_go_with_another_form(run: Any, tmp_path: Path) -> None:
     for more in (("--for", "vllm"), ("--in-place",), ("--for-training",), ("--weights", "bin"), ("--prove",)):
         assert run("fix", MLX / "lora", tmp_path / "out", "--to", "mlx", *more).exit_code == 2
+
+
+def two(folder: Path, **edits: Any) -> Path:
+    """A file with two adapters, as a model that holds both would be saved, under the config of one."""
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", folder)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    both = {
+        key.replace(".weight", f".{name}.weight"): value * times
+        for key, value in tensors.items()
+        for name, times in (("first", 1), ("second", 2))
+    }
+    save_file({**both, **edits}, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_two_adapters_in_one_file_are_split(run: Any, scan: Any, tmp_path: Path) -> None:
+    report = scan(two(tmp_path / "in"))
+    assert report["next"][0]["command"] == f"ckpt-doctor fix {tmp_path / 'in'} {tmp_path / 'in-fixed'}"
+    assert run(*report["next"][0]["command"].split()[1:]).exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "in-fixed").iterdir()) == ["first", "second"]
+    first, second = (
+        load_file(tmp_path / "in-fixed" / name / "adapter_model.safetensors") for name in ("first", "second")
+    )
+    plain = load_file(FIXTURES / "lora-plain-0.21.2/adapter_model.safetensors")
+    assert all((first[key] == value).all() and (second[key] == 2 * value).all() for key, value in plain.items())
+    assert run("compare", tmp_path / "in-fixed/first", FIXTURES / "lora-plain-0.21.2").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "x" * 80])
+def test_a_name_that_is_none_of_a_folder_is_not_written(run: Any, tmp_path: Path, name: str) -> None:
+    evil = {f"base_model.model.blocks.0.q.lora_A.{name}.weight": np.ones((4, 16), "float32")}
+    assert run("fix", two(tmp_path / "in", **evil), tmp_path / "out/below").exit_code != 0
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_the_prefix_of_peft_goes_off_the_targets(run: Any, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "in")
+    path = tmp_path / "in/adapter_config.json"
+    config = json.loads(path.read_text())
+    with_prefix = [f"base_model.model.{name}" for name in Subject(opened(str(tmp_path / "in"))).layers]
+    path.write_text(json.dumps({**config, "target_modules": with_prefix}))
+    found = fixed(run, tmp_path / "in", tmp_path / "out")
+    assert {"title": "take PEFT's prefix off target_modules", "codes": ["CD309"]} in found["repairs"]
+    assert found["proof"]["verdict"] == "same"
+    assert run("compare", tmp_path / "out", FIXTURES / "lora-plain-0.21.2").exit_code == 0
+    path.write_text(json.dumps({**config, "target_modules": with_prefix[1:]}))  # which one is meant is not known
+    assert run("fix", tmp_path / "in", tmp_path / "other").exit_code == 1
+
+
+@pytest.mark.parametrize("forward", [["down"], ["base.down"], []])
+def test_ia3_is_named_by_its_shapes_and_loads(run: Any, tmp_path: Path, forward: list[str]) -> None:
+    """In the real PEFT: what one config says, and what is rejected, come to the same."""
+    import peft
+    import torch
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.base = torch.nn.ModuleDict({"q": torch.nn.Linear(6, 8), "down": torch.nn.Linear(8, 5)})
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(self.base["down"](torch.relu(self.base["q"](x))))
+
+    model = peft.get_peft_model(Net(), peft.IA3Config(target_modules=["q", "down"], feedforward_modules=["down"]))
+    for name, value in model.named_parameters():
+        if "ia3_l" in name:
+            value.data = torch.rand(value.shape) + 0.5
+    x = torch.randn(3, 6)
+    model.save_pretrained(tmp_path / "in")
+    path = tmp_path / "in/adapter_config.json"
+    edited = {"feedforward_modules": forward, "target_modules": ["q", "down"]}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **edited}))
+    if forward != ["down"]:
+        titles = [step["title"] for step in fixed(run, tmp_path / "in", tmp_path / "out")["repairs"]]
+        assert "name IA3's modules as the shapes of the tensors say" in titles
+    out = tmp_path / ("in" if forward == ["down"] else "out")
+    loaded = peft.PeftModel.from_pretrained(Net(), str(out))
+    assert torch.equal(loaded(x), model(x))
+
+
+TORCHTUNE = DATA / "torchtune"
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("model", ["llama", "qwen2"])
+def test_peft_computes_what_torchtune_computes(run: Any, tmp_path: Path, model: str, kind: str) -> None:
+    """Llama's q and k are turned, and Qwen2's are not."""
+    outputs = load_file(TORCHTUNE / model / "outputs.safetensors")
+    fixed(run, TORCHTUNE / model / kind, tmp_path / "out", "--base", TORCHTUNE / model / "model")
+    found = logits(TORCHTUNE / model / "model", tmp_path / "out", outputs["tokens"].tolist())
+    assert np.abs(found - outputs[kind]).max() < CLOSE
+
+
+def test_torchtune_wants_the_model_and_its_config(run: Any, scan: Any, tmp_path: Path) -> None:
+    shutil.copytree(TORCHTUNE / "llama/lora", tmp_path / "in")
+    assert "name the model with --base" in scan(tmp_path / "in")["findings"][0]["message"]
+    base = shutil.copytree(TORCHTUNE / "llama/model", tmp_path / "model")
+    path = base / "config.json"
+    config = json.loads(path.read_text())
+    for key, value, reason in (
+        ("model_type", "phi3", "phi3 is not followed"),
+        ("num_attention_heads", 3, "not those of 3 heads"),
+        ("num_attention_heads", None, "has no num_attention_heads"),
+        ("tie_word_embeddings", True, "output has a counterpart only"),
+    ):
+        path.write_text(json.dumps({**config, key: value}))
+        result = run("fix", tmp_path / "in", tmp_path / "out", "--base", base)
+        assert result.exit_code == 1
+        assert reason in " ".join(result.output.split())
+    path.write_text(json.dumps(config))
+    (tmp_path / "in/adapter_config.json").unlink()
+    result = run("fix", tmp_path / "in/adapter_0.pt", tmp_path / "out", "--base", base)
+    assert result.exit_code == 1
+    assert "no adapter_config.json" in " ".join(result.output.split())
+
+
+def test_torchtune_under_the_name_of_peft_is_converted(run: Any, scan: Any, tmp_path: Path) -> None:
+    """Its names in PEFT's file: a load ignores them in silence."""
+    import torch
+    from safetensors.torch import save_file as save
+
+    shutil.copytree(TORCHTUNE / "llama/lora", tmp_path / "in")
+    save(torch.load(tmp_path / "in/adapter_0.pt"), tmp_path / "in/adapter_model.safetensors")
+    (tmp_path / "in/adapter_0.pt").unlink()
+    assert scan(tmp_path / "in")["verdicts"]["peft==0.21.2"] == "misloads"
+    for name, folder in (("in", tmp_path / "in"), ("pt", TORCHTUNE / "llama/lora")):
+        fixed(run, folder, tmp_path / f"out-{name}", "--base", TORCHTUNE / "llama/model")
+    first, second = (tmp_path / f"out-{name}/adapter_model.safetensors" for name in ("in", "pt"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+GGUF = DATA / "gguf"
+
+
+@pytest.mark.parametrize("model", ["llama", "qwen2"])
+def test_what_llama_cpp_converted_comes_back_to_the_bit(run: Any, tmp_path: Path, model: str) -> None:
+    """By its own converter, which turns q and k of Llama; a layer of another rank has its own scale in both."""
+    fixed(run, GGUF / model / "gguf", tmp_path / "out", "--base", GGUF / model / "config.json")
+    first, second = (
+        load_file(folder / "adapter_model.safetensors") for folder in (GGUF / model / "peft", tmp_path / "out")
+    )
+    assert first.keys() == second.keys()
+    assert all(first[key].tobytes() == second[key].tobytes() for key in first)
+    assert run("compare", GGUF / model / "peft", tmp_path / "out").exit_code == 0
+
+
+def test_rows_that_llama_cpp_turned_want_the_model(run: Any, tmp_path: Path) -> None:
+    result = run("fix", GGUF / "llama/gguf/lora.gguf", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "name the model with --base" in " ".join(result.output.split())
+
+
+def test_a_gguf_that_is_cut_or_says_too_much_is_no_fault_of_ours(run: Any, tmp_path: Path) -> None:
+    whole = (GGUF / "llama/gguf/lora.gguf").read_bytes()
+    path = tmp_path / "lora.gguf"
+    for at in (4, 8, 20, 200, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:at])
+        assert run("scan", path).exit_code in (1, 2)
+    for at in range(4, 160, 3):
+        path.write_bytes(whole[:at] + b"\xff" * 8 + whole[at + 8 :])
+        result = run("scan", path)
+        assert result.exit_code in (1, 2)
+        assert "please report" not in result.output

@@ -139,8 +139,9 @@ def test_what_a_named_path_holds_is_said(run: Any, tmp_path: Path) -> None:
         code, (report,) = scanned(run, path)
         assert (code, [finding["code"] for finding in report["findings"]]) == (1, ["CD024"]), path
         assert report["next"][0]["text"].startswith("load it with diffusers")
-    result = run("fix", tmp_path, tmp_path / "out")
-    assert (result.exit_code, "my_style.safetensors is an adapter of kohya" in result.stderr) == (2, True)
+    result = run("fix", tmp_path / "deep", tmp_path / "out")
+    assert (result.exit_code, "my_style.safetensors is an adapter of kohya" in result.stdout) == (1, True)
+    assert "lora_unet_a is a module of no layout that a table has" in " ".join(result.stdout.split())
     with pytest.raises(ckpt_doctor.AdapterError, match="kohya"):
         ckpt_doctor.scan(tmp_path)
     with pytest.raises(ckpt_doctor.AdapterError, match="kohya"):
@@ -169,16 +170,24 @@ def test_what_is_not_recognised_is_no_adapter(run: Any, tmp_path: Path) -> None:
         assert scanned(run, path)[0] == 2
 
 
-def test_another_name_is_told_and_works(run: Any, tmp_path: Path) -> None:
+def test_another_name_is_told_and_a_fix_gives_the_right_one(run: Any, tmp_path: Path) -> None:
     shutil.copytree(PLAIN, tmp_path / "a")
     (tmp_path / "a/adapter_model.safetensors").rename(tmp_path / "a/step_100.safetensors")
     code, (report,) = scanned(run, tmp_path / "a")
-    assert (code, report["next"][0]["text"]) == (
-        1,
-        "rename it to adapter_model.safetensors, beside its adapter_config.json",
-    )
-    (tmp_path / "a/step_100.safetensors").rename(tmp_path / "a/adapter_model.safetensors")
-    assert scanned(run, tmp_path / "a")[0] == 0
+    assert (code, report["next"][0]["command"]) == (1, f"ckpt-doctor fix {tmp_path / 'a'} {tmp_path / 'a-fixed'}")
+    assert run("fix", tmp_path / "a", tmp_path / "a-fixed").exit_code == 0
+    written = (tmp_path / "a-fixed/adapter_model.safetensors").read_bytes()
+    assert written == (PLAIN / "adapter_model.safetensors").read_bytes()
+    assert not (tmp_path / "a-fixed/step_100.safetensors").exists()
+
+
+def test_another_name_without_a_config_is_told(run: Any, tmp_path: Path) -> None:
+    shutil.copy(PLAIN / "adapter_model.safetensors", tmp_path / "step_100.safetensors")
+    _, (report,) = scanned(run, tmp_path)
+    (way,) = report["next"]
+    assert (way["text"], way["command"]) == (
+        "rename it to adapter_model.safetensors, beside its adapter_config.json", "",
+    )  # fmt: skip
 
 
 def test_what_lies_in_an_adapter_is_not_told_even_beside_one_that_lies_there_too(run: Any, tmp_path: Path) -> None:
@@ -190,8 +199,8 @@ def test_what_lies_in_an_adapter_is_not_told_even_beside_one_that_lies_there_too
 
 
 def test_a_fix_of_what_is_no_adapter_does_not_speak_of_its_function(run: Any, tmp_path: Path) -> None:
-    shutil.copytree(PLAIN, tmp_path / "a")
-    (tmp_path / "a/adapter_model.safetensors").rename(tmp_path / "a/step_100.safetensors")
+    (tmp_path / "a").mkdir()
+    shutil.copy(PLAIN / "adapter_model.safetensors", tmp_path / "a/step_100.safetensors")
     said = " ".join(run("fix", tmp_path / "a", tmp_path / "out").stdout.split())
     assert "nothing was written: the files are not those of an adapter that can be read by hand: rename it" in said
     assert "changing what is computed" not in said

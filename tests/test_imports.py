@@ -21,6 +21,7 @@ ROOMS = [
     "reports",
     "cli",
     "__main__",
+    "integrations",
 ]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ import pytest
 import torch
 from conftest import ADAPTERS, FIXTURES
 from safetensors.torch import load_file, save_file
+from test_compat import VENVS
 
 import ckpt_doctor
 from ckpt_doctor import AdapterError, AdapterRejected
 from ckpt_doctor.adapter import FileRange, Question, TensorInfo
+from ckpt_doctor.adapter.runtimes import upto
 from ckpt_doctor.files import loader, numbers
 from ckpt_doctor.files.numbers import Numbers
+from ckpt_doctor.rules.weights import KEEPING_FP32
 from ckpt_doctor.verbs.scan import examine
 
 PLAIN = FIXTURES / "lora-plain-0.21.2"
@@ -143,10 +147,10 @@ VIEWS = {
     "transposed": lambda t: t.T,
     "middle": lambda t: t[3:9, 2:5],
     "every second": lambda t: t[::2, 1::3],
-    "expanded": lambda t: t[:, :1].expand(-1, 10_000),
-    "scalar expanded": lambda t: t[4, 4].expand(1 << 20, 1 << 20),
     "permuted": lambda t: t.reshape(4, 3, 7, 2).permute(3, 1, 0, 2),
     "row": lambda t: t[5],
+    "overlapping": lambda t: t.as_strided((3, 3), (2, 2)),
+    "one after the other": lambda t: t.flatten()[4:100].reshape(8, 12).T,
 }
 
 
@@ -161,23 +165,19 @@ def test_views_of_a_bin_are_read_as_torch_reads_them(tmp_path: Path, view: str, 
         torch.save({"whole": whole, "view": VIEWS[view](whole)}, tmp_path / "x.bin")
         found = numbers.numbers(loader.read_weights(str(tmp_path / "x.bin")))
         assert found["whole"] == by_torch(whole)
-        if "expanded" in view:  # each number once
-            assert bool(found["view"].nan or found["view"].infinite) == (not VIEWS[view](whole)[:, 0].isfinite().all())
-            assert found["view"].largest == by_torch(VIEWS[view](whole)[:12, :12]).largest
-        else:
-            assert found["view"] == by_torch(VIEWS[view](whole))
+        assert found["view"] == by_torch(VIEWS[view](whole))
 
 
 def test_views_that_repeat_their_file_are_not_read(tmp_path: Path) -> None:
     storage = torch.rand(2000)
-    torch.save({"x": storage.as_strided((1000, 1000), (1, 1))}, tmp_path / "x.bin")
-    start = time.perf_counter()
+    torch.save({str(at): storage.as_strided((17, 100), (99, 1), at) for at in range(200)}, tmp_path / "x.bin")
+    start = time.process_time()
     with pytest.raises(AdapterError, match="views that read its bytes more than 8 times"):
         numbers.numbers(loader.read_weights(str(tmp_path / "x.bin")))
     torch.save({"x": torch.rand(1 << 21).as_strided((1 << 20, 1 << 20), (1, 1))}, tmp_path / "x.bin")
-    with pytest.raises(AdapterError, match="more than 8 times"):
-        numbers.numbers(loader.read_weights(str(tmp_path / "x.bin")))
-    assert time.perf_counter() - start < 5
+    with pytest.raises(AdapterError, match="repeats numbers of its storage"):
+        loader.read_weights(str(tmp_path / "x.bin"))
+    assert time.process_time() - start < 5
 
 
 def test_whole_numbers_and_what_is_empty_are_left_out(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_file_that_is_written_to_meanwhile_is_not_judged(tmp_path: Path, monke
 
     monkeypatch.setattr(numbers, "numbers", slowly)
     report = examine(str(folder), Question(values=True))
-    assert report.error == f"{folder} was written to by others while it was read; try again"
+    assert report.error == f"{folder} was written to by others meanwhile, so it was left as it is; try again"
 
 
 def with_nan(folder: Path, like: Path = PLAIN) -> Path:
@@ -314,3 +314,64 @@ def test_both_files_are_compared_whatever_their_size(tmp_path: Path, same: bool)
     assert "--values" in before.needs
     after = [f for f in examine(str(folder), Question(values=True)).findings if f.code == "CD022"]
     assert [sorted(f.misloaded_by)[:1] for f in after] == ([] if same else [["peft==0.2.0"]])
+
+
+IN_A_RELEASE = """
+import json, sys, torch
+from peft import PeftModel
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q = torch.nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.q(x)
+
+for folder in sys.argv[1:]:
+    torch.manual_seed(0)
+    model = PeftModel.from_pretrained(Model().half(), folder)
+    weights = model.state_dict()["base_model.model.q.lora_B.default.weight"].isfinite().all().item()
+    outputs = model(torch.ones(1, 8, dtype=torch.float16)).isfinite().all().item()
+    try:
+        model.merge_and_unload(safe_merge=True)
+        merge = ""
+    except ValueError as error:
+        merge = str(error)
+    print(json.dumps([weights, outputs, merge]))
+"""
+
+
+@pytest.mark.compat
+@pytest.mark.parametrize("venv", VENVS, ids=lambda venv: venv.name)
+def test_what_releases_make_of_such_numbers(tmp_path: Path, venv: Path) -> None:
+    """A model in fp16, as the pages say: NaN and infinity are loaded and computed, numbers that fp16 does not have are
+    infinity where factors are cast to its type; a merge that is to be safe raises.
+    """
+    release = venv.name.replace("-", "==")
+    if release in upto("0.5"):
+        pytest.skip("has no safe_merge")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q"]}
+    for name, number in {"healthy": 1.0, "nan": math.nan, "infinite": -math.inf, "large": 1e5}.items():
+        b = torch.full((8, 2), 0.1)
+        b[3, 1] = number
+        tensors = {"lora_A": torch.full((2, 8), 1e-4), "lora_B": b}
+        (tmp_path / name).mkdir()
+        save_file(
+            {f"base_model.model.q.{factor}.weight": tensor for factor, tensor in tensors.items()},
+            tmp_path / name / "adapter_model.safetensors",
+            metadata={"format": "pt"},
+        )
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(config))
+    folders = [str(tmp_path / name) for name in ("healthy", "nan", "infinite", "large")]
+    command = [str(venv / "bin/python"), "-W", "ignore", "-c", IN_A_RELEASE, *folders]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    healthy, *broken, large = map(json.loads, result.stdout.splitlines())
+    assert healthy == [True, True, ""]
+    for weights, outputs, merge in broken:
+        assert (weights, outputs) == (False, False)
+        assert "NaNs detected in the merged weights. The adapter default seems to be broken" in merge
+    if release in KEEPING_FP32:
+        assert large == [True, True, ""]
+    else:
+        assert large[:2] == [False, False]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from .sources import Computed as Computed
+    from .sources import Constant as Constant
     from .sources import FileRange as FileRange
     from .sources import Gathered as Gathered
     from .sources import Joined as Joined
@@ -64,7 +65,7 @@ class Fault(NamedTuple):
     file: str = ""
 
 
-_SOURCES = ("Computed", "FileRange", "Gathered", "Joined", "Source", "TensorInfo", "Zeros", "zeros")
+_SOURCES = ("Computed", "Constant", "FileRange", "Gathered", "Joined", "Source", "TensorInfo", "Zeros", "zeros")
 
 
 def __getattr__(name: str) -> object:
@@ -187,7 +188,7 @@ class Adapter(NamedTuple):
     both weight files are there, whether they hold the same (None: not compared), `beside` what is wrong with the `.bin`
     that is not read. `stamps` tell whether a file is still the one that was read: its name, and its number, size and
     time. `trained` is, of an AdaLoRA with a trainer_state.json, the step at which it was saved and the last of the run.
-    `origin` is, of what was read as PEFT's and lies there in the form of another tool, what the file is in truth.
+    `origin` is what lies there in truth, where that is in another form, which was read as PEFT's.
     """
 
     path: str
@@ -203,7 +204,7 @@ class Adapter(NamedTuple):
     beside: Fault | None = None
     stamps: tuple[tuple[str, int, int, int], ...] = ()
     trained: tuple[int, int] | None = None
-    origin: Fault | None = None
+    origin: "Origin | None" = None
 
     @property
     def peft_type(self) -> str | None:
@@ -231,6 +232,17 @@ class Adapter(NamedTuple):
         from .summary import html
 
         return html("Adapter", self._summary())
+
+
+class Origin(NamedTuple):
+    """What an adapter was converted from: the tool of `conversions/` that did, the file, what that is, as a sentence,
+    and the adapter as it lies there.
+    """
+
+    tool: str
+    file: str
+    message: str
+    adapter: Adapter
 
 
 class Question(NamedTuple):

@@ -169,8 +169,8 @@ OTHER_NAME = Code("CD023", "other-name", """
 The weights of an adapter of PEFT are there, under a name that PEFT does not look for.
 Why: some tools name the file after the step or the run, and PEFT looks for two names only.
 Who stops: every PEFT release.
-What to do: rename the file to adapter_model.safetensors (adapter_model.bin, if it is one of torch's), beside its
-adapter_config.json.
+What to do: `fix` writes it under the right name, where its adapter_config.json is beside it. Otherwise rename the file
+to adapter_model.safetensors (adapter_model.bin, if it is one of torch's), beside that.
 References: utils/save_and_load.py: load_peft_weights.
 """)
 OTHER_FORMAT = Code("CD024", "other-format", """
@@ -178,7 +178,9 @@ What is there is an adapter, and not one of PEFT: another tool wrote it, in a la
 Why: kohya's sd-scripts, LyCORIS, ComfyUI, diffusers, mistral-finetune, torchtune, MLX, Megatron, loralib and llama.cpp
 have names, shapes and scales of their own. It is told by the names of its tensors, or of its files.
 Who stops: every PEFT release.
-What to do: load it with the tool that the message names, or have that one export an adapter of PEFT.
+What to do: `fix` makes an adapter of PEFT of what MLX, torchtune, llama.cpp, sd-scripts, LyCORIS and diffusers wrote,
+where that is exact; the message says why it is not. Otherwise load it with the tool that the message names, or have
+that one export an adapter of PEFT.
 References: utils/save_and_load.py: load_peft_weights, which looks for adapter_model.safetensors and adapter_model.bin.
 """)
 TRAINING_STATE = Code("CD025", "training-state", """
@@ -186,8 +188,9 @@ What is there is the state of a training, and the adapter is not beside it.
 Why: DeepSpeed's ZeRO, FSDP, Megatron and orbax write a shard for each process, and a Trainer or accelerate write
 optimizers and counters. The adapter is in the shards, or nowhere, until it is gathered and saved.
 Who stops: every PEFT release.
-What to do: gather the shards with the command that the message names, load the result in the code that trained it, and
-save the adapter with model.save_pretrained of PEFT.
+What to do: gather the shards with the command that is named, and take the adapter out of the result with
+`ckpt-doctor fix MODEL OUT --adapter-config FILE`. Where no command is, load them in the code that trained it, and save
+the adapter with model.save_pretrained of PEFT.
 References: utils/save_and_load.py: load_peft_weights.
 """)
 WHOLE_MODEL = Code("CD026", "whole-model", """
@@ -195,9 +198,11 @@ What is there is a whole model, and not an adapter; or one that has an adapter i
 Why: a model that holds LoRA layers is saved whole where the save is not PEFT's own, as by accelerate or by a Trainer
 whose model is none of PEFT. Merged models have no adapter any more.
 Who stops: every PEFT release.
-What to do: name the folder of the adapter. Where it is inside, load the model in the code that trained it, and save the
-adapter alone with model.save_pretrained of PEFT.
-References: peft_model.py: PeftModel.save_pretrained.
+What to do: name the folder of the adapter. Where it is inside, `ckpt-doctor fix IN OUT` takes it out: the tensors that
+PEFT would have saved of the model. What scales it stands in its adapter_config.json alone, which has to lie beside the
+model or be named with --adapter-config. Else load the model in the code that trained it, and save the adapter alone
+with model.save_pretrained of PEFT.
+References: peft_model.py: PeftModel.save_pretrained; utils/save_and_load.py: get_peft_model_state_dict.
 """)
 LEFT_BESIDE = Code("CD027", "left-beside", """
 Weights that were trained with the adapter lie beside it, in a file that PEFT does not know.
@@ -581,6 +586,14 @@ name is a note: on the weights before it the adapter computes nearly the same.
 What to do: name the right base model, or correct base_model_name_or_path.
 References: peft_model.py: PeftModel.from_pretrained, which looks at neither.
 """)
+COSTLY_PATTERN = Code("CD331", "costly-pattern", """
+A regular expression of the config takes too long to match, or is too large, to say which layers it names.
+Why: PEFT gives it to Python's `re`, which has no limit: some patterns of twenty characters take longer than anyone
+waits. A repeat within a repeat is such a pattern; any other has a tenth of a second here, and all of an adapter half.
+Who stops: every release is undecided. One that reads the key may hang when it loads the adapter.
+What to do: name the layers in a list, or write the pattern without a repeat within a repeat.
+References: tuners/tuners_utils.py: check_target_module_exists, get_pattern_key; utils/other.py.
+""")
 
 # Tensors
 
@@ -875,7 +888,7 @@ FEEDFORWARD_UNTARGETED = Code("CD525", "feedforward-untargeted", """
 IA3's feedforward_modules is not a part of target_modules.
 Why: IA3 scales the input of these modules and the output of the others, and checks that it adapts them at all.
 Who stops: 0.6 and newer, "`feedforward_modules` should be a subset of `target_modules`".
-What to do: name the modules in both, as the shapes of the tensors say.
+What to do: `fix` names the modules in both, as the shapes of the tensors say; where these tell nothing, do so by hand.
 References: tuners/ia3/config.py: `__post_init__`.
 """)
 METHOD_BY_RELEASE = Code("CD526", "method-by-release", """

@@ -11,7 +11,7 @@ from ..adapter import AdapterError, unforeseen
 from ..facts.subject import Subject
 from ..reports import Style
 from . import options
-from .terminal import busy, complain, show_trace, width
+from .terminal import busy, complain, print_to, show_trace, width
 
 EPILOG = """\b
 Examples:
@@ -25,8 +25,9 @@ Examples:
 @click.argument("second", metavar="B", type=click.Path())
 @options.TOLERANCE
 @options.SHORT_FORMAT
+@options.HTML
 @options.verbose("Print the trace of a fault of ours.")
-def command(first: str, second: str, tolerance: float, format_: str, verbose: bool) -> None:
+def command(first: str, second: str, tolerance: float, format_: str, html: str | None, verbose: bool) -> None:
     """Say whether the adapters A and B compute the same function: every delta, and every other tensor.
 
     Across methods (AdaLoRA against LoRA), file formats, prefixes and dtypes; without the base model.
@@ -51,4 +52,12 @@ def command(first: str, second: str, tolerance: float, format_: str, verbose: bo
         lines = list(json.compare(result)) if format_ == "json" else []
     for line in lines:
         click.echo(line)
+    if html:
+        from ..reports import html as page
+
+        try:
+            print_to(html, page.compare(first, second, result))
+        except AdapterError as error:
+            complain(str(error))
+            sys.exit(2)
     sys.exit({"same": 0, "different": 1, "cannot tell": 2}[result.verdict])

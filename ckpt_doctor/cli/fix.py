@@ -23,7 +23,7 @@ from ..verbs.plan import RANK_ZERO, WEIGHTS, How, Plan
 from ..verbs.scan import examine_all, examined
 from . import options
 from .settings import Settings
-from .terminal import busy, clean_end, complain, show_trace, width
+from .terminal import busy, clean_end, complain, print_to, show_trace, width
 
 if TYPE_CHECKING:
     from ..files.writer import Written
@@ -36,8 +36,11 @@ Examples:
   ckpt-doctor fix adapter/ fixed/ --for 'peft>=0.6,<0.10'
   ckpt-doctor fix adapter/ fixed/ --for servers --base model/
   ckpt-doctor fix adapter/ smaller/ --for vllm --base model/ --drop
+  ckpt-doctor fix checkpoint/model.safetensors adapter/ --adapter-config adapter_config.json
   ckpt-doctor fix adapter/ fixed/ --dry-run
   ckpt-doctor fix adapters/ alike/ --to lora --rank 16 --modules union
+  ckpt-doctor fix mlx-adapters/ fixed/
+  ckpt-doctor fix adapter/ mlx-adapters/ --to mlx
   ckpt-doctor fix --in-place adapters/
 """
 
@@ -96,20 +99,25 @@ OUTCOMES = ("repaired", "had nothing to repair", "refused", "failed")
 @options.PROVE
 @click.option("--force", is_flag=True, help="Replace an OUT that exists.")
 @options.SHORT_FORMAT
+@options.HTML
 @options.QUIET
 @options.verbose("Print the tensors and config keys of each finding, and the trace of a fault of ours.")
 @options.judged
 @click.pass_context
 @clean_end()
 def command(
-    ctx: click.Context, /, paths: tuple[str, ...], in_place: bool, format_: str, quiet: bool, verbose: bool,
-    force: bool, **asked: Any,
+    ctx: click.Context, /, paths: tuple[str, ...], in_place: bool, format_: str, html: str | None, quiet: bool,
+    verbose: bool, force: bool, **asked: Any,
 ) -> None:  # fmt: skip
     """Write the adapter IN to the folder OUT so that what you run accepts it; IN is never written to.
 
     IN can be a folder with many adapters below it; OUT then has the same folders. With --for, every runtime that it
     names accepts OUT and computes the same, or nothing is written and the reason is said. With --in-place there is
     no OUT: any number of adapters, trees and files of adapters can be named.
+
+    IN can also be what another tool wrote (MLX, torchtune, llama.cpp), its folder or its file: it becomes an adapter of
+    PEFT, as far as that is exact. Several adapters in one file become folders in OUT. With --to mlx OUT is in the form
+    of that tool.
 
     With --for llama.cpp the commands that convert OUT and serve it are printed, and not run. Where no repair helps,
     scan --for SERVER --base MODEL prints the one that merges the adapter into its model, or why it is not to be.
@@ -135,6 +143,7 @@ def command(
     for old in left_behind(target for target in jobs.values() if target):
         complain(f"{old} was in the place of {os.path.basename(old)} when a fix was killed")
     results = []
+    items = []
     tally = Counter[str]()
     style = Style(width(), -1 if quiet else int(verbose))
     settings = options.settings(ctx)
@@ -162,6 +171,8 @@ def command(
                     output = _output(folder, target, done, format_, asked["dry_run"], style)
                 code = max(code, done.code)
                 tally[done.outcome] += 1
+                if html:
+                    items.append(_item(folder, target, done, asked["dry_run"]))
                 if format_ == "json":
                     results += output
                 else:
@@ -179,6 +190,14 @@ def command(
             f"{max(len(jobs), tally.total())} adapters: {counts}"
             + (" (nothing was written)" if asked["dry_run"] else "")
         )
+    if html:
+        from ..reports import html as page
+
+        try:
+            print_to(html, page.fix(items))
+        except AdapterError as error:
+            complain(str(error))
+            code = 2
     sys.exit(code)
 
 
@@ -307,6 +326,13 @@ def _output(folder: str, target: str | None, done: _Done, format_: str, dry_run:
     if done.plan:
         return list(table.fix(done.plan, target, done.written, dry_run, style))
     return []
+
+
+def _item(folder: str, target: str | None, done: _Done, dry_run: bool) -> dict[str, Any]:
+    """What a page tells of one adapter."""
+    from ..reports import html as page
+
+    return page.fixed(folder, target, done.plan, done.written, done.failure, dry_run=dry_run)
 
 
 def _load(report: Report) -> tuple[Proof, ...]:

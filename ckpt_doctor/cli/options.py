@@ -179,6 +179,31 @@ def verbose(help_: str) -> Callable[[Command], Command]:
 
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print only what fails.")
 SHORT_FORMAT = click.option("--format", "format_", type=click.Choice(OF_EVERY_VERB), default="table", show_default=True)
+
+
+def _ending(end: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """The check of a file to write, before any work is done; its ending keeps an adapter's file from being named."""
+
+    def check(_: click.Context, __: click.Parameter, file: str | None) -> str | None:
+        if file is None:
+            return None
+        if not file.lower().endswith(end):
+            raise click.BadParameter(f"{file!r} does not end in {end}")
+        if os.path.isdir(file) or not os.path.isdir(os.path.dirname(file) or "."):
+            raise click.BadParameter(f"{file!r} cannot be written: it is a folder, or lies in none that is there")
+        return file
+
+    return check
+
+
+HTML = click.option(
+    "--html", "html", type=click.Path(), metavar="FILE", callback=_ending(".html"),
+    help="Also write a page to look at in a browser, one file that needs no network.",
+)  # fmt: skip
+PNG = click.option(
+    "--png", "png", type=click.Path(), metavar="FILE", callback=_ending(".png"),
+    help="Also write a picture: the map, or the ranks of a run over its steps. Needs ckpt-doctor[plot].",
+)  # fmt: skip
 TOLERANCE = click.option(
     "--tolerance", type=float, default=1e-6, show_default=True, help="The relative difference allowed in a delta."
 )

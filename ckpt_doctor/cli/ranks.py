@@ -9,7 +9,7 @@ import click
 from ..adapter import AdapterError
 from ..reports import Style, json, table
 from . import options
-from .terminal import busy, complain, width
+from .terminal import busy, complain, print_to, width, write_to
 
 EPILOG = """\b
 Examples:
@@ -18,6 +18,7 @@ Examples:
   ckpt-doctor ranks runs/adalora/              the checkpoints of a run
   ckpt-doctor ranks runs/adalora/ranks.jsonl   what RankMonitor wrote
   ckpt-doctor ranks adalora/ lora/ --values    side by side
+  ckpt-doctor ranks runs/adalora/ --html ranks.html
 """
 
 
@@ -31,8 +32,10 @@ Examples:
     "--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
     help="csv has one row a layer and step.",
 )  # fmt: skip
+@options.HTML
+@options.PNG
 @options.QUIET
-def command(paths: tuple[str, ...], values: bool, format_: str, quiet: bool) -> None:
+def command(paths: tuple[str, ...], values: bool, format_: str, html: str | None, png: str | None, quiet: bool) -> None:
     """Show the rank of every layer of the adapters at PATH: where the ranks are, and where none is left.
 
     Folders checkpoint-* that lie side by side are one run, which is shown over its steps against AdaLoRA's schedule.
@@ -45,6 +48,14 @@ def command(paths: tuple[str, ...], values: bool, format_: str, quiet: bool) -> 
     try:
         with busy("reading", quiet=quiet):
             found = look(paths, values=values)
+        if html:
+            from ..reports import html as page
+
+            print_to(html, page.ranks(found))
+        if png:
+            from ..reports import png as picture
+
+            write_to(png, picture.ranks(found))
     except AdapterError as error:
         complain(str(error))
         sys.exit(2)

@@ -63,6 +63,7 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
     callback=_sinks, **options.variable("FORMAT"), help=f"{', '.join(FORMATS)}; repeatable, each to its own file.",
 )  # fmt: skip
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Where the format without a file goes.")
+@options.HTML
 @click.option(
     "--layers",
     is_flag=True,
@@ -94,9 +95,9 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
 @options.judged
 @click.pass_context
 def command(
-    ctx: click.Context, /, paths: tuple[str, ...], formats: list[Sink], output: str | None, layers: bool, quiet: bool,
-    verbose: bool, exit_zero: bool, baseline: str | None, write_baseline: str | None, prove: bool,
-    files_from: tuple[str, ...] | None, shard: options.Shard | None,
+    ctx: click.Context, /, paths: tuple[str, ...], formats: list[Sink], output: str | None, html: str | None,
+    layers: bool, quiet: bool, verbose: bool, exit_zero: bool, baseline: str | None, write_baseline: str | None,
+    prove: bool, files_from: tuple[str, ...] | None, shard: options.Shard | None,
     jobs: int, resume: str | None, **_: object,
 ) -> None:  # fmt: skip
     """Say what is wrong with the adapters at PATH, and which PEFT releases it stops.
@@ -107,7 +108,7 @@ def command(
 
     Exit code: 0 nothing at or above --fail-on, 1 findings, 2 something could not be examined or no adapter was found.
     """
-    sinks = _placed(formats, output)
+    sinks = _placed(formats, output, html)
     target = _target(baseline, write_baseline)
     if not paths and files_from is None:
         raise click.UsageError("name a PATH, or a file of paths with --files-from")
@@ -126,7 +127,7 @@ def command(
     try:
         known = _baseline(baseline if target is None else None)
         blocks = ("table", None) in sinks and watches(sys.stdout)
-        if _is_fleet(ctx, sinks, {"--prove": prove, "--baseline": known, "--write-baseline": target}):
+        if _is_fleet(ctx, sinks, {"--html": html, "--prove": prove, "--baseline": known, "--write-baseline": target}):
             from .fleet import Fleet, lines
 
             fleet = Fleet(options.settings(ctx), options.choice(ctx), jobs, resume, verbose=verbose)
@@ -138,12 +139,16 @@ def command(
         reports = _examined(
             options.settings(ctx), watched(folders, len(folders), quiet=quiet or blocks), known, codes, verbose, prove
         )
-        kept = list(reports) if len(sinks) > 1 or target or ("github", None) in sinks else None
+        kept = list(reports) if len(sinks) > 1 or target or html or ("github", None) in sinks else None
         for format_, file in sinks:
             batch = chain(kept if kept is not None else reports, () if format_ == "table" else unread)
             print_to(file, render(format_, batch, style))
             if format_ == "github" and kept is not None:
                 _summarise(chain(kept, unread))
+        if html:
+            from ..reports import html as page
+
+            print_to(html, page.scan(chain(kept or (), unread)))
         if target:
             _write_baseline(target, kept or [])
     except AdapterError as error:
@@ -179,7 +184,7 @@ def _root(paths: tuple[str, ...]) -> str:
     return clean(os.path.join(paths[0], "")) if len(paths) == 1 else ""
 
 
-def _placed(sinks: list[Sink], output: str | None) -> list[Sink]:
+def _placed(sinks: list[Sink], output: str | None, html: str | None) -> list[Sink]:
     """Where each format goes; one at the most to standard output, as the others would be read as part of it."""
     without = [format_ for format_, file in sinks if file is None]
     if output and not without:
@@ -190,7 +195,8 @@ def _placed(sinks: list[Sink], output: str | None) -> list[Sink]:
         if file and not os.path.isdir(os.path.dirname(file) or "."):
             raise click.UsageError(f"{file} cannot be written: there is no folder {os.path.dirname(file)}")
     placed = [(format_, file or output) for format_, file in sinks]
-    if len({file for _, file in placed}) < len(placed):
+    files = [file for _, file in placed] + ([html] if html else [])
+    if len(set(files)) < len(files):
         raise click.UsageError("two formats would be written to one file")
     return placed
 

@@ -131,11 +131,9 @@ def read_config(path: str) -> Config:
 
 
 def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
+    from ..files.loader import content
+
+    return content(path)
 
 
 def _checked(section: dict[str, Any], known: Iterable[str], path: str) -> dict[str, Any]:
@@ -173,7 +171,7 @@ def _runtimes(value: Any, path: str) -> list[str]:
 
 
 def _string(value: Any, _: str) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or "\0" in value:
         raise ValueError(f"{value!r} is not a text")
     return value
 

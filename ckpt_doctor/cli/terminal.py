@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TextIO, TypeVar
+from typing import IO, Any, TextIO, TypeVar
 
 import click
 
@@ -161,13 +161,41 @@ def print_to(file: str | None, pieces: Iterable[str]) -> None:
         for piece in pieces:
             click.echo(piece, color=None if "\033" in piece else True)  # which has none to look for
         return
+    with _whole(file, "w", "utf-8", "backslashreplace") as stream:
+        for piece in pieces:
+            click.echo(piece, file=stream, color=False)
+
+
+def write_to(file: str, content: bytes) -> None:
+    """Write bytes to a file: whole, or not at all. Raises AdapterError."""
+    with _whole(file, "wb") as stream:
+        stream.write(content)
+
+
+@contextmanager
+def _whole(file: str, mode: str, encoding: str | None = None, errors: str | None = None) -> Iterator[IO[Any]]:
+    """A file that gets its name, in the place of an old one, when all of it is written. click's own atomic files get it
+    also where the writing fails.
+    """
+    from shutil import copymode
+
+    place = os.path.realpath(file)
+    part = f"{place}.{os.getpid()}.part"
     try:
-        special = os.path.exists(file) and not os.path.isfile(file)
-        with (
-            clean_end(),
-            click.open_file(file, "w", encoding="utf-8", errors="backslashreplace", atomic=not special) as stream,
-        ):
-            for piece in pieces:
-                click.echo(piece, file=stream, color=False)
+        if os.path.exists(place) and not os.path.isfile(place):  # a pipe or a device, which has no place
+            with open(place, mode, encoding=encoding, errors=errors) as stream:
+                yield stream
+            return
+        with clean_end():
+            try:
+                with open(part, mode.replace("w", "x"), encoding=encoding, errors=errors) as stream:
+                    yield stream
+                if os.path.exists(place):
+                    copymode(place, part)
+                os.replace(part, place)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(part)
+                raise
     except OSError as error:
         raise AdapterError(f"{file} cannot be written: {error.strerror}") from None

@@ -132,7 +132,7 @@ def _lora(method: str, key: str) -> tuple[str, str, str] | None:
     parts = key.split(".")
     for at in range(len(parts) - 2, 0, -1):
         factor = ".".join([parts[at], *parts[at + 2 :]])
-        if factor in FACTORS[method]:
+        if factor in FACTORS[method] and parts[at + 1] not in ("weight", "bias"):
             return ".".join(parts[:at]), factor, parts[at + 1]
     return None
 

@@ -15,8 +15,9 @@ from ..adapter.findings import Code
 
 
 class Form(NamedTuple):
-    """A form: its code, what it is, and what can be done. `pattern` matches the beginning of one of its names; `source`
-    is where they are written; `tool` is the file of `conversions/` that reads it, if there is one.
+    """A form: its code, what it is, and what can be done, in which `{place}` stands for the folder. `pattern` matches
+    the beginning of one of its names; `source` is where they are written; `tool` is the file of `conversions/` that
+    reads it, if there is one.
     """
 
     code: Code
@@ -39,6 +40,10 @@ DIFFUSERS = "load it with diffusers (pipe.load_lora_weights), or the program tha
 SAVE_FROM_MODEL = "load it in the code that trained it, then save the adapter alone, with model.save_pretrained of PEFT"
 # what two ways of telling tell, and what can be done
 HUB = "an adapter of the library adapters (AdapterHub)", "load it with that library (model.load_adapter)"
+GGUF = (
+    "a file of llama.cpp: a model, or an adapter that was converted",
+    "an adapter is served with `llama-server -m MODEL.gguf --lora FILE`",
+)
 MLX = "a LoRA of MLX", "serve it with mlx_lm (--adapter-path), or merge it with mlx_lm.fuse"
 TORCHTUNE = (
     "a LoRA of torchtune",
@@ -63,11 +68,12 @@ get_input_embeddings and get_output_embeddings of a model are)."""
 BY_TENSORS = (
     _form(
         OTHER_NAME, "an adapter of PEFT under another name", "", r"base_model\.model\..*(?:lora_|hada_|lokr_|ia3_)",
-        "PEFT utils/save_and_load.py: get_peft_model_state_dict",
+        "PEFT utils/save_and_load.py: get_peft_model_state_dict", "peft",
     ),
     _form(
         OTHER_FORMAT, "an adapter of kohya's sd-scripts or of LyCORIS, for image models", DIFFUSERS,
         r"(?:lora_(?:unet|te[0-9]?|transformer|prior)|lycoris)_", "sd-scripts networks/lora.py; lycoris/kohya.py",
+        "kohya",
     ),
     _form(
         OTHER_FORMAT, "a LoRA in ComfyUI's layout, for image and video models", DIFFUSERS,
@@ -79,7 +85,7 @@ BY_TENSORS = (
         r"(?:transformer(?!\.(?:h|encoder|blocks\.[0-9]+\.(?:attn\.(?:Wqkv|out_proj)|ffn\.(?:up|down)_proj))\.)"
         r"|unet|text_encoder(?:_[0-9])?|prior|controlnet)\..*\.lora(?:_[AB]\.weight|\.(?:down|up)\.|_linear)"
         r"|.*\.processor\.\w*lora\w*\.|.*\bto_(?:q|k|v|out)_lora\.(?:down|up)\.|.*\.lora_[AB]_[0-9]+\.",
-        "diffusers loaders/lora_base.py: LoraBaseMixin.write_lora_layers",
+        "diffusers loaders/lora_base.py: LoraBaseMixin.write_lora_layers", "diffusers",
     ),
     _form(
         OTHER_FORMAT, "a LoRA of mistral-finetune", "load it with mistral-inference (model.load_lora)",
@@ -87,8 +93,12 @@ BY_TENSORS = (
         "mistral-finetune finetune/checkpointing.py; mistral-inference lora.py",
     ),
     _form(
+        OTHER_FORMAT, *GGUF,
+        r"[a-z0-9_.]+\.weight\.lora_[ab]$", "llama.cpp convert_lora_to_gguf.py", "gguf",
+    ),
+    _form(
         OTHER_FORMAT, *TORCHTUNE,
-        r".*\.lora_[ab]\.weight$", "torchtune modules/peft/lora.py: LoRALinear",
+        r".*\.lora_[ab]\.weight$", "torchtune modules/peft/lora.py: LoRALinear", "torchtune",
     ),
     _form(
         OTHER_FORMAT, *MLX,
@@ -168,7 +178,9 @@ BY_FILES = (
     ),
     _form(
         TRAINING_STATE, "of a ZeRO checkpoint of DeepSpeed, which has the trained weights in shards",
-        "gather them with `python zero_to_fp32.py . OUT` beside it, or train with "
+        # older scripts write a file, newer ones a folder of this name
+        "gather them with `python zero_to_fp32.py . model.bin` where that script lies, which runs pickles, then type "
+        "`ckpt-doctor fix model.bin OUT --adapter-config FILE`; or train with "
         "stage3_gather_16bit_weights_on_model_save and save again",
         r"global_step[0-9]+$|zero_to_fp32\.py$|(?:bf16_|fp16_)?zero_pp_rank_|mp_rank_[0-9]{2}_model_states\.pt$",
         "DeepSpeed runtime/engine.py: save_checkpoint, _get_zero_ckpt_name",
@@ -181,7 +193,8 @@ BY_FILES = (
     ),
     _form(
         TRAINING_STATE, "of a distributed checkpoint of torch (FSDP), which has the weights in shards",
-        "gather them with `accelerate merge-weights CHECKPOINT OUT`, or train with "
+        "gather them with `python -m torch.distributed.checkpoint.format_utils dcp_to_torch {place} model.pt`, which "
+        "runs the pickle in .metadata, then type `ckpt-doctor fix model.pt OUT --adapter-config FILE`; or train with "
         "fsdp_state_dict_type FULL_STATE_DICT and save again",
         r".*\.distcp$|pytorch_model_fsdp", "torch distributed/checkpoint/filesystem.py; accelerate utils/fsdp_utils.py",
     ),
@@ -191,7 +204,7 @@ BY_FILES = (
     ),
     _form(
         OTHER_FORMAT, *TORCHTUNE,
-        r"adapter_[0-9]+\.pt$", "torchtune training/checkpointing/_checkpointer.py",
+        r"adapter_[0-9]+\.pt$", "torchtune training/checkpointing/_checkpointer.py", "torchtune",
     ),
     _form(
         TRAINING_STATE, "of a recipe of torchtune, and its weights are in the folders of its epochs",
@@ -202,8 +215,7 @@ BY_FILES = (
         r"adapters\.(?:safetensors|npz)$|[0-9]{7}_adapters\.safetensors$", "mlx-lm tuner/trainer.py: train", "mlx",
     ),
     _form(
-        OTHER_FORMAT, "a file of llama.cpp: a model, or an adapter that was converted",
-        "an adapter is served with `llama-server -m MODEL.gguf --lora FILE`", r".*\.gguf$|ggml-adapter-model\.bin$",
+        OTHER_FORMAT, *GGUF, r".*\.gguf$|ggml-adapter-model\.bin$",
         "llama.cpp convert_lora_to_gguf.py, and before it convert-lora-to-ggml.py",
     ),
     _form(

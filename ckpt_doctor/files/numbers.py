@@ -27,7 +27,6 @@ _BELOW_INFINITY = {
 These are infinity's, above which all are NaN, but for E4M3, which has no infinity (Micikevicius et al. 2022,
 arXiv:2209.05433)."""
 
-Bits = np.ndarray[Any, np.dtype[Any]]
 Span = tuple[int, int]
 
 
@@ -99,7 +98,7 @@ def _in_any_order(info: TensorInfo) -> TensorInfo:
     axes.sort(reverse=True)
     shape, strides = tuple(size for _, size in axes), tuple(stride for stride, _ in axes)
     width, count = DTYPE_BITS[info.dtype] // 8, math.prod(shape)
-    if 1 + sum((size - 1) * stride for stride, size in axes) == count:  # without a gap, and none of them twice
+    if all(stride == math.prod(shape[at + 1 :]) for at, stride in enumerate(strides)):
         start = source.storage.offset + source.start * width
         return TensorInfo(info.dtype, (count,), FileRange(source.storage.path, start, count * width))
     return TensorInfo(info.dtype, shape, source._replace(strides=strides))
@@ -183,8 +182,10 @@ def _has_zero_corner(info: TensorInfo, files: Files) -> bool:
 
 
 def _zero_sides(info: TensorInfo, files: Files) -> tuple[Span | None, Span | None]:
-    """The runs of rows and columns of a tensor that are not all zero, where rows or columns at a side may be."""
-    if isinstance(info.source, Gathered) and info.source.storage.length > HELD:
+    """The runs of rows and columns of a tensor that are not all zero, where rows or columns at a side may be. None of a
+    view that is more than its storage, which may be any size.
+    """
+    if isinstance(info.source, Gathered) and not info.nbytes <= info.source.storage.length <= HELD:
         return None, None
     width = DTYPE_BITS[info.dtype] // 8
     height, columns = info.shape[:2]

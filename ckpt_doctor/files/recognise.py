@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from shlex import quote
 
-from ..adapter import AdapterError, DamagedFile, Fault
+from ..adapter import AdapterError, DamagedFile, Fault, clean
 from ..adapter.codes import OTHER_NAME
 from . import foreign
 from .foreign import BY_FILES, NO_WEIGHTS, TRAINER, Form
@@ -30,7 +31,7 @@ def recognised(folder: str, names: Sequence[str]) -> Fault | None:
             return found
     forms = BY_FILES if CONFIG in names else (*BY_FILES, TRAINER)
     found_by_name = ((form, name) for form in forms for name in names if form.pattern.match(name))
-    return next((_fault(form, name) for form, name in found_by_name), None)
+    return next((_fault(form, name, folder) for form, name in found_by_name), None)
 
 
 def of_tensors(file: str, tensors: Iterable[str]) -> Fault | None:
@@ -39,8 +40,12 @@ def of_tensors(file: str, tensors: Iterable[str]) -> Fault | None:
     return _fault(form, file) if form else None
 
 
-def _fault(form: Form, name: str) -> Fault:
-    way = form.way
+def _fault(form: Form, name: str, folder: str = "") -> Fault:
+    """What a file or folder called `name` is; `folder` is where it lies."""
+    inner = os.path.join(folder, name)
+    place = inner if name.startswith("pytorch_model_fsdp") and os.path.isdir(inner) else folder
+    typed = quote(place) if place and clean(place) == place and not place.startswith("-") else "CHECKPOINT"
+    way = form.way.replace("{place}", typed)
     if form.code == OTHER_NAME:
         _, end = os.path.splitext(name)
         way = f"rename it to {SAFETENSORS if end == '.safetensors' else BIN}, beside its {CONFIG}"

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
-from ..adapter import DTYPE_BITS, AdapterError, Computed, FileRange, Gathered, Joined, TensorInfo, Zeros
+from ..adapter import DTYPE_BITS, AdapterError, Computed, Constant, FileRange, Gathered, Joined, TensorInfo, Zeros
 
 CHUNK = 1 << 20
 HELD = 1 << 27
@@ -61,6 +61,8 @@ def chunks(info: TensorInfo, files: Files) -> Iterator[bytes | memoryview]:
     if isinstance(source, Zeros):
         for at in range(0, source.length, len(_ZEROS)):
             yield memoryview(_ZEROS)[: source.length - at]
+    elif isinstance(source, Constant):
+        yield source.data
     elif isinstance(source, FileRange):
         file, left = files[source.path], source.length
         file.seek(source.offset)
@@ -128,7 +130,14 @@ _WORDS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"
 
 def content(info: TensorInfo, files: Files) -> bytes:
     """All bytes of a tensor; for small ones."""
-    return b"".join(chunks(info, files))
+    source = info.source
+    if not isinstance(source, FileRange):
+        return b"".join(chunks(info, files))
+    files[source.path].seek(source.offset)
+    data = files[source.path].read(source.length)
+    if len(data) < source.length:
+        raise AdapterError(f"{source.path} became shorter while it was read")
+    return data
 
 
 def identical(x: TensorInfo, y: TensorInfo, files: Files) -> bool:

@@ -62,6 +62,13 @@ def only(modules: Iterable[str]) -> str:
     return f"(?:{names})" if "|" in names else names
 
 
+def check_rank(subject: Subject, rank: object) -> None:
+    """Raises Refused for a rank of the config that no layer has: above every size of every tensor, or no number."""
+    largest = max((size for _, shape in subject.forms.values() for size in shape), default=0)
+    if type(rank) is not int or rank > largest:
+        raise Refused(f"the config says a rank of {str(rank)[:20]}, and no tensor has a size above {largest}")
+
+
 def resized(info: "TensorInfo", axis: int, rank: int) -> "TensorInfo":
     """A factor with zeros added up to another rank; its own numbers keep their bits."""
     from ..adapter import Computed
@@ -78,6 +85,26 @@ def no_schedule(subject: Subject) -> Adapter:  # noqa: ARG001
 def with_config(adapter: Adapter, **values: Any) -> Adapter:
     """The adapter with some config values set."""
     return adapter._replace(config={**(adapter.config or {}), **values})
+
+
+def readings(subject: Subject) -> Iterator[tuple[str, frozenset[str], Subject]]:
+    """What the config is to say for the tensors to be read as they are: a title, the codes of what is then no more, and
+    the subject (`names`).
+    """
+    from .names import ia3_modules, without_prefix
+
+    for title, heals, function in (
+        ("take PEFT's prefix off target_modules", numbers(codes.NO_TARGET), without_prefix),
+        (
+            "name IA3's modules as the shapes of the tensors say",
+            numbers(codes.FEEDFORWARD_UNTARGETED, codes.SHAPE_MISMATCH, codes.NO_TARGET),
+            ia3_modules,
+        ),
+    ):
+        adapter = function(subject)
+        if adapter is not None:
+            subject = subject.changed(adapter)
+            yield title, heals, subject
 
 
 Pairs = Mapping[str, Mapping[str, tuple[int, ...]]]

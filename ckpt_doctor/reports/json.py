@@ -36,7 +36,36 @@ def head() -> dict[str, Any]:
 
 def dump(body: dict[str, Any]) -> str:
     """A JSON document with the schema's version and the tool."""
-    return json.dumps({**head(), **body}, indent=2, ensure_ascii=False)
+    return written({**head(), **body}, indent=2)
+
+
+def written(value: Any, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
+    """JSON as every parser takes it, with nothing in it that commands a terminal or ends a line."""
+    try:
+        text = json.dumps(value, indent=indent, separators=separators, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), indent=indent, separators=separators, ensure_ascii=False)
+    return text if text.isascii() and "\x7f" not in text else unseen(text)
+
+
+def _finite(value: Any) -> Any:
+    """The value with words for the numbers that JSON has none for: a config may have them all the same."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return _NO_NUMBER.get(repr(value), value) if isinstance(value, float) else value
+
+
+_NO_NUMBER = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+def unseen(text: str) -> str:
+    """JSON with an escape for each character that is not seen: controls, marks of direction, ends of lines."""
+    if text.replace("\n", "").isprintable():
+        return text
+    pieces = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    return "".join(pieces)
 
 
 def scan(reports: Iterable[Report]) -> Iterator[str]:
@@ -67,7 +96,7 @@ def layers(report: Report, indent: int | None = None) -> str:
         _, _, rank, alpha, scaling = report.layers[modules[0]]
         same = repr((rank, alpha, scaling))
         if same not in texts:
-            text = json.dumps({"rank": rank, "alpha": alpha, "scaling": scaling}, separators=(between, ": "))
+            text = written({"rank": rank, "alpha": alpha, "scaling": scaling}, separators=(between, ": "))
             texts[same] = f"{between}{text[1:-1]}{outer}}}"
         kinds.setdefault(texts[same], []).extend(modules)
     names = tuple(report.layers)
@@ -83,7 +112,7 @@ def layers(report: Report, indent: int | None = None) -> str:
 
 @lru_cache(8)
 def _starts(names: tuple[str, ...], outer: str, inner: str) -> list[str]:
-    starts = [f',{outer or " "}{{{inner}"module": {encode_basestring(name)}' for name in names]
+    starts = [f',{outer or " "}{{{inner}"module": {unseen(encode_basestring(name))}' for name in names]
     return [starts[0].lstrip(", \n"), *starts[1:]]
 
 

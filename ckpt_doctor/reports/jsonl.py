@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from weakref import WeakKeyDictionary
 
 from ..adapter.findings import Finding
 from ..facts.subject import Subject
 from ..verbs.report import Report
-from .json import commands, head, layers, place, report_object, steps, summary
+from .json import commands, head, layers, place, report_object, steps, summary, written
 from .wording import Tally
 
 OWN = ("path", "commands", "next")
@@ -22,8 +21,7 @@ class Lines:
     """
 
     def __init__(self) -> None:
-        self._start = json.dumps(head())[:-1]
-        self._encode = json.JSONEncoder(ensure_ascii=False).encode
+        self._start = written(head())[:-1]
         self._said: WeakKeyDictionary[Subject, tuple[tuple[Finding, ...], str]] = WeakKeyDictionary()
 
     def line(self, report: Report) -> str:
@@ -33,16 +31,16 @@ class Lines:
             fields = report_object(report)
             own = {key: fields.pop(key) for key in OWN}
             del fields["layers"]  # which `layers` writes
-            text = "".join(('"layers": ', layers(report), ", ", self._encode(fields)[1:]))
+            text = "".join(('"layers": ', layers(report), ", ", written(fields)[1:]))
             if report.subject:
                 self._said[report.subject] = report.shown, text
         else:
             own = {"path": place(report.path), "commands": commands(report), "next": steps(report)}
-        return f"{self._start}, {self._encode(own)[1:-1]}, {text}"
+        return f"{self._start}, {written(own)[1:-1]}, {text}"
 
     def last(self, tally: Tally) -> str:
         """What they amount to: the end of a run that was not cut off."""
-        return f'{self._start}, "summary": {self._encode(summary(tally))}}}'
+        return f'{self._start}, "summary": {written(summary(tally))}}}'
 
 
 def scan(reports: Iterable[Report]) -> Iterator[str]:

@@ -257,12 +257,12 @@ def _without_advice(found: Ranks) -> Ranks:
     )  # fmt: skip
 
 
-def picked(found: Run) -> list[Ranks]:
-    """The steps of a run that are told: all, or so many, evenly, with the first and the last."""
+def picked(found: Run, most: int = _MOST_STEPS) -> list[Ranks]:
+    """The steps of a run that are told: all, or so many (two at the least), evenly, with the first and the last."""
     steps, count = found.steps, len(found.steps)
-    if count <= _MOST_STEPS:
+    if count <= most:
         return list(steps)
-    return [steps[round(at * (count - 1) / (_MOST_STEPS - 1))] for at in range(_MOST_STEPS)]
+    return [steps[round(at * (count - 1) / (most - 1))] for at in range(most)]
 
 
 def _over_steps(found: Run, style: Style) -> Iterator[str]:

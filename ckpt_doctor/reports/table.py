@@ -251,6 +251,14 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
     failed = not plan.fixed and not written
     if style.level < 0 and not failed:
         return
+    yield from done(plan, out, written, dry_run, style)
+    if dry_run and not failed:
+        yield from diff(plan)
+
+
+def done(plan: Plan, out: str | None, written: Written | None, dry_run: bool, style: Style) -> Iterator[str]:
+    """What was or would be done to an adapter, what was refused, who takes it then; without the difference itself."""
+    failed = not plan.fixed and not written
     yield click.style(clean(plan.before.path if out is None else f"{plan.before.path} → {out}"), bold=True)
     blocker = next((f for f in plan.in_the_way if plan.done and f.severity != NOTE), None)
     if blocker and not failed:
@@ -301,8 +309,6 @@ def fix(plan: Plan, out: str | None, written: Written | None, dry_run: bool, sty
     for command in conversion(out or plan.before.path, plan.after, plan.findings):
         text = "then serve it" if command.purpose == "serve" else f"convert it for {command.server}"
         yield from way_lines(Way(command.purpose, text, command.text), 2, style)
-    if dry_run:
-        yield from diff(plan)
 
 
 def _outcome(plan: Plan, written: Written | None, style: Style) -> Iterator[str]:

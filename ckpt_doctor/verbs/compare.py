@@ -294,9 +294,16 @@ def _delta_row(module: str, sides: list[tuple[Subject, Layer | None]], tolerance
 
 
 def delta(adapter: Subject, layer: Layer, files: Files) -> Delta | None:
-    """A layer's delta, scaling · B · A; AdaLoRA's E is multiplied into A, a convolution's A is flattened.
+    """A layer's delta, scaling · B · A.
 
     None where a factor holds NaN or infinity. Raises AdapterError.
+    """
+    return delta_of(factors(adapter, layer, files), layer.scaling or 0.0)
+
+
+def factors(adapter: Subject, layer: Layer, files: Files) -> tuple[Array, Array, Array | None]:
+    """B `[out, r]`, A `[r, in]`, flattened of a convolution, and AdaLoRA's E `[r, 1]`, which multiplies the rows
+    of A. Raises AdapterError where they are not all there, or do not agree.
     """
     infos = {name: adapter.tensors[key] for name, key in layer.factors.items()}
     parts = {name: read(info, content(info, files)) for name, info in infos.items()}
@@ -310,18 +317,24 @@ def delta(adapter: Subject, layer: Layer, files: Files) -> Delta | None:
         raise AdapterError(f"the factors of {layer.module} do not agree on a rank")
     if b.size != b.shape[0] * rank:
         raise AdapterError(f"lora_B of {layer.module} has the shape {list(b.shape)}, which no PEFT computes with")
-    factors, scaling, exponent = [b, a, *([] if e is None else [e])], layer.scaling, 0
-    sizes = [*map(largest, factors), abs(scaling)]
+    return b.reshape(b.shape[0], rank), a.reshape(rank, -1), None if e is None else e.reshape(-1, 1)
+
+
+def delta_of(product: tuple[Array, Array, Array | None], scaling: float) -> Delta | None:
+    """The delta that factors make; None where one holds NaN or infinity."""
+    b, a, e = product
+    arrays, exponent = [b, a, *([] if e is None else [e])], 0
+    sizes = [*map(largest, arrays), abs(scaling)]
     if not all(map(math.isfinite, sizes)):
         return None
     if not all(map(ordinary, sizes)):
         scaling, exponent = math.frexp(scaling)
-        reduced = [scaled(factor) for factor in factors]
-        factors, exponent = [factor for factor, _ in reduced], exponent + sum(by for _, by in reduced)
-    b, a, *rest = factors
+        reduced = [scaled(array) for array in arrays]
+        arrays, exponent = [array for array, _ in reduced], exponent + sum(by for _, by in reduced)
+    b, a, *rest = arrays
     if rest:
-        a = a * rest[0].reshape(-1, 1)
-    return Delta(b.reshape(b.shape[0], rank) * scaling, a.reshape(rank, -1), exponent)
+        a = a * rest[0]
+    return Delta(b * scaling, a, exponent)
 
 
 def _comparable(deltas: list[Delta]) -> tuple[list[Delta], int]:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
+from itertools import islice
 from shlex import quote
 from typing import NamedTuple
 
-from ..adapter import Adapter, AdapterError, Base, DamagedFile, Fault, clean
+from ..adapter import Adapter, AdapterError, Base, DamagedFile, Fault, Origin, clean
+from ..adapter.codes import OTHER_FORMAT
 from ..adapter.findings import several
-from ..files import checkpoint, recognise
+from ..conversions.peft import named
+from ..files import checkpoint, foreign, recognise
 from ..files.foreign import NO_WEIGHTS, SALVAGE
-from ..files.formats import safetensors
+from ..files.formats import gguf, safetensors
 from ..files.loader import WEIGHTS, load, locate, read_json, read_weights, regular, stamped
 
 MOST_PARTS = 16
 """Adapters of one file that are told apart."""
+
+
+PART = re.compile(r"\w[\w-]{0,63}")
+"""The name of an adapter of several, which becomes that of a folder."""
 
 
 class Part(NamedTuple):
@@ -49,9 +57,9 @@ def parts(adapter: Adapter, base: Base | None, config: str = "") -> list[Part]:
     tool that can be converted. Where that is refused, the fault says why. `config` is the file that the user names as
     the config of an adapter inside a model. Raises AdapterError where it is none, or none is asked for.
     """
-    fault = next((fault for fault in adapter.faults if fault.tool), None)
-    named = checkpoint.named_config(config) if config else None
-    if named and (fault is None or fault.tool != SALVAGE):
+    fault = next((fault for fault in adapter.faults if fault.tool), None) or _under_the_name_of_peft(adapter)
+    given = checkpoint.named_config(config) if config else None
+    if given and (fault is None or fault.tool != SALVAGE):
         raise AdapterError(f"{adapter.path} is no model with an adapter inside, which alone wants --adapter-config")
     if fault is None:
         return [Part("", adapter)]
@@ -59,22 +67,39 @@ def parts(adapter: Adapter, base: Base | None, config: str = "") -> list[Part]:
     from ..conversions.salvage import Wants
 
     try:
-        return _salvaged(adapter, fault, base, named) if fault.tool == SALVAGE else _converted(adapter, fault, base)
+        return _salvaged(adapter, fault, base, given) if fault.tool == SALVAGE else _converted(adapter, fault, base)
     except (Refused, AdapterError, DamagedFile) as error:
         reason = error.message if isinstance(error, DamagedFile) else str(error)
+        if fault not in adapter.faults:
+            return [Part("", adapter)]
         told = fault._replace(message=f"{fault.message}, and cannot be converted: {reason}")
         if isinstance(error, Wants) and clean(adapter.path) == adapter.path:
             told = told._replace(remedy=f"type `ckpt-doctor fix {quote(adapter.path)} OUT {error.option}`")
         return [Part("", adapter._replace(faults=tuple(told if x is fault else x for x in adapter.faults)))]
 
 
+def _under_the_name_of_peft(adapter: Adapter) -> Fault | None:
+    """What lies in files of PEFT's names, and is not of one adapter of PEFT."""
+    if adapter.faults or len(adapter.weights) != 1:
+        return None
+    file = adapter.weights[0]
+    names = {name for key in islice(adapter.tensors, foreign.MOST_TENSORS) if (name := named(key))}
+    if len(names) > 1:
+        few = ", ".join(sorted(names)[:3])
+        return Fault(
+            OTHER_FORMAT.name, f"{file} holds {len(names)} adapters of PEFT ({clean(few)[:80]})", "", "peft", file
+        )
+    form = foreign.of_another(adapter.tensors)
+    return Fault(form.code.name, f"{file} is {form.what}", form.way, form.tool, file) if form and form.tool else None
+
+
 def _converted(adapter: Adapter, fault: Fault, base: Base | None) -> list[Part]:
     from ..conversions import Foreign, Refused, tool
 
     _, config_name, usual, to_peft, *_ = tool(fault.tool)
-    file = usual if usual in adapter.files else fault.file
+    file = usual if usual in adapter.files and fault.tool != "peft" else fault.file
     others = [name for name in adapter.files if name.endswith(WEIGHTS) and name != file and not NO_WEIGHTS.match(name)]
-    if others and file != usual:
+    if others and file not in (usual, *adapter.weights):
         raise Refused(f"{others[0]} lies beside it: name the file that is meant")
     path = os.path.join(adapter.folder, file)
     tensors = read_weights(path)
@@ -84,6 +109,10 @@ def _converted(adapter: Adapter, fault: Fault, base: Base | None) -> list[Part]:
         with opened:
             metadata = safetensors.metadata(opened)
     config = adapter.config or {}
+    if file.endswith(".gguf"):
+        opened, size = regular(path)
+        with opened:
+            config = gguf.values(opened, path, size)
     names = [file]
     if config_name and os.path.lexists(os.path.join(adapter.folder, config_name)):
         names.append(config_name)
@@ -94,7 +123,10 @@ def _converted(adapter: Adapter, fault: Fault, base: Base | None) -> list[Part]:
     converted = to_peft(Foreign(config, metadata, tensors, base))
     if len(converted) > MOST_PARTS:
         raise Refused(f"it holds {len(converted)} adapters, which are too many to be told apart")
-    origin = Fault(fault.name, f"{file} is {fault.message.partition(' is ')[2]}", fault.remedy, fault.tool, file)
+    names_of_parts = {one.part.casefold() for one in converted}
+    if len(converted) > 1 and (len(names_of_parts) < len(converted) or not all(map(PART.fullmatch, names_of_parts))):
+        raise Refused("its adapters have names that are no names of folders")
+    origin = Origin(fault.tool, file, fault.message.replace(fault.file, file, 1), adapter)
     read = adapter._replace(
         format="safetensors" if file.endswith(".safetensors") else None, weights=(file,), origin=origin,
         faults=(), stamps=stamped(adapter.folder, names),
@@ -102,17 +134,17 @@ def _converted(adapter: Adapter, fault: Fault, base: Base | None) -> list[Part]:
     return [Part(one.part, read._replace(config=one.config, tensors=one.tensors)) for one in converted]
 
 
-def _salvaged(adapter: Adapter, fault: Fault, base: Base | None, named: checkpoint.Config | None) -> list[Part]:
+def _salvaged(adapter: Adapter, fault: Fault, base: Base | None, given: checkpoint.Config | None) -> list[Part]:
     """The adapters inside a model: each with the config that lies there for it, or with the one that the user names."""
     from ..conversions import Foreign, Refused, salvage
 
     files, tensors = checkpoint.weights(adapter.folder, fault.file, adapter.files)
     names = salvage.adapters(tensors)
-    if named and len(names) > 1:
+    if given and len(names) > 1:
         raise Refused(
             f"it holds the adapters {several(names)}, so that the config of each has to lie in a folder of its name"
         )
-    configs = {names[0]: named} if named and names else checkpoint.configs(adapter.folder, names)
+    configs = {names[0]: given} if given and names else checkpoint.configs(adapter.folder, names)
     for config in configs.values():
         if not config.beside and config.content.get("rank_pattern") and config.content.get("peft_type") == "ADALORA":
             raise Refused(
@@ -123,8 +155,9 @@ def _salvaged(adapter: Adapter, fault: Fault, base: Base | None, named: checkpoi
     beside = [path for path in by.values() if os.path.dirname(path) == "" and path in adapter.files]
     parts_ = []
     for one in converted:
-        message = f"{fault.message}, by {by[one.part or names[0]]}"
-        origin = fault._replace(message=message, file=f"{fault.file}, by {by[one.part or names[0]]}")
+        config_said = f", by {by[one.part or names[0]]}"
+        told = fault._replace(message=fault.message + config_said)
+        origin = Origin(SALVAGE, fault.file + config_said, told.message, adapter._replace(faults=(told,)))
         read = adapter._replace(
             format="safetensors" if fault.file.endswith(".safetensors") else None, weights=files, origin=origin,
             faults=(), stamps=stamped(adapter.folder, [*files, *beside]),

@@ -133,7 +133,7 @@ def _evidence(
         return comparison
 
     def prove(stage: str) -> dict[str, Any]:
-        start = before
+        start = the_plan.read or before
         for cut in the_plan.cuts:
             exact(start, cut.before)
             start = cut.after

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ..adapter import Adapter, NotExactError
+from ..adapter import Adapter, NotExactError, Origin
 from ..adapter.findings import (
     ERROR,
     LEFT,
@@ -22,7 +22,6 @@ from ..files.foreign import SALVAGE
 from ..files.loader import BIN, SAFETENSORS
 from ..repairs import Pairs
 from ..rules import judge
-from ..rules.files import DAMAGE
 from .planner import State, Step, harm, repaired, silenced, state_of, with_less_lost
 from .report import Report
 
@@ -43,7 +42,7 @@ class Plan(NamedTuple):
 
     `droppable` says that layers stand in the way which could be left out; `judged` are the findings before, where
     another question was asked than that of `before`. `tool` is the file of `conversions/` in whose form it is to be
-    written, "" for PEFT's.
+    written, "" for PEFT's. `read` is what the adapter means, where its config was made to say that first.
     """
 
     before: Report
@@ -56,6 +55,7 @@ class Plan(NamedTuple):
     droppable: bool = False
     judged: tuple[Finding, ...] | None = None
     tool: str = ""
+    read: Subject | None = None
 
     @property
     def was(self) -> tuple[Finding, ...]:
@@ -190,18 +190,18 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     done: list[Step] = []
     origin = before.adapter.origin
     if origin is not None:
-        what = (
-            f"take the adapter out of {origin.file}"
-            if origin.tool == SALVAGE
-            else f"convert {origin.file} to PEFT's form"
-        )
-        done.append(Step(what, (DAMAGE[origin.name].number,)))
+        stopping = (finding.code for finding in report.findings if finding.severity == ERROR)
+        done.append(Step(_reading(origin, report.part), tuple(dict.fromkeys(stopping))))
     elif len(before.adapter.weights) > 1:
         done.append(Step("write the shards as one file", ("CD015",)))
     if before.adapter.beside:
         done.append(Step(f"leave the {BIN} behind that is not read", ("CD010", "CD022")))
     serving = bool(asked and asked & SERVERS)
     watched = frozenset(RAN.values()) if subject.question.base and (serving or how.to_lora) else frozenset[str]()
+    for title, heals, read in repairs.readings(subject):
+        subject = read
+        done.append(Step(title, tuple(dict.fromkeys(f.code for f in report.findings if f.code in heals))))
+    meaning = subject
     uniform = False
     if how.tool:
         from ..conversions import tool
@@ -252,7 +252,18 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
     droppable = bool(gone) and not how.drop
     same = asked == before.question.runtimes
     was = None if same else judge(Subject(before.adapter, original.subject.question, before.saved_by, before.original))
-    return Plan(report, subject, findings, tuple(done), still, purpose, tuple(cuts), droppable, was, how.tool)
+    return Plan(report, subject, findings, tuple(done), still, purpose, tuple(cuts), droppable, was, how.tool, meaning)
+
+
+def _reading(origin: Origin, part: str) -> str:
+    """What was done to read a file of another form as an adapter of PEFT."""
+    if origin.tool == SALVAGE:
+        return f"take the adapter{f' {part}' if part else ''} out of {origin.file}"
+    if origin.tool != "peft":
+        return f"convert {part or origin.file}{f' of {origin.file}' if part else ''} to PEFT's form"
+    if part:
+        return f"take {part} out of {origin.file}, under the one config that is there"
+    return f"give {origin.file} the name that PEFT looks for"
 
 
 def _with_a_way(step: Step, report: Report, asked: frozenset[str] | None, how: How) -> Step:

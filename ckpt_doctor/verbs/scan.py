@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from ..adapter import NOTHING_ASKED, AdapterError, Question, unforeseen
+from ..adapter import NOTHING_ASKED, Adapter, AdapterError, Question, unforeseen
 from ..adapter.codes import REPAIRED_UNASKED
 from ..adapter.findings import ERROR, in_the_way, verdict, weighed
 from ..adapter.runtimes import NEWEST
+from ..facts.names import PREFIX
+from ..facts.patterns import TooCostly, new_adapter
 from ..facts.subject import Subject
 from ..files.loader import Glance, load
 from ..rules import judge
 from .report import Report
+
+USUAL = (".lora_A.weight", ".lora_B.weight", ".lora_A", ".lora_B", ".lora_E", "embedding_A", "embedding_B", "vector")
+"""How the factors of PEFT end where the name of the adapter is not in them."""
 
 
 def examine(
@@ -44,9 +49,10 @@ def examine_all(
     """As `examine`, of each adapter that a file of another tool may hold several of; at least one report. `config` is
     the file that the user names as the config of an adapter inside a model.
     """
+    new_adapter()
     try:
         adapter = load(folder, seen)
-        if not config and not any(fault.tool for fault in adapter.faults):
+        if not config and _is_peft(adapter):
             return [_examined(folder, Subject(adapter, question), repairs)]
         from .conversion import parts
 
@@ -60,6 +66,14 @@ def examine_all(
         from traceback import format_exc
 
         return [Report(folder, error=unforeseen(folder, error), trace=format_exc())]
+
+
+def _is_peft(adapter: Adapter) -> bool:
+    """Whether an adapter is surely not what another tool wrote, as its faults or its first tensor tell."""
+    if adapter.faults:
+        return not any(fault.tool for fault in adapter.faults)
+    first = next(iter(adapter.tensors), "")
+    return not first or (first.startswith(PREFIX) and (".lora_" not in first or first.endswith(USUAL)))
 
 
 def _examined(folder: str, subject: Subject, repairs: bool) -> Report:
@@ -138,6 +152,9 @@ def _with_repairs(report: Report) -> Report:
     if open_:
         from .reach import reached
 
-        return reached(report)
+        try:
+            return reached(report)
+        except TooCostly:  # the report says which pattern is
+            return report
     findings = tuple(f._replace(fixable=True) if f.code in REPAIRED_UNASKED else f for f in report.findings)
     return report._replace(findings=findings)

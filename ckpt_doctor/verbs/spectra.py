@@ -14,8 +14,8 @@ from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from ..files.streams import Files
 from ..files.values import Array
-from .compare import Delta, delta
-from .norms import times_power
+from .compare import Delta, delta_of, factors
+from .norms import ordinary, times_power
 
 KEPT = 0.99
 """The share of the energy that a smaller rank is to keep."""
@@ -80,20 +80,31 @@ def _spectrum(subject: Subject, layer: Layer, files: Files) -> Spectrum:
         raise AdapterError("the factors of parameters hold one matrix for each expert")
     if layer.rank is None or layer.rank > LARGEST:
         raise AdapterError(f"the rank of {layer.module} is not known, or above {LARGEST}")
-    found = delta(subject, layer, files)
+    product, scaling = factors(subject, layer, files), layer.scaling or 0.0
+    b, a, e = product
+    with np.errstate(all="ignore"):  # what becomes infinite is worked out again
+        left, right = b.T @ b, a @ a.T
+    if e is not None:
+        right = right * e * e.T
+    sizes = (float(left.max()), float(right.max()), scaling * scaling)
+    if all(map(ordinary, sizes)):
+        return _of_grams(left, right, abs(scaling))
+    found = delta_of(product, scaling)
     return Spectrum((), math.nan, 0) if found is None else spectrum_of(found)
 
 
 def spectrum_of(product: Delta) -> Spectrum:
-    """The singular values of B A, without forming it: their squares are the eigenvalues of √(BᵀB) (A Aᵀ) √(BᵀB)."""
-    left, right = product.b.T @ product.b, product.a @ product.a.T
+    """The singular values of B A, without forming it."""
+    return _of_grams(product.b.T @ product.b, product.a @ product.a.T, times_power(1.0, product.exponent))
+
+
+def _of_grams(left: Array, right: Array, scale: float) -> Spectrum:
+    """The singular values of B A from BᵀB and A Aᵀ: their squares are the eigenvalues of √(BᵀB) (A Aᵀ) √(BᵀB)."""
     dead = int(((np.diagonal(left) == 0) | (np.diagonal(right) == 0)).sum())
     values, vectors = np.linalg.eigh(left)
     root: Array = vectors * np.sqrt(np.maximum(values, 0.0))
-    squares = np.linalg.eigvalsh(root.T @ right @ root)[::-1]
-    scale = times_power(1.0, product.exponent)
-    singular = np.sqrt(np.maximum(squares, 0.0)) * scale
-    return Spectrum(tuple(singular.tolist()), float(np.sqrt(np.maximum(squares, 0.0).sum())) * scale, dead)
+    squares = np.maximum(np.linalg.eigvalsh(root.T @ right @ root)[::-1], 0.0)
+    return Spectrum(tuple((np.sqrt(squares) * scale).tolist()), float(np.sqrt(squares.sum())) * scale, dead)
 
 
 def smallest_rank(found: Collection[Spectrum], share: float = KEPT) -> int | None:

@@ -102,6 +102,15 @@ def values(folder: Path, gigabytes: float, rounds: int) -> None:
         shutil.rmtree(path)
 
 
+def spectra(folder: Path, rounds: int) -> None:
+    """The ranks of a 7B LoRA of rank 64 with what of them is used, beside the arithmetic alone."""
+    subprocess.run([*PYTHON, HERE / "corpora.py", folder, "0", "0.32", "BF16", "64"], check=True)
+    ranks = [*PYTHON, "-m", "ckpt_doctor", "ranks", "--values", str(folder / "BF16")]
+    bare = [*PYTHON, str(HERE / "bare_spectra.py"), str(folder / "BF16")]
+    rotation("singular values of a LoRA of rank 64, 0.32 GB", {"bare loop": bare, "scanned by ranks": ranks}, rounds)
+    shutil.rmtree(folder / "BF16")
+
+
 def copying(folder: Path, gigabytes: float, rounds: int) -> None:
     """A fix of a LoRA with a layer of rank 0, in so many gigabytes, against cp and fsync of the same folder."""
     subprocess.run([*PYTHON, HERE / "corpora.py", folder, "0", str(gigabytes), "BF16", "0"], check=True)
@@ -139,5 +148,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", ".")) as name:
         scans(Path(name).resolve(), asked.adapters, asked.rounds)
         values(Path(name).resolve(), asked.values, asked.rounds)
+        spectra(Path(name).resolve(), asked.rounds)
         if asked.copy:
             copying(Path(name).resolve(), asked.copy, asked.rounds)
