@@ -29,7 +29,7 @@ WINDOW = 16
 """Adapters for each worker that are begun before the first of them is told."""
 TRIAL = 1.0
 """Seconds after which it shows whether workers help."""
-LEAST, LEAST_LEFT = 0.0005, 2.0
+LEAST, LEAST_LEFT = 0.0005, 5.0
 """Seconds of an adapter, and of all that are left, from which on workers help: less is what it takes to hand one over,
 and to start them.
 """
