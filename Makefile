@@ -9,7 +9,7 @@ COUNT ?= 100
 
 AXE = build/npm/node_modules/axe-core/axe.min.js
 
-.PHONY: demo test page compat compat-all lab lab-servers lint bench wheel actions nightly
+.PHONY: demo example test page compat compat-all lab lab-servers lint bench wheel actions nightly
 .DEFAULT_GOAL := test
 
 .venv/.run: pyproject.toml
@@ -53,6 +53,10 @@ lab: .venv/.dev  ## adapters of random draw, as saved and as people break them, 
 lab-servers: .venv/.dev  ## LoRAs of models that people serve, in real servers on a CPU: what is judged wrong
 	scripts/make_server_envs.sh .servers $(SERVERS)
 	$(BIN)/python scripts/lab/servers $(SERVERS) --seed $(SEED) --count $(COUNT)
+
+example: .venv/.dev  ## AdaLoRA beside LoRA: trained, watched, repaired for PEFT 0.9.0, served
+	scripts/make_peft_venvs.sh .venvs 0.9.0
+	$(BIN)/python examples/adalora_beside_lora/run.py build/example .venvs/peft-0.9.0/bin/python
 
 bench: .venv/.run  ## scans beside a click hello, a walk in C and a loop of json.loads
 	$(BIN)/python scripts/bench --adapters $(ADAPTERS)

@@ -265,3 +265,37 @@ def test_torchtune_under_the_name_of_peft_is_converted(run: Any, scan: Any, tmp_
         fixed(run, folder, tmp_path / f"out-{name}", "--base", TORCHTUNE / "llama/model")
     first, second = (tmp_path / f"out-{name}/adapter_model.safetensors" for name in ("in", "pt"))
     assert first.read_bytes() == second.read_bytes()
+
+
+GGUF = DATA / "gguf"
+
+
+@pytest.mark.parametrize("model", ["llama", "qwen2"])
+def test_what_llama_cpp_converted_comes_back_to_the_bit(run: Any, tmp_path: Path, model: str) -> None:
+    """By its own converter, which turns q and k of Llama; a layer of another rank has its own scale in both."""
+    fixed(run, GGUF / model / "gguf", tmp_path / "out", "--base", GGUF / model / "config.json")
+    first, second = (
+        load_file(folder / "adapter_model.safetensors") for folder in (GGUF / model / "peft", tmp_path / "out")
+    )
+    assert first.keys() == second.keys()
+    assert all(first[key].tobytes() == second[key].tobytes() for key in first)
+    assert run("compare", GGUF / model / "peft", tmp_path / "out").exit_code == 0
+
+
+def test_rows_that_llama_cpp_turned_want_the_model(run: Any, tmp_path: Path) -> None:
+    result = run("fix", GGUF / "llama/gguf/lora.gguf", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "name the model with --base" in " ".join(result.output.split())
+
+
+def test_a_gguf_that_is_cut_or_says_too_much_is_no_fault_of_ours(run: Any, tmp_path: Path) -> None:
+    whole = (GGUF / "llama/gguf/lora.gguf").read_bytes()
+    path = tmp_path / "lora.gguf"
+    for at in (4, 8, 20, 200, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:at])
+        assert run("scan", path).exit_code in (1, 2)
+    for at in range(4, 160, 3):
+        path.write_bytes(whole[:at] + b"\xff" * 8 + whole[at + 8 :])
+        result = run("scan", path)
+        assert result.exit_code in (1, 2)
+        assert "please report" not in result.output

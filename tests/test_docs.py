@@ -184,3 +184,12 @@ def test_tables_of_the_chinese_page_line_up() -> None:
             tuple(wcswidth(line[: at.start()]) for at in re.finditer(r"(?<!\\)\|", line)) for line in table.splitlines()
         }
         assert len(bars) == 1, table
+
+
+def test_each_promise_names_a_test_that_is() -> None:
+    page, file = (ROOT / "SECURITY.md").read_text(), ""
+    named = re.findall(r"`(?:tests/(\w+\.py): )?(test_\w+)`", page)
+    assert len(named) > 20
+    for path, name in named:
+        file = path or file
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), (file, name)

@@ -110,7 +110,11 @@ def test_only_junit_imports_an_xml_library(format_: str) -> None:
 def test_json_can_be_read_back(format_: str) -> None:
     reports = [*fixtures(), *hostile()]
     output = text(format_, reports)
-    entries = [json.loads(line) for line in output.split("\n")] if format_ == "jsonl" else json.loads(output)["reports"]
+    if format_ == "jsonl":
+        *entries, last = map(json.loads, output.split("\n"))
+        assert {"schema_version", "tool", "summary"} == last.keys()
+    else:
+        entries = json.loads(output)["reports"]
     for one, expected in zip_longest(entries, reports):
         assert one["path"] == expected.path.replace("\\", "/")
         assert [f["message"] for f in one["findings"]] == [f.message for f in expected.shown]

@@ -147,8 +147,6 @@ VIEWS = {
     "transposed": lambda t: t.T,
     "middle": lambda t: t[3:9, 2:5],
     "every second": lambda t: t[::2, 1::3],
-    "expanded": lambda t: t[:, :1].expand(-1, 10_000),
-    "scalar expanded": lambda t: t[4, 4].expand(1 << 20, 1 << 20),
     "permuted": lambda t: t.reshape(4, 3, 7, 2).permute(3, 1, 0, 2),
     "row": lambda t: t[5],
     "overlapping": lambda t: t.as_strided((3, 3), (2, 2)),
@@ -167,25 +165,18 @@ def test_views_of_a_bin_are_read_as_torch_reads_them(tmp_path: Path, view: str, 
         torch.save({"whole": whole, "view": VIEWS[view](whole)}, tmp_path / "x.bin")
         found = numbers.numbers(loader.read_weights(str(tmp_path / "x.bin")))
         assert found["whole"] == by_torch(whole)
-        if "expanded" in view:  # each number once
-            assert bool(found["view"].nan or found["view"].infinite) == (not VIEWS[view](whole)[:, 0].isfinite().all())
-            assert found["view"].largest == by_torch(VIEWS[view](whole)[:12, :12]).largest
-        else:
-            assert found["view"] == by_torch(VIEWS[view](whole))
+        assert found["view"] == by_torch(VIEWS[view](whole))
 
 
 def test_views_that_repeat_their_file_are_not_read(tmp_path: Path) -> None:
     storage = torch.rand(2000)
-    torch.save({"x": storage.as_strided((1000, 1000), (1, 1))}, tmp_path / "x.bin")
+    torch.save({str(at): storage.as_strided((17, 100), (99, 1), at) for at in range(200)}, tmp_path / "x.bin")
     start = time.process_time()
     with pytest.raises(AdapterError, match="views that read its bytes more than 8 times"):
         numbers.numbers(loader.read_weights(str(tmp_path / "x.bin")))
     torch.save({"x": torch.rand(1 << 21).as_strided((1 << 20, 1 << 20), (1, 1))}, tmp_path / "x.bin")
-    with pytest.raises(AdapterError, match="more than 8 times"):
-        numbers.numbers(loader.read_weights(str(tmp_path / "x.bin")))
-    column = torch.arange(2000.0)[:, None]
-    torch.save({"x": column.expand(-1, 1 << 40)}, tmp_path / "x.bin")
-    assert numbers.numbers(loader.read_weights(str(tmp_path / "x.bin")))["x"] == Numbers(1999.0)
+    with pytest.raises(AdapterError, match="repeats numbers of its storage"):
+        loader.read_weights(str(tmp_path / "x.bin"))
     assert time.process_time() - start < 5
 
 
@@ -211,7 +202,7 @@ def test_a_file_that_is_written_to_meanwhile_is_not_judged(tmp_path: Path, monke
 
     monkeypatch.setattr(numbers, "numbers", slowly)
     report = examine(str(folder), Question(values=True))
-    assert report.error == f"{folder} was written to by others while it was read; try again"
+    assert report.error == f"{folder} was written to by others meanwhile, so it was left as it is; try again"
 
 
 def with_nan(folder: Path, like: Path = PLAIN) -> Path:

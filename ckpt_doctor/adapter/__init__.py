@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from .sources import Computed as Computed
+    from .sources import Constant as Constant
     from .sources import FileRange as FileRange
     from .sources import Gathered as Gathered
     from .sources import Joined as Joined
@@ -64,7 +65,7 @@ class Fault(NamedTuple):
     file: str = ""
 
 
-_SOURCES = ("Computed", "FileRange", "Gathered", "Joined", "Source", "TensorInfo", "Zeros", "zeros")
+_SOURCES = ("Computed", "Constant", "FileRange", "Gathered", "Joined", "Source", "TensorInfo", "Zeros", "zeros")
 
 
 def __getattr__(name: str) -> object:

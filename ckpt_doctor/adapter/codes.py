@@ -178,8 +178,9 @@ What is there is an adapter, and not one of PEFT: another tool wrote it, in a la
 Why: kohya's sd-scripts, LyCORIS, ComfyUI, diffusers, mistral-finetune, torchtune, MLX, Megatron, loralib and llama.cpp
 have names, shapes and scales of their own. It is told by the names of its tensors, or of its files.
 Who stops: every PEFT release.
-What to do: `fix` makes an adapter of PEFT of what MLX and torchtune wrote, where that is exact; the message says why
-it is not. Otherwise load it with the tool that the message names, or have that one export an adapter of PEFT.
+What to do: `fix` makes an adapter of PEFT of what MLX, torchtune, llama.cpp, sd-scripts, LyCORIS and diffusers wrote,
+where that is exact; the message says why it is not. Otherwise load it with the tool that the message names, or have
+that one export an adapter of PEFT.
 References: utils/save_and_load.py: load_peft_weights, which looks for adapter_model.safetensors and adapter_model.bin.
 """)
 TRAINING_STATE = Code("CD025", "training-state", """
@@ -584,6 +585,14 @@ Who stops: no release notices. Undecided where both are known by their ids on th
 name is a note: on the weights before it the adapter computes nearly the same.
 What to do: name the right base model, or correct base_model_name_or_path.
 References: peft_model.py: PeftModel.from_pretrained, which looks at neither.
+""")
+COSTLY_PATTERN = Code("CD331", "costly-pattern", """
+A regular expression of the config takes too long to match, or is too large, to say which layers it names.
+Why: PEFT gives it to Python's `re`, which has no limit: some patterns of twenty characters take longer than anyone
+waits. A repeat within a repeat is such a pattern; any other has a tenth of a second here, and all of an adapter half.
+Who stops: every release is undecided. One that reads the key may hang when it loads the adapter.
+What to do: name the layers in a list, or write the pattern without a repeat within a repeat.
+References: tuners/tuners_utils.py: check_target_module_exists, get_pattern_key; utils/other.py.
 """)
 
 # Tensors

@@ -51,7 +51,8 @@ EXCEPTIONS = {
     "CD411": {BEFORE: WARNING},
     # a healthy adapter does not raise these doubts
     "CD306": _CLEAR_DOUBT, "CD316": _CLEAR_DOUBT, "CD317": _CLEAR_DOUBT, "CD323": _CLEAR_DOUBT, "CD324": _CLEAR_DOUBT,
-    "CD330": _CLEAR_DOUBT, "CD406": _CLEAR_DOUBT, "CD413": _CLEAR_DOUBT, "CD508": _CLEAR_DOUBT, "CD513": _CLEAR_DOUBT,
+    "CD330": _CLEAR_DOUBT, "CD331": _CLEAR_DOUBT, "CD406": _CLEAR_DOUBT, "CD413": _CLEAR_DOUBT, "CD508": _CLEAR_DOUBT,
+    "CD513": _CLEAR_DOUBT,
 }  # fmt: skip
 """Code → whom it stops → the severity that is not the usual one.
 

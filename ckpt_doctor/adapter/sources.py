@@ -27,6 +27,12 @@ class Zeros(NamedTuple):
     length: int
 
 
+class Constant(NamedTuple):
+    """Bytes of no file: a number that a form keeps as a tensor, where PEFT's has it in the config."""
+
+    data: bytes
+
+
 class Computed(NamedTuple):
     """A factor made from another one when it is written: `scale · base · by`, then zeros up to the new rank.
 
@@ -47,7 +53,7 @@ class Joined(NamedTuple):
     axis: int
 
 
-Source = FileRange | Gathered | Zeros | Computed | Joined
+Source = FileRange | Gathered | Zeros | Constant | Computed | Joined
 
 
 class TensorInfo(NamedTuple):

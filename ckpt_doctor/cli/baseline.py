@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ..adapter import AdapterError
 from ..adapter.findings import SEVERITIES, Finding, fingerprints
+from ..files.loader import content
 from ..verbs.report import Report
 
 SCHEMA_VERSION = 1
@@ -31,10 +32,9 @@ class Baseline:
         """Read the file. Raises AdapterError."""
         self.folder = os.path.dirname(os.path.abspath(path))
         try:
-            with open(path, encoding="utf-8") as file:
-                self.entries = [_known(entry) for entry in json.load(file)["findings"]]
-        except OSError as error:
-            raise AdapterError(f"{path} cannot be read: {error.strerror}; --write-baseline makes it") from None
+            self.entries = [_known(entry) for entry in json.loads(content(path).decode())["findings"]]
+        except AdapterError as error:
+            raise AdapterError(f"{error}; --write-baseline makes it") from None
         except (ValueError, KeyError, TypeError, RecursionError):
             raise AdapterError(f"{path} is not a baseline that ckpt-doctor wrote") from None
         self._known = {(entry.path, entry.fingerprint): entry for entry in self.entries}

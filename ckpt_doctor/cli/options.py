@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -14,10 +14,11 @@ from ..adapter.runtimes import unreviewed
 from ..files import pins
 from ..files.loader import MARKS, find, nothing_in
 from ..reports import OF_EVERY_VERB
-from .settings import FAIL_ON, Config, Settings, find_config, read_config, selectors
+from .settings import FAIL_ON, Choice, Config, Settings, find_config, read_config, selectors
 from .terminal import complain
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+MOST_JOBS = 256
 Option = Callable[[Command], Command]
 
 
@@ -62,6 +63,51 @@ def variable(name: str) -> dict[str, Any]:
     return {"envvar": f"CKPT_DOCTOR_{name}", "show_envvar": True}
 
 
+def _listed(_: click.Context, __: click.Parameter, file: str | None) -> tuple[str, ...] | None:
+    """The paths in a file; a NUL, which no path has, says that these and no new lines separate them."""
+    if file is None:
+        return None
+    try:
+        with click.open_file(file, "rb") as stream:
+            text: bytes = stream.read()
+    except OSError as error:
+        raise click.BadParameter(f"{file} cannot be read: {error.strerror}") from None
+    names = text.split(b"\0") if b"\0" in text else (line.rstrip(b"\r") for line in text.split(b"\n"))
+    return tuple(os.fsdecode(name) for name in names if name)
+
+
+class Shard(NamedTuple):
+    """One part of several that have each adapter in one of them: the same wherever it stands in a list."""
+
+    number: int
+    of: int
+
+    def has(self, path: str) -> bool:
+        """Whether this part has the adapter at a path."""
+        from hashlib import sha256
+
+        digest = sha256(os.fsencode(os.path.normpath(path).replace(os.sep, "/"))).digest()
+        return int.from_bytes(digest[:8], "big") % self.of == self.number - 1
+
+
+def _shard(_: click.Context, __: click.Parameter, text: str | None) -> Shard | None:
+    if text is None:
+        return None
+    number, _slash, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise click.BadParameter(f"{text!r} is no part of several, as 1/8, 2/8 … 8/8")
+    return Shard(int(number), int(of))
+
+
+def _jobs(_: click.Context, __: click.Parameter, text: str) -> int:
+    """How many, 0 for auto."""
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_JOBS:
+        raise click.BadParameter(f"{text!r} is neither auto nor a whole number from 1 to {MOST_JOBS}")
+    return int(text)
+
+
 CONFIG = click.option(
     "--config", type=click.Path(), metavar="FILE", is_eager=True, callback=_config, **variable("CONFIG"),
     help="A file of options, instead of the nearest ckpt-doctor.toml or [tool.ckpt-doctor] of pyproject.toml.",
@@ -92,6 +138,22 @@ FAIL = click.option(
 PROVE = click.option(
     "--prove", is_flag=True,
     help="Have the PEFT of --for, or the one that is installed, load it on a skeleton of its model (see prove).",
+)  # fmt: skip
+FILES_FROM = click.option(
+    "--files-from", type=click.Path(), metavar="FILE", callback=_listed,
+    help="Scan the paths in this file as well, one a line or separated by NUL; -: from standard input.",
+)  # fmt: skip
+SHARD = click.option(
+    "--shard", metavar="K/N", callback=_shard, **variable("SHARD"),
+    help="Scan one part of N: each adapter is in one of them, by its path as it is given here.",
+)  # fmt: skip
+RESUME = click.option(
+    "--resume", type=click.Path(), metavar="FILE", **variable("RESUME"),
+    help="Say of unchanged adapters what an earlier run noted in this file, and note the others; needs jsonl.",
+)  # fmt: skip
+JOBS = click.option(
+    "--jobs", metavar="N", default="1", show_default=True, callback=_jobs, **variable("JOBS"),
+    help="Processes that examine; auto: one for each core, where that is quicker. Needs jsonl.",
 )  # fmt: skip
 SELECT = click.option(
     "--select", multiple=True, metavar="CODES", callback=_selectors, **variable("SELECT"),
@@ -154,20 +216,25 @@ def judged(command: Command) -> Command:
     return command
 
 
-def settings(ctx: click.Context, *, warn: bool = True) -> Callable[[str], Settings]:
-    """From the folder of an adapter to its settings: options, then environment, then overrides, then the file.
-
-    A release that is asked for and that nobody reviewed is told once, with `warn`.
-    """
+def choice(ctx: click.Context) -> Choice:
+    """By what adapters are judged: options, then environment, then overrides, then the file."""
     values = {key: value for key, value in ctx.params.items() if key in Settings._fields}
     sources = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     given = frozenset(key for key in values if ctx.get_parameter_source(key) in sources)
-    config: Config = ctx.params["config"]
+    return Choice(ctx.params["config"], Settings(**values), given)
+
+
+def settings(ctx: click.Context, *, warn: bool = True) -> Callable[[str], Settings]:
+    """From the folder of an adapter to its settings.
+
+    A release that is asked for and that nobody reviewed is told once, with `warn`.
+    """
+    chosen = choice(ctx)
     told: set[str] = set()
 
     def of(folder: str) -> Settings:
         try:
-            found = config.settings_of(folder, Settings(**values), given)
+            found = chosen.of(folder)
         except AdapterError as error:
             raise click.UsageError(str(error)) from None
         for id_, sentence in unreviewed(found.asked or ()).items() if warn else ():

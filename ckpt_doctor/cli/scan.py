@@ -9,6 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from ..adapter import AdapterError
 from ..reports import FORMATS, Style
@@ -28,6 +29,8 @@ Examples:
   ckpt-doctor scan adapter/ --for peft==0.9.0 --for vllm --base model/
   ckpt-doctor scan adapters/ --format table --format sarif=out.sarif
   ckpt-doctor scan adapters/ --values
+  find adapters/ -newer last -name adapter_config.json | ckpt-doctor scan --files-from -
+  ckpt-doctor scan adapters/ --format jsonl -o reports.jsonl --resume journal --jobs auto
   ckpt-doctor scan adapters/ --fail-on warning --ignore CD201
   ckpt-doctor scan adapters/ --write-baseline known.json
   ckpt-doctor scan adapters/ --baseline known.json
@@ -54,7 +57,7 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
 
 
 @click.command("scan", epilog=EPILOG, short_help="Say what is wrong, and who rejects it.")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=click.Path())
+@click.argument("paths", nargs=-1, metavar="PATH…", type=click.Path())
 @click.option(
     "--format", "formats", multiple=True, metavar="FORMAT[=FILE]", default=["table"], show_default=True,
     callback=_sinks, **options.variable("FORMAT"), help=f"{', '.join(FORMATS)}; repeatable, each to its own file.",
@@ -75,6 +78,10 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
     help="Read every number, too: NaN and infinity, layers that are all zero, what fp16 cannot hold, a lost shard.",
 )  # fmt: skip
 @options.PROVE
+@options.FILES_FROM
+@options.SHARD
+@options.JOBS
+@options.RESUME
 @options.SELECT
 @options.IGNORE
 @click.option(
@@ -90,7 +97,8 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
 def command(
     ctx: click.Context, /, paths: tuple[str, ...], formats: list[Sink], output: str | None, html: str | None,
     layers: bool, quiet: bool, verbose: bool, exit_zero: bool, baseline: str | None, write_baseline: str | None,
-    prove: bool, **_: object,
+    prove: bool, files_from: tuple[str, ...] | None, shard: options.Shard | None,
+    jobs: int, resume: str | None, **_: object,
 ) -> None:  # fmt: skip
     """Say what is wrong with the adapters at PATH, and which PEFT releases it stops.
 
@@ -102,16 +110,34 @@ def command(
     """
     sinks = _placed(formats, output, html)
     target = _target(baseline, write_baseline)
+    if not paths and files_from is None:
+        raise click.UsageError("name a PATH, or a file of paths with --files-from")
+    paths += files_from or ()
     unread: list[Report] = []
     others: list[str] = []
     folders = options.folders(paths, lambda path, error: unread.append(Report(path, error=str(error))), others=others)
+    if not paths:
+        complain("--files-from names no path")
+        sys.exit(2)
+    if shard:
+        folders, others = list(filter(shard.has, folders)), list(filter(shard.has, others))
+        unread = [report for report in unread if shard.has(report.path)]
     style = Style(width(), -1 if quiet else int(verbose), layers or verbose, _root(paths))
     codes = {0}
     try:
         known = _baseline(baseline if target is None else None)
         blocks = ("table", None) in sinks and watches(sys.stdout)
+        if _is_fleet(ctx, sinks, {"--html": html, "--prove": prove, "--baseline": known, "--write-baseline": target}):
+            from .fleet import Fleet, lines
+
+            fleet = Fleet(options.settings(ctx), options.choice(ctx), jobs, resume, verbose=verbose)
+            told = watched(fleet.told(folders), len(folders), quiet=quiet)
+            print_to(sinks[0][1], lines(told, unread, codes))
+            if fleet.again and not quiet:
+                complain(f"{fleet.again} of {len(folders)} adapters are unchanged, and told as {resume} has them")
+            sinks = []  # all is told
         reports = _examined(
-            options.settings(ctx), watched(folders, quiet=quiet or blocks), known, codes, verbose, prove
+            options.settings(ctx), watched(folders, len(folders), quiet=quiet or blocks), known, codes, verbose, prove
         )
         kept = list(reports) if len(sinks) > 1 or target or html or ("github", None) in sinks else None
         for format_, file in sinks:
@@ -136,6 +162,19 @@ def command(
         _say_what_is_gone(known)
     code = 2 if unread else max(codes)
     sys.exit(0 if code == 1 and (exit_zero or target) else code)
+
+
+def _is_fleet(ctx: click.Context, sinks: list[Sink], beside: dict[str, object]) -> bool:
+    """Whether each adapter is no more than its line of JSON, as other processes and the journal have it. Raises
+    UsageError where the command line wants that and something else; what a project's file wants gives way.
+    """
+    wanted = [name for name, usual in (("resume", None), ("jobs", 1)) if ctx.params[name] != usual]
+    against = [f"--format {format_}" for format_, _ in sinks if len(sinks) > 1 or format_ != "jsonl"]
+    against += [option for option, value in beside.items() if value]
+    for name in wanted if against else ():
+        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} is for --format jsonl alone, and does not go with {against[0]}")
+    return bool(wanted) and not against
 
 
 def _root(paths: tuple[str, ...]) -> str:

@@ -71,6 +71,20 @@ class Config(NamedTuple):
         return settings
 
 
+class Choice(NamedTuple):
+    """By what all adapters of a run are judged: `settings` hold where the file has no override, those in `given` over
+    all.
+    """
+
+    config: Config
+    settings: Settings
+    given: frozenset[str]
+
+    def of(self, folder: str) -> Settings:
+        """The settings for one adapter. Raises AdapterError."""
+        return self.config.settings_of(folder, self.settings, self.given)
+
+
 def find_config(start: str = ".") -> Config:
     """The nearest file at or above `start` that speaks of ckpt-doctor, read. Raises AdapterError where it is wrong."""
     folder = os.path.abspath(start)
@@ -117,11 +131,9 @@ def read_config(path: str) -> Config:
 
 
 def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
+    from ..files.loader import content
+
+    return content(path)
 
 
 def _checked(section: dict[str, Any], known: Iterable[str], path: str) -> dict[str, Any]:
@@ -159,7 +171,7 @@ def _runtimes(value: Any, path: str) -> list[str]:
 
 
 def _string(value: Any, _: str) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or "\0" in value:
         raise ValueError(f"{value!r} is not a text")
     return value
 
@@ -182,6 +194,12 @@ def _rank(value: Any, _: str) -> int:
     if type(value) is not int or value < 1:
         raise ValueError(f"{value!r} is no whole number above 0")
     return value
+
+
+def _jobs(value: Any, _: str) -> str:
+    if value != "auto" and type(value) is not int:
+        raise ValueError(f"{value!r} is neither 'auto' nor a whole number")
+    return str(value)  # which the option checks
 
 
 def _flag(value: Any, _: str) -> bool:
@@ -220,7 +238,7 @@ def _base(path: str) -> Base:
 _KEYS: dict[str, Callable[[Any, str], Any]] = {
     "for": _runtimes, "select": _strings, "ignore": _strings, "fail-on": _severity, "adapter-name": _string,
     "base": _model, "max-rank": _rank, "baseline": _path, "format": _strings, "exit-zero": _flag,
-    "values": _flag,
+    "values": _flag, "jobs": _jobs, "resume": _path,
 }  # fmt: skip
 """The keys of the file, and how each is checked."""
 

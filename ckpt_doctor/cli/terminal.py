@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import IO, Any, TextIO
+from typing import IO, Any, TextIO, TypeVar
 
 import click
 
 from ..adapter import AdapterError
 
+Item = TypeVar("Item")
 PATIENCE = 1.0  # seconds before progress is shown
 GONE = "\r\033[K"  # what clears a line
 PAUSE = 0.1  # seconds between two states of it
@@ -77,19 +78,31 @@ def show_trace(trace: str | None) -> None:
         click.echo(clean(line), err=True)
 
 
-def watched(folders: list[str], *, quiet: bool) -> Iterator[str]:
-    """The folders one by one; where that takes long and a person watches, standard error says how far it is."""
+def watched(adapters: Iterable[Item], total: int, *, quiet: bool) -> Iterator[Item]:
+    """The adapters one by one; where that takes long and a person watches, standard error says how far it is, how many
+    are done in a second, and how long the rest takes at that rate.
+    """
     shown = not quiet and watches(sys.stderr)
     start = last = time.monotonic()
     visible = False
-    for done, folder in enumerate(folders):
+    for done, adapter in enumerate(adapters):
         now = time.monotonic()
-        if shown and now - start > PATIENCE and now - last > PAUSE:
-            click.echo(f"\r{done} of {len(folders)} adapters", err=True, nl=False)
+        if shown and done and now - start > PATIENCE and now - last > PAUSE:
+            rate = done / (now - start)
+            pace = f"{rate:{'.0f' if rate >= 10 else '.1f'}} a second, {spell(round((total - done) / rate))} left"
+            click.echo(f"\r{done} of {total} adapters, {pace}\033[K", err=True, nl=False, color=True)
             last, visible = now, True
-        yield folder
+        yield adapter
     if visible:
         click.echo(GONE, err=True, nl=False, color=True)
+
+
+def spell(seconds: int) -> str:
+    """A time for a person: `50 s`, `12 min`, `3 h 20 min`."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Adapters of other tools ↔ PEFT's: one file a tool, found by its name. Pure functions of configs and tables.
 
-Nothing is read or written here: a factor that is turned or cut is a view of its file, one that is scaled is computed as
-it is written. What has no exact counterpart raises `Refused` and names it.
+Nothing is written here, and nothing read but a number that PEFT keeps in the config (`images.number`): a factor that is
+turned or cut is a view of its file, one that is scaled is computed as it is written. What has no exact counterpart
+raises `Refused` and names it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..facts.subject import Subject
 from ..repairs import Refused as Refused
 from ..repairs import meant, only
 
-WRITTEN = ("mlx",)
+WRITTEN = ("mlx", "diffusers", "kohya")
 """The tools whose form can be written."""
 
 
@@ -107,8 +108,8 @@ PLAIN = frozenset((
 init_lora_weights this holds for what does not change the base."""
 
 
-def factors(subject: Subject) -> dict[str, tuple[Layer, dict[str, TensorInfo]]]:
-    """The layers of a LoRA or DoRA and their factors by name, for a tool that has nothing else: A and B of two
+def factors(subject: Subject, dimensions: Collection[int] = (2,)) -> dict[str, tuple[Layer, dict[str, TensorInfo]]]:
+    """The layers of a LoRA or DoRA and their factors by name, for a tool that has nothing else: A and B of as many
     dimensions, and a magnitude. Raises Refused for what the adapter has beside them.
     """
     if subject.method != "LORA":
@@ -124,8 +125,8 @@ def factors(subject: Subject) -> dict[str, tuple[Layer, dict[str, TensorInfo]]]:
     found: dict[str, tuple[Layer, dict[str, TensorInfo]]] = {}
     for module, layer in layers.items():
         kinds = {factor: subject.tensors[key] for factor, key in layer.factors.items()}
-        if len(kinds) != 2 or any(len(info.shape) != 2 for info in kinds.values()):
-            raise Refused(f"{module} has not two factors of two dimensions")
+        if len(kinds) != 2 or any(len(info.shape) not in dimensions for info in kinds.values()):
+            raise Refused(f"{module} has not two factors of {' or '.join(map(str, dimensions))} dimensions")
         found[module] = layer, kinds
     for key in subject.others:
         module, mark, _ = module_of(key).partition(".lora_magnitude_vector")

@@ -58,9 +58,11 @@ def to_peft(foreign: Foreign) -> list[Converted]:
         if dora and parts["lora_magnitude_vector"].shape != (b[0],):
             raise Refused(f"{module} has a magnitude of another size than its output")
         if TURNED[kind] and module.endswith((".q_proj", ".k_proj")):
-            heads = _heads(base.config, "num_attention_heads" if module.endswith(".q_proj") else "num_key_value_heads")
+            heads = heads_of(
+                base.config, "num_attention_heads" if module.endswith(".q_proj") else "num_key_value_heads"
+            )
             for part in parts.keys() & {"lora_B", "lora_magnitude_vector"}:
-                parts[part] = _by_halves(parts[part], heads, module)
+                parts[part] = by_halves(parts[part], heads, module)
     others: dict[str, Any] = {"use_dora": True} if dora else {}
     if isinstance(config.get("base_model_name_or_path"), str):
         others["base_model_name_or_path"] = config["base_model_name_or_path"]
@@ -75,14 +77,14 @@ def _head(base: Base) -> str:
     return "lm_head"
 
 
-def _heads(config: dict[str, Any], key: str) -> int:
+def heads_of(config: dict[str, Any], key: str) -> int:
     heads = config.get(key, config.get("num_attention_heads"))
     if not isinstance(heads, int) or heads < 1:
         raise Refused(f"the model's config has no {key}")
     return heads
 
 
-def _by_halves(info: TensorInfo, heads: int, module: str) -> TensorInfo:
+def by_halves(info: TensorInfo, heads: int, module: str) -> TensorInfo:
     """The rows of each head with those of even number first, then the others. Raises Refused."""
     rows = info.shape[0]
     if rows % (2 * heads):

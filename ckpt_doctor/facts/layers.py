@@ -11,6 +11,7 @@ from ..adapter import NUMBER, Adapter, Columns, Form, Layer, forms, numbered_ali
 from .kinds import Kinds, reads_numbers
 from .methods import record
 from .names import PREFIX, are_few, pattern_value
+from .patterns import TooCostly
 
 _KEY = re.compile(r"(?P<module>.+?)\.(?P<factor>lora_(?:embedding_)?[ABE])(?:\.(?!weight)[^.]+)?(?:\.weight)?")
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -189,10 +190,18 @@ def _layer(adapter: Adapter, shaped: Mapping[str, Form], module: str, factors: d
             return Layer(module, factors, rank, alpha, None)
         # PEFT, tuners/adalora/layer.py: update_layer and forward (ranknum stays init_r after a load)
         return Layer(module, factors, rank, alpha, (alpha if alpha > 0 else float(rank)) / (init_r + 1e-5))
-    alpha = number(pattern_value(config.get("alpha_pattern"), module, config.get("lora_alpha", 8)))
+    alpha = alpha_of(config, module, "lora_alpha", 8)
     if alpha is None or not rank:
         return Layer(module, factors, rank, alpha, None)
     return Layer(module, factors, rank, alpha, alpha / (rank**0.5 if config.get("use_rslora") is True else rank))
+
+
+def alpha_of(config: dict[str, Any], module: str, key: str, default: Any) -> float | None:
+    """The alpha of a layer, by its pattern or a key of the config; None where they do not tell it."""
+    try:
+        return number(pattern_value(config.get("alpha_pattern"), module, config.get(key, default)))
+    except TooCostly:
+        return None
 
 
 def groups_of(shaped: Mapping[str, Form], factors: dict[str, str]) -> int:

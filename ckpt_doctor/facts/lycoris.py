@@ -8,6 +8,7 @@ from typing import Any
 
 from .forms import Config
 from .names import Names, pattern_value
+from .patterns import of_keys, once
 from .subject import Subject
 
 
@@ -18,14 +19,8 @@ def old_config(config: Config, module: str) -> dict[str, Any]:
     both, and no group is put around it.
     """
     ranks, alphas = (_pattern(config, key) for key in ("rank_pattern", "alpha_pattern"))
-    for key in [*ranks, *alphas]:
-        try:
-            if re.match(rf"(.*\.)?{key}$", module):
-                break
-        except re.error:
-            continue
-    else:
-        key = module.rpartition(".")[2]
+    keys = once(ranks, f"and {id(alphas)}", lambda: ([*ranks, *alphas], alphas))[0]
+    key = (of_keys(keys, r"(.*\.)?{}$").first(module) if keys else None) or module.rpartition(".")[2]
     r, alpha = ranks.get(key, config.get("r", 8)), alphas.get(key, config.get("alpha", 8))
     return {**config, "r": r, "alpha": alpha, "rank_pattern": {}, "alpha_pattern": {}}
 

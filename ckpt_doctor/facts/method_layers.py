@@ -4,9 +4,8 @@ import re
 
 from ..adapter import Adapter, Layer
 from .forms import RANKS, Group, fits, nearest, parse
-from .layers import module_of, number
+from .layers import alpha_of, module_of, number
 from .methods import record
-from .names import pattern_value
 
 _names: dict[str, tuple[set[str], set[str]]] = {}
 
@@ -61,7 +60,7 @@ def _other_layer(adapter: Adapter, method: str, module: str, factors: dict[str, 
     rank = ranks.pop() if len(ranks) == 1 else None
     known = record(method)
     key, default, divisors = (known and known.scale) or ("", None, ())
-    alpha = number(pattern_value(config.get("alpha_pattern"), module, config.get(key, default))) if key else None
+    alpha = alpha_of(config, module, key, default) if key else None
     parts = [rank if part == "r" and rank else number(config.get(part, 0)) for part in divisors]
     below = sum(part for part in parts if part) if divisors else 1.0
     scaling = None if alpha is None or not below else alpha / below

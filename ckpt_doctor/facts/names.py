@@ -6,6 +6,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from .patterns import of_keys, whole
+
 Names = list[str]
 """Of modules or tensors."""
 
@@ -31,21 +33,14 @@ def numbered(name: str) -> str:
 
 def pattern_value(pattern: Any, module: str, default: Any) -> Any:
     """The value of a rank or alpha pattern for a module, as PEFT 0.15 and newer match it (get_pattern_key)."""
-    if isinstance(pattern, dict):
-        for key, value in pattern.items():
-            try:
-                if re.match(rf"(.*\.)?({key})$", module):
-                    return value
-            except re.error:
-                continue
+    if isinstance(pattern, dict) and pattern:
+        key = of_keys(pattern).first(module)
+        return default if key is None else pattern[key]
     return default
 
 
 def targets(target: object, module: str) -> bool:
     """Whether target_modules names a module (tuners/tuners_utils.py: check_target_module_exists)."""
     if isinstance(target, str):
-        try:
-            return re.fullmatch(target, module) is not None
-        except re.error:
-            return False
+        return whole(target, module)
     return isinstance(target, list) and any(module == name or module.endswith(f".{name}") for name in target)

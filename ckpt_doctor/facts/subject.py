@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..adapter import NOTHING_ASKED, Adapter, AdapterError, Base, Form, Layer, Question, forms
+from ..adapter import NOTHING_ASKED, Adapter, Base, Form, Layer, Question, forms
 from ..adapter.runtimes import NONE, PEFT, Ids, upto
 from . import config_keys
 from .kinds import Kinds
@@ -67,13 +67,11 @@ class Subject:
         """What tensors of a floating type hold, where their values may be read; else nothing. Raises AdapterError."""
         if not self.question.values:
             return {}
-        from ..files.loader import stamped
+        from ..files.loader import steady
         from ..files.numbers import numbers
 
-        found, read = numbers(self.tensors), self.adapter
-        if stamped(read.folder, [name for name, *_ in read.stamps]) != read.stamps:
-            raise AdapterError(f"{read.path} was written to by others while it was read; try again")
-        return found
+        with steady(self.adapter):
+            return numbers(self.tensors)
 
     @cached_property
     def bin_agrees(self) -> bool | None:
@@ -82,9 +80,10 @@ class Subject:
         """
         if self.adapter.bin_agrees is not None or self.adapter.beside or not self.question.values:
             return self.adapter.bin_agrees
-        from ..files.loader import BIN, agree, read_weights
+        from ..files.loader import BIN, agree, read_weights, steady
 
-        return agree(self.tensors, read_weights(f"{self.adapter.folder}/{BIN}"))
+        with steady(self.adapter):
+            return agree(self.tensors, read_weights(f"{self.adapter.folder}/{BIN}"))
 
     @cached_property
     def written_by(self) -> frozenset[str]:

@@ -1,12 +1,12 @@
 """Which modules a config targets, and with which rank and alpha, as each PEFT release reads it."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .kinds import stacks
 from .names import are_few, as_number
+from .patterns import NEW, OLD, matched, of_keys, once, whole
 from .tasks import saved_whole
 
 Release = tuple[int, ...]
@@ -27,15 +27,6 @@ class Reading(NamedTuple):
     scaling: float | None
 
 
-@lru_cache(4096)
-def _matches(pattern: str, text: str, whole: bool) -> re.Match[str] | None:
-    """A regex as PEFT applies it; one that does not compile matches nothing (PEFT raises: `broken` says so)."""
-    try:
-        return re.fullmatch(pattern, text) if whole else re.match(pattern, text)
-    except re.error:
-        return None
-
-
 def targeted(config: dict[str, Any], module: str, release: Release) -> bool:
     """Whether a release adapts a module of this name (tuners/tuners_utils.py: check_target_module_exists; before 0.6
     in tuners/lora.py).
@@ -54,7 +45,7 @@ def targeted(config: dict[str, Any], module: str, release: Release) -> bool:
     if isinstance(target, str):
         if release >= (0, 8) and target.lower() == "all-linear":
             return True
-        return _matches(target, module, True) is not None
+        return whole(target, module)
     if not _named(target, module, release):
         return False
     if release >= (0, 8) and module in (target or ()):
@@ -93,29 +84,40 @@ def _hits(
 
 def _named(names: Any, module: str, release: Release) -> bool:
     if isinstance(names, str):
-        return _matches(names, module, True) is not None
+        return whole(names, module)
     if not isinstance(names, list):
         return False
-    listed = [name for name in names if isinstance(name, str)]
+    listed = once(names, "listed", lambda: _Listed(names))
     if release < (0, 5):
-        return any(map(module.endswith, listed))
-    if module in listed:
+        return module.endswith(listed.every)
+    if module in listed.names:
         return True
     if release < (0, 6):
-        return any(_ends(module, name) for name in listed)
-    parent, _, last = module.rpartition(".")
-    return (bool(parent) and last in listed) or any(module.endswith(f".{name}") for name in listed)
+        return bool(listed.every) and of_keys(listed.every, OLD).first(module) is not None
+    return any(module[at + 1 :] in listed.names for at, char in enumerate(module) if char == ".")
 
 
-def _ends(module: str, name: str) -> bool:
-    """Whether a module's name ends with `name` as a pattern; a word is none, and needs none to be compiled."""
-    if name.isidentifier() and module.isprintable():
-        return module.endswith(f".{name}")
-    return _matches(rf".*\.{name}$", module, False) is not None
+class _Listed:
+    """The names of a list of the config."""
+
+    def __init__(self, names: list[Any]) -> None:
+        self.every = tuple(name for name in names if isinstance(name, str))
+        self.names = frozenset(self.every)
 
 
 def _is_saved_whole(config: dict[str, Any], module: str) -> bool:
-    return any(_matches(rf"(^|.*\.){name}($|\..*)", module, False) for name in saved_whole(config))
+    names = config.get("modules_to_save")
+    if not isinstance(names, list) or not names:
+        return False
+    words, others = once(names, "saved", lambda: _divided(saved_whole(config)))
+    if not words.isdisjoint(module.split(".")):
+        return True
+    return any(matched(r"(^|.*\.){}($|\..*)", name, module) is not None for name in others)
+
+
+def _divided(names: list[str]) -> tuple[frozenset[str], list[str]]:
+    """Names that are one part of a module's, and others."""
+    return frozenset(filter(str.isidentifier, names)), [name for name in names if not name.isidentifier()]
 
 
 def _in_layers(config: dict[str, Any], module: str, release: Release) -> bool:
@@ -126,16 +128,15 @@ def _in_layers(config: dict[str, Any], module: str, release: Release) -> bool:
     given = config.get("layers_pattern")
     patterns = [given] if isinstance(given, str) else given
     if release < (0, 8):
-        forms = [rf".*.{pattern}\.(\d+)\.*" for pattern in (_COMMON_LAYERS if patterns is None else patterns)]
+        form, patterns = r".*.{}\.(\d+)\.*", _COMMON_LAYERS if patterns is None else patterns
     elif not patterns:
-        forms = [r".*\.[^.]*\.(\d+)\." if release < (0, 20) else r".*?\.[^.]*\.(\d+)\."]
+        form, patterns = (r".*\.[^.]*\.(\d+)\." if release < (0, 20) else r".*?\.[^.]*\.(\d+)\."), [""]
     elif release < (0, 20):
-        forms = [rf".*\.{pattern}\.(\d+)\." for pattern in patterns]
+        form = r".*\.{}\.(\d+)\."
     else:
-        start = r".*?\." if release < (0, 21) else r"(?:^|.*?\.)"
-        forms = [rf"{start}{pattern}\.(\d+)\." for pattern in patterns]
-    for form in forms:
-        match = _matches(form, module, False)
+        form = r".*?\.{}\.(\d+)\." if release < (0, 21) else r"(?:^|.*?\.){}\.(\d+)\."
+    for pattern in patterns:
+        match = matched(form, str(pattern), module)
         if match:
             index = as_number(match.group(1))
             return index in wanted if isinstance(wanted, list) else index == wanted
@@ -154,7 +155,7 @@ def lora_reading(config: dict[str, Any], module: str, release: Release) -> Readi
     ranks, alphas = (config.get(key) or {} for key in ("rank_pattern", "alpha_pattern"))
     if release >= (0, 6) and isinstance(ranks, dict) and isinstance(alphas, dict):
         if release < (0, 14):
-            key = _first([*ranks, *alphas], module, release)
+            key = _first(_both(ranks, alphas), module, release)
             rank, alpha = ranks.get(key, rank), alphas.get(key, alpha)
         else:
             rank = ranks.get(_first(ranks, module, release), rank)
@@ -168,6 +169,13 @@ def lora_reading(config: dict[str, Any], module: str, release: Release) -> Readi
         return Reading(rank, alpha, None)
 
 
+def _both(ranks: dict[str, Any], alphas: dict[str, Any]) -> Collection[str]:
+    """The keys of both patterns, those of rank_pattern first."""
+    if not ranks or not alphas:
+        return ranks or alphas
+    return once(ranks, f"and {id(alphas)}", lambda: ([*ranks, *alphas], alphas))[0]  # which lives as long as its id
+
+
 def ambiguous(config: dict[str, Any], module: str) -> bool:
     """Whether several keys of alpha_pattern name a module, as PEFT 0.14 and newer match them, with other values: which
     came first in training is lost, as PEFT sorts the keys when it saves them (config.py: save_pretrained).
@@ -175,15 +183,15 @@ def ambiguous(config: dict[str, Any], module: str) -> bool:
     alphas = config.get("alpha_pattern")
     if not isinstance(alphas, dict) or len(alphas) < 2:
         return False
-    values = [value for key, value in alphas.items() if _matches(rf"(.*\.)?({key})$", module, False)]
+    values = [alphas[key] for key in of_keys(alphas).all(module)]
     return any(value != values[0] for value in values)
 
 
-def _first(keys: Iterable[str], module: str, release: Release) -> str:
-    for key in keys:
-        if _matches(rf".*\.{key}$" if release < (0, 15) else rf"(.*\.)?({key})$", module, False):
-            return key
-    return module
+def _first(keys: Collection[str], module: str, release: Release) -> str:
+    if not keys:
+        return module
+    key = of_keys(keys, OLD if release < (0, 15) else NEW).first(module)
+    return module if key is None else key
 
 
 _MOST_HOLES = 1 << 14

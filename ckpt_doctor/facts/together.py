@@ -5,7 +5,6 @@ All of it is read from configs and shapes. Where no fact speaks the answer is un
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,8 @@ from .config_keys import CHANGES_BASE
 from .layers import groups_of, module_of
 from .lora_keys import HARMLESS
 from .meaning import meant_era
+from .names import pattern_value
+from .patterns import is_pattern
 from .subject import Subject
 from .targets import OUT_PROJ, Release, lora_reading, targeted
 
@@ -274,8 +275,7 @@ def _scales(first: Subject, second: Subject, release: Release) -> Iterator[Troub
 def _swapped_scale(config: dict[str, Any], name: str) -> float | None:
     values = []
     for pattern, default in (("rank_pattern", config.get("r", 8)), ("alpha_pattern", config.get("lora_alpha", 8))):
-        found = config.get(pattern) or {}
-        values.append(next((found[key] for key in found if re.match(rf"(.*\.)?({key})$", name)), default))
+        values.append(pattern_value(config.get(pattern), name, default))
     return lora_reading({**config, "r": values[0], "lora_alpha": values[1], "rank_pattern": {}, "alpha_pattern": {}},
                         "", (0, 15)).scaling  # fmt: skip
 
@@ -352,9 +352,7 @@ def _merge(subjects: Sequence[Subject], release: Release, even: bool) -> _Merge 
     targets: Any
     if kinds[0] is str:
         targets = "|".join(f"({subject.value('target_modules')})" for subject in subjects)
-        try:
-            re.compile(targets)
-        except re.error:
+        if not is_pattern(targets):
             return "rejects", "the patterns of target_modules make none together", SAME_MODULES
     else:
         named = [subject.value("target_modules") for subject in subjects]
@@ -362,6 +360,7 @@ def _merge(subjects: Sequence[Subject], release: Release, even: bool) -> _Merge 
             name
             for subject, names in zip(subjects, named, strict=True)
             for name in (names if isinstance(names, list) else subject.layers)
+            if isinstance(name, str)
         })  # fmt: skip
     rank = numbers[0] if even else max(numbers)
     first = subjects[0]

@@ -40,6 +40,10 @@ DIFFUSERS = "load it with diffusers (pipe.load_lora_weights), or the program tha
 SAVE_FROM_MODEL = "load it in the code that trained it, then save the adapter alone, with model.save_pretrained of PEFT"
 # what two ways of telling tell, and what can be done
 HUB = "an adapter of the library adapters (AdapterHub)", "load it with that library (model.load_adapter)"
+GGUF = (
+    "a file of llama.cpp: a model, or an adapter that was converted",
+    "an adapter is served with `llama-server -m MODEL.gguf --lora FILE`",
+)
 MLX = "a LoRA of MLX", "serve it with mlx_lm (--adapter-path), or merge it with mlx_lm.fuse"
 TORCHTUNE = (
     "a LoRA of torchtune",
@@ -69,6 +73,7 @@ BY_TENSORS = (
     _form(
         OTHER_FORMAT, "an adapter of kohya's sd-scripts or of LyCORIS, for image models", DIFFUSERS,
         r"(?:lora_(?:unet|te[0-9]?|transformer|prior)|lycoris)_", "sd-scripts networks/lora.py; lycoris/kohya.py",
+        "kohya",
     ),
     _form(
         OTHER_FORMAT, "a LoRA in ComfyUI's layout, for image and video models", DIFFUSERS,
@@ -80,12 +85,16 @@ BY_TENSORS = (
         r"(?:transformer(?!\.(?:h|encoder|blocks\.[0-9]+\.(?:attn\.(?:Wqkv|out_proj)|ffn\.(?:up|down)_proj))\.)"
         r"|unet|text_encoder(?:_[0-9])?|prior|controlnet)\..*\.lora(?:_[AB]\.weight|\.(?:down|up)\.|_linear)"
         r"|.*\.processor\.\w*lora\w*\.|.*\bto_(?:q|k|v|out)_lora\.(?:down|up)\.|.*\.lora_[AB]_[0-9]+\.",
-        "diffusers loaders/lora_base.py: LoraBaseMixin.write_lora_layers",
+        "diffusers loaders/lora_base.py: LoraBaseMixin.write_lora_layers", "diffusers",
     ),
     _form(
         OTHER_FORMAT, "a LoRA of mistral-finetune", "load it with mistral-inference (model.load_lora)",
         r"layers\.[0-9]+\.(?:attention\.w[qkvo]|feed_forward\.w[123])\.lora_[AB]\.weight",
         "mistral-finetune finetune/checkpointing.py; mistral-inference lora.py",
+    ),
+    _form(
+        OTHER_FORMAT, *GGUF,
+        r"[a-z0-9_.]+\.weight\.lora_[ab]$", "llama.cpp convert_lora_to_gguf.py", "gguf",
     ),
     _form(
         OTHER_FORMAT, *TORCHTUNE,
@@ -170,7 +179,7 @@ BY_FILES = (
     _form(
         TRAINING_STATE, "of a ZeRO checkpoint of DeepSpeed, which has the trained weights in shards",
         # older scripts write a file, newer ones a folder of this name
-        "gather them with `python {place}/zero_to_fp32.py {place} model.bin`, which runs the pickles there, then type "
+        "gather them with `python zero_to_fp32.py . model.bin` where that script lies, which runs pickles, then type "
         "`ckpt-doctor fix model.bin OUT --adapter-config FILE`; or train with "
         "stage3_gather_16bit_weights_on_model_save and save again",
         r"global_step[0-9]+$|zero_to_fp32\.py$|(?:bf16_|fp16_)?zero_pp_rank_|mp_rank_[0-9]{2}_model_states\.pt$",
@@ -206,8 +215,7 @@ BY_FILES = (
         r"adapters\.(?:safetensors|npz)$|[0-9]{7}_adapters\.safetensors$", "mlx-lm tuner/trainer.py: train", "mlx",
     ),
     _form(
-        OTHER_FORMAT, "a file of llama.cpp: a model, or an adapter that was converted",
-        "an adapter is served with `llama-server -m MODEL.gguf --lora FILE`", r".*\.gguf$|ggml-adapter-model\.bin$",
+        OTHER_FORMAT, *GGUF, r".*\.gguf$|ggml-adapter-model\.bin$",
         "llama.cpp convert_lora_to_gguf.py, and before it convert-lora-to-ggml.py",
     ),
     _form(

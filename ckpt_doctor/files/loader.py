@@ -5,9 +5,11 @@ import math
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ..adapter import Adapter, AdapterError, DamagedFile, Fault, forms
+from ..adapter.limits import JSON, check_depth, check_values
 from .formats import safetensors
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ NAMES = (CONFIG, SAFETENSORS, INDEX, BIN)
 MARKS = (CONFIG,)
 """What makes an adapter of a folder, beside weights."""
 
-MAX_JSON = 64 << 20
 MAX_COMPARED = 1 << 20
 MAX_GLANCE = 1 << 20
 READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -213,6 +214,7 @@ def _whole(folder: str, seen: Glance) -> Adapter | None:
     path = os.path.join(folder, SAFETENSORS)
     try:
         config = json.loads(seen.config.decode("utf-8"))
+        check_depth(config, seen.config, os.path.join(folder, CONFIG))
         tensors = safetensors.parse_header(seen.header, path, 8 + len(seen.header), seen.size)
     except (DamagedFile, ValueError, RecursionError):
         return None
@@ -231,6 +233,21 @@ def stamped(folder: str, names: Iterable[str]) -> tuple[Stamp, ...]:
             continue  # reading it says what is wrong
         stamps.append(_stamp(name, about))
     return tuple(stamps)
+
+
+@contextmanager
+def steady(adapter: Adapter) -> Iterator[None]:
+    """Have nothing made of files that others write to meanwhile. Raises AdapterError, whatever went wrong by that."""
+    try:
+        yield
+    finally:
+        check_steady(adapter)
+
+
+def check_steady(adapter: Adapter) -> None:
+    """Raises AdapterError where the files of an adapter are not those that it was read from."""
+    if stamped(adapter.folder, [name for name, *_ in adapter.stamps]) != adapter.stamps:
+        raise AdapterError(f"{adapter.path} was written to by others meanwhile, so it was left as it is; try again")
 
 
 def _stamp(name: str, about: os.stat_result) -> Stamp:
@@ -310,6 +327,17 @@ def regular(path: str) -> tuple[BinaryIO, int]:
     return os.fdopen(descriptor, "rb"), os.fstat(descriptor).st_size
 
 
+def content(path: str) -> bytes:
+    """What a text file holds that somebody names, as a baseline: a regular one. Raises AdapterError."""
+    try:
+        file, size = regular(path)
+    except DamagedFile as error:
+        raise AdapterError(f"{path} cannot be read: {error.message}") from None
+    with file:
+        JSON.check(size, path)
+        return file.read(size)
+
+
 def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo]":
     """The tensors of one weights file, by what it holds; its name must agree. Of a checkpoint that has other states
     beside the model, if `nested`, those of the model. Raises DamagedFile, AdapterError.
@@ -324,6 +352,10 @@ def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo
             raise DamagedFile("lfs-pointer", "it is a git-lfs pointer, not the weights; run `git lfs pull`")
         if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
             raise DamagedFile("html-page", "it is a web page, not the weights; download the file itself")
+        if head.startswith(b"GGUF"):
+            from .formats import gguf
+
+            return gguf.read(file, path, size)
         is_zip = head.startswith(b"PK\x03\x04")
         is_pickle = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
         if path.endswith(".safetensors"):
@@ -394,9 +426,11 @@ def _json(folder: str, name: str, faults: list[Fault], broken: str) -> dict[str,
     try:
         file, size = regular(path)
         with file:
-            if size > MAX_JSON:
-                raise AdapterError(f"{path} has more than {MAX_JSON >> 20} MiB")
-            value = json.loads(file.read().decode("utf-8"))
+            JSON.check(size, path)
+            raw = file.read(size)
+        check_values(raw, path)
+        value = json.loads(raw.decode("utf-8"))
+        check_depth(value, raw, path)
         if not isinstance(value, dict):
             raise ValueError("it is not a JSON object")
     except DamagedFile as error:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
-from ..adapter import DTYPE_BITS, AdapterError, Computed, FileRange, Gathered, Joined, TensorInfo, Zeros
+from ..adapter import DTYPE_BITS, AdapterError, Computed, Constant, FileRange, Gathered, Joined, TensorInfo, Zeros
 
 CHUNK = 1 << 20
 HELD = 1 << 27
@@ -61,6 +61,8 @@ def chunks(info: TensorInfo, files: Files) -> Iterator[bytes | memoryview]:
     if isinstance(source, Zeros):
         for at in range(0, source.length, len(_ZEROS)):
             yield memoryview(_ZEROS)[: source.length - at]
+    elif isinstance(source, Constant):
+        yield source.data
     elif isinstance(source, FileRange):
         file, left = files[source.path], source.length
         file.seek(source.offset)

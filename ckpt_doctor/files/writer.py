@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from ..adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo
 from .formats import safetensors
-from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, find, read_weights, stamped
+from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, check_steady, find, read_weights, steady
 from .replacing import check_replaceable, remove, sync, take_place
 from .streams import CHUNK, Files, chunks, content
 
@@ -80,7 +80,7 @@ def write(
         with _staging(parent, f".{name}.") as staging:
             stage = os.path.join(staging, name)
             os.mkdir(stage)
-            with _steady(source):
+            with steady(source):
                 left_out, proof = _fill(
                     stage, adapter, source, record, prove, lambda: _carry(stage, source, copy_all), layout
                 )
@@ -100,10 +100,10 @@ def write_in_place(adapter: Adapter, source: Adapter, record: dict[str, Any], pr
     folder = source.folder
     try:
         with _staging(folder, ".ckpt-doctor-") as stage:
-            with _steady(source):
+            with steady(source):
                 _, proof = _fill(stage, adapter, source, record, prove, list)
             with alone(folder):
-                _check_steady(source)
+                check_steady(source)
                 backups = exchange(stage, folder, (*source.weights, SAFETENSORS, INDEX, BIN), last=CONFIG)
     except OSError as error:
         raise AdapterError(f"{folder} cannot be written to: {error.strerror}") from None
@@ -123,20 +123,6 @@ def _staging(parent: str, prefix: str) -> Iterator[str]:
         yield staging
     finally:
         remove(staging)
-
-
-@contextmanager
-def _steady(source: Adapter) -> Iterator[None]:
-    """Have nothing made of files that others write to meanwhile. Raises AdapterError, whatever went wrong by that."""
-    try:
-        yield
-    finally:
-        _check_steady(source)
-
-
-def _check_steady(source: Adapter) -> None:
-    if stamped(source.folder, [name for name, *_ in source.stamps]) != source.stamps:
-        raise AdapterError(f"{source.path} was written to by others meanwhile, so it was left as it is; try again")
 
 
 def _fill(
@@ -280,11 +266,23 @@ def carried(source: Adapter, copy_all: bool = False) -> list[str]:
 
     def comes_along(name: str) -> bool:
         path = os.path.join(source.folder, name)
-        if name in ours or not os.path.isfile(path):
+        if name in ours or not os.path.isfile(path) or not _ends_inside(path, source.folder):
             return False
         return copy_all or (not _LEFT_OUT.fullmatch(name) and os.path.getsize(path) <= MAX_OTHER)
 
     return [name for name in source.files if comes_along(name)]
+
+
+def _ends_inside(path: str, folder: str) -> bool:
+    """Whether a file of a folder is one of its own, and no link to one elsewhere; of a folder in the Hub's cache the
+    files are links to the `blobs` of the same model (huggingface_hub: file_download.py, _create_symlink).
+    """
+    if not os.path.islink(path):
+        return True
+    target, own = os.path.realpath(path), os.path.realpath(folder)
+    model, mark, _ = own.rpartition(os.sep + "snapshots" + os.sep)
+    roots = [own, os.path.join(model, "blobs")] if mark else [own]
+    return any(target.startswith(os.path.join(root, "")) for root in roots)
 
 
 def _carry(stage: str, source: Adapter, copy_all: bool) -> list[str]:

@@ -62,6 +62,13 @@ def only(modules: Iterable[str]) -> str:
     return f"(?:{names})" if "|" in names else names
 
 
+def check_rank(subject: Subject, rank: object) -> None:
+    """Raises Refused for a rank of the config that no layer has: above every size of every tensor, or no number."""
+    largest = max((size for _, shape in subject.forms.values() for size in shape), default=0)
+    if type(rank) is not int or rank > largest:
+        raise Refused(f"the config says a rank of {str(rank)[:20]}, and no tensor has a size above {largest}")
+
+
 def resized(info: "TensorInfo", axis: int, rank: int) -> "TensorInfo":
     """A factor with zeros added up to another rank; its own numbers keep their bits."""
     from ..adapter import Computed

@@ -8,7 +8,7 @@ from ..adapter import Adapter
 from ..facts.layers import WRAPPERS, module_of, pattern_module
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
-from . import Refused, with_config
+from . import Refused, check_rank, with_config
 from .config import full_targets
 
 _NAME = re.compile(r"(\.lora_(?:embedding_)?[ABE])\.(?!weight$)[^.]+((?:\.weight)?)$")
@@ -39,6 +39,7 @@ def rebuilt_pattern(subject: Subject) -> Adapter:
     init_r = subject.config.get("init_r", 12)
     if subject.method != "ADALORA" or type(init_r) is not int:
         raise Refused("init_r is not a rank")
+    check_rank(subject, init_r)
     old = subject.config.get("rank_pattern")
     for key, mask in old.items() if isinstance(old, dict) else ():
         if isinstance(mask, list) and len(mask) != init_r:

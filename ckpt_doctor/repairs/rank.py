@@ -8,7 +8,7 @@ from ..adapter import Adapter, Layer
 from ..facts.layers import RANK_AXIS, module_of, pattern_module
 from ..facts.names import pattern_value
 from ..facts.subject import Subject
-from . import Refused, meant, only, resized, with_config
+from . import Refused, check_rank, meant, only, resized, with_config
 
 if TYPE_CHECKING:
     from ..adapter import TensorInfo
@@ -40,6 +40,7 @@ def pad_adalora(subject: Subject) -> Adapter:
     init_r, pattern = config.get("init_r", 12), config.get("rank_pattern")
     if type(init_r) is not int or init_r < 1 or not isinstance(pattern, dict):
         raise Refused("init_r or rank_pattern is not one, so the pattern cannot be written")
+    check_rank(subject, init_r)
     new_tensors, new_pattern = dict(subject.tensors), dict(pattern)
     names = {pattern_module(key): key for key in pattern}
     for module, layer in subject.layers.items():
@@ -66,6 +67,7 @@ def unprune(subject: Subject) -> Adapter:
         return subject.adapter
     if type(init_r) is not int or any(layer.rank is None or layer.rank > init_r for layer in subject.layers.values()):
         raise Refused("the tensors do not tell a rank of at most init_r for every layer")
+    check_rank(subject, init_r)
     tensors = dict(subject.tensors)
     for layer in subject.layers.values():
         for factor, key in layer.factors.items():
@@ -93,7 +95,9 @@ def pad_lora(subject: Subject) -> Adapter:
         if set(hit) - set(zero):
             raise Refused(f"rank_pattern says 0 for {key}, which also names a layer whose tensors are not empty")
     for module in zero:
-        new_tensors.update(_sized(subject, module, subject.layers[module], pattern_value(kept, module, r)))
+        rank = pattern_value(kept, module, r)
+        check_rank(subject, rank)
+        new_tensors.update(_sized(subject, module, subject.layers[module], rank))
     new: dict[str, Any] = {"rank_pattern": kept} if isinstance(pattern, dict) else {}
     return with_config(subject.adapter._replace(tensors=new_tensors), **new)
 

@@ -14,7 +14,8 @@ from ..adapter.findings import NOTE, Finding, accepted, verdict
 from ..adapter.runtimes import order, ran
 from ..facts.names import are_few
 from ..verbs.ranks import Ranks, Run
-from ..verbs.report import Report, named_release
+from ..verbs.report import OUTCOMES, Report, named_release
+from .wording import STOPPED, Tally
 
 if TYPE_CHECKING:
     from ..files.writer import Written
@@ -35,18 +36,45 @@ def head() -> dict[str, Any]:
 
 def dump(body: dict[str, Any]) -> str:
     """A JSON document with the schema's version and the tool."""
-    return json.dumps({**head(), **body}, indent=2, ensure_ascii=False)
+    return written({**head(), **body}, indent=2)
+
+
+def written(value: Any, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
+    """JSON as every parser takes it, with nothing in it that commands a terminal or ends a line."""
+    try:
+        text = json.dumps(value, indent=indent, separators=separators, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), indent=indent, separators=separators, ensure_ascii=False)
+    return text if text.isascii() and "\x7f" not in text else unseen(text)
+
+
+def _finite(value: Any) -> Any:
+    """The value with words for the numbers that JSON has none for: a config may have them all the same."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return _NO_NUMBER.get(repr(value), value) if isinstance(value, float) else value
+
+
+_NO_NUMBER = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+def unseen(text: str) -> str:
+    """JSON with an escape for each character that is not seen: controls, marks of direction, ends of lines."""
+    if text.replace("\n", "").isprintable():
+        return text
+    pieces = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    return "".join(pieces)
 
 
 def scan(reports: Iterable[Report]) -> Iterator[str]:
     """The document of a scan, in one piece."""
     every = list(reports)
-    start: dict[str, Any] = {}
-    if any(report.servers for report in every):
-        from .wording import Tally
-
-        start = {name: start_object(start) for name, start in Tally(every).starts.items()}
-    text = dump({"reports": [report_object(report) for report in every], "start": start})
+    tally = Tally(every)
+    start = {name: start_object(start) for name, start in tally.starts.items()}
+    body = {"reports": [report_object(report) for report in every], "start": start, "summary": summary(tally)}
+    text = dump(body)
     first, *rest = text.split(NO_LAYERS)  # which no text has in it, as there a new line is escaped
     yield "".join(
         (first, *(f"{NO_LAYERS[:-2]}{layers(report, 8)}{piece}" for report, piece in zip(every, rest, strict=True)))
@@ -68,7 +96,7 @@ def layers(report: Report, indent: int | None = None) -> str:
         _, _, rank, alpha, scaling = report.layers[modules[0]]
         same = repr((rank, alpha, scaling))
         if same not in texts:
-            text = json.dumps({"rank": rank, "alpha": alpha, "scaling": scaling}, separators=(between, ": "))
+            text = written({"rank": rank, "alpha": alpha, "scaling": scaling}, separators=(between, ": "))
             texts[same] = f"{between}{text[1:-1]}{outer}}}"
         kinds.setdefault(texts[same], []).extend(modules)
     names = tuple(report.layers)
@@ -84,8 +112,23 @@ def layers(report: Report, indent: int | None = None) -> str:
 
 @lru_cache(8)
 def _starts(names: tuple[str, ...], outer: str, inner: str) -> list[str]:
-    starts = [f',{outer or " "}{{{inner}"module": {encode_basestring(name)}' for name in names]
+    starts = [f',{outer or " "}{{{inner}"module": {unseen(encode_basestring(name))}' for name in names]
     return [starts[0].lstrip(", \n"), *starts[1:]]
+
+
+def summary(tally: Tally) -> dict[str, Any]:
+    """How many adapters there are, what became of them, and for the sake of which codes."""
+    return {
+        "adapters": tally.adapters,
+        "failing": tally.failing,
+        "unread": tally.unread,
+        **{outcome: tally.outcomes[outcome] for outcome in OUTCOMES.values()},
+        "repairable": tally.repairable.total(),
+        "causes": [
+            {"code": code, "name": name, **{how: counts[how] for how in (*STOPPED, "undecided")}}
+            for code, name, counts in tally.by_cause
+        ],
+    }
 
 
 def start_object(start: Start) -> dict[str, Any]:

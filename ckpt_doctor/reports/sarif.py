@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from .. import __version__
 from ..adapter.codes import CODES
 from ..adapter.findings import NOTE, SEVERITIES, Finding, fingerprints
 from ..verbs.report import Report
+from .json import written
 from .pages import markdown, paragraphs
 from .places import places, relative
 from .text import clean
@@ -36,7 +36,7 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
     for finding, _ in shown:
         levels.setdefault(finding.code, finding.severity)
     order = {code: at for at, code in enumerate(sorted(levels))}
-    yield json.dumps(
+    yield written(
         {
             "$schema": SCHEMA,
             "version": "2.1.0",
@@ -58,7 +58,6 @@ def scan(reports: Iterable[Report]) -> Iterator[str]:
             ],
         },
         indent=2,
-        ensure_ascii=False,
     )
 
 

@@ -58,9 +58,14 @@ def scan(reports: Iterable[Report], style: Style) -> Iterator[str]:
         for report in every:
             tally.add(report)
             yield from rows.row(report)
-        footer = chain(rows.steps(), _footer(tally, style))
+        footer = chain(rows.steps(), _causes_of(tally, style), _footer(tally, style))
     if tally.adapters > 1:
         yield from footer
+
+
+def _causes_of(tally: Tally, style: Style) -> Iterator[str]:
+    if tally.causes:
+        yield from lines(tally.causes_line, 0, style)
 
 
 def _footer(tally: Tally, style: Style) -> Iterator[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..adapter.findings import NOTE, Finding, accepted, counted, hits, several, verdict
+from ..adapter.findings import ERROR, NOTE, Finding, accepted, counted, hits, several, verdict
 from ..adapter.runtimes import NEWEST, bounds, order, ranges
 from ..verbs.report import OUTCOMES, Report
 from .text import clean
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 STOPPED = ("rejected", "misloaded")
 """Outcomes that a repair may change."""
+MOST_CAUSES = 10
+"""Of a run, that are told."""
 LONGEST = 500
 """Characters of a message; what a rule says is shorter, but names from a file may be of any length."""
 
@@ -60,30 +62,88 @@ def proved(record: dict[str, Any]) -> str:
     return f"{kept}: {exact}; " + (f"repaired: {done}" if done else "nothing was repaired")
 
 
+class Mark(NamedTuple):
+    """What one adapter adds to a tally: its outcome ("" where it could not be examined), whether it fails, whether a
+    fix repairs it and leaves nothing out, and its causes.
+    """
+
+    outcome: str
+    failing: bool
+    repairable: bool
+    causes: tuple[tuple[str, str, str], ...]
+    """Each a code, its name, and what became of the adapter for its sake: rejected, misloaded or undecided."""
+
+    @property
+    def exit_code(self) -> int:
+        """That of a scan which found no other."""
+        return int(self.failing) if self.outcome else 2
+
+
+def mark(report: Report) -> Mark:
+    """What a report adds to a tally."""
+    outcome = report.outcome
+    causes = {(f.code, f.name, how): None for f in report.shown if (how := _stops(f, report.asked, outcome))}
+    repairable = outcome in STOPPED and report.repairable
+    return Mark(outcome, bool(report.failing), repairable, tuple(causes))
+
+
+def _stops(finding: Finding, asked: frozenset[str] | None, outcome: str) -> str:
+    """What a finding makes of what was asked for, as `Report.outcome` has it; "" where it stops none."""
+    if asked is None:
+        if finding.severity == ERROR:
+            return "rejected" if finding.rejected_by else "misloaded"
+        asked = frozenset((NEWEST,)) if outcome == "undecided" else frozenset[str]()
+    by = (("rejected", finding.rejected_by), ("misloaded", finding.misloaded_by), ("undecided", finding.undecided_for))
+    return next((how for how, ids in by if ids & asked), "")
+
+
 class Tally:
-    """How many adapters there are and what became of them, how many fail, and how servers are started for them."""
+    """How many adapters there are and what became of them and why, and how servers are started for them."""
 
     def __init__(self, reports: Iterable[Report] = ()) -> None:
         self.adapters = self.failing = self.unread = 0
         self.outcomes = Counter[str]()
         self.repairable = Counter[str]()
+        self.causes: dict[tuple[str, str], Counter[str]] = {}
         self._starts: Starts | None = None
         for report in reports:
             self.add(report)
 
     def add(self, report: Report) -> None:
         """Count one more."""
-        self.adapters += 1
-        self.failing += bool(report.failing)
-        self.unread += bool(report.error)
-        self.outcomes[report.outcome] += 1
-        self.repairable[report.outcome] += report.outcome in STOPPED and report.repairable
+        self.count(mark(report))
         if report.servers:
             if self._starts is None:
                 from ..verbs.start import Starts
 
                 self._starts = Starts()
             self._starts.add(report)
+
+    def count(self, one: Mark) -> None:
+        """Count one more, of which no more is told, and so not how a server is started for it."""
+        self.adapters += 1
+        self.failing += one.failing
+        self.unread += not one.outcome
+        self.outcomes[one.outcome] += 1
+        self.repairable[one.outcome] += one.repairable
+        for code, name, how in one.causes:
+            self.causes.setdefault((code, name), Counter())[how] += 1
+
+    @property
+    def by_cause(self) -> list[tuple[str, str, Counter[str]]]:
+        """The codes that stop adapters in what was asked, or leave them undecided, with their names and how many become
+        what for their sake; the most frequent first.
+        """
+        causes = sorted(self.causes.items(), key=lambda item: (-item[1].total(), item[0]))
+        return [(code, name, counts) for (code, name), counts in causes]
+
+    @property
+    def causes_line(self) -> str:
+        """The same as one line, "" where nothing is stopped."""
+        every = self.by_cause
+        named = [f"{code} {name} {counts.total()}" for code, name, counts in every[:MOST_CAUSES]]
+        more = [f"{len(every) - MOST_CAUSES} more"] if len(every) > MOST_CAUSES else []
+        return f"by cause: {', '.join(named + more)}" if named else ""
 
     @property
     def starts(self) -> dict[str, Start]:

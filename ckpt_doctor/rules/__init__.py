@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..adapter import codes
 from ..adapter.findings import THE_BASE, Finding, numbers
-from ..adapter.runtimes import SERVERS
+from ..adapter.runtimes import PEFT, SERVERS
 from ..facts.methods import LORAS
+from ..facts.patterns import TooCostly
 from ..facts.subject import Subject
 from . import (  # noqa: F401
     adalora,
@@ -44,16 +47,42 @@ def judge(subject: Subject, watched: frozenset[str] = frozenset()) -> tuple[Find
         from . import training  # noqa: F401
     if subject.question.values:
         from . import weights  # noqa: F401
-    findings = tuple(finding for rule in RULES for finding in rule(subject))
+    found: list[Finding] = []
+    costly: dict[str, None] = {}
+    for rule in RULES:
+        try:
+            found += rule(subject)
+        except TooCostly as error:  # and the other rules say what they say all the same
+            costly[error.pattern] = None
     asked = ((subject.question.runtimes or frozenset()) | watched) & SERVERS
+    if costly:
+        return (*found, not_followed(subject, costly, PEFT | asked))
+    findings = tuple(found)
     if not asked:
         return findings
     from . import servers
 
     records = [server for server in servers.SERVERS if server.id in asked]
     inside = {server.peft: server.id for server in records if server.peft}
-    into = bool(servers.followed(subject, [server for server in records if server.peft]))
-    return (*(also(finding, inside, into) for finding in findings), *servers.judge(subject, records))
+    try:
+        into = bool(servers.followed(subject, [server for server in records if server.peft]))
+        followed = [*(also(finding, inside, into) for finding in findings), *servers.judge(subject, records)]
+    except TooCostly as error:
+        return (*findings, not_followed(subject, [error.pattern], asked))
+    return tuple(followed)
+
+
+def not_followed(subject: Subject, patterns: Iterable[str], ids: frozenset[str]) -> Finding:
+    """The doubt that patterns leave which are too costly to follow (facts/patterns.py)."""
+    held = {pattern: [key for key, value in subject.config.items() if _holds(value, pattern)] for pattern in patterns}
+    first = next(iter(held))
+    message = f"the pattern {first[:60]} of {', '.join(held[first]) or 'the config'} is too costly to match"
+    named = dict.fromkeys(key for names in held.values() for key in names)
+    return codes.COSTLY_PATTERN(message, keys=named, undecided=ids, needs="a pattern without nested repeats")
+
+
+def _holds(value: object, pattern: str) -> bool:
+    return value == pattern or (isinstance(value, (list, dict)) and pattern in value)
 
 
 NAMES = numbers(

@@ -14,7 +14,7 @@ from ..adapter.findings import several
 from ..conversions.peft import named
 from ..files import checkpoint, foreign, recognise
 from ..files.foreign import NO_WEIGHTS, SALVAGE
-from ..files.formats import safetensors
+from ..files.formats import gguf, safetensors
 from ..files.loader import WEIGHTS, load, locate, read_json, read_weights, regular, stamped
 
 MOST_PARTS = 16
@@ -109,6 +109,10 @@ def _converted(adapter: Adapter, fault: Fault, base: Base | None) -> list[Part]:
         with opened:
             metadata = safetensors.metadata(opened)
     config = adapter.config or {}
+    if file.endswith(".gguf"):
+        opened, size = regular(path)
+        with opened:
+            config = gguf.values(opened, path, size)
     names = [file]
     if config_name and os.path.lexists(os.path.join(adapter.folder, config_name)):
         names.append(config_name)

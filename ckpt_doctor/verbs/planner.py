@@ -8,6 +8,7 @@ from ..adapter import Adapter
 from ..adapter.findings import OF_NUMBERS, THE_BASE, THE_TRANSFORMERS, Finding, hits, verdict
 from ..adapter.runtimes import PEFT, SERVERS, ranges
 from ..facts.methods import LORAS
+from ..facts.patterns import TooCostly
 from ..facts.subject import Subject
 from ..repairs import Refused, Repair
 from ..rules import judge
@@ -70,7 +71,7 @@ def repaired(original: State, start: State, repairs: Sequence[Repair], asked: fr
     def applied(repair: Repair, to: State, codes: tuple[str, ...]) -> State | None:
         try:
             candidate = repair.function(to.subject)
-        except Refused as error:
+        except (Refused, TooCostly) as error:
             refused[repair.title] = Step(repair.title, codes, str(error))
             return None
         return None if _identity(candidate) in seen else to.changed(candidate)
@@ -127,7 +128,7 @@ def with_less_lost(
         codes = () if repair.beside else _healed(repair, state.findings, None)
         try:
             candidate = repair.function(state.subject) if codes else state.subject.adapter
-        except Refused:
+        except (Refused, TooCostly):
             continue
         after = state if candidate is state.subject.adapter else state.changed(candidate)
         if len(lost(after)) < len(lost(state)):

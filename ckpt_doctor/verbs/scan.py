@@ -7,6 +7,7 @@ from ..adapter.codes import REPAIRED_UNASKED
 from ..adapter.findings import ERROR, in_the_way, verdict, weighed
 from ..adapter.runtimes import NEWEST
 from ..facts.names import PREFIX
+from ..facts.patterns import TooCostly, new_adapter
 from ..facts.subject import Subject
 from ..files.loader import Glance, load
 from ..rules import judge
@@ -48,6 +49,7 @@ def examine_all(
     """As `examine`, of each adapter that a file of another tool may hold several of; at least one report. `config` is
     the file that the user names as the config of an adapter inside a model.
     """
+    new_adapter()
     try:
         adapter = load(folder, seen)
         if not config and _is_peft(adapter):
@@ -104,6 +106,14 @@ def _weighed(report: Report) -> Report:
     return report._replace(findings=tuple(f._replace(severity=weighed(f, report.asked)) for f in report.findings))
 
 
+def named_model(subject: Subject) -> tuple[str, str] | None:
+    """The id on the Hub and the revision of the model that the config of an adapter names; None where it names none."""
+    name, revision = (subject.config.get(key) for key in ("base_model_name_or_path", "revision"))
+    if not isinstance(name, str):
+        return None
+    return name, revision if isinstance(revision, str) and revision else "main"
+
+
 def _with_base(report: Report) -> Report:
     """The report by the model that the adapter's config names, where something that was asked for is undecided and the
     local cache of the Hub has it.
@@ -112,8 +122,8 @@ def _with_base(report: Report) -> Report:
     wanted = subject.question.look_up if subject else frozenset()
     if subject is None or not wanted or subject.question.base is not None:
         return report
-    name, revision = (subject.config.get(key) for key in ("base_model_name_or_path", "revision"))
-    if not isinstance(name, str):
+    model = named_model(subject)
+    if model is None:
         return report
     asked = subject.question._replace(runtimes=wanted)
     same = asked == subject.question
@@ -122,7 +132,7 @@ def _with_base(report: Report) -> Report:
         return report
     from ..files.hub import cached_base
 
-    found = cached_base(name, revision if isinstance(revision, str) and revision else "main")
+    found = cached_base(*model)
     if found is None:
         return report
     subject = Subject(subject.adapter, subject.question._replace(base=found), subject.saved_by, subject.original)
@@ -142,6 +152,9 @@ def _with_repairs(report: Report) -> Report:
     if open_:
         from .reach import reached
 
-        return reached(report)
+        try:
+            return reached(report)
+        except TooCostly:  # the report says which pattern is
+            return report
     findings = tuple(f._replace(fixable=True) if f.code in REPAIRED_UNASKED else f for f in report.findings)
     return report._replace(findings=findings)

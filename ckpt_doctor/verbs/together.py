@@ -59,8 +59,8 @@ def together(paths: Sequence[str], question: Question) -> list[Together]:
         else:
             doubt = Answer("side by side", "unknown", f"nobody reviewed {id_}", "a newer ckpt-doctor")
             found.append(Together(id_, (doubt,)))
-    named = {report.subject.config.get("base_model_name_or_path") for report in reports if report.subject}
-    models = tuple(sorted(name for name in named if isinstance(name, str) and name))
+    named = [report.subject.config.get("base_model_name_or_path") for report in reports if report.subject]
+    models = tuple(sorted({name for name in named if isinstance(name, str) and name}))
     return [one._replace(models=models) for one in found] if len(models) > 1 else found
 
 

@@ -11,16 +11,18 @@ from operator import itemgetter, ne
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...adapter import DTYPE_BITS, Columns, DamagedFile, Form, Span, numbered_alike
+from ...adapter.limits import HEADER, check_names, check_values
 
 if TYPE_CHECKING:
     from ...adapter import TensorInfo
 
 MAX_HEADER = 100_000_000  # tensor.rs: MAX_HEADER_SIZE
 MAX_INT = 2**64
+MAX_DEPTH = 127  # serde_json: the recursion limit of its Deserializer
 
 
 def read(file: BinaryIO, path: str, size: int) -> Columns:
-    """The tensors of an open file of `size` bytes. Raises DamagedFile."""
+    """The tensors of an open file of `size` bytes. Raises DamagedFile, and AdapterError where they are too many."""
     if size < 8:
         raise DamagedFile("truncated-file", f"{size} bytes are too few for a safetensors file")
     length = int.from_bytes(file.read(8), "little")
@@ -28,6 +30,7 @@ def read(file: BinaryIO, path: str, size: int) -> Columns:
         raise DamagedFile(
             "malformed-safetensors", f"the header says it has {length} bytes, more than the format allows"
         )
+    HEADER.check(length, path)
     if length + 8 > size:
         raise DamagedFile("truncated-file", f"the header ends at byte {length + 8}, the file at byte {size}")
     return parse_header(file.read(length), path, 8 + length, size)
@@ -41,7 +44,8 @@ def metadata(file: BinaryIO) -> dict[str, str]:
 
 
 def parse_header(raw: bytes, path: str, start: int, size: int) -> Columns:
-    """Header bytes → tensors; data begins at byte `start` of the file of `size` bytes. Raises DamagedFile."""
+    """Header bytes → tensors; data begins at byte `start` of the file of `size` bytes. Raises as `read`."""
+    check_values(raw, path)
     before = _as_before(raw)
     forms, spans = before or _as_written(raw) or _as_json(raw)
     left = size - start - (spans[-1][1] if before else _end(forms, spans))
@@ -49,6 +53,7 @@ def parse_header(raw: bytes, path: str, start: int, size: int) -> Columns:
         raise DamagedFile("truncated-file", f"the file ends {-left} bytes before its last tensor does")
     if left > 0:
         raise DamagedFile("malformed-safetensors", f"{left} bytes after the last tensor belong to none")
+    check_names(forms, path)
     return Columns(forms, spans, path, start, even=before is not None)
 
 
@@ -199,7 +204,10 @@ def _sizes(piece: str) -> tuple[int, ...]:
     """`:[8,4],` → (8, 4). Raises ValueError for anything else."""
     if _SIZES.fullmatch(piece) is None:
         raise ValueError(piece)
-    return tuple(map(int, piece[2:-2].split(","))) if len(piece) > 4 else ()
+    sizes = tuple(map(int, piece[2:-2].split(","))) if len(piece) > 4 else ()
+    if 0 in sizes and prod(sizes[: sizes.index(0)]) >= MAX_INT:  # which overflows before the zero is met
+        raise ValueError(piece)
+    return sizes
 
 
 def _as_json(raw: bytes) -> tuple[dict[str, Form], list[Span]]:
@@ -219,14 +227,17 @@ def _as_json(raw: bytes) -> tuple[dict[str, Form], list[Span]]:
     ):
         raise DamagedFile("malformed-safetensors", "__metadata__ is not a map of strings")
     if raw.count(b":") != 4 * len(header) + (metadata is not None) + len(metadata or ()):
-        _no_duplicate_fields(raw)
+        _check_strictly(raw)
     tensors = {name: _tensor(name, entry) for name, entry in header.items()}
     return {name: form for name, (form, _) in tensors.items()}, [span for _, span in tensors.values()]
 
 
 def _tensor(name: str, entry: Any) -> tuple[Form, Span]:
     try:
-        dtype, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if type(entry) is list:  # which serde takes for the fields in their order
+            dtype, shape, (first, last) = entry
+        else:
+            dtype, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
         bits = DTYPE_BITS[dtype]
         if type(shape) is not list:
             raise TypeError
@@ -235,6 +246,8 @@ def _tensor(name: str, entry: Any) -> tuple[Form, Span]:
                 raise TypeError
         for size in shape:
             bits *= size
+            if bits // DTYPE_BITS[dtype] >= MAX_INT:
+                raise ValueError
     except (KeyError, TypeError, ValueError):
         raise DamagedFile("malformed-safetensors", f"the header's entry for {name} is not one") from None
     if bits % 8 or bits // 8 != last - first:
@@ -270,16 +283,47 @@ def _no_lone_surrogates(header: dict[str, Any]) -> None:
         raise DamagedFile("malformed-safetensors", "a name in the header is not valid Unicode") from None
 
 
-def _no_duplicate_fields(raw: bytes) -> None:
-    """Serde refuses a field given twice within one tensor; a tensor's name given twice is caught by its bytes."""
+class _Pairs(list[tuple[str, Any]]):
+    """An object of JSON, with what it has twice."""
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(items)
-        if len(fields) != len(items) and {"dtype", "shape", "data_offsets"} & fields.keys():
-            raise DamagedFile("malformed-safetensors", "a field of a tensor is given twice")
-        return fields
 
-    json.loads(raw, object_pairs_hook=pairs)
+def _check_strictly(raw: bytes) -> None:
+    """What serde refuses and Python's json does not: a field of a tensor or the metadata given twice, a number beyond a
+    float, 128 levels; and each of several tensors of one name is to be one. Raises DamagedFile.
+    """
+    try:
+        top: _Pairs = json.loads(raw, object_pairs_hook=_Pairs, parse_float=_in_range)
+    except ValueError as error:
+        raise DamagedFile("malformed-safetensors", f"the header is not valid JSON ({error})") from None
+    if sum(name == "__metadata__" for name, _ in top) > 1:
+        raise DamagedFile("malformed-safetensors", "__metadata__ is given twice")
+    for name, entry in top:
+        if name == "__metadata__":
+            if not all(isinstance(value, str) for _, value in entry or ()):
+                raise DamagedFile("malformed-safetensors", "__metadata__ is not a map of strings")
+            continue
+        if isinstance(entry, _Pairs):
+            fields = [field for field, _ in entry if field in ("dtype", "shape", "data_offsets")]
+            if len({*fields}) < len(fields):
+                raise DamagedFile("malformed-safetensors", "a field of a tensor is given twice")
+        _tensor(name, dict(entry) if isinstance(entry, _Pairs) else entry)
+    level: list[Any] = [top]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for value in level
+            for inner in ([each for _, each in value] if isinstance(value, _Pairs) else value)
+            if isinstance(inner, list)
+        ]
+    if level:
+        raise DamagedFile("malformed-safetensors", "the header is nested too deeply")
+
+
+def _in_range(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:40]} is out of range")
+    return value
 
 
 def header(tensors: Mapping[str, TensorInfo], extra: dict[str, str]) -> tuple[bytes, list[str]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from ...adapter import DTYPE_BITS, AdapterError, DamagedFile, FileRange, TensorInfo
-from .torch_zip import MAX_PICKLE, Machine, tensors
+from ...adapter.limits import PICKLE
+from .torch_zip import Machine, tensors
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -19,7 +20,7 @@ def read(file: BinaryIO, path: str, size: int, *, nested: bool = False) -> dict[
     """The tensors of an open file of `size` bytes; of a checkpoint as of `torch_zip.tensors`. Raises DamagedFile, or
     AdapterError for a big-endian one.
     """
-    machine = Machine(file.read(MAX_PICKLE))
+    machine = Machine(file.read(PICKLE.most), path)
     if machine.run() != MAGIC or machine.run() != PROTOCOL:
         raise DamagedFile("malformed-bin", "it is a pickle, but not one that torch.save wrote")
     system = machine.run()
@@ -40,4 +41,4 @@ def read(file: BinaryIO, path: str, size: int, *, nested: bool = False) -> dict[
         if count >= 1 << 48 or at > size:
             raise DamagedFile("truncated-file", f"the file ends within the storage {key[:40]}")
         storages[key] = FileRange(path, at - length, length)
-    return tensors(state, storages, nested=nested)
+    return tensors(state, storages, path, nested=nested)

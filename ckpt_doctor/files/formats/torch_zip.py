@@ -11,9 +11,7 @@ import zipfile
 from typing import Any, BinaryIO, NamedTuple
 
 from ...adapter import DTYPE_BITS, AdapterError, DamagedFile, FileRange, Gathered, TensorInfo
-
-MAX_PICKLE = 64 << 20
-MAX_MEMO = 4_000_000
+from ...adapter.limits import PICKLE, STEPS, check_names
 
 _STORAGES = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
@@ -66,19 +64,18 @@ def read(file: BinaryIO, path: str, size: int, *, nested: bool = False) -> dict[
                 raise _hidden("the zip has more than its records and its directory")
             if any(info.compress_type != zipfile.ZIP_STORED for info in records.values()):
                 raise AdapterError(f"{path}: the zip is compressed; save it again with torch.save")
-            if records[pickles[0]].file_size > MAX_PICKLE:
-                raise AdapterError(f"{path}: data.pkl has more than {MAX_PICKLE >> 20} MiB")
+            PICKLE.check(records[pickles[0]].file_size, path)
             if root + "byteorder" in records and archive.read(root + "byteorder") != b"little":
                 raise AdapterError(f"{path}: the tensors are big-endian; save them again on a little-endian machine")
-            state = Machine(archive.read(pickles[0])).run()
+            state = Machine(archive.read(pickles[0]), path).run()
             storages = {
                 name[len(root) + 5 :]: _record_range(file, path, info, size)
                 for name, info in records.items()
                 if name.startswith(root + "data/")
             }
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, EOFError, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, EOFError, ValueError, OSError, RuntimeError) as error:
         raise DamagedFile("malformed-bin", f"the zip cannot be read ({error})") from None
-    return tensors(state, storages, nested=nested)
+    return tensors(state, storages, path, nested=nested)
 
 
 def _no_other_reading(records: list[zipfile.ZipInfo], root: str) -> None:
@@ -132,14 +129,15 @@ MODELS = ("model", "module", "state_dict", "model_state_dict")
 save_fsdp_model; lightning's Trainer.save_checkpoint)."""
 
 
-def tensors(state: Any, storages: dict[str, FileRange], *, nested: bool = False) -> dict[str, TensorInfo]:
+def tensors(state: Any, storages: dict[str, FileRange], path: str, *, nested: bool = False) -> dict[str, TensorInfo]:
     """The tensors of a state dict that a machine made, given where each storage lies; of a checkpoint, if `nested`,
-    those of its model. Raises DamagedFile.
+    those of its model. Raises DamagedFile and AdapterError.
     """
     if nested and isinstance(state, dict):
         state = next((inner for key in MODELS if isinstance(inner := state.get(key), dict)), state)
     if not isinstance(state, dict):
         raise DamagedFile("malformed-bin", "it holds no state dict")
+    check_names([name for name in state if isinstance(name, str)], path)
     return {name: _tensor(name, value, storages) for name, value in state.items()}
 
 
@@ -171,6 +169,8 @@ def _tensor(name: Any, view: Any, storages: dict[str, FileRange]) -> TensorInfo:
         count *= size
     if count and (last + 1) * width > storage.length:
         raise DamagedFile("malformed-bin", f"{name} reaches beyond its storage")
+    if count * width > max(storage.length, 1):
+        raise AdapterError(f"{storage.path}: {name[:80]} repeats numbers of its storage, which is not followed here")
     if count == 0:
         return TensorInfo(view.dtype, view.shape, FileRange(storage.path, storage.offset, 0))
     if all(s == 1 or a == b for s, a, b in zip(view.shape, view.strides, expected, strict=True)):
@@ -186,8 +186,10 @@ def _code(what: str) -> DamagedFile:
 class Machine:
     """Walks a pickle of dicts, tuples, numbers, strings and torch's rebuild calls; anything else is a diagnosis."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, path: str) -> None:
         self.data = data
+        self.path = path
+        self.steps = 0
         self.at = 0
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -195,9 +197,18 @@ class Machine:
         self.storages: dict[str, _Storage] = {}
 
     def run(self) -> Any:
-        """The value of one pickle; the next one may follow it."""
+        """The value of one pickle; the next one may follow it. Raises DamagedFile, AdapterError."""
+        try:
+            return self._run()
+        except UnicodeDecodeError:
+            raise DamagedFile("malformed-bin", "its pickle has a text that is not UTF-8") from None
+
+    def _run(self) -> Any:
         self.stack, self.marks, self.memo = [], [], {}
         while True:
+            self.steps += 1
+            if self.steps > STEPS.most:
+                STEPS.check(self.steps, self.path)
             op = self.take(1)
             if op == b".":
                 return self.pop()
@@ -249,8 +260,8 @@ class Machine:
         return top
 
     def put(self, index: int) -> None:
-        if len(self.memo) > MAX_MEMO or not self.stack:
-            raise DamagedFile("malformed-bin", "its pickle remembers too much")
+        if not self.stack:
+            raise DamagedFile("malformed-bin", "its pickle remembers what it never made")
         self.memo[index] = self.stack[-1]
 
     def get(self, index: int) -> None:
@@ -286,7 +297,9 @@ class Machine:
         if not isinstance(self.stack[-1] if self.stack else None, dict) or not isinstance(state, dict):
             raise _code("set the state of an object")
 
-    def find_global(self, module: str, name: str) -> None:
+    def find_global(self, module: Any, name: Any) -> None:
+        if type(module) is not str or type(name) is not str:
+            raise _code("call an object")
         allowed = (
             (module == "collections" and name == "OrderedDict")
             or (module == "torch._utils" and name in _REBUILDS)
@@ -385,7 +398,7 @@ _OPS: dict[bytes, Any] = {
     b"h": lambda m: m.get(m.number(1)),
     b"j": lambda m: m.get(m.number(4)),
     b"c": lambda m: m.find_global(m.line(), m.line()),
-    b"\x93": lambda m: (lambda name, module: m.find_global(str(module), str(name)))(m.pop(), m.pop()),
+    b"\x93": lambda m: (lambda name, module: m.find_global(module, name))(m.pop(), m.pop()),
     b"Q": lambda m: m.persistent(),
     b"R": lambda m: m.reduce(),
     b"b": lambda m: m.build(),

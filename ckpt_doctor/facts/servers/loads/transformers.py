@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...names import as_number, numbered
+from ...patterns import ends as ends_so
+from ...patterns import is_pattern, whole
 from ..architectures import line
 from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome, Server
 from .load import TRANSPOSED, Fate, Load, Pair, plain, several
@@ -207,10 +209,9 @@ def _targets(load: Load, known: Tree, converted: str | None) -> Iterator[Fate]:
     if isinstance(targets, str):
         if targets.lower() == "all-linear":
             return
-        try:
-            found = any(re.fullmatch(targets, name) for name in names)
-        except re.error:
+        if not is_pattern(targets):
             return
+        found = any(whole(targets, name) for name in names)
         if not found and converted is None:
             yield Fate(REJECTS, "targets", f"no module of the model has a name that {targets} matches")
         return
@@ -246,7 +247,7 @@ def _experts(load: Load, converted: str | None, layers: dict[str, list[str]]) ->
         )
         yield Fate(MISLOADS, "experts", message, every)
         return
-    if any(_matches(pattern, module) for pattern in load.patterns for module in every):
+    if any(ends_so(pattern, module) for pattern in load.patterns for module in every):
         yield Fate(REJECTS, "experts", "PEFT converts experts to one rank, and a pattern gives them others")
         return
     if load.config.get("use_rslora") and ends & {gate, up}:
@@ -275,10 +276,3 @@ def _whole(
         yield Fate(UNKNOWN, "experts", f"what transformers makes of the experts of {layer} without {names[2]}")
     elif len(ranks) > 1 or None in ranks:
         yield Fate(REJECTS, "experts", f"transformers wants one rank for all experts of {layer}")
-
-
-def _matches(pattern: str, module: str) -> bool:
-    try:
-        return re.match(rf"(.*\.)?({pattern})$", module) is not None
-    except re.error:
-        return False

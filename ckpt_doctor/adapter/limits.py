@@ -1,0 +1,76 @@
+"""How much of a file is followed at most. What has more could not be examined, which is said, and holds up no other.
+
+Each limit is far above what training writes, and so low that what it lets through takes about a second and 200 MB.
+"""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from . import AdapterError
+
+
+class Limit(NamedTuple):
+    """The most that there may be of something."""
+
+    most: int
+    what: str
+
+    def check(self, count: int, where: str) -> None:
+        """Raises AdapterError where there is more."""
+        if count > self.most:
+            raise AdapterError(f"{where} has more than {self.most:,} {self.what}, which is more than is followed here")
+
+
+JSON = Limit(64 << 20, "bytes")
+"""Of a config, an index, a record."""
+VALUES = Limit(2_000_000, "values")
+"""Of any JSON: one of three bytes takes 64 in memory. The header of 138,240 tensors has 1,250,000."""
+DEPTH = Limit(100, "levels of lists and objects in each other")
+HEADER = Limit(40_000_000, "bytes in its header")
+"""Of safetensors, which allows 100 MB; 138,240 tensors take 20."""
+TENSORS = Limit(200_000, "tensors")
+NAME = Limit(500, "characters in the name of a tensor")
+PARTS = Limit(64, "parts in the name of a tensor")
+"""Between dots: what is asked of each beginning or end of a name is quadratic in them."""
+PICKLE = Limit(64 << 20, "bytes in its pickle")
+STEPS = Limit(2_000_000, "steps in its pickle")
+"""Opcodes. A tensor takes forty."""
+PATTERN_LENGTH = 1 << 14
+"""Characters of a pattern that is given to an engine for regular expressions."""
+PATTERN_REPEATS = 1_000
+"""What the counts of repeats in such a pattern come to, multiplied: the engine writes them out."""
+PATTERN_STEPS = 1e8
+"""Ways to match a name that `re` would have to try: some seconds of it."""
+PATTERN_SECONDS = 0.1
+"""Of processor time, for one pattern and one name."""
+PATTERN_BUDGET = 0.5
+"""Seconds for all patterns of an adapter."""
+PATTERN_PAIRS = 4_000_000
+"""Names by patterns, of an adapter, where each pattern has to be looked at."""
+
+
+def check_names(names: Collection[str], where: str) -> None:
+    """Raises AdapterError where the names of tensors are more, or longer, than are followed."""
+    TENSORS.check(len(names), where)
+    longest = max(map(len, names), default=0)
+    NAME.check(longest, where)
+    if longest > PARTS.most:
+        PARTS.check(max(name.count(".") for name in names) + 1, where)
+
+
+def check_values(raw: bytes, where: str) -> None:
+    """Raises AdapterError where JSON has more values than are followed."""
+    if len(raw) > VALUES.most:
+        VALUES.check(raw.count(b",") + raw.count(b"[") + raw.count(b"{") + raw.count(b'"') // 4, where)
+
+
+def check_depth(value: object, raw: bytes, where: str) -> None:
+    """Raises AdapterError where a value, read from JSON, is nested deeper than is followed."""
+    if raw.count(b"[") + raw.count(b"{") <= DEPTH.most:
+        return
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        DEPTH.check(depth - 1, where)
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list))]
+        level = [each for values in inner for each in values]

@@ -1,0 +1,178 @@
+"""What an earlier run found, in a file of its own, as long as nothing that it hangs on has changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from hashlib import sha256
+
+from .. import __file__ as package
+from ..adapter import AdapterError, Base
+from ..files.hub import cached_base
+from ..files.loader import stamped
+from ..reports.wording import Mark
+from ..verbs.ways import free
+from .fleet import Told
+from .settings import Settings
+
+APPLICATION = 0x636B7074
+"""What says in an SQLite file that it is a journal (sqlite.org/pragma.html: application_id)."""
+VERSION = 1
+LONGEST = 1 << 28
+"""Characters of one line."""
+RACY = 2_000_000_000
+"""Nanoseconds in which a file may be written to twice and have one time: the step of FAT, the longest that is usual."""
+PAUSE = 1.0
+"""Seconds between two moments at which all so far is on the disk."""
+
+
+class Journal:
+    """The lines of adapters by their paths, each with what it hangs on, in an SQLite file: whole up to some moment,
+    whenever the run is killed.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open the file, or make it. Raises AdapterError."""
+        self.path = path
+        self.again = 0
+        with self._errors():
+            self._file = sqlite3.connect(path, timeout=0)
+        try:
+            with self._errors():
+                self._begin()
+        except AdapterError:
+            self._file.close()
+            raise
+        self._saved = time.monotonic()
+
+    def _begin(self) -> None:
+        """Keep others from it, and see that it is a journal. Raises AdapterError."""
+        self._file.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._file.execute("BEGIN IMMEDIATE")
+        (application,) = self._file.execute("PRAGMA application_id").fetchone()
+        (version,) = self._file.execute("PRAGMA user_version").fetchone()
+        if (application, version) != (APPLICATION, VERSION):
+            if application or self._file.execute("SELECT 1 FROM sqlite_master").fetchone():
+                raise AdapterError(f"{self.path} is not a journal that this ckpt-doctor wrote: name another file")
+            self._file.execute(f"PRAGMA application_id = {APPLICATION}")
+            self._file.execute(f"PRAGMA user_version = {VERSION}")
+            self._file.execute(
+                "CREATE TABLE adapters (path BLOB PRIMARY KEY, state BLOB, model TEXT, mark TEXT, line BLOB)"
+            )
+        self._file.commit()
+        self._file.execute("BEGIN IMMEDIATE")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if "locked" in str(error):
+                raise AdapterError(f"{self.path} is in use by another run: each needs a journal of its own") from None
+            if "not a database" in str(error):
+                raise AdapterError(f"{self.path} is not a journal that ckpt-doctor wrote: name another file") from None
+            raise AdapterError(f"{self.path} cannot be used: {error}") from None
+
+    def known(self, folder: str, state: bytes) -> Told | None:
+        """What was told of the adapter in a folder, where nothing has changed; else None."""
+        with self._errors():
+            row = self._file.execute(
+                "SELECT model, mark, line FROM adapters WHERE path = ? AND state = ?", (os.fsencode(folder), state)
+            ).fetchone()
+        if row is None:
+            return None
+        try:
+            model, mark = (json.loads(text) for text in row[:2])
+            if model and _cached(model["name"], model["revision"]) != model["found"]:
+                return None
+            packed = zlib.decompressobj()
+            line = packed.decompress(row[2], LONGEST).decode()
+            outcome, failing, repairable, causes = mark
+            told = Told(line, Mark(outcome, failing, repairable, tuple((a, b, c) for a, b, c in causes)), True, None)
+        except (ValueError, TypeError, KeyError, RecursionError, zlib.error):
+            return None
+        if not packed.eof:
+            return None
+        self.again += 1
+        return told
+
+    def note(self, folder: str, state: bytes, told: Told) -> None:
+        """Keep what was told, if it hangs on what `state` is made of."""
+        if not told.lasts:
+            return
+        model = None
+        if told.model:
+            model = {"name": told.model[0], "revision": told.model[1], "found": _cached(*told.model)}
+        row = (
+            os.fsencode(folder), state, json.dumps(model), json.dumps(told.mark),
+            zlib.compress(told.line.encode(errors="backslashreplace"), 1),
+        )  # fmt: skip
+        with self._errors():
+            self._file.execute("INSERT OR REPLACE INTO adapters VALUES (?, ?, ?, ?, ?)", row)
+            if time.monotonic() - self._saved > PAUSE:
+                self._file.commit()
+                self._file.execute("BEGIN IMMEDIATE")
+                self._saved = time.monotonic()
+
+    def close(self) -> None:
+        """Save all, and let others have the file."""
+        with self._errors():
+            self._file.commit()
+            self._file.close()
+
+
+def state(folder: str, by: Settings) -> bytes | None:
+    """What a report hangs on: the question, this version, each file of the folder by name, number, size and time, and
+    where a fix would be written. None where it cannot be told, or a file was only just written to.
+    """
+    try:
+        stamps = stamped(folder, sorted(os.listdir(folder)))
+    except OSError:
+        return None
+    newest = max((stamp[3] for stamp in stamps), default=0)
+    if newest > time.time_ns() - RACY:
+        return None
+    return sha256(repr((_question(by), stamps, free(folder))).encode(errors="backslashreplace")).digest()
+
+
+@lru_cache(16)
+def _question_of(asked: frozenset[str] | None, base: str, rest: tuple[object, ...]) -> str:
+    return sha256(
+        repr((_ourselves(), asked and sorted(asked), base, rest)).encode(errors="backslashreplace")
+    ).hexdigest()
+
+
+def _question(by: Settings) -> str:
+    rest = (by.adapter_name, by.max_rank, by.select, by.ignore, by.fail_on, by.values)
+    return _question_of(by.asked, _model(by.base), rest)
+
+
+@lru_cache(16)
+def _model(base: Base | None) -> str:
+    """A model, by all that is known of it."""
+    return sha256(repr(base and sorted(vars(base).items(), key=str)).encode(errors="backslashreplace")).hexdigest()
+
+
+@lru_cache(256)
+def _cached(name: str, revision: str) -> str:
+    """What the local cache of the Hub has of a model."""
+    return _model(cached_base(name, revision))
+
+
+@lru_cache(1)
+def _ourselves() -> str:
+    """What judges: this program, by the content of its files: of two with one version, one may know more."""
+    root = os.path.dirname(package)
+    digest = sha256()
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        for name in sorted(names):
+            with open(os.path.join(folder, name), "rb") as file:
+                digest.update(f"{os.path.relpath(folder, root)}/{name}\0".encode() + sha256(file.read()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,396 @@
+r"""Regular expressions that a config holds, matched as PEFT does, in bounded time.
+
+What PEFT and this tool write is no more than names: words, `.*\.(a|b)`, `(.*\.)?(key)$`, lists of escaped names. Those
+are looked up, as the keys of a table. Any other pattern is given to the package `regex`, as `re` has no timeout; and
+only if both read it alike, and `re`, which PEFT has, would not take for ever. All else is not decided.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
+from math import factorial
+from time import process_time
+from typing import Any, NamedTuple, TypeVar
+
+from ..adapter import AdapterError
+from ..adapter.limits import (
+    PATTERN_BUDGET,
+    PATTERN_LENGTH,
+    PATTERN_PAIRS,
+    PATTERN_REPEATS,
+    PATTERN_SECONDS,
+    PATTERN_STEPS,
+)
+
+Match = Any
+"""What re and regex give for a match: group(1) is all that is asked of it."""
+
+
+class TooCostly(AdapterError):  # noqa: N818 - it becomes a finding, not an error of ours
+    """Whether a pattern matches a name is not decided, as that could take for ever."""
+
+    def __init__(self, pattern: str) -> None:
+        super().__init__(f"the pattern {pattern[:80]!r} is too costly to follow")
+        self.pattern = pattern
+
+
+class _Spent:
+    """What the patterns of the adapter at hand have cost."""
+
+    seconds = 0.0
+    pairs = 0
+
+
+def new_adapter() -> None:
+    """Begin a new budget."""
+    _Spent.seconds, _Spent.pairs = 0.0, 0
+
+
+_costly: set[tuple[str, str]] = set()
+"""Patterns and the names that they were too costly for: another state of the same adapter asks again."""
+
+
+def _pay(pattern: str, pairs: int) -> None:
+    _Spent.pairs += pairs
+    if _Spent.pairs > PATTERN_PAIRS:
+        raise TooCostly(pattern)
+
+
+# Names
+
+START, DOT, MAYBE, ANY = "", r".*\.", r"(.*\.)?", ".*"
+"""What may stand before a word: nothing, something and a dot, that or nothing, anything."""
+_SPECIAL = frozenset(".^$*+?{}[]\\|()")
+
+
+class _Word(NamedTuple):
+    """A word at the end of a name: its pieces, between which any one character stands, and what is before it."""
+
+    head: str
+    pieces: tuple[str, ...]
+
+
+@lru_cache(4096)
+def _words(pattern: str, before: str = START) -> tuple[_Word, ...] | None:
+    """The words of which a pattern matches a name that ends with one; None where it is more than words. `before` is
+    what may stand before a word where the pattern does not say.
+    """
+    bare = _unanchored(pattern)
+    for text, head in _HEADS:
+        if bare.startswith(f"{text}(") and bare.endswith(")"):
+            head = head or ("" if pattern.startswith("^") else before)
+            pieces = [_pieces(part) for part in bare[len(text) + 1 : -1].removeprefix("?:").split("|")]
+            if None not in pieces:
+                return tuple(_Word(head, piece) for piece in pieces if piece is not None)
+    found = []
+    for part in pattern.split("|"):
+        bare = _unanchored(part)
+        text, head = next(pair for pair in _HEADS if bare.startswith(pair[0]))
+        piece = _pieces(bare[len(text) :])
+        if piece is None:
+            return None
+        found.append(_Word(head or ("" if part.startswith("^") else before), piece))
+    return tuple(found)
+
+
+def _unanchored(pattern: str) -> str:
+    """Without the signs for the start and the end of a name."""
+    pattern = pattern.removeprefix("^")
+    return pattern[:-1] if pattern.endswith("$") and pattern[-2:] != "\\$" else pattern
+
+
+_HEADS = ((MAYBE, MAYBE), (r"(?:.*\.)?", MAYBE), (DOT, DOT), (ANY, ANY), (START, START))
+
+
+@lru_cache(16384)
+def _pieces(word: str) -> tuple[str, ...] | None:
+    """A word between its dots, which stand for any character; None where it is a pattern."""
+    if word.isidentifier():
+        return (word,)
+    pieces, piece, at = [], "", 0
+    while at < len(word):
+        char = word[at]
+        if char == "\\":
+            at += 1
+            char = word[at : at + 1]
+            if not char or char.isalnum() or not char.isascii():
+                return None
+            piece += char
+        elif char == ".":
+            pieces.append(piece)
+            piece = ""
+        elif char in _SPECIAL:
+            return None
+        else:
+            piece += char
+        at += 1
+    return (*pieces, piece)
+
+
+class Words:
+    """Words by their form, to be looked up in as many steps as there are forms; each with the place of its pattern."""
+
+    def __init__(self, words: Iterable[tuple[_Word, int]]) -> None:
+        self._forms: dict[tuple[str, tuple[int, ...]], dict[tuple[str, ...], int]] = {}
+        for word, place in words:
+            form = self._forms.setdefault((word.head, tuple(map(len, word.pieces))), {})
+            form.setdefault(word.pieces, place)
+
+    def first(self, name: str) -> int | None:
+        """The place of the first pattern of which the name ends with a word. Raises TooCostly."""
+        places = []
+        if len(self._forms) > 100:
+            _pay("|".join(next(iter(next(iter(self._forms.values()))))), len(self._forms))
+        for (head, sizes), words in self._forms.items():
+            start = len(name) - sum(sizes) - len(sizes) + 1
+            if start < 0 or (start and not head) or (head in (DOT, MAYBE) and start and name[start - 1] != "."):
+                continue
+            if head == DOT and not start:
+                continue
+            pieces = []
+            for size in sizes:
+                pieces.append(name[start : start + size])
+                start += size + 1
+            place = words.get(tuple(pieces))
+            if place is not None:
+                places.append(place)
+        return min(places, default=None)
+
+
+# What is more than names
+
+
+class _Compiled(NamedTuple):
+    """A pattern, and how many of its parts match more or less than once, without end and at all."""
+
+    pattern: Any
+    endless: int
+    optional: int
+
+    def steps(self, length: int) -> float:
+        """How many ways there may be to match a name of some characters: what `re` tries, one after the other."""
+        ways: float = float(length + 1) ** min(self.endless, 100) / factorial(min(self.endless, 100))
+        return ways * 2.0 ** min(self.optional, 100)
+
+
+@lru_cache(512)
+def _compiled(pattern: str, of: str) -> _Compiled | None:
+    """A pattern, compiled; None where `re` does not take it. Raises TooCostly."""
+    from warnings import catch_warnings, simplefilter
+
+    if len(pattern) > PATTERN_LENGTH or not pattern.isascii():
+        raise TooCostly(of)
+    try:
+        with catch_warnings():
+            simplefilter("ignore")
+            re.compile(pattern)
+    except (re.error, OverflowError):
+        return None
+    except RecursionError:
+        raise TooCostly(of) from None
+    counts = _repeats(pattern)
+    if counts is None:
+        raise TooCostly(of)
+    import regex
+
+    try:
+        return _Compiled(regex.compile(pattern, regex.V0), *counts)
+    except (regex.error, RecursionError):
+        raise TooCostly(of) from None
+
+
+_ESCAPES = frozenset("dDwWsSbBAZ0tnrfv")
+_GROUPS = ("?:", "?=", "?!", "?<=", "?<!", "?P<")
+_REPEAT = r"(?:[*+?]|\{(\d{0,9})(,?)(\d{0,9})\})[?]?"
+
+
+def _repeats(pattern: str) -> tuple[int, int] | None:
+    """How many parts of a pattern, which `re` takes, are repeated without end, and how many may be left out.
+
+    None where it is not followed: regex has constructs of its own (fuzzy counts, sets within sets, classes by name) and
+    writes counted repeats out, so both have to read it alike; and where a repeat lies in a repeat, or a choice does,
+    `re` may take twice as long with each character.
+    """
+    at, written, endless, optional = 0, 1, 0, 0
+    varied = [False]  # of each group that is open, whether what it matches has no one length
+    while at < len(pattern):
+        char, closed = pattern[at], False
+        if char == "(":
+            if pattern[at + 1 : at + 2] in ("?", "*") and not pattern.startswith(_GROUPS, at + 1):
+                return None
+            varied.append(False)
+            at += 2 if pattern[at + 1 : at + 2] == "?" else 1
+            continue
+        if char == "[":
+            end = re.compile(r"\^?(?:\\.|[^\[\]\\])+\]").match(pattern, at + 1)
+            if end is None or any(pair in end[0] for pair in ("--", "&&", "||", "~~")):
+                return None
+            at = end.end()
+        elif char == "\\":
+            if pattern[at + 1].isalnum() and pattern[at + 1] not in _ESCAPES:
+                return None
+            at += 2
+        else:
+            closed = char == ")"
+            at += 1
+        inner = closed and varied.pop()
+        varied[-1] = varied[-1] or inner or char == "|"
+        repeat = re.compile(_REPEAT).match(pattern, at)
+        if repeat is None:
+            if pattern[at : at + 1] == "{":
+                return None
+            continue
+        at = repeat.end()
+        low, comma, high = repeat[1], repeat[2], repeat[3]
+        if repeat[0].startswith("?"):
+            optional += 1
+        elif low is None or (comma and not high):
+            endless += 1
+        written *= max(1, int(low or 0), int(high or 0))
+        if pattern[at : at + 1] == "+" or written > PATTERN_REPEATS or (inner and not repeat[0].startswith("?")):
+            return None
+        varied[-1] = True
+    return endless, optional
+
+
+def _run(pattern: str, name: str, of: str, whole: bool) -> Match | None:
+    """A match from the start of a name, or of all of it. Raises TooCostly."""
+    compiled = _compiled(pattern, of)
+    if compiled is None:
+        return None
+    if _Spent.seconds > PATTERN_BUDGET or (of, name) in _costly or compiled.steps(len(name)) > PATTERN_STEPS:
+        raise TooCostly(of)
+    if not name.isascii():  # the tables of characters differ
+        raise TooCostly(of)
+    start = process_time()
+    try:
+        return (compiled.pattern.fullmatch if whole else compiled.pattern.match)(name, timeout=PATTERN_SECONDS)
+    except (TimeoutError, MemoryError):
+        if len(_costly) > 1_000:
+            _costly.clear()
+        _costly.add((of, name))
+        raise TooCostly(of) from None
+    finally:
+        _Spent.seconds += process_time() - start
+
+
+@lru_cache(16384)
+def whole(pattern: str, name: str) -> bool:
+    """Whether a pattern matches all of a name: `re.fullmatch`. One that does not compile matches nothing. Raises
+    TooCostly.
+    """
+    words = _table(pattern) if "\n" not in name else None
+    if words is not None:
+        return words.first(name) is not None
+    return _run(pattern, name, pattern, True) is not None
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a text is a regular expression. Raises TooCostly where it is too large a one to tell."""
+    return _table(text) is not None or _compiled(text, text) is not None
+
+
+@lru_cache(64)
+def _table(pattern: str) -> Words | None:
+    words = _words(pattern)
+    return None if words is None else Words((word, 0) for word in words)
+
+
+NEW, OLD = r"(.*\.)?({})$", r".*\.{}$"
+"""How keys name modules: in PEFT 0.15 and newer (tuners_utils.py: get_pattern_key), and before."""
+
+
+class Keys:
+    """Patterns for the end of a name, in their order, each in the place of `{}` in a form."""
+
+    def __init__(self, keys: Iterable[str], form: str = NEW) -> None:
+        self._keys = list(keys)
+        self._form = form
+        words: list[tuple[_Word, int]] = []
+        self._others: list[int] = []
+        for place, key in enumerate(self._keys):
+            if form == NEW:
+                own = _words(key, MAYBE)
+            else:  # no group is around it
+                pieces = _pieces(key)
+                own = None if pieces is None else (_Word(DOT if form == OLD else MAYBE, pieces),)
+            if own is None:
+                self._others.append(place)
+            else:
+                words += [(word, place) for word in own]
+        self._words = Words(words)
+
+    def first(self, name: str) -> str | None:
+        """The first that matches a name; None where none does. Raises TooCostly."""
+        found: int | None = None
+        places: Sequence[int] = range(len(self._keys))
+        if "\n" not in name:
+            found, places = self._words.first(name), self._others
+        if places:
+            _pay(self._keys[places[0]], len(places))
+        for place in places:
+            if found is not None and place > found:
+                break
+            key = self._keys[place]
+            if _run(self._form.replace("{}", key), name, key, False) is not None:
+                return key
+        return None if found is None else self._keys[found]
+
+    def all(self, name: str) -> list[str]:
+        """All that match a name. Raises TooCostly."""
+        return [key for key in self._keys if of_keys([key], self._form).first(name) is not None]
+
+
+def ends(key: str, name: str) -> bool:
+    """Whether a key of rank_pattern names a module, as PEFT 0.15 and newer match it. Raises TooCostly."""
+    return _one(key).first(name) is not None
+
+
+@lru_cache(1024)
+def _one(key: str) -> Keys:
+    return Keys([key])
+
+
+def matched(form: str, pattern: str, name: str) -> Match | None:
+    """The match of a form around a pattern (`{}`) from the start of a name. Raises TooCostly."""
+    plain = _pieces(pattern) is not None
+    if plain:  # no repeat but those of the form, which ours are
+        return _plain(form.replace("{}", pattern)).match(name)
+    return _run(form.replace("{}", pattern), name, pattern, False)
+
+
+@lru_cache(512)
+def _plain(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+# What is made of a list or an object of the config, once
+
+Made = TypeVar("Made")
+_made: dict[tuple[int, str], tuple[Collection[Any], int, Any]] = {}
+
+
+def once(of: Collection[Any], what: str, make: Callable[[], Made]) -> Made:
+    """What is made of an object of a config, remembered while that is the same: nobody changes one in its place."""
+    key = (id(of), what)
+    known = _made.get(key)
+    if known is not None and known[0] is of and known[1] == len(of):
+        value: Made = known[2]
+        return value
+    if len(_made) >= 64:
+        _made.pop(next(iter(_made)))
+    made = make()
+    _made[key] = (of, len(of), made)
+    return made
+
+
+def of_keys(keys: Collection[str], form: str = NEW) -> Keys:
+    """The keys of a pattern, or a list of them."""
+    if len(keys) == 1:
+        return _single(next(iter(keys)), form)
+    return once(keys, form, lambda: Keys(keys, form))
+
+
+@lru_cache(4096)
+def _single(key: str, form: str) -> Keys:
+    return Keys([key], form)

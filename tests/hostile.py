@@ -1,0 +1,512 @@
+"""Adapters that mean harm, or that chance made: names, patterns, numbers, types, pickles and headers that cost a reader
+its time, its memory or its head. `scripts/check_hostile.py` gives each to the real command; a share is in test_hostile.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import struct
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+LORA, ADALORA = FIXTURES / "lora-plain-0.21.2", FIXTURES / "adalora-rank0-0.21.2"
+CONFIG, WEIGHTS, BIN = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+MARK = "ran"
+"""The file that what runs would make, in the working folder."""
+
+
+class Input(NamedTuple):
+    """What is done to a copy of `source`, and what is to come of it: one of the codes `finds`, where any is named; with
+    `doubted` the newest PEFT, which may not be called to accept it.
+    """
+
+    make: Callable[[Path], None]
+    source: Path = LORA
+    finds: tuple[str, ...] = ()
+    doubted: bool = False
+    long: bool = False
+    """Too large for a test."""
+
+
+def container(header: bytes, data: bytes = b"") -> bytes:
+    """A safetensors file of any header."""
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def late(make: Callable[[], Callable[[Path], None]]) -> Callable[[Path], None]:
+    """What is large, made when it is asked for."""
+    return lambda folder: make()(folder)
+
+
+def tensors(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+    """A safetensors file of F32 zeros."""
+    at, entries = 0, {}
+    for name, shape in shapes.items():
+        size = 4
+        for length in shape:
+            size *= length
+        entries[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    return container(json.dumps(entries, separators=(",", ":")).encode(), bytes(at))
+
+
+def pair(module: str) -> dict[str, tuple[int, ...]]:
+    """The factors of a module that r 4 makes of 8 features."""
+    return {f"base_model.model.{module}.lora_A.weight": (4, 8), f"base_model.model.{module}.lora_B.weight": (8, 4)}
+
+
+def of_modules(*modules: str, **config: Any) -> Callable[[Path], None]:
+    """Have layers of these names."""
+
+    def make(folder: Path) -> None:
+        (folder / WEIGHTS).write_bytes(tensors({k: s for module in modules for k, s in pair(module).items()}))
+        change(folder, **config)
+
+    return make
+
+
+def of_many_experts() -> Callable[[Path], None]:
+    """138,240 tensors of one model, as real ones have."""
+    modules = [
+        f"model.layers.{at}.mlp.experts.{expert}.{leaf}"
+        for at in range(60) for expert in range(384) for leaf in ("gate_proj", "up_proj", "down_proj")
+    ]  # fmt: skip
+    return of_modules(*modules, target_modules=["gate_proj", "up_proj", "down_proj"])
+
+
+def change(folder: Path, **values: Any) -> None:
+    """Change keys of the config; `...` takes one out."""
+    path = folder / CONFIG
+    config = {**json.loads(path.read_text()), **values}
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}))
+
+
+def config(**values: Any) -> Callable[[Path], None]:
+    """Have other values in the config."""
+    return lambda folder: change(folder, **values)
+
+
+def text(raw: str) -> Callable[[Path], None]:
+    """Have a config of this text."""
+    return lambda folder: (folder / CONFIG).write_text(raw) and None  # type: ignore[func-returns-value]
+
+
+def header(raw: bytes, data: bytes = bytes(8)) -> Callable[[Path], None]:
+    """Have weights of this header."""
+    return lambda folder: (folder / WEIGHTS).write_bytes(container(raw, data)) and None  # type: ignore[func-returns-value]
+
+
+def bin_of(data: bytes, *, beside: bool = False) -> Callable[[Path], None]:
+    """Have a .bin of these bytes, alone or beside safetensors."""
+
+    def make(folder: Path) -> None:
+        if not beside:
+            (folder / WEIGHTS).unlink()
+        (folder / BIN).write_bytes(data)
+
+    return make
+
+
+def zipped(data: bytes, *more: tuple[str, bytes]) -> bytes:
+    """The zip that torch.save writes of a pickle, and records that it does not."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a name given twice is meant
+        archive.writestr("archive/data.pkl", data)
+        for name, content in more:
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def encrypted() -> bytes:
+    """A zip whose record says that it is encrypted."""
+    data = bytearray(zipped(PLAIN))
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(mark) + flags] |= 1
+    return bytes(data)
+
+
+class Runs:
+    """What makes the file MARK when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os.open, (MARK, os.O_CREAT | os.O_WRONLY)
+
+
+CODE = pickle.dumps(Runs(), protocol=2)
+PLAIN = b"\x80\x02}."
+
+
+def tarred(*names: str) -> bytes:
+    """A tar archive of pickles with code."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(CODE)
+            archive.addfile(info, io.BytesIO(CODE))
+    return file.getvalue()
+
+
+def legacy_tar() -> bytes:
+    """A tar whose first member has the name of the five pickles of torch's older format."""
+    data = tarred("x")
+    magic = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}."
+    head = bytearray(data[:512])
+    head[: len(magic)] = magic
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head) + data[512:]
+
+
+def view(sizes: tuple[int, ...], strides: tuple[int, ...], count: int = 1) -> bytes:
+    """The pickle of a tensor that looks at a storage of `count` numbers through sizes and strides."""
+
+    def number(value: int) -> bytes:
+        raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+        return b"\x8a" + bytes([len(raw)]) + raw
+
+    def numbers(values: tuple[int, ...]) -> bytes:
+        return b"(" + b"".join(map(number, values)) + b"t"
+
+    def string(value: str) -> bytes:
+        return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+    storage = b"(" + string("storage") + b"ctorch\nFloatStorage\n" + string("0") + string("cpu") + number(count) + b"tQ"
+    rest = b"K\x00" + numbers(sizes) + numbers(strides) + b"\x89ccollections\nOrderedDict\n)R"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + rest + b"tR"
+
+
+def state(**entries: bytes) -> bytes:
+    """The pickle of a state dict."""
+    items = b"".join(b"X" + struct.pack("<I", len(name)) + name.encode() + value for name, value in entries.items())
+    return b"\x80\x02}(" + items + b"u."
+
+
+def views(sizes: tuple[int, ...], strides: tuple[int, ...]) -> bytes:
+    """A .bin of LoRA factors that are views larger than their file."""
+    names = {f"base_model.model.blocks.0.q.lora_{factor}.weight": view(sizes, strides) for factor in "AB"}
+    return zipped(state(**names), ("archive/data/0", bytes(4)), ("archive/version", b"3\n"))
+
+
+SLOW = "(?:[a-z.0-9]+)+!"
+"""A pattern that takes a backtracking engine 2 ** n steps for a name of n characters."""
+LONG = "blocks.0." + "a" * 40 + ".q"
+
+
+def slow(**values: Any) -> Input:
+    """A costly pattern in the config, and a name that shows it."""
+    return Input(of_modules(LONG, "blocks.0.v", **values), doubted=True)
+
+
+def ia3(**values: Any) -> Input:
+    """The same in an IA3."""
+
+    def make(folder: Path) -> None:
+        (folder / WEIGHTS).write_bytes(tensors({f"base_model.model.{LONG}.ia3_l": (8, 1)}))
+        known = {"peft_type": "IA3", "target_modules": ["q"], "feedforward_modules": [], "modules_to_save": None}
+        known.update(fan_in_fan_out=False, init_ia3_weights=True, inference_mode=True, task_type=None, **values)
+        (folder / CONFIG).write_text(json.dumps(known))
+
+    return Input(make, doubted=True)
+
+
+def zero_rank(**values: Any) -> Input:
+    """Ranks in the config beyond what the layers have, and a layer without any."""
+
+    def make(folder: Path) -> None:
+        shapes = {**pair("blocks.0.q"), **pair("blocks.1.q")}
+        shapes = {key: (0, 8) if "1.q.lora_A" in key else (8, 0) if "1.q.lora_B" in key else shape
+                  for key, shape in shapes.items()}  # fmt: skip
+        (folder / WEIGHTS).write_bytes(tensors(shapes))
+        change(folder, target_modules=["q"], **values)
+
+    return Input(make)
+
+
+def fifo(name: str) -> Callable[[Path], None]:
+    """Have a pipe in the place of a file, which blocks whoever opens it."""
+
+    def make(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return make
+
+
+def device(name: str) -> Callable[[Path], None]:
+    """Have a link to a device that never ends."""
+
+    def make(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to("/dev/zero")
+
+    return make
+
+
+def nested(depth: int, inner: str = "1") -> str:
+    """A JSON value of many lists."""
+    return "[" * depth + inner + "]" * depth
+
+
+def overflow(first: float) -> Callable[[Path], None]:
+    """An F64 adapter whose norm is beyond what a float holds."""
+
+    def make(folder: Path) -> None:
+        values = struct.pack("<8d", first, 0, 0, 1, 1e200, 0, 0, 1)
+        entries = {
+            f"base_model.model.blocks.0.q.lora_{factor}.weight": {
+                "dtype": "F64", "shape": [2, 2], "data_offsets": [32 * at, 32 * at + 32],
+            }
+            for at, factor in enumerate("AB")
+        }  # fmt: skip
+        (folder / WEIGHTS).write_bytes(container(json.dumps(entries).encode(), values))
+        change(folder, r=2, target_modules=["q"])
+
+    return make
+
+
+def link(target: str) -> Callable[[Path], None]:
+    """Have a link beside the weights that points elsewhere."""
+    return lambda folder: (folder / "README.md").symlink_to(target)
+
+
+UGLY = "\x1b]0;a\x07\x9b31m\u202eb\u2028::error::c\n##[error]d|`e`<script>f</script>\x7f\u2066\ufeff"
+"""What commands a terminal, turns a line, ends one, starts a workflow command, a cell, code or a script."""
+
+
+def deep_pickle(op: bytes, count: int) -> bytes:
+    return b"\x80\x02" + op * count + b"."
+
+
+def shared_tuples() -> bytes:
+    """Tuples of two of the one before: their text has 2 ** 60 characters."""
+    return (
+        b"\x80\x02)q\x00" + b"".join(b"h%c" % at * 2 + b"\x86q%c" % (at + 1) for at in range(60)) + b"X\1\0\0\0a\x93."
+    )
+
+
+HUGE = 10**400
+ODD: dict[str, Any] = {
+    "null": None, "true": True, "0": 0, "-1": -1, "1.5": 1.5, "''": "", "[]": [], "[[]]": [[]], "[{}]": [{}],
+    "[null]": [None], "{}": {}, "{a: []}": {"a": []}, "{'': 1}": {"": 1}, "10 ** 400": HUGE, "1e400": 1e400,
+    "NaN": float("nan"), "lone surrogate": "\ud800", "[lone surrogate]": ["\ud800"], "['a', 1]": ["a", 1],
+    "ugly": UGLY, "{ugly: ugly}": {UGLY: UGLY}, "broken pattern": "(", "{broken pattern: 1}": {"(": 1},
+    "10 ** 12": 10**12, "NUL": "\0",
+}  # fmt: skip
+"""Values that a key of a JSON file may have and that nobody expects there."""
+
+
+def inputs() -> dict[str, Input]:
+    """Every one of them, by name."""
+    many = [f"layer{at}.q" for at in range(60_000)]
+    found: dict[str, Input] = {
+        "healthy": Input(lambda _: None),
+        "a legitimate header of 20 MB": Input(late(of_many_experts), long=True),
+        # names
+        "name of 26 digits": Input(of_modules("layers.0." + "1" * 26 + "a.q", "layers.1.q")),
+        "name of dotted digits": Input(of_modules("layers.0." + "1." * 40 + "a!.q")),
+        "layer 10,000,000": Input(of_modules("layers.0.q", "layers.10000000.q")),
+        "layer of 5,000 digits": Input(of_modules("layers.0.q", f"layers.{'9' * 5000}.q")),
+        "20,000 dots": Input(of_modules("layers.0.q" + ".a" * 20_000)),
+        "100,000 dots": Input(of_modules("." * 100_000 + "q")),
+        "50,000 prefixes": Input(of_modules("module." * 50_000 + "q")),
+        "50,000 wrappers": Input(of_modules("_orig_mod." * 50_000 + "q")),
+        "a name of 1 MB": Input(of_modules("a" * (1 << 20))),
+        "a name of 1 MB of numbers": Input(of_modules("1." * (1 << 19) + "q")),
+        "a name of 1 MB of factors": Input(of_modules("lora_A." * (1 << 17) + "q")),
+        "a name of 1 MB of experts": Input(of_modules("experts.1." * (1 << 17) + "q")),
+        "a name of 1 MB of lines": Input(of_modules("\n" * (1 << 17) + "q")),
+        "an empty name": Input(of_modules("")),
+        "20,000 layers with holes": Input(
+            late(lambda: of_modules(*(f"layers.{at * 7919 % 99991}.q{at % 7}" for at in range(20_000)))), long=True
+        ),
+        "60,000 modules": Input(late(lambda: of_modules(*many)), long=True),
+        "300 models of 300 blocks": Input(
+            late(lambda: of_modules(*(f"m{a}.layers.{b}.q" for a in range(300) for b in range(300)))), long=True
+        ),
+        "ugly names": Input(of_modules(f"layers.0.{UGLY}.q", "layers.1.q")),
+        # patterns
+        "slow target_modules": slow(target_modules=SLOW),
+        "slow target_modules in a list": slow(target_modules=["q", SLOW]),
+        "slow exclude_modules": slow(exclude_modules=SLOW),
+        "slow rank_pattern": slow(rank_pattern={SLOW: 4}),
+        "slow alpha_pattern": slow(alpha_pattern={SLOW: 4}),
+        "slow modules_to_save": slow(modules_to_save=[SLOW]),
+        "slow layers_pattern": slow(layers_to_transform=[0], layers_pattern=[SLOW]),
+        "slow target_modules of IA3": ia3(target_modules=SLOW),
+        "slow feedforward_modules of IA3": ia3(feedforward_modules=SLOW),
+        "slow AdaLoRA": Input(lambda folder: change(folder, target_modules=SLOW), ADALORA),
+        "a pattern of 100,000 brackets": Input(config(target_modules="(" * 100_000 + "q" + ")" * 100_000)),
+        "a pattern of repeats": Input(config(target_modules="(?:(?:(?:q{1000}){1000}){1000}){1000}")),
+        "a pattern of 1 MB": Input(late(lambda: config(target_modules="|".join(["q"] * (1 << 19)))), long=True),
+        "100,000 targets": Input(late(lambda: config(target_modules=[f"q{at}" for at in range(100_000)])), long=True),
+        "100,000 targets that are patterns": Input(
+            late(lambda: config(target_modules=[f"q.{at}$" for at in range(100_000)])), long=True
+        ),
+        "60,000 keys of rank_pattern": Input(
+            late(lambda: config(rank_pattern={f"q{at}": 4 for at in range(60_000)})), long=True
+        ),
+        "3,000 slow keys of rank_pattern": Input(
+            late(lambda: of_modules(LONG, rank_pattern={f"{SLOW}{at}": 4 for at in range(3_000)})),
+            doubted=True,
+            long=True,
+        ),
+        "60,000 modules_to_save": Input(
+            late(lambda: config(modules_to_save=[f"q{at}" for at in range(60_000)])), long=True
+        ),
+        "1,000 modules by 1,000 keys": Input(
+            of_modules(*many[:1000], rank_pattern=dict.fromkeys(many[:1000], 4), target_modules=["q"]), long=True
+        ),
+        "20,000 modules by 20,000 keys": Input(
+            of_modules(*many[:20_000], alpha_pattern=dict.fromkeys(many[:20_000], 4), target_modules=many[:20_000]),
+            long=True,
+        ),
+        # pickles
+        "shared tuples": Input(bin_of(zipped(shared_tuples())), finds=("CD012", "CD010")),
+        "shared tuples as a key": Input(bin_of(zipped(b"\x80\x02})" + b"2\x86" * 40 + b"K\x01s.")), finds=("CD012",)),
+        "nested tuples": Input(
+            bin_of(zipped(b"\x80\x02)" + b"\x85" * 200_000 + b"X\1\0\0\0a\x93.")), finds=("CD012", "CD010")
+        ),
+        "nested tuples in the older format": Input(bin_of(b"\x80\x02)" + b"\x85" * 200_000 + b"."), finds=("CD012",)),
+        "60 MB of marks": Input(late(lambda: bin_of(zipped(deep_pickle(b"(", 60 << 20)))), finds=("CD012",), long=True),
+        "60 MB of None": Input(late(lambda: bin_of(zipped(deep_pickle(b"N", 60 << 20)))), finds=("CD012",), long=True),
+        "60 MB of dicts": Input(late(lambda: bin_of(zipped(deep_pickle(b"}", 60 << 20)))), finds=("CD012",), long=True),
+        "60 MB of None in the older format": Input(
+            late(lambda: bin_of(deep_pickle(b"N", 60 << 20))), finds=("CD012",), long=True
+        ),
+        "a number of 60 MB": Input(
+            late(lambda: bin_of(zipped(b"\x80\x02\x8b" + struct.pack("<I", 1 << 25) + b"\xff" * (1 << 25) + b"."))),
+            finds=("CD012",),
+            long=True,
+        ),
+        "4,000,000 memos": Input(
+            late(lambda: bin_of(zipped(b"\x80\x04N" + b"\x94" * 4_000_000 + b"."))), finds=("CD012",), long=True
+        ),
+        "a view of 2 by 2 ** 40": Input(bin_of(views((2, 1 << 40), (0, 0)))),
+        "a view of 20,000,000 by 2": Input(bin_of(views((20_000_000, 2), (0, 0)))),
+        "a view of 64 dimensions": Input(bin_of(views((2,) * 40, (0,) * 40))),
+        "bad UTF-8 in the older format": Input(bin_of(b"\x80\x02X\x01\0\0\0\xff.")),
+        "an encrypted entry": Input(bin_of(encrypted()), finds=("CD010", "CD012")),
+        # code
+        "a pickle with code": Input(bin_of(zipped(CODE)), finds=("CD010",)),
+        "a pickle with code, older format": Input(bin_of(CODE), finds=("CD010", "CD012")),
+        "a tar": Input(bin_of(tarred("pickle")), finds=("CD010",)),
+        "a tar that begins as five pickles": Input(bin_of(legacy_tar()), finds=("CD010",)),
+        "two data.pkl": Input(bin_of(zipped(PLAIN, ("archive/data.pkl", CODE))), finds=("CD010",)),
+        "Data.PKL beside data.pkl": Input(bin_of(zipped(PLAIN, ("archive/Data.PKL", CODE))), finds=("CD010",)),
+        "an entry outside the root": Input(bin_of(zipped(PLAIN, ("other/data.pkl", CODE))), finds=("CD010",)),
+        "code beside safetensors": Input(bin_of(zipped(CODE), beside=True), finds=("CD010",)),
+        "megatron_core that is imported": Input(
+            config(megatron_config={"a": 1}, megatron_core="antigravity"), doubted=False, finds=("CD016",)
+        ),
+        "parent_library that is imported": Input(
+            config(auto_mapping={"base_model_class": "Net", "parent_library": "antigravity"})
+        ),
+        # headers and configs
+        "a header of 100 MB of spaces": Input(late(lambda: header(b"{}" + b" " * 99_000_000, b"")), long=True),
+        "a header of 100 MB of tensors": Input(
+            late(lambda: of_modules(*(f"{at:0200}" for at in range(180_000)))), long=True
+        ),
+        "a header of 90 MB of lists": Input(
+            late(lambda: header(b'{"a":' + nested(40_000_000).encode() + b"}")), long=True
+        ),
+        "a header of 40 MB of shapes": Input(
+            late(
+                lambda: header(
+                    b'{"a":{"dtype":"F32","shape":[' + b"1," * 20_000_000 + b'1],"data_offsets":[0,4]}}', bytes(4)
+                )
+            ),
+            long=True,
+        ),
+        "a header of 90 MB of metadata": Input(
+            late(
+                lambda: header(
+                    b'{"__metadata__":{' + b",".join(b'"%d":""' % at for at in range(6_000_000)) + b"}}", b""
+                )
+            ),
+            long=True,
+        ),
+        "a shape of 4,000 digits": Input(
+            header(b'{"a":{"dtype":"F32","shape":[' + b"9" * 4000 + b'],"data_offsets":[0,8]}}'),
+            finds=("CD005", "CD011"),
+        ),
+        "a shape of 5,000 digits": Input(
+            header(b'{"a":{"dtype":"F32","shape":[' + b"9" * 5000 + b'],"data_offsets":[0,8]}}'),
+            finds=("CD005", "CD011"),
+        ),
+        "a config of 60 MB": Input(late(lambda: text('{"a":[' + "[]," * 20_000_000 + "[]]}")), long=True),
+        "a config of 60 MB of keys": Input(
+            late(lambda: text("{" + ",".join(f'"{at}":{at}' for at in range(3_500_000)) + "}")), long=True
+        ),
+        "a deep config": Input(text('{"a":' + nested(100_000) + "}"), finds=("CD003",)),
+        "a config of 500 lists": Input(text('{"peft_type":"LORA","target_modules":' + nested(500) + "}")),
+        # ranks
+        "r of 10 ** 12": zero_rank(r=10**12),
+        "rank_pattern of 10 ** 12": zero_rank(rank_pattern={"blocks.1.q": 10**12}),
+        "r of 10 ** 400": zero_rank(r=HUGE),
+        "init_r of 10 ** 9": Input(config(init_r=10**9), ADALORA),
+        "init_r of 10 ** 12": Input(config(init_r=10**12, target_r=10**12, rank_pattern=None), ADALORA),
+        "layers_to_transform of 10 ** 12": Input(config(layers_to_transform=[10**12], layers_pattern="blocks")),
+        "layer_replication of 10 ** 9": Input(config(layer_replication=[[0, 10**9]])),
+        # pipes and devices
+        "the config is a pipe": Input(fifo(CONFIG)),
+        "the weights are a pipe": Input(fifo(WEIGHTS)),
+        "the .bin is a pipe": Input(lambda folder: fifo(BIN)(folder)),
+        "the record is a pipe": Input(fifo("ckpt-doctor.json")),
+        "another file is a pipe": Input(fifo("README.md")),
+        "the config is a device": Input(device(CONFIG)),
+        "the weights are a device": Input(device(WEIGHTS)),
+        "the record is a device": Input(device("ckpt-doctor.json")),
+        "the state of a trainer is a device": Input(device("trainer_state.json"), ADALORA),
+        # links
+        "a link to a file elsewhere": Input(link("/etc/passwd")),
+        "a link to nothing": Input(link("/nowhere")),
+        # numbers
+        "a norm that overflows": Input(overflow(1e200)),
+        "a record that is not JSON": Input(lambda folder: (folder / "ckpt-doctor.json").write_bytes(b"\xff{") and None),
+        "a record of lists": Input(lambda folder: (folder / "ckpt-doctor.json").write_text(nested(100_000)) and None),
+        "odd strings in the config": Input(
+            config(base_model_name_or_path=UGLY, task_type=UGLY, revision=UGLY, bias=UGLY, peft_version=UGLY)
+        ),
+        "lora_alpha NaN": Input(config(lora_alpha=float("nan"))),
+        "lora_alpha 1e400": Input(config(lora_alpha=float("inf"))),
+        "target_modules of types": Input(config(target_modules=["a", 1, None, [], {}])),
+    }
+    return found
+
+
+SAFETENSORS: dict[str, bytes] = {
+    "metadata twice": container(b'{"__metadata__":{},"__metadata__":{},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(8)),
+    "a product over 2 ** 64": container(b'{"a":{"dtype":"F32","shape":[9223372036854775808,4,0],"data_offsets":[0,0]}}'),
+    "minus zero": container(b'{"a":{"dtype":"F32","shape":[-0],"data_offsets":[0,0]}}'),
+    "1e400 in an unknown field": container(b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0],"x":1e400}}'),
+    "nesting beyond 128": container(b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0],"x":' + nested(129).encode() + b"}}"),
+    "nesting of 120": container(b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0],"x":' + nested(120).encode() + b"}}"),
+    "a tensor twice, the first broken": container(b'{"a":1,"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(8)),
+    "a shape {}": container(b'{"a":{"dtype":"F32","shape":{},"data_offsets":[0,4]}}', bytes(4)),
+    'a shape ""': container(b'{"a":{"dtype":"F32","shape":"","data_offsets":[0,4]}}', bytes(4)),
+    "metadata keys of fields, twice": container(b'{"__metadata__":{"dtype":"1","dtype":"2"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(8)),
+    "an entry as an array": container(b'{"a":["F32",[2],[0,8]]}', bytes(8)),
+    "an unknown field": container(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":[1,{"y":2}]}}', bytes(8)),
+    "a tensor twice": container(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(8)),
+    "spaces around": container(b' {"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(8)),
+    "metadata null": container(b'{"__metadata__":null,"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(8)),
+}  # fmt: skip
+"""Headers on which two readers may differ."""
+
+
+def built(folder: Path, case: Input) -> Path:
+    """The adapter of an input, in a new folder."""
+    shutil.copytree(case.source, folder)
+    case.make(folder)
+    return folder

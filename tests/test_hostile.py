@@ -1,0 +1,249 @@
+"""Inputs that mean harm: none hangs, crashes, runs code or is called what it is not (hostile.py has them).
+
+`scripts/check_hostile.py` gives all to the real command with its time and memory measured; here are the small ones, in
+this process, and what bounds the large ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import check_hostile
+import check_odd_values
+import hostile
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ckpt_doctor.adapter import AdapterError, limits
+from ckpt_doctor.adapter.runtimes import NEWEST
+from ckpt_doctor.facts import patterns
+from ckpt_doctor.verbs.scan import examine
+
+SMALL = {name: case for name, case in hostile.inputs().items() if not case.long}
+SECONDS = 5
+"""Of processor time, for a scan that takes a hundredth of one: what hangs takes for ever, and a machine may be slow."""
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_ends_soon_and_is_not_called_healthy(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    case = SMALL[name]
+    folder = hostile.built(tmp_path / "in", case)
+    start = time.process_time()
+    report = examine(str(folder))
+    assert time.process_time() - start < SECONDS
+    assert "please report it" not in (report.error or "")
+    assert not (tmp_path / hostile.MARK).exists()
+    codes = {finding.code for finding in report.findings}
+    assert not case.finds or codes & {*case.finds}, (codes, report.error)
+    if case.doubted and not report.error:
+        assert report.verdicts[NEWEST] != "accepts"
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if "slow" in name])
+def test_a_costly_pattern_is_undecided_everywhere(run: Any, tmp_path: Path, name: str) -> None:
+    folder = hostile.built(tmp_path / "in", SMALL[name])
+    for arguments in (("fix", folder, tmp_path / "out", "--for", "peft"), ("compare", folder, hostile.LORA),
+                      ("together", folder, hostile.LORA)):  # fmt: skip
+        start = time.process_time()
+        result = run(*arguments)
+        assert time.process_time() - start < SECONDS
+        assert result.exit_code in (1, 2)
+        assert "please report it" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+UGLY = ("ugly names", "odd strings in the config", "lora_alpha NaN", "lora_alpha 1e400")
+
+
+@pytest.mark.parametrize("name", UGLY)
+def test_no_output_commands_anything(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("CKPT_DOCTOR_CACHE", str(tmp_path / "cache"))
+    adapter = hostile.built(tmp_path / "in", SMALL[name])
+    for command, arguments in check_hostile.commands(adapter, tmp_path).items():
+        result = run(*arguments)
+        usual = check_hostile.Run(0, 0, 0, "", "")
+        made = check_hostile.Run(result.exit_code, 0, 0, result.stdout, result.stderr)
+        assert check_hostile.faults(name, made, usual, arguments) == [], command
+    assert check_hostile.of_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", hostile.SAFETENSORS)
+def test_headers_are_judged_as_safetensors_judges(name: str) -> None:
+    assert [line for line in check_hostile.readers() if f": {name}:" in line] == []
+
+
+def test_a_link_is_not_followed_out_of_the_adapter(run: Any, tmp_path: Path) -> None:
+    adapter = hostile.built(tmp_path / "in", SMALL["a link to a file elsewhere"])
+    (adapter / "NOTES.md").write_text("mine")
+    (adapter / "same.md").symlink_to("NOTES.md")
+    assert run("fix", adapter, tmp_path / "out").exit_code == 0
+    carried = sorted(name for name in os.listdir(tmp_path / "out") if name.endswith(".md"))
+    assert carried == ["NOTES.md", "same.md"]
+
+
+def test_a_link_into_the_cache_of_the_hub_is_followed(run: Any, tmp_path: Path) -> None:
+    model = tmp_path / "models--a--b"
+    (model / "blobs").mkdir(parents=True)
+    shutil.copytree(hostile.LORA, model / "snapshots" / "0")
+    (model / "blobs/1").write_text("card")
+    (model / "snapshots/0/README.md").symlink_to("../../blobs/1")
+    assert run("fix", model / "snapshots/0", tmp_path / "out").exit_code == 0
+    assert (tmp_path / "out/README.md").read_text() == "card"
+
+
+def test_a_norm_that_overflows_is_not_the_same(run: Any, tmp_path: Path) -> None:
+    for name, first in (("a", 1e200), ("b", 2e200)):
+        hostile.built(tmp_path / name, hostile.Input(hostile.overflow(first)))
+    assert run("compare", tmp_path / "a", tmp_path / "b").exit_code != 0
+
+
+@pytest.mark.parametrize("place", ["--base", "--config", "--baseline"])
+def test_a_device_is_read_nowhere(run: Any, place: str) -> None:
+    result = run("scan", hostile.LORA, place, "/dev/zero")
+    assert result.exit_code == 2
+    assert "please report it" not in result.output
+
+
+# Bounds
+
+
+def test_each_limit_says_what_is_too_much() -> None:
+    for limit in (value for value in vars(limits).values() if isinstance(value, limits.Limit)):
+        limit.check(limit.most, "it")
+        with pytest.raises(AdapterError, match=f"it has more than {limit.most:,} "):
+            limit.check(limit.most + 1, "it")
+
+
+def test_many_tensors_and_deep_or_many_values_are_beyond_the_limits() -> None:
+    limits.check_names(["a.b"] * 3, "it")
+    for names in (["a" * 501], ["a." * 64 + "b"], ["a"] * (limits.TENSORS.most + 1)):
+        with pytest.raises(AdapterError):
+            limits.check_names(names, "it")
+    with pytest.raises(AdapterError):
+        limits.check_values(b"[" + b"1," * limits.VALUES.most, "it")
+    deep = hostile.nested(101)
+    limits.check_depth(json.loads(hostile.nested(100)), hostile.nested(100).encode(), "it")
+    with pytest.raises(AdapterError):
+        limits.check_depth(json.loads(deep), deep.encode(), "it")
+
+
+def test_one_beyond_the_limits_stops_no_other(run: Any, tmp_path: Path) -> None:
+    for name, case in (("a", "healthy"), ("b", "a name of 1 MB"), ("c", "healthy")):
+        hostile.built(tmp_path / "in" / name, SMALL[case])
+    result = run("scan", tmp_path / "in", "--format", "json")
+    errors = [report["error"] for report in json.loads(result.stdout)["reports"]]
+    assert result.exit_code == 2
+    assert [bool(error) for error in errors] == [False, True, False]
+    assert "more than 500 characters in the name of a tensor" in errors[1]
+
+
+# Patterns
+
+PIECES = st.sampled_from([
+    "q", "v", "layers", "layers.0", r"model\.layers\.1", "q_proj", r"\d+", "[a-z_]+", ".*", "|", "(", ")", "(?:", ".",
+    r"\.", "^", "$", "?", "+", "*", "{1,2}", r".*\.", r"(.*\.)?", "[^.]", r"\w", "(?=q)", "[", "]", "\\", "-",
+])  # fmt: skip
+NAMES = st.lists(st.sampled_from(["q", "v", "layers", "0", "1", "q_proj", "model", "x", "", "\n"]), max_size=5)
+
+
+def truth(pattern: str, name: str, *, whole: bool = False) -> bool:
+    try:
+        return (re.fullmatch if whole else re.match)(pattern, name) is not None
+    except (re.error, RecursionError):
+        return False
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.lists(PIECES, max_size=7).map("".join), NAMES.map(".".join))
+@pytest.mark.filterwarnings("ignore")
+def test_patterns_match_as_re_does_or_are_not_decided(pattern: str, name: str) -> None:
+    patterns.new_adapter()
+    try:
+        assert patterns.whole(pattern, name) == truth(pattern, name, whole=True)
+        for form in (patterns.NEW, patterns.OLD):
+            assert (patterns.Keys([pattern], form).first(name) is not None) == truth(form.replace("{}", pattern), name)
+        form = r"(^|.*\.){}($|\..*)"
+        assert (patterns.matched(form, pattern, name) is not None) == truth(form.replace("{}", pattern), name)
+    except patterns.TooCostly:
+        pass
+
+
+def test_the_first_of_many_keys_is_found() -> None:
+    draw = random.Random(0)  # noqa: S311 - the same each time
+    pieces = ["q", "v", "layers.0.q", "0.q", "^layers.0.q", r"\d+.q", "q|v", r"layers\.0\.v", "x.q"]
+    for _ in range(300):
+        keys = draw.sample(pieces, 4)
+        name = ".".join(draw.choice(["layers", "0", "q", "v", "x"]) for _ in range(draw.randint(1, 4)))
+        patterns.new_adapter()
+        expected = next((key for key in keys if truth(rf"(.*\.)?({key})$", name)), None)
+        assert patterns.Keys(keys).first(name) == expected
+
+
+PLAIN = (
+    "q_proj", r".*\.q_proj", r".*\.(q_proj|v_proj)", r"(?:model\.layers\.0\.q|model\.layers\.1\.q)", r"(?:.*\.)?(?:a|b)",
+    "^model.layers.0.q$", "model.layers.10.mlp.down_proj",
+)  # fmt: skip
+
+
+def test_what_peft_and_fix_write_needs_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "_compiled", None)
+    for pattern in PLAIN:
+        patterns.whole.__wrapped__(pattern, "model.layers.0.q_proj")
+        patterns.Keys([pattern]).first("model.layers.0.q_proj")
+
+
+COSTLY = (
+    hostile.SLOW, "(a|a)+!", "a?" * 30 + "a" * 30, ".*" * 9 + "!", "(?:q{1000}){1000}",
+    "q" * 20_000 + "+", r"(\w+\.)+q", "(?i)q", r"(q)\1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", COSTLY, ids=range(len(COSTLY)))
+def test_what_re_would_take_for_ever_for_is_not_decided(pattern: str) -> None:
+    patterns.new_adapter()
+    with pytest.raises(patterns.TooCostly):
+        patterns.whole(pattern, "blocks.0." + "a" * 60 + ".q")
+
+
+def test_all_patterns_of_an_adapter_have_one_budget() -> None:
+    patterns.new_adapter()
+    keys = patterns.Keys([f".*x{at}.*" for at in range(3)])
+    assert keys.first("layers.0") is None
+    patterns._Spent.pairs = limits.PATTERN_PAIRS
+    with pytest.raises(patterns.TooCostly):
+        keys.first("layers.0")
+    patterns.new_adapter()
+    assert keys.first("layers.0") is None
+
+
+# Values of every type
+
+OF_A_KEY = ("null", "true", "-1", "[[]]", "{a: []}", "NaN", "10 ** 400", "['a', 1]", "lone surrogate", "(", "ugly")
+KEYS = (
+    "r", "lora_alpha", "target_modules", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_pattern", "task_type",
+    "auto_mapping", "base_model_name_or_path", "peft_type", "init_lora_weights", "bias", "layers_to_transform",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_value_of_another_type_is_no_crash(key: str) -> None:
+    values = {word: value for word, value in hostile.ODD.items() if word in OF_A_KEY}
+    lines = list(check_odd_values.check("config", keys=[key], values=values, deeper=False))
+    assert lines == []
+
+
+@pytest.mark.parametrize("key", ["base", "baseline"])
+def test_a_path_of_a_project_has_no_nul(run: Any, tmp_path: Path, key: str) -> None:
+    (tmp_path / "ckpt-doctor.toml").write_text(f'{key} = "\\u0000"\n')
+    result = run("scan", hostile.LORA, "--config", tmp_path / "ckpt-doctor.toml")
+    assert result.exit_code == 2
+    assert "is not a text" in result.stderr
