@@ -382,7 +382,7 @@ def test_findings_open_to_their_pages_and_all_is_unfolded_on_paper(browser: Brow
     assert "What to do" in browser.run(finding)
     assert browser.run("document.querySelectorAll('.chip').length") == 36
     browser.run("dispatchEvent(new Event('beforeprint'))")
-    assert browser.run("document.querySelectorAll('details:not([open])').length") == 0
+    assert browser.run("document.querySelectorAll('.finding:not([open])').length") == 0
     browser.run("dispatchEvent(new Event('afterprint'))")
     assert browser.run("document.querySelectorAll('details[open]').length") == 1
     browser.call("Emulation.setEmulatedMedia", media="print")
