@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,9 @@ def run(scenario: str, how: str) -> dict[str, Any]:
     os.fsync = lambda _: None  # a step all the same; it matters to a power cut only, and takes most of the time
     if scenario.endswith("fallback"):
         renaming._renamed = lambda *_: False  # type: ignore[assignment]
+    prepare(scenario)
+    with suppress(SystemExit), redirect_stdout(io.StringIO()):
+        main(SCENARIOS[scenario])  # all is imported before the forks
     prepare(scenario)
     old = tree()
     code, stderr = forked(scenario)

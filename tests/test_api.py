@@ -45,7 +45,7 @@ def large(tmp_path: Path) -> Path:
 
 
 def test_every_name_is_seen_by_completion_help_and_type_checkers() -> None:
-    assert {"scan", "scan_tree", "fix", "compare", "load", "preload"} == FUNCTIONS
+    assert {"scan", "scan_tree", "fix", "compare", "load", "preload", "ranks"} == FUNCTIONS
     assert {name for name in dir(ckpt_doctor) if not name.startswith("_")} == set(ckpt_doctor.__all__)
     page = pydoc.plain(pydoc.render_doc(ckpt_doctor))
     assert [name for name in FUNCTIONS if f"\n    {name}(" not in page] == []

@@ -137,6 +137,11 @@ def test_blocks_that_are_alike_are_one_line(run: Any, tmp_path: Path) -> None:
     assert [line.split()[:3] for line in out.splitlines() if "2▂" in line] == [["0", "–", "2"], ["4", "–", "11"]]
 
 
+def test_blocks_of_two_stacks_are_two_lines(run: Any) -> None:
+    out = run("ranks", FIXTURES / "adalora-never-allocated-0.9.0").stdout
+    assert [line.split("  ")[1] for line in out.splitlines() if "4█" in line] == ["blocks.0 – 1", "side.blocks.0"]
+
+
 def test_a_map_reads_without_colour_and_has_it_where_it_helps(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = run("ranks", FIXTURES / "adalora-rank0-0.17.1").stdout
     assert "\033" not in plain

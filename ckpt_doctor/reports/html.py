@@ -121,6 +121,7 @@ def fixed(
     after = Report(out or path, None, plan.after, plan.findings)
     # what another tool reads no release of PEFT accepts
     runtimes = [] if plan.tool else order(PEFT | (plan.asked or frozenset()))
+    sides = (ranks_of(plan.before), ranks_of(after))
     repaired = "would be repaired" if dry_run else "repaired"
     return {
         "path": title,
@@ -136,7 +137,7 @@ def fixed(
             "left": [] if plan.tool else [_finding(finding, None) for finding in plan.findings[:MOST_FINDINGS]],
             "refused": [[step.title, list(step.codes), step.reason] for step in plan.refused],
             "changes": list(islice(_changes(plan), MOST_CHANGES)),
-            "map": _steps_map("", (ranks_of(plan.before), ranks_of(after)), ("before", "after")),
+            "map": _steps_map("", sides, ("before", "after")) if any(side.known for side in sides) else None,
         },
     }  # fmt: skip
 
@@ -190,7 +191,7 @@ def _examined(report: Report) -> Item:
         "findings": [_finding(finding, report.asked) for finding in report.shown[:MOST_FINDINGS]],
         "more": _more(len(report.shown) - MOST_FINDINGS, "findings"),
         "ways": [[cut(way.text, LONGEST), way.command] for way in report.next],
-        "map": _map(ranks_of(report)) if report.layers else None,
+        "map": _map(ranks_of(report)),
     }
 
 
@@ -249,8 +250,10 @@ def _value(value: object) -> str:
     return cut(text or "there", LONGEST_NAME)
 
 
-def _map(found: Ranks | Run) -> Item:
-    """The ranks of an adapter, or over the steps of a run."""
+def _map(found: Ranks | Run) -> Item | None:
+    """The ranks of an adapter, or over the steps of a run; None where there is none."""
+    if not any(step.known for step in (found.steps if isinstance(found, Run) else (found,))):
+        return None
     if isinstance(found, Ranks):
         name = "" if found.step is None else f"step {found.step:,}"
         return _steps_map(found.verdict, (found,), (name,), found.advice)

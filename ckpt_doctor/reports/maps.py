@@ -127,7 +127,7 @@ def _alike(rows: list[tuple[str, list[Cell | None]]]) -> Iterator[tuple[list[str
     blocks: list[str] = []
     cells: list[Cell | None] = []
     for block, row in rows:
-        if blocks and row == cells:
+        if blocks and row == cells and block.rpartition(".")[0] == blocks[0].rpartition(".")[0]:
             blocks.append(block)
             continue
         if blocks:

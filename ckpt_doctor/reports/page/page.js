@@ -607,7 +607,7 @@
   shine(THEMES.includes(kept) ? kept : "system");
   let folded = [];
   addEventListener("beforeprint", () => {
-    folded = [...document.querySelectorAll("details:not([open])")];
+    folded = [...document.querySelectorAll("details:not([open], .all)")];
     folded.forEach((node) => { node.open = true; });
   });
   addEventListener("afterprint", () => folded.forEach((node) => { node.open = false; }));
