@@ -18,6 +18,7 @@ from ckpt_doctor.adapter.findings import SEVERITIES, Finding, severity, verdict
 from ckpt_doctor.facts import config_keys as keys
 from ckpt_doctor.facts import forms, methods, targets
 from ckpt_doctor.facts import layers as layers_of_names
+from ckpt_doctor.facts.patterns import TooCostly
 from ckpt_doctor.facts.subject import Subject
 from ckpt_doctor.files import base as base_model
 from ckpt_doctor.files import loader
@@ -163,9 +164,21 @@ def judgement(server: Any, subject: Subject) -> tuple[dict[str, Stopped], str]:
 
 
 def by_rule(subject: Subject, asked: frozenset[str] = frozenset()) -> dict[str, tuple[Finding, ...]]:
-    """The findings of `judge`, by the rule that makes them; rules without one are left out."""
-    made = {_name(rule): tuple(rule(_asked(subject, asked))) for rule in RULES}
-    if asked & runtimes.SERVERS:
+    """The findings of `judge`, by the rule that makes them; rules without one are left out. That of a pattern which is
+    too costly to follow is no rule's, and has the name "".
+    """
+    made: dict[str, tuple[Finding, ...]] = {}
+    costly: dict[str, None] = {}
+    for rule in RULES:
+        found: list[Finding] = []
+        try:
+            found += rule(_asked(subject, asked))
+        except TooCostly as error:
+            costly[error.pattern] = None
+        made[_name(rule)] = tuple(found)
+    if costly:
+        made[""] = (rules.not_followed(subject, costly, PEFT | (asked & runtimes.SERVERS)),)
+    elif asked & runtimes.SERVERS:
         records = [server for server in servers.SERVERS if server.id in asked]
         inside = {server.peft: server.id for server in records if server.peft}
         into = servers.followed(subject, records)

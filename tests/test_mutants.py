@@ -20,7 +20,7 @@ Held = dict[str, list[str]]
 
 def without(made: dict[str, tuple[Any, ...]]) -> Iterator[tuple[str, list[Any]]]:
     """Each rule that found something, and all findings but its own."""
-    for muted in made:
+    for muted in filter(None, made):
         yield muted, [finding for rule, findings in made.items() if rule != muted for finding in findings]
 
 

@@ -4,6 +4,7 @@ Each limit is far above what training writes, and so low that what it lets throu
 """
 
 from collections.abc import Collection
+from operator import methodcaller
 from typing import NamedTuple
 
 from . import AdapterError
@@ -55,7 +56,7 @@ def check_names(names: Collection[str], where: str) -> None:
     longest = max(map(len, names), default=0)
     NAME.check(longest, where)
     if longest > PARTS.most:
-        PARTS.check(max(name.count(".") for name in names) + 1, where)
+        PARTS.check(max(map(methodcaller("count", "."), names)) + 1, where)
 
 
 def check_values(raw: bytes, where: str) -> None:

@@ -43,9 +43,14 @@ class Subject:
         self.config: dict[str, Any] = adapter.config or {}
         self.method = adapter.peft_type
         self.tensors = adapter.tensors
-        self.original = original or self
+        self._original = original  # itself would be a cycle, of which memory is freed late
         if saved_by is not None:
             self.saved_by = saved_by
+
+    @property
+    def original(self) -> Subject:
+        """The adapter as it was before any repair."""
+        return self._original or self
 
     def changed(self, adapter: Adapter) -> Subject:
         """The same question of an adapter that a repair made of this one."""
