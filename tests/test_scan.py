@@ -144,7 +144,7 @@ def has_shape(value: dict[str, Any], shape: dict[str, Any]) -> bool:
 
 def test_the_json_has_the_shape_that_is_promised(run: Any, tmp_path: Path) -> None:
     document = json.loads(run("scan", "--format", "json", FIXTURES, tmp_path / "none").stdout)
-    assert document.keys() == {"schema_version", "tool", "reports", "start"}
+    assert document.keys() == {"schema_version", "tool", "reports", "start", "summary"}
     assert document["schema_version"] == 1
     assert document["tool"].keys() == {"name", "version"}
     for report in document["reports"]:
