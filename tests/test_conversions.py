@@ -76,6 +76,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "another rank": ("lora", {"lora_parameters": {"rank": 4, "scale": 10.0}}, "not of rank 4"),
     "whole weights": ("lora", {"fine_tune_type": "full"}, "is no LoRA"),
     "a magnitude without DoRA": ("dora", {"fine_tune_type": "lora"}, "no tensor of a LoRA"),
+    "a module that keys do not name": (
+        "lora", {"lora_parameters": {"rank": 3, "scale": 0.7, "keys": ["self_attn.v_proj"]}},
+        "mlp.down_proj is not in the keys",
+    ),
     "DoRA without a magnitude": ("lora", {"fine_tune_type": "dora"}, "has not all of"),
 }  # fmt: skip
 
@@ -98,6 +102,20 @@ def test_what_has_no_counterpart_is_refused_by_name(
     assert result.exit_code == 1
     assert reason in " ".join(result.output.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_mlx_adapts_no_more_than_the_last_layers(run: Any, tmp_path: Path) -> None:
+    """What lies in the file for others was left out by mlx_lm, and is rejected by newer ones."""
+    shutil.copytree(MLX / "lora", tmp_path / "in")
+    path = tmp_path / "in/adapters.safetensors"
+    tensors = load_file(path)
+    save_file({**tensors, **{name.replace(".1.", ".0."): value for name, value in tensors.items()}}, path)
+    result = run("fix", tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "is not in the last 1 layers" in " ".join(result.output.split())
+    config = tmp_path / "in/adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_layers": 2}))
+    fixed(run, tmp_path / "in", tmp_path / "out")
 
 
 def test_a_head_that_is_tied_is_refused(run: Any, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from typing import Any
 
 from ..adapter import Base, TensorInfo
@@ -24,6 +25,7 @@ PARTS = {"lora_a": "lora_A", "lora_b": "lora_B", "m": "lora_magnitude_vector"}
 """The last part of a name → PEFT's factor (tuner/utils.py: load_adapters takes no other)."""
 
 
+BLOCK = re.compile(r"model\.layers\.([0-9]{1,5})\.")
 SAME = re.compile(r"model\.layers\.[0-9]+\.|(?:lm_head|model\.embed_tokens)$")
 """Modules that have one name in both."""
 OTHERWISE = re.compile(r".*(?:\.experts\.|switch_|\.shared_expert\.|(?:\.gate|router)(?:\.proj)?$|\.kv_b_proj$)")
@@ -49,6 +51,7 @@ def to_peft(foreign: Foreign) -> list[Converted]:
     if values.get("alpha", rank) != rank and not {"use_dora", "fine_tune_type"} & config.keys():
         raise Refused("lora_parameters has alpha, by which mlx-lm before 0.15 multiplied the scale, and newer does not")
     modules = _modules(foreign, rank, dora=kind == "dora")
+    _check_adapted(modules, values.get("keys"), config.get("num_layers", config.get("lora_layers")))
     others: dict[str, Any] = {"use_dora": True} if kind == "dora" else {}
     if isinstance(dropout, float) and 0 < dropout < 1:
         others["lora_dropout"] = dropout
@@ -85,6 +88,26 @@ def _modules(foreign: Foreign, rank: int, *, dora: bool) -> dict[str, dict[str, 
     if not converted:
         raise Refused("it holds no layer")
     return converted
+
+
+def _check_adapted(modules: Collection[str], keys: object, blocks: object) -> None:
+    """Raises Refused for a module that mlx_lm does not adapt by the config: of whose tensors releases said nothing, and
+    which newer ones reject (tuner/utils.py: linear_to_lora_layers, load_adapters). Those are the `keys` of the last
+    num_layers (lora_layers before 0.19; of all layers from 0.19 on, until 0.21.5), and what keys name in full.
+    """
+    numbers = {module: int(match[1]) for module in modules if (match := BLOCK.match(module))}
+    last = max(numbers.values(), default=0)
+    for module in modules:
+        names = (module, BLOCK.sub("", module))
+        if keys is not None and not (isinstance(keys, list) and any(name in keys for name in names)):
+            raise Refused(f"{module} is not in the keys of lora_parameters, so mlx_lm has no place for its tensors")
+        if isinstance(keys, list) and module in keys:
+            continue
+        if isinstance(blocks, int) and 0 < blocks <= last - numbers.get(module, last):
+            raise Refused(
+                f"{module} is not in the last {blocks} layers (num_layers), which alone releases adapt but mlx_lm 0.19 "
+                "to 0.21, which adapted all: if that trained it, num_layers is to be -1"
+            )
 
 
 def _check_name(module: str, base: Base | None) -> None:
