@@ -104,6 +104,19 @@ def test_what_has_no_counterpart_is_refused_by_name(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_config_alone_does_not_tell_the_names_of_a_model(run: Any, tmp_path: Path) -> None:
+    shutil.copytree(MLX / "lora", tmp_path / "in")
+    path = tmp_path / "in/adapters.safetensors"
+    tensors = load_file(path)
+    save_file({f"language_model.{name}": value for name, value in tensors.items()}, path)
+    config = tmp_path / "in/adapter_config.json"
+    values = {"rank": 3, "scale": 0.7}
+    config.write_text(json.dumps({"lora_parameters": values, "num_layers": -1}))
+    for base in (MLX / "model/config.json", MLX / "model"):
+        assert run("fix", tmp_path / "in", tmp_path / "out", "--base", base).exit_code == 1
+        assert not (tmp_path / "out").exists()
+
+
 def test_mlx_adapts_no_more_than_the_last_layers(run: Any, tmp_path: Path) -> None:
     """What lies in the file for others was left out by mlx_lm, and is rejected by newer ones."""
     shutil.copytree(MLX / "lora", tmp_path / "in")

@@ -111,11 +111,13 @@ def _check_adapted(modules: Collection[str], keys: object, blocks: object) -> No
 
 
 def _check_name(module: str, base: Base | None) -> None:
-    """Raises Refused where a module may be called otherwise in transformers; a model that is named decides later."""
-    if OTHERWISE.match(module) or (base is None and not SAME.match(module)):
-        raise Refused(
-            f"{module} may be called otherwise in transformers than in mlx_lm{'' if base else ' (--base tells)'}"
-        )
+    """Raises Refused where a module may be called otherwise in transformers; weights of the model that is named decide
+    later.
+    """
+    known = base is not None and bool(base.weights)
+    if OTHERWISE.match(module) or not (known or SAME.match(module)):
+        tells = "" if known else " (--base tells, where the weights of the model lie)"
+        raise Refused(f"{module} may be called otherwise in transformers than in mlx_lm{tells}")
 
 
 def _is_embedding(foreign: Foreign, module: str, rows: int, columns: int) -> bool:
