@@ -319,6 +319,18 @@ def test_rows_that_llama_cpp_turned_want_the_model(run: Any, tmp_path: Path) -> 
     assert "name the model with --base" in " ".join(result.output.split())
 
 
+@pytest.mark.parametrize(("base", "reason"), [
+    (None, "name the model with --base"), ({"model_type": "qwen2_audio"}, "of type qwen2_audio is not followed"),
+])  # fmt: skip
+def test_the_architecture_of_llama_cpp_tells_no_names(run: Any, tmp_path: Path, base: Any, reason: str) -> None:
+    """Qwen2-Audio is of its qwen2, too, and its layers are called language_model.model.layers."""
+    (tmp_path / "config.json").write_text(json.dumps(base))
+    named = ["--base", tmp_path / "config.json"] if base else []
+    result = run("fix", GGUF / "qwen2/gguf/lora.gguf", tmp_path / "out", *named)
+    assert result.exit_code == 1
+    assert reason in " ".join(result.output.split())
+
+
 def test_a_gguf_that_is_cut_or_says_too_much_is_no_fault_of_ours(run: Any, tmp_path: Path) -> None:
     whole = (GGUF / "llama/gguf/lora.gguf").read_bytes()
     path = tmp_path / "lora.gguf"

@@ -21,24 +21,31 @@ NAMES = {
     "ffn_down": "mlp.down_proj",
 }  # fmt: skip
 """llama.cpp's names in a block, and transformers' (gguf-py gguf/tensor_mapping.py: TensorNameMap)."""
-TURNED = {"llama": ("llama", "mistral"), "qwen2": (), "qwen3": ()}
-"""Architecture of llama.cpp → the types of models that it has for it and whose q and k are turned (conversion/llama.py:
-LlamaModel; conversion/qwen.py: Qwen2Model, Qwen3Model, which turn none)."""
+TYPES = {"llama": {"llama": True, "mistral": True}, "qwen2": {"qwen2": False}, "qwen3": {"qwen3": False}}
+"""Architecture of llama.cpp → types of models that have these names, and whether it turns their q and k
+(conversion/llama.py: LlamaModel; conversion/qwen.py: Qwen2Model, Qwen3Model). It has other classes under the same
+architecture, whose layers are called otherwise in transformers (Qwen2-Audio, Voxtral)."""
 _KEY = re.compile(r"(?:blk\.([0-9]+)\.([a-z_]+)|(output))\.weight\.(lora_[ab])")
 
 
 def to_peft(foreign: Foreign) -> list[Converted]:
-    """One adapter, for the model that is named where rows were turned. Raises Refused."""
+    """One adapter, for the model that is named. Raises Refused."""
     values = foreign.config
     architecture, alpha = values.get("general.architecture"), values.get("adapter.lora.alpha")
     if values.get("general.type") != "adapter" or values.get("adapter.type") != "lora":
         raise Refused("it is no LoRA of llama.cpp")
-    if architecture not in TURNED:
+    if architecture not in TYPES:
         raise Refused(f"the names of {str(architecture)[:40]} are not followed")
     if not isinstance(alpha, float) or not 0 < alpha < 1e30:
         raise Refused("adapter.lora.alpha is no scale")
     if values.get("adapter.alora.invocation_tokens"):
         raise Refused("it is an activated LoRA, whose tokens llama.cpp keeps")
+    config = foreign.base.config if foreign.base else {}
+    if not config:
+        raise Refused("its names, and the rows of q and k, are llama.cpp's: name the model with --base")
+    kind = config.get("model_type")
+    if kind not in TYPES[architecture]:
+        raise Refused(f"what llama.cpp makes of a model of type {str(kind)[:40]} is not followed")
     modules: dict[str, dict[str, TensorInfo]] = {}
     for key, info in foreign.tensors.items():
         match = _KEY.fullmatch(key)
@@ -55,23 +62,14 @@ def to_peft(foreign: Foreign) -> list[Converted]:
         ranks[module] = parts["lora_A"].shape[0]
         if parts["lora_B"].shape[1] != ranks[module]:
             raise Refused(f"the factors of {module} do not agree on a rank")
-        if TURNED[architecture] and module.endswith((".q_proj", ".k_proj")):
-            parts["lora_B"] = _turned_back(parts["lora_B"], foreign, architecture, module)
+        if TYPES[architecture][kind] and module.endswith((".q_proj", ".k_proj")):
+            heads = heads_of(config, "num_attention_heads" if module.endswith(".q_proj") else "num_key_value_heads")
+            parts["lora_B"] = by_halves(parts["lora_B"], heads, module)
     rank = max(ranks.values())
     # alpha is one number, so layers of another rank have another scale by themselves
     uneven = {module: other for module, other in ranks.items() if other != rank}
     more: dict[str, Any] = {"rank_pattern": uneven} if uneven else {}
     return [lora(modules, r=rank, lora_alpha=int(alpha) if alpha == int(alpha) else alpha, **more)]
-
-
-def _turned_back(info: TensorInfo, foreign: Foreign, architecture: str, module: str) -> TensorInfo:
-    config = foreign.base.config if foreign.base else {}
-    if not config:
-        raise Refused("the rows of q and k are in the order of llama.cpp: name the model with --base")
-    if config.get("model_type") not in TURNED[architecture]:
-        raise Refused(f"whether llama.cpp turns the rows of {str(config.get('model_type'))[:40]} is not followed")
-    key = "num_attention_heads" if module.endswith(".q_proj") else "num_key_value_heads"
-    return by_halves(info, heads_of(config, key), module)
 
 
 TOOL = Tool("llama.cpp", "", "", to_peft)
