@@ -129,6 +129,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "another method": ("lora", {"peft_type": "LOHA"}, "is of LOHA, and the tensors are of LORA"),
     "another rank": ("lora", {"r": 8}, "the ranks in adapter_config.json are not those"),
     "other targets": ("lora", {"target_modules": ["q_proj"]}, "does not name"),
+    "a head that was not trained": ("lora", {"modules_to_save": ["lm_head"]}, "lm_head is in modules_to_save"),
     "another init_r": ("adalora", {"init_r": 12}, "init_r is not the rank"),
     "a pattern of another step": (
         "adalora", {"rank_pattern": {"model.layers.0.self_attn.q_proj.lora_E": [True, False, True]}},
@@ -145,6 +146,17 @@ def test_the_config_of_another_adapter_is_refused(models: Path, kind: str, confi
     tensors = read_weights(str(models / kind / "model.pt"))
     with pytest.raises(Refused, match=reason):
         salvage.to_peft(Foreign({"default": {**config_of(models / kind / "saved"), **config}}, {}, tensors))
+
+
+@pytest.mark.parametrize("kind", ["lora", "adalora", "loha"])
+def test_a_layer_whose_factors_are_lost_is_refused(models: Path, kind: str) -> None:
+    """Its base_layer tells that it had some, as in a model of which a shard or a node is missing."""
+    tensors = read_weights(str(models / kind / "model.pt"))
+    module = "layers.1.self_attn.v_proj."
+    some = {name: info for name, info in tensors.items() if module not in name or "base_layer" in name}
+    assert len(some) < len(tensors)
+    with pytest.raises(Refused, match=r"model.layers.1.self_attn.v_proj had an adapter"):
+        salvage.to_peft(Foreign({"default": config_of(models / kind / "saved")}, {}, some))
 
 
 def test_what_the_names_do_not_tell_is_refused(models: Path) -> None:

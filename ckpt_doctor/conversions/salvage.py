@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..adapter import Adapter, Joined, zeros
 from ..adapter.findings import several
+from ..adapter.runtimes import NEWEST_SERIES
 from ..facts.layers import RANK_AXIS, WRAPPERS, pattern_module
 from ..facts.meaning import taking
 from ..facts.method_layers import divide, groups
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX, targets
 from ..facts.subject import Subject
+from ..facts.targets import targeted
 from ..files.base import as_loaded
 from ..files.foreign import EMBEDDINGS
 from ..repairs.cuts import cut
@@ -279,6 +281,7 @@ class _Salvage(NamedTuple):
     def _kept(self, config: dict[str, Any]) -> Iterator[tuple[str, TensorInfo]]:
         """The tensors of modules that are trained whole, and the trained rows of others."""
         rows = {}
+        self._check_kept(config.get(KEPT))
         for key, info in self.tensors.items():
             module, mark, rest = key.partition(f".{KEPT}.{self.name}.")
             if mark:
@@ -288,6 +291,15 @@ class _Salvage(NamedTuple):
                 rows[module] = info
         for module in self._own_rows(config, list(rows)):
             yield f"{module}{ROWS[:-1]}", rows[module]
+
+    def _check_kept(self, named: object) -> None:
+        """Raises Refused for a module that the config has trained whole, and of which the model has only its own
+        weights (utils/other.py: _set_trainable wraps what ends with such a name).
+        """
+        for name in named if isinstance(named, list) else ():
+            inside = [key for key in self.tensors if f".{name}." in key]
+            if inside and not any(f".{name}.{KEPT}.{self.name}." in key for key in inside):
+                raise Refused(f"{name} is in modules_to_save, and was not trained in the model: it is another's config")
 
     def _own_rows(self, config: dict[str, Any], modules: list[str]) -> list[str]:
         """Those of some modules whose trained rows are saved: not those that are tied to the embedding and share its
@@ -336,6 +348,11 @@ class _Salvage(NamedTuple):
         )
         return whole if resized and not by_rows else []
 
+    def _wrapped(self) -> set[str]:
+        """The modules that some adapter was put around, but for those of which rows alone are trained."""
+        split = (key.removeprefix(PREFIX).partition(".base_layer.") for key in self.tensors)
+        return {module for module, mark, _ in split if mark and not module.endswith(".token_adapter")}
+
     def _pruned(self, config: dict[str, Any], saved: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
         """AdaLoRA's factors without the triplets that its rank_pattern leaves out (tuners/adalora/model.py:
         AdaLoraModel.resize_state_dict_by_rank_pattern).
@@ -362,6 +379,10 @@ class _Salvage(NamedTuple):
         """Raises Refused where the config is not of these tensors: it would give them another scale."""
         subject = Subject(Adapter("", "", config, saved))
         layers = subject.layers
+        if config.get("target_parameters") is None and config.get("target_modules") is not None:
+            bare = [name for name in self._wrapped() - layers.keys() if targeted(config, name, NEWEST_SERIES)]
+            if bare:
+                raise Refused(f"{several(sorted(bare))} had an adapter, and its tensors are not in the file")
         if config.get("target_parameters") is None and subject.is_named and config.get("target_modules") is not None:
             hit = max((era.hit for era in subject.eras), key=len, default=frozenset())
             strange = [module for module in layers if module not in hit]
