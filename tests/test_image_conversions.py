@@ -343,7 +343,7 @@ def test_what_sd_scripts_has_no_place_for_is_refused(config: dict[str, Any], rea
 
 @pytest.mark.parametrize(("folder", "width", "part"), [
     ("text_encoder_2", 4, "text_encoder_2"), ("any", 768, "text_encoder"), ("any", 1280, "text_encoder_2"),
-    ("any", 1024, ""),
+    ("any", 1024, ""), ("text_encoder_3", 768, "text_encoder"), ("text_encoder_3", 4096, ""),
 ])  # fmt: skip
 def test_the_text_encoder_is_told_by_folder_or_width(folder: str, width: int, part: str, tmp_path: Path) -> None:
     file, module = Written(tmp_path / "f"), "text_model.encoder.layers.0.self_attn.q_proj"

@@ -179,7 +179,7 @@ def component(subject: Subject, layers: Mapping[str, Layer]) -> tuple[str, list[
     if part != ENCODERS[0]:
         return part, classes
     folder = os.path.basename(os.path.abspath(subject.adapter.folder))
-    if folder in ENCODERS:
+    if folder in WIDTHS.values():
         return folder, classes
     widths = {
         layer.factors["lora_A"].shape[1]
