@@ -163,6 +163,22 @@ def test_what_mlx_has_no_place_for_is_refused(run: Any, tmp_path: Path) -> None:
         assert not (tmp_path / "out").exists()
 
 
+def test_a_head_goes_to_mlx_only_where_it_is_not_tied(run: Any, tmp_path: Path) -> None:
+    """A model of mlx_lm whose head is tied has none."""
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "in")
+    factors = {"A": np.ones((4, 8), "float32"), "B": np.ones((32, 4), "float32")}
+    tensors = {f"base_model.model.lm_head.lora_{name}.weight": value for name, value in factors.items()}
+    save_file(tensors, tmp_path / "in/adapter_model.safetensors")
+    path = tmp_path / "in/adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_modules": ["lm_head"]}))
+    model = tmp_path / "config.json"
+    for tied in (None, True, False):
+        model.write_text(json.dumps({"model_type": "llama", "tie_word_embeddings": tied}))
+        named = [] if tied is None else ["--base", model]
+        result = run("fix", tmp_path / "in", tmp_path / "out", "--to", "mlx", *named)
+        assert (result.exit_code, (tmp_path / "out").exists()) == ((1, False) if tied is not False else (0, True))
+
+
 def test_options_that_are_of_peft_do_not_go_with_another_form(run: Any, tmp_path: Path) -> None:
     for more in (("--for", "vllm"), ("--in-place",), ("--for-training",), ("--weights", "bin"), ("--prove",)):
         assert run("fix", MLX / "lora", tmp_path / "out", "--to", "mlx", *more).exit_code == 2

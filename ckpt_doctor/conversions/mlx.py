@@ -160,15 +160,21 @@ def from_peft(subject: Subject) -> Foreign:
     """What mlx_lm loads to the same function. `keys` name each module in full, so that no other is adapted."""
     rank, scale, layers = plain(subject)
     dora = subject.config.get("use_dora") is True
+    model = subject.question.base.config if subject.question.base else {}
     tensors = {}
     for module, factors in layers.items():
         if OTHERWISE.match(module) or not SAME.match(module) or subject.model_type in RENAMED:
             raise Refused(f"{module} may be called otherwise in mlx_lm than in transformers")
+        if module == "lm_head" and model.get("tie_word_embeddings") is not False:
+            raise Refused(
+                "mlx_lm has no lm_head where it is tied to the embedding: --base has to name a model whose config says "
+                "tie_word_embeddings false"
+            )
         for factor, info in factors.items():
             if "embedding" in factor:
                 if dora:
                     raise Refused(f"{module} is an embedding, of which DoRA has another magnitude in mlx_lm")
-                untied(subject.question.base.config if subject.question.base else {}, module)
+                untied(model, module)
             part = {"A": "lora_a", "B": "lora_b"}.get(factor[-1], "m")
             tensors[f"{module}.{part}"] = info if part == "m" else transposed(info)
     dropout = subject.config.get("lora_dropout", 0.0)
