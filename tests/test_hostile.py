@@ -203,7 +203,8 @@ def test_what_peft_and_fix_write_needs_no_engine(monkeypatch: pytest.MonkeyPatch
 
 COSTLY = (
     hostile.SLOW, "(a|a)+!", "a?" * 30 + "a" * 30, ".*" * 9 + "!", "(?:q{1000}){1000}",
-    "q" * 20_000 + "+", r"(\w+\.)+q", "(?i)q", r"(q)\1",
+    "q" * 20_000 + "+", r"(\w+\.)+q", r"(q)\1", "(?x)q", "(?:a|a.|.a)" * 30 + "!", "(?P<x>a|aa)" + "(?:a|aa)" * 29 + "!",
+    "a{0,1}" * 40 + "!", "(?i)" + "(?:A|a)" * 40 + "!", "(?:(?!(?:a+)+!).)*q",
 )  # fmt: skip
 
 
@@ -212,6 +213,43 @@ def test_what_re_would_take_for_ever_for_is_not_decided(pattern: str) -> None:
     patterns.new_adapter()
     with pytest.raises(patterns.TooCostly):
         patterns.whole(pattern, "blocks.0." + "a" * 60 + ".q")
+
+
+UNSLOTH = (
+    "(?:.*?(?:{0}).*?(?:{1}).*?(?:{2}).*?)|" + r"(?:\bmodel\.layers\.[\d]{{1,}}\.(?:{1})\.(?:(?:{2})))"
+).format(  # unsloth_zoo/peft_utils.py: get_peft_regex
+    "vision|image|visual|patch|language|text", "self_attn|attention|attn|mlp|feed_forward|ffn|dense|mixer",
+    "k_proj|v_proj|q_proj|out_proj|fc1|fc2|o_proj|gate_proj|up_proj|down_proj|correlation|linear",
+)  # fmt: skip
+REAL = (
+    UNSLOTH,
+    # LLaMA-Factory, model/model_utils/visual.py: patch_target_modules
+    r"^(?!.*(?:vision_tower|multi_modal_projector)).*(?:q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj).*",
+    # ms-swift: get_multimodal_target_regex, and lists of prefixes
+    r"^(model\.language_model(?=\.).*\.(gate_proj|q_proj|up_proj|v_proj|o_proj|k_proj|down_proj))$",
+    r"^(language_model|model\.language_model)(?!.*(lm_head|output|emb|wte|shared)).*",
+    # PEFT, tuners/lora/config.py: LoraConfig, and its tests
+    r".*decoder.*(SelfAttention|EncDecAttention).*(q|v)$", r".*.1.*(query_key_value|dense)$",
+    # model cards
+    r".*(q_proj|v_proj)$", r"model\.layers\.(?:[0-9]|1[0-9])\..*", "(?i).*", r".*\.layers\.\d+\.self_attn\.(q|k|v|o)_proj",
+    r"^(?!.*vision).*(?:q_proj|v_proj).*$", r"((?!(?:vision_tower|lm_head)).)*_proj", r".*self_attn\.[qkv]_proj.*",
+    r".*(vision_model|modality_projection|perceiver_resampler).*(out_proj|fc1|fc2|down_proj|gate_proj|up_proj|k_proj|v_proj).*$",
+    r"^(?=.*self_attn)(?=.*(q_proj|v_proj)).*$", r"(model\.)?layers\.\d+\.(self_attn\.)?(q|v)_proj",
+)  # fmt: skip
+MODULES = (
+    "lm_head", "model.layers.0.self_attn.q_proj", "model.layers.27.mlp.down_proj", "model.visual.blocks.3.attn.qkv",
+    "model.language_model.layers.12.self_attn.v_proj", "decoder.block.1.layer.1.EncDecAttention.q",
+    "language_model.model.layers.31.mlp.gate_proj", "vision_tower.vision_model.encoder.layers.26.self_attn.out_proj",
+    "base_model.model.model.vision_model.global_transformer.layers.7.self_attn.k_proj", "transformer.h.11.mlp.dense",
+    "thinker.audio_tower.layers.3.self_attn.q_proj", "Model.Layers.1.Q_Proj",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", REAL, ids=range(len(REAL)))
+def test_patterns_that_people_have_are_decided(pattern: str) -> None:
+    patterns.new_adapter()
+    for name in MODULES:
+        assert patterns.whole(pattern, name) == truth(pattern, name, whole=True), name
 
 
 def test_all_patterns_of_an_adapter_have_one_budget() -> None:

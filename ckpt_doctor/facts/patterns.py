@@ -8,6 +8,7 @@ only if both read it alike, and `re`, which PEFT has, would not take for ever. A
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from math import factorial
 from time import process_time
 from typing import Any, NamedTuple, TypeVar
@@ -161,16 +162,16 @@ class Words:
 
 
 class _Compiled(NamedTuple):
-    """A pattern, and how many of its parts match more or less than once, without end and at all."""
+    """A pattern, how many of its parts are repeated without end, and in how many ways its other parts can match."""
 
     pattern: Any
     endless: int
-    optional: int
+    choices: float
 
     def steps(self, length: int) -> float:
         """How many ways there may be to match a name of some characters: what `re` tries, one after the other."""
         ways: float = float(length + 1) ** min(self.endless, 100) / factorial(min(self.endless, 100))
-        return ways * 2.0 ** min(self.optional, 100)
+        return ways * self.choices
 
 
 @lru_cache(512)
@@ -200,26 +201,58 @@ def _compiled(pattern: str, of: str) -> _Compiled | None:
 
 
 _ESCAPES = frozenset("dDwWsSbBAZ0tnrfv")
-_GROUPS = ("?:", "?=", "?!", "?<=", "?<!", "?P<")
+_AROUND = ("?=", "?!", "?<=", "?<!")
+_GROUPS = ("?:", "?P<", *_AROUND)
 _REPEAT = r"(?:[*+?]|\{(\d{0,9})(,?)(\d{0,9})\})[?]?"
+_MOST_CHOICES = 1e30
 
 
-def _repeats(pattern: str) -> tuple[int, int] | None:
-    """How many parts of a pattern, which `re` takes, are repeated without end, and how many may be left out.
+class _Group:
+    """A group that is open: where it begins, whether it looks `around`, whether what it matches has no one length, and
+    what its branches come to, the last of them as far as it was read.
+    """
+
+    def __init__(self, start: int, around: bool = False) -> None:
+        self.start = start
+        self.around = around
+        self.varied = False
+        self.branches: list[tuple[int, float]] = []
+        self.endless, self.choices = 0, 1.0
+
+    def branch(self) -> None:
+        """Begin another branch."""
+        self.branches.append((self.endless, self.choices))
+        self.endless, self.choices = 0, 1.0
+
+    def ended(self, text: str) -> tuple[int, float]:
+        """Its parts that are repeated without end, and the ways of its others: of words of which none begins another
+        only one can match at a place.
+        """
+        self.branch()
+        words = [_pieces(word) for word in text.lower().split("|")] if "(" not in text else [None]
+        ordered = sorted(word[0] if word is not None and len(word) == 1 else "" for word in words)
+        if all(word and not after.startswith(word) for word, after in pairwise([*ordered, "|"])):
+            return 0, 1.0
+        return max(endless for endless, _ in self.branches), sum(choices for _, choices in self.branches)
+
+
+def _repeats(pattern: str) -> tuple[int, float] | None:
+    """How many parts of a pattern, which `re` takes, are repeated without end, and in how many ways the others match.
 
     None where it is not followed: regex has constructs of its own (fuzzy counts, sets within sets, classes by name) and
     writes counted repeats out, so both have to read it alike; and where a repeat lies in a repeat, or a choice does,
-    `re` may take twice as long with each character.
+    `re` may take twice as long with each character. What looks ahead or behind has no length, and is not tried twice.
     """
-    at, written, endless, optional = 0, 1, 0, 0
-    varied = [False]  # of each group that is open, whether what it matches has no one length
+    at, written = 4 if pattern.startswith("(?i)") else 0, 1
+    groups = [_Group(at)]
     while at < len(pattern):
-        char, closed = pattern[at], False
+        char, inner = pattern[at], False
         if char == "(":
-            if pattern[at + 1 : at + 2] in ("?", "*") and not pattern.startswith(_GROUPS, at + 1):
+            head = next((text for text in _GROUPS if pattern.startswith(text, at + 1)), "")
+            at = pattern.index(">", at) + 1 if head == "?P<" else at + 1 + len(head)
+            if not head and pattern[at : at + 1] in ("?", "*"):
                 return None
-            varied.append(False)
-            at += 2 if pattern[at + 1 : at + 2] == "?" else 1
+            groups.append(_Group(at, head in _AROUND))
             continue
         if char == "[":
             end = re.compile(r"\^?(?:\\.|[^\[\]\\])+\]").match(pattern, at + 1)
@@ -230,11 +263,19 @@ def _repeats(pattern: str) -> tuple[int, int] | None:
             if pattern[at + 1].isalnum() and pattern[at + 1] not in _ESCAPES:
                 return None
             at += 2
-        else:
-            closed = char == ")"
+        elif char == ")":
+            group = groups.pop()
+            endless, choices = group.ended(pattern[group.start : at])
+            groups[-1].endless += endless
+            groups[-1].choices = min(groups[-1].choices * choices, _MOST_CHOICES)
+            inner = group.varied and not group.around
             at += 1
-        inner = closed and varied.pop()
-        varied[-1] = varied[-1] or inner or char == "|"
+        else:
+            if char == "|":
+                groups[-1].branch()
+            at += 1
+        here = groups[-1]
+        here.varied = here.varied or inner or char == "|"
         repeat = re.compile(_REPEAT).match(pattern, at)
         if repeat is None:
             if pattern[at : at + 1] == "{":
@@ -243,14 +284,17 @@ def _repeats(pattern: str) -> tuple[int, int] | None:
         at = repeat.end()
         low, comma, high = repeat[1], repeat[2], repeat[3]
         if repeat[0].startswith("?"):
-            optional += 1
+            here.choices *= 2
         elif low is None or (comma and not high):
-            endless += 1
+            here.endless += 1
+        elif comma:
+            here.choices *= int(high) - int(low or 0) + 1
+        here.choices = min(here.choices, _MOST_CHOICES)
         written *= max(1, int(low or 0), int(high or 0))
         if pattern[at : at + 1] == "+" or written > PATTERN_REPEATS or (inner and not repeat[0].startswith("?")):
             return None
-        varied[-1] = True
-    return endless, optional
+        here.varied = True
+    return groups[0].ended(pattern[groups[0].start :])
 
 
 def _run(pattern: str, name: str, of: str, whole: bool) -> Match | None:
