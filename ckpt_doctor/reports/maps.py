@@ -102,7 +102,8 @@ def _map(found: Ranks, title: str, cell: Callable[[list[Ranked]], Cell], style: 
     labels = _labels([blocks for blocks, _ in merged])
     first = max(columns(title), *map(columns, labels))
     width = style.width or WIDTH
-    sizes = [max((len(row[at][0]) for _, row in merged if (row[at])), default=1) + 1 for at in range(len(kinds))]  # type: ignore[index]
+    said = [[one[0] for _, cells in merged if (one := cells[at])] for at in range(len(kinds))]
+    sizes = [max(map(len, texts), default=1) + 1 for texts in said]
     wide = [max(size, columns(name)) for size, name in zip(sizes, names, strict=True)]
     heads, legend = names, ""
     if 2 + first + sum(wide) + 2 * len(wide) > width:
