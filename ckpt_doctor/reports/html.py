@@ -285,6 +285,7 @@ def _steps_map(verdict_: str, steps: Sequence[Ranks], names: Sequence[str], advi
     every = {module: step.parameters.get(module) for step in steps for module in step.layers}
     last = steps[-1]
     drawn = _grid(dict(islice(every.items(), MOST_LAYERS)))
+    drawn["why_not"] = next((one.spectrum for one in last.layers.values() if isinstance(one.spectrum, str)), None)
     modules = list(places(list(every)[:MOST_LAYERS]))
     most = max(step.most for step in steps)
     metrics = [_metric("rank", "whole", most, [[step.known.get(module) for module in modules] for step in steps])]
@@ -302,7 +303,6 @@ def _steps_map(verdict_: str, steps: Sequence[Ranks], names: Sequence[str], advi
             [_rounded(one.norm), one.used if one.singular else None, one.dead] if one else None
             for one in (last.spectra.get(module) for module in modules)
         ]
-        drawn["why_not"] = next((one.spectrum for one in last.layers.values() if isinstance(one.spectrum, str)), None)
         if sum(len(one.singular) for one in last.spectra.values()) <= MOST_SINGULAR:
             spectra = (last.spectra.get(module) for module in modules)
             drawn["spectra"] = [[_rounded(value) for value in one.singular] if one else None for one in spectra]

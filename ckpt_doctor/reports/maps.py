@@ -8,6 +8,7 @@ from string import ascii_letters
 
 import click
 
+from ..adapter.findings import counted
 from ..facts.places import short
 from ..verbs.ranks import Kind, Ranked, Ranks, Run
 from . import Style
@@ -50,6 +51,9 @@ def _values(found: Ranks, style: Style) -> Iterator[str]:
     if found.broken:
         text = f"{len(found.broken)} layers hold NaN or infinity: {clean(found.broken[0])}"
         yield from lines(text, 2, style, {f"{len(found.broken)} layers": "red"})
+    without = [layer.spectrum for layer in found.layers.values() if isinstance(layer.spectrum, str)]
+    if without:
+        yield from lines(f"{counted(len(without), 'layer')} without numbers: {clean(without[0])}", 2, style)
     if not found.spectra or found.energy is None:
         return
     effective = [one.effective for one in found.spectra.values()]
