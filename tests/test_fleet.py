@@ -85,7 +85,10 @@ def test_what_is_listed_and_is_no_adapter_is_told_of(run: Any, tmp_path: Path) -
     (["--files-from", os.devnull], "names no path"),
     (["--shard", "0/3", "."], "is no part"), (["--shard", "4/3", "."], "is no part"),
     (["--shard", "2", "."], "is no part"), (["--shard", "1/0", "."], "is no part"),
-    (["--shard", "²/3", "."], "is no part"),
+    (["--shard", "²/3", "."], "is no part"), (["--shard", f"1/{'9' * 5000}", "."], "is no part"),
+    (["--jobs", "9" * 5000, "."], "is neither auto nor"),
+    (["--format", "jsonl=a", "--resume", "./a", "."], "to that of --html or --resume"),
+    (["--format", "json=a.html", "--html", "./a.html", "."], "to that of --html or --resume"),
 ])  # fmt: skip
 def test_what_names_nothing_is_refused(run: Any, arguments: list[str], said: str) -> None:
     result = run("scan", *arguments)
@@ -384,6 +387,16 @@ def test_what_is_no_journal_stays_as_it_is(run: Any, tmp_path: Path, make: Any, 
     assert before == ((tmp_path / "journal").read_bytes() if before else b"")
     if held:
         held.close()
+
+
+def test_a_journal_is_a_file_whatever_it_is_called(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite keeps in memory what is called so, and in a file that goes again what has no name."""
+    monkeypatch.chdir(tmp_path)
+    assert run("scan", PLAIN, "--format", "jsonl", "--resume", ":memory:").exit_code == 0
+    assert (tmp_path / ":memory:").exists()
+    result = run("scan", PLAIN, "--format", "jsonl", "--resume", "")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "cannot be used" in result.stderr
 
 
 @pytest.mark.parametrize("damage", [

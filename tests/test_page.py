@@ -166,6 +166,26 @@ def test_a_run_of_many_steps_is_told_in_so_many(monkeypatch: pytest.MonkeyPatch,
     assert drawn["left_out"] == ["15 more checkpoints are left out"]
 
 
+def test_what_a_fix_found_and_changed_beyond_so_many_is_said_to_be_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def detail() -> Any:
+        invoke("fix", FIXTURES / PRUNED, tmp_path / "out", "--dry-run", "--html", tmp_path / "page.html")
+        return told((tmp_path / "page.html").read_text())["items"][0]["detail"]
+
+    whole = detail()
+    assert whole["left_out"] == []
+    monkeypatch.setattr(html, "MOST_CHANGES", 2)
+    monkeypatch.setattr(html, "MOST_FINDINGS", 0)
+    cut = detail()
+    assert len(cut["changes"]) == 2
+    assert cut["left_out"] == [
+        f"{len(whole['findings'])} more findings that were in the way are left out",
+        *([f"{len(whole['left'])} more findings that are still there are left out"] if whole["left"] else []),
+        f"{len(whole['changes']) - 2} more changes are left out",
+    ]
+
+
 def test_the_page_says_what_the_command_does(pages: dict[str, Path]) -> None:
     bodies = {name: told(file.read_text(encoding="utf-8")) for name, file in pages.items()}
     run = bodies["run"]["items"][0]["detail"]["map"]

@@ -270,6 +270,19 @@ def test_values_find_what_is_used_what_is_dead_and_what_is_no_number(run: Any, t
     assert "1 layers hold NaN or infinity: model.layers.1.v" in run("ranks", "--values", tmp_path / "b").stdout
 
 
+def test_layers_without_a_product_are_told_to_have_no_numbers(run: Any, tmp_path: Path) -> None:
+    factors = {"w1_a": (6, 4), "w1_b": (4, 6), "w2_a": (6, 4), "w2_b": (4, 6)}
+    tensors: Numbers = {f"{P}0.q.hada_{name}": np.ones(shape, np.float32) for name, shape in factors.items()}
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LOHA", "r": 4, "alpha": 4, "target_modules": ["q"]}')
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    said = "singular values are of a product B·A, and LOHA has none"
+    assert f"1 layer without numbers: {said}" in run("ranks", tmp_path, "--values").stdout
+    assert seen(run, tmp_path, "--values")[0]["layers"][0]["why_no_values"] == said
+    run("ranks", tmp_path, "--values", "--html", tmp_path / "page.html")
+    assert said in json.loads(f'"{(tmp_path / "page.html").read_text().partition("why_not")[2].split(chr(34))[2]}"')
+    assert "without numbers" not in run("ranks", tmp_path).stdout
+
+
 def test_an_adapter_that_does_nothing_is_told(run: Any, tmp_path: Path) -> None:
     tensors = {key: values * ("lora_A" in key) for key, values in pair("0.q").items()}
     assert "every delta is zero: it does nothing" in run("ranks", "--values", lora(tmp_path / "a", tensors)).stdout

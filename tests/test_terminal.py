@@ -242,6 +242,13 @@ def test_formats_go_each_to_its_file(run: Any, tmp_path: Path) -> None:
     assert "there is no folder" in result.stderr
 
 
+def test_a_file_can_be_a_pipe_that_has_no_name() -> None:
+    """As /dev/stdout of a pipe has none, nor >(…) of a shell."""
+    command = [sys.executable, "-m", "ckpt_doctor", "scan", HEALTHY, "--format", "json=/dev/stdout"]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    assert json.loads(done.stdout)["summary"]["adapters"] == 1
+
+
 def test_a_report_that_fails_half_way_does_not_replace_the_old_one(run: Any, tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked/a.json").mkdir()

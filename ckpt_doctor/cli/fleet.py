@@ -94,7 +94,7 @@ class Fleet:
         self._jobs = jobs
         self._journal: Journal | None = None
         self._examiner = Examiner(verbose)
-        if resume:
+        if resume is not None:
             from .journal import Journal
 
             self._journal = Journal(resume)

@@ -39,10 +39,10 @@ class Journal:
 
     def __init__(self, path: str) -> None:
         """Open the file, or make it. Raises AdapterError."""
-        self.path = path
+        self.path = os.path.abspath(path)  # "" and ":memory:" are in no file for SQLite
         self.again = 0
         with self._errors():
-            self._file = sqlite3.connect(path, timeout=0)
+            self._file = sqlite3.connect(self.path, timeout=0)
         try:
             with self._errors():
                 self._begin()

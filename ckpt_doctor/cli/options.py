@@ -94,18 +94,24 @@ def _shard(_: click.Context, __: click.Parameter, text: str | None) -> Shard | N
     if text is None:
         return None
     number, _slash, of = text.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+    shard = Shard(_whole(number), _whole(of))
+    if not 1 <= shard.number <= shard.of:
         raise click.BadParameter(f"{text!r} is no part of several, as 1/8, 2/8 … 8/8")
-    return Shard(int(number), int(of))
+    return shard
 
 
 def _jobs(_: click.Context, __: click.Parameter, text: str) -> int:
     """How many, 0 for auto."""
     if text == "auto":
         return 0
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_JOBS:
+    if not 1 <= _whole(text) <= MOST_JOBS:
         raise click.BadParameter(f"{text!r} is neither auto nor a whole number from 1 to {MOST_JOBS}")
-    return int(text)
+    return _whole(text)
+
+
+def _whole(text: str) -> int:
+    """A number of up to nine digits (int takes no more than 4,300); 0 for what is none."""
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
 
 
 CONFIG = click.option(

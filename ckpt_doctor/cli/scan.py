@@ -108,7 +108,7 @@ def command(
 
     Exit code: 0 nothing at or above --fail-on, 1 findings, 2 something could not be examined or no adapter was found.
     """
-    sinks = _placed(formats, output, html)
+    sinks = _placed(formats, output, (html, resume))
     target = _target(baseline, write_baseline)
     if not paths and files_from is None:
         raise click.UsageError("name a PATH, or a file of paths with --files-from")
@@ -184,8 +184,10 @@ def _root(paths: tuple[str, ...]) -> str:
     return clean(os.path.join(paths[0], "")) if len(paths) == 1 else ""
 
 
-def _placed(sinks: list[Sink], output: str | None, html: str | None) -> list[Sink]:
-    """Where each format goes; one at the most to standard output, as the others would be read as part of it."""
+def _placed(sinks: list[Sink], output: str | None, beside: tuple[str | None, ...]) -> list[Sink]:
+    """Where each format goes; one at the most to standard output, as the others would be read as part of it, and none
+    to a file that is written to `beside` them.
+    """
     without = [format_ for format_, file in sinks if file is None]
     if output and not without:
         raise click.UsageError("--output is for a format without a file, and there is none")
@@ -195,9 +197,9 @@ def _placed(sinks: list[Sink], output: str | None, html: str | None) -> list[Sin
         if file and not os.path.isdir(os.path.dirname(file) or "."):
             raise click.UsageError(f"{file} cannot be written: there is no folder {os.path.dirname(file)}")
     placed = [(format_, file or output) for format_, file in sinks]
-    files = [file for _, file in placed] + ([html] if html else [])
+    files = [os.path.realpath(file) for file in (*(file for _, file in placed), *beside) if file]
     if len(set(files)) < len(files):
-        raise click.UsageError("two formats would be written to one file")
+        raise click.UsageError("two formats would be written to one file, or one to that of --html or --resume")
     return placed
 
 

@@ -179,11 +179,11 @@ def _whole(file: str, mode: str, encoding: str | None = None, errors: str | None
     """
     from shutil import copymode
 
-    place = os.path.realpath(file)
+    place = os.path.realpath(file)  # of a pipe behind /dev/stdout that is no name
     part = f"{place}.{os.getpid()}.part"
     try:
-        if os.path.exists(place) and not os.path.isfile(place):  # a pipe or a device, which has no place
-            with open(place, mode, encoding=encoding, errors=errors) as stream:
+        if os.path.exists(file) and not os.path.isfile(file):  # a pipe or a device, which has no place
+            with open(file, mode, encoding=encoding, errors=errors) as stream:
                 yield stream
             return
         with clean_end():

@@ -123,6 +123,8 @@ def fixed(
     runtimes = [] if plan.tool else order(PEFT | (plan.asked or frozenset()))
     sides = (ranks_of(plan.before), ranks_of(after))
     repaired = "would be repaired" if dry_run else "repaired"
+    left = () if plan.tool else plan.findings
+    changed = list(_changes(plan))
     return {
         "path": title,
         "outcome": "accepted" if good else "rejected",
@@ -133,10 +135,15 @@ def fixed(
             "said": said,
             "runtimes": [[id_, verdict(id_, plan.was), verdict(id_, plan.findings)] for id_ in runtimes],
             "words": _words(runtimes, plan.findings),
-            "findings": [_finding(finding, None) for finding in plan.in_the_way[:MOST_FINDINGS]],
-            "left": [] if plan.tool else [_finding(finding, None) for finding in plan.findings[:MOST_FINDINGS]],
+            "findings": _findings(plan.in_the_way),
+            "left": _findings(left),
             "refused": [[step.title, list(step.codes), step.reason] for step in plan.refused],
-            "changes": list(islice(_changes(plan), MOST_CHANGES)),
+            "changes": changed[:MOST_CHANGES],
+            "left_out": [
+                *_more(len(plan.in_the_way) - MOST_FINDINGS, "findings that were in the way"),
+                *_more(len(left) - MOST_FINDINGS, "findings that are still there"),
+                *_more(len(changed) - MOST_CHANGES, "changes"),
+            ],
             "map": _steps_map("", sides, ("before", "after")) if any(side.known for side in sides) else None,
         },
     }  # fmt: skip
@@ -188,8 +195,8 @@ def _examined(report: Report) -> Item:
         "about": about,
         "runtimes": [[id_, word] for id_, word in report.verdicts.items()],
         "words": _words(report.verdicts, report.findings),
-        "findings": [_finding(finding, report.asked) for finding in report.shown[:MOST_FINDINGS]],
-        "more": _more(len(report.shown) - MOST_FINDINGS, "findings"),
+        "findings": _findings(report.shown, report.asked),
+        "left_out": _more(len(report.shown) - MOST_FINDINGS, "findings"),
         "ways": [[cut(way.text, LONGEST), way.command] for way in report.next],
         "map": _map(ranks_of(report)),
     }
@@ -205,6 +212,10 @@ def _words(ids: Iterable[str], findings: tuple[Finding, ...]) -> list[list[str]]
     for id_ in ids:
         by_word[verdict(id_, findings)].append(id_)
     return [[word, ranges(named)] for word, named in by_word.items() if named]
+
+
+def _findings(every: Sequence[Finding], asked: frozenset[str] | None = None) -> list[Item]:
+    return [_finding(finding, asked) for finding in every[:MOST_FINDINGS]]
 
 
 def _finding(finding: Finding, asked: frozenset[str] | None) -> Item:
@@ -274,6 +285,7 @@ def _steps_map(verdict_: str, steps: Sequence[Ranks], names: Sequence[str], advi
     every = {module: step.parameters.get(module) for step in steps for module in step.layers}
     last = steps[-1]
     drawn = _grid(dict(islice(every.items(), MOST_LAYERS)))
+    drawn["why_not"] = next((one.spectrum for one in last.layers.values() if isinstance(one.spectrum, str)), None)
     modules = list(places(list(every)[:MOST_LAYERS]))
     most = max(step.most for step in steps)
     metrics = [_metric("rank", "whole", most, [[step.known.get(module) for module in modules] for step in steps])]
@@ -291,7 +303,6 @@ def _steps_map(verdict_: str, steps: Sequence[Ranks], names: Sequence[str], advi
             [_rounded(one.norm), one.used if one.singular else None, one.dead] if one else None
             for one in (last.spectra.get(module) for module in modules)
         ]
-        drawn["why_not"] = next((one.spectrum for one in last.layers.values() if isinstance(one.spectrum, str)), None)
         if sum(len(one.singular) for one in last.spectra.values()) <= MOST_SINGULAR:
             spectra = (last.spectra.get(module) for module in modules)
             drawn["spectra"] = [[_rounded(value) for value in one.singular] if one else None for one in spectra]
@@ -373,7 +384,7 @@ def _page(verb: str, summary: str, rows: list[Item], count: int, rest: Item) -> 
     told = [row["detail"] for row in rows if row.get("detail")]
     left_out = [*rest.pop("left_out", []), *_more(count - len(rows), "adapters")]
     if len(told) < len(rows):
-        left_out.append(f"what was found is told of {len(told):,} of them: scan the others alone")
+        left_out.append(f"what was found is told of {len(told):,} of them: {verb} the others alone")
     codes = {finding["code"] for one in told for finding in (*one.get("findings", ()), *one.get("left", ()))}
     body = {
         **head(), "verb": verb, "summary": summary, "items": rows, "left_out": left_out,

@@ -8,6 +8,7 @@ from string import ascii_letters
 
 import click
 
+from ..adapter.findings import counted
 from ..facts.places import short
 from ..verbs.ranks import Kind, Ranked, Ranks, Run
 from . import Style
@@ -50,6 +51,9 @@ def _values(found: Ranks, style: Style) -> Iterator[str]:
     if found.broken:
         text = f"{len(found.broken)} layers hold NaN or infinity: {clean(found.broken[0])}"
         yield from lines(text, 2, style, {f"{len(found.broken)} layers": "red"})
+    without = [layer.spectrum for layer in found.layers.values() if isinstance(layer.spectrum, str)]
+    if without:
+        yield from lines(f"{counted(len(without), 'layer')} without numbers: {clean(without[0])}", 2, style)
     if not found.spectra or found.energy is None:
         return
     effective = [one.effective for one in found.spectra.values()]
@@ -102,7 +106,8 @@ def _map(found: Ranks, title: str, cell: Callable[[list[Ranked]], Cell], style: 
     labels = _labels([blocks for blocks, _ in merged])
     first = max(columns(title), *map(columns, labels))
     width = style.width or WIDTH
-    sizes = [max((len(row[at][0]) for _, row in merged if (row[at])), default=1) + 1 for at in range(len(kinds))]  # type: ignore[index]
+    said = [[one[0] for _, cells in merged if (one := cells[at])] for at in range(len(kinds))]
+    sizes = [max(map(len, texts), default=1) + 1 for texts in said]
     wide = [max(size, columns(name)) for size, name in zip(sizes, names, strict=True)]
     heads, legend = names, ""
     if 2 + first + sum(wide) + 2 * len(wide) > width:

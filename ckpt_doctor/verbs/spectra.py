@@ -61,6 +61,10 @@ def spectra(subject: Subject) -> Iterator[tuple[str, Spectrum | str]]:
     memory at a time. Raises AdapterError where the file can no longer be read.
     """
     if subject.method not in LORAS:
+        yield from (
+            (module, f"singular values are of a product B·A, and {subject.method} has none")
+            for module in subject.layers
+        )
         return
     meant = saved_meanings(subject)
     layers = meant[0].layers if len(meant) == 1 else subject.layers

@@ -3,7 +3,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const SVG = "http://www.w3.org/2000/svg";
-  const FEW = 3; // adapters that are all drawn; of more a table, and the one that is chosen
+  const FEW = 3; // adapters that are all drawn; of more, or where not all are told, a table and the one that is chosen
   const ROWS = 100; // of a table, before more are asked for
   const whole = new Intl.NumberFormat("en");
   const collator = new Intl.Collator("en", { numeric: true });
@@ -528,9 +528,10 @@
       item.is ? el("p", { class: "soft" }, item.is) : null,
       one.about ? el("dl", { class: "facts about" }, one.about.map(([term, text]) => el("div", {}, el("dt", {}, term), el("dd", {}, text)))) : null,
       one.said?.length ? list(one.said) : null,
+      one.left_out?.map((text) => el("p", { class: "soft" }, text)),
       one.ways ? section("What to do", el("ul", { class: "ways" }, one.ways.map(([text, command]) => el("li", {}, text, command ? [": ", el("code", {}, command)] : null)))) : null,
       one.runtimes?.length ? section(data.verb === "fix" ? "Who accepts it, before and after" : "Who accepts it", ...runtimes(one.runtimes, one.words)) : null,
-      one.findings?.length ? section(data.verb === "fix" ? "What was in the way" : "What was found", el("div", { class: "findings" }, one.findings.map(finding)), one.more?.map((text) => el("p", { class: "soft" }, text))) : null,
+      one.findings?.length ? section(data.verb === "fix" ? "What was in the way" : "What was found", el("div", { class: "findings" }, one.findings.map(finding))) : null,
       one.left?.length ? section("What is still found", el("div", { class: "findings" }, one.left.map(finding))) : null,
       one.refused?.length ? section("What was refused", list(one.refused.map(([title, codes, reason]) => `${title} (${codes.join(", ")}): ${reason}`))) : null,
       one.map ? section(data.verb === "compare" ? "Where they differ" : "Ranks", ranks(one.map)) : null,
@@ -570,7 +571,7 @@
   data.left_out.forEach((text) => main.append(el("p", { class: "soft" }, text)));
   (data.start ?? []).forEach((lines) => main.append(el("p", {}, el("code", {}, lines[0])), list(lines.slice(1))));
   if (data.beside) main.append(beside(data.beside));
-  if (data.items.length <= FEW) main.append(...data.items.filter((item) => item.detail).map(article));
+  if (data.items.length <= FEW && data.items.every((item) => item.detail)) main.append(...data.items.map(article));
   else {
     const place = el("div", { id: "chosen" });
     const rows = data.items.map((item, at) => ({ ...item, at }));
