@@ -189,6 +189,46 @@ def test_a_run_says_what_to_change(run: Any, tmp_path: Path) -> None:
     assert "3 of 5 layers ended at 0: raise target_r" in said["dead"]
 
 
+def test_what_a_run_does_not_show_is_no_advice(run: Any, tmp_path: Path) -> None:
+    """Checkpoints of after the pruning alone, an end that was pruned after the last of them, nothing to prune."""
+    for step in (180, 200):
+        adalora(tmp_path / "late" / f"checkpoint-{step}", schedule_of(200))
+    for step in (20, 100):
+        adalora(tmp_path / "end" / f"checkpoint-{step}", schedule_of(step))
+    shutil.copytree(adalora(tmp_path / "x", schedule_of(200)), tmp_path / "end", dirs_exist_ok=True)
+    for step in (20, 200):
+        adalora(tmp_path / "none" / f"checkpoint-{step}", {f"{at}.q": 8 for at in range(4)}, target_r=8)
+    said = {name: " ".join(seen(run, tmp_path / name)[0]["advice"]) for name in ("late", "end", "none")}
+    assert (said["late"], said["end"]) == ("", "")
+    assert "target_r 8 is no less than init_r 8" in said["none"]
+    assert "update_and_allocate" not in said["none"]
+
+
+def test_adapters_with_names_have_runs_of_their_own(tmp_path: Path) -> None:
+    """As PEFT saves several of one model: "default" in the checkpoint, others in folders below it."""
+    for step in (20, 200):
+        adalora(tmp_path / "checkpoint-3" / f"checkpoint-{step}" / "other", schedule_of(step))
+        like = adalora(tmp_path / f"like-{step}", schedule_of(step))
+        shutil.move(like / "adapter_config.json", tmp_path / "checkpoint-3" / f"checkpoint-{step}")
+        shutil.move(like / "adapter_model.safetensors", tmp_path / "checkpoint-3" / f"checkpoint-{step}")
+    adalora(tmp_path / "checkpoint-3" / "other", schedule_of(200))
+    found = [one for one in ckpt_doctor.ranks(tmp_path) if isinstance(one, Run)]
+    assert [(one.path, [ranks.step for ranks in one.steps]) for one in found] == [
+        (f"{tmp_path}/checkpoint-3", [20, 200]),
+        (f"{tmp_path}/checkpoint-3/checkpoint-*/other", [20, 200, None]),
+    ]
+
+
+def test_a_checkpoint_that_cannot_be_read_has_no_ranks(run: Any, tmp_path: Path) -> None:
+    for step in (20, 200):
+        adalora(tmp_path / f"checkpoint-{step}", schedule_of(step))
+    (tmp_path / "checkpoint-200" / "adapter_model.safetensors").write_bytes(b"")
+    result = run("ranks", tmp_path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "no tensor of" in result.stderr
+    assert "checkpoint-200` says why" in result.stderr
+
+
 def test_a_schedule_of_the_advised_length_ends_within_the_run() -> None:
     assert planned(Schedule(20, 25, 120 - 60, 120), 60, 32, 12) == 12
 

@@ -23,8 +23,10 @@ from .scan import examined
 if TYPE_CHECKING:
     from .spectra import Spectrum
 
-_CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,12})")
-"""transformers trainer_utils.py: PREFIX_CHECKPOINT_DIR, and a step."""
+_CHECKPOINT = re.compile(r"((?:.*/)?)checkpoint-([0-9]{1,12})((?:/.*)?)", re.DOTALL)
+"""The folder of a run, a step (transformers trainer_utils.py: PREFIX_CHECKPOINT_DIR), and what an adapter with a name
+lies in below it (PEFT peft_model.py: PeftModel.save_pretrained).
+"""
 LOG = ".jsonl"
 """How the name of a log of ranks ends (integrations/)."""
 _LONGEST_LOG = 1 << 26
@@ -246,23 +248,23 @@ class Run(NamedTuple):
 
 
 def _of_run(run: Run) -> Iterator[str]:
-    last, plan, step = run.last, run.last.plan, run.last_step
-    if last.method != "ADALORA" or plan is None or step is None:
+    last, found, plan, step = run.last, run.last.budget, run.last.plan, run.last_step
+    if found is None or plan is None or step is None:
         return
-    first = run.steps[0].known
-    if all(ranks.known == first for ranks in run.steps):
-        if step > plan.first:
-            yield (
-                f"no rank changed in {step:,} steps, and pruning begins at step {plan.first:,}: update_and_allocate "
-                "was not called; call it after each step, or use RankMonitor of ckpt_doctor.integrations.transformers"
-            )
-        else:
-            yield f"the run ended at step {step:,}, and pruning begins at step {plan.first:,}: lower tinit"
-        return
-    if step < plan.end:
+    if found.state == NEVER and step > plan.first and (found.target_r or 0) < (found.init_r or 0):
+        yield (
+            f"no rank changed in {step:,} steps, and pruning begins at step {plan.first:,}: update_and_allocate "
+            "was not called; call it after each step, or use RankMonitor of ckpt_doctor.integrations.transformers"
+        )
+    elif found.state == NEVER and last.step is not None and step <= plan.first:
+        yield (
+            f"the run ended at step {step:,}, and pruning begins at step {plan.first:,}: set total_step to {step:,}, "
+            "and lower tinit and tfinal until their sum is less"
+        )
+    elif found.state == HALF_WAY and last.step is not None and step < plan.end:
         yield (
             f"the run ended at step {step:,}, and pruning goes on until step {plan.end:,}: set total_step to "
-            f"{step + plan.total - plan.end:,} or less, or train on"
+            f"{step + plan.total - plan.end:,} or less"
         )
     if len(run.died) * 2 > len(last.layers):
         yield f"{len(run.died)} of {len(last.layers)} layers ended at 0: raise target_r, or name fewer target_modules"
@@ -278,42 +280,40 @@ def look(paths: Iterable[str], *, values: bool = False) -> list[Ranks | Run]:
         folders = find(path)
         if not folders:
             raise nothing_in(path)
-        found += [_seen(group, values=values) for group in _groups(folders)]
+        found += [_seen(path, group, values=values) for path, group in _groups(folders)]
     return found
 
 
-def _groups(folders: list[str]) -> list[list[tuple[str, int | None]]]:
-    """The folders of each training, by their steps; one that is of none is a group of its own."""
-    runs: dict[str, dict[str, int]] = {}
-    for folder in folders:
-        match = _CHECKPOINT.search(folder)
+def _groups(folders: list[str]) -> list[tuple[str, list[tuple[str, int | None]]]]:
+    """The adapters of each training, by their steps, and where they lie; one that is of none is a group of its own."""
+    plain = {os.path.normpath(folder): folder for folder in folders}
+    runs: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for path, folder in plain.items():
+        match = _CHECKPOINT.fullmatch(path)
         if match:
-            runs.setdefault(_CHECKPOINT.sub("checkpoint-#", folder, count=1), {})[folder] = int(match[1])
-    groups = []
+            runs.setdefault((match[1], match[3]), []).append((int(match[2]), folder))
+    groups: list[tuple[str, list[tuple[str, int | None]]]] = []
     taken = set[str]()
-    for steps in runs.values():
+    for (above, name), steps in runs.items():
         if len(steps) < 2:
             continue
-        end = [folder for folder in folders if folder not in steps and any(_is_end(folder, other) for other in steps)]
-        in_order: list[tuple[str, int | None]] = [*sorted(steps.items(), key=lambda item: item[1])]
-        groups.append([*in_order, *((folder, None) for folder in end)])
-        taken.update(steps, end)
-    groups += [[(folder, None)] for folder in folders if folder not in taken]
-    return sorted(groups, key=lambda group: group[0][0])
+        end = os.path.normpath(f"{above}.{name}")  # where a Trainer saves in the end
+        in_order: list[tuple[str, int | None]] = [(folder, step) for step, folder in sorted(steps)]
+        in_order += [(plain[end], None)] if end in plain else []
+        groups.append((f"{above}checkpoint-*{name}" if name else end, in_order))
+        taken.update(folder for folder, _ in in_order)
+    groups += [(folder, [(folder, None)]) for folder in folders if folder not in taken]
+    return sorted(groups, key=lambda group: group[1][0][0])
 
 
-def _is_end(folder: str, checkpoint: str) -> bool:
-    """Whether a folder is where a Trainer saved the adapter in the end: that of the checkpoints."""
-    return os.path.dirname(os.path.normpath(checkpoint)) == os.path.normpath(folder)
-
-
-def _seen(group: list[tuple[str, int | None]], *, values: bool) -> Ranks | Run:
-    steps = tuple(
-        ranks_of(examined(folder, NOTHING_ASKED, repairs=False), step, values=values) for folder, step in group
-    )
-    if len(steps) == 1:
-        return steps[0]
-    return Run(os.path.dirname(os.path.normpath(group[0][0])) or ".", steps)
+def _seen(path: str, group: list[tuple[str, int | None]], *, values: bool) -> Ranks | Run:
+    steps = []
+    for folder, step in group:
+        report = examined(folder, NOTHING_ASKED, repairs=False)
+        if report.subject is not None and not (report.subject.tensors or report.subject.pruned):
+            raise AdapterError(f"no tensor of {folder} can be read: `ckpt-doctor scan {folder}` says why")
+        steps.append(ranks_of(report, step, values=values))
+    return steps[0] if len(steps) == 1 else Run(path, tuple(steps))
 
 
 def ranks_of(report: Report, step: int | None = None, *, values: bool = False) -> Ranks:
