@@ -257,13 +257,32 @@ def test_a_log_is_a_run(run: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"step": 1}', '{"step": true, "ranks": {}}', '{"step": 1, "ranks": {"a": "b"}}']
-)
+    "text",
+    [
+        "", "[]", '{"step": 1}', '{"step": true, "ranks": {}}', '{"step": 1, "ranks": {"a": "b"}}',
+        '{"step": 1, "ranks": {}}', '{"step": -1, "ranks": {"a": 1}}', '{"step": 1, "ranks": {"a": -1}}',
+        f'{{"step": 1{"0" * 400}, "ranks": {{"a": 1}}}}', f'{{"step": 1, "ranks": {{"a": 1{"0" * 400}}}}}',
+    ],
+)  # fmt: skip
 def test_what_is_no_log_is_said(run: Any, tmp_path: Path, text: str) -> None:
     (tmp_path / "ranks.jsonl").write_text(text)
     result = run("ranks", tmp_path / "ranks.jsonl")
     assert result.exit_code == 2
     assert "no line with a step and ranks" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("head", "verdict"),
+    [
+        ({"init_r": 8, "target_r": 3}, "never allocated: 1 layer has init_r 8"),
+        ({"init_r": None}, "1 layer of rank 8, 8 triplets: how far it was to be pruned is not told"),
+        ({"method": "LORA"}, "1 layer of rank 8"),
+    ],
+)
+def test_one_layer_is_told_as_one(run: Any, tmp_path: Path, head: dict[str, Any], verdict: str) -> None:
+    lines = [{"method": "ADALORA", **head}, {"step": 1, "ranks": {"q": 8}}]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert seen(run, tmp_path / "x.jsonl")[0]["verdict"] == verdict
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8])

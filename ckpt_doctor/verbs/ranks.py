@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from ..adapter import NOTHING_ASKED, Adapter, AdapterError
 from ..adapter.findings import counted
@@ -31,6 +31,8 @@ LOG = ".jsonl"
 """How the name of a log of ranks ends (integrations/)."""
 _LONGEST_LOG = 1 << 26
 """Bytes of a log that are read."""
+_MOST_STEPS, _MOST_RANK = 1 << 40, 1 << 20
+"""A line of a log with more is of no training."""
 
 
 class Ranked(NamedTuple):
@@ -162,17 +164,20 @@ class Ranks:
             return f"{counted(len(self.layers), 'layer')} of {self.method}, which has no rank"
         count, ranks = counted(len(self.known), "layer"), list(self.histogram)
         if len(ranks) == 1:
-            return f"all {count} have rank {ranks[0]}"
+            return f"all {count} have rank {ranks[0]}" if len(self.known) > 1 else f"{count} of rank {ranks[0]}"
         return f"{count} of rank {ranks[0]} – {ranks[-1]}, {self.sum / len(self.known):.1f} on average"
 
     def _pruned(self) -> str:
         found, count = self.budget, counted(len(self.layers), "layer")
         state = found.state if found else UNKNOWN
         if found is None or state == UNKNOWN:
-            ranks = f" of rank {min(self.known.values())} – {max(self.known.values())}" if self.known else ""
-            return f"{count}{ranks}, {self.sum} triplets: how far it was to be pruned is not told"
+            ranks = " – ".join(map(str, dict.fromkeys([*self.histogram][:1] + [*self.histogram][-1:])))
+            return (
+                f"{count}{ranks and f' of rank {ranks}'}, {self.sum} triplets: how far it was to be pruned is not told"
+            )
         if state == NEVER:
-            return f"never allocated: all {count} have init_r {found.init_r}"
+            all_of = f"all {count} have" if len(self.layers) > 1 else f"{count} has"
+            return f"never allocated: {all_of} init_r {found.init_r}"
         if state == HALF_WAY:
             when = f"step {found.step:,} of {found.total_step:,}"
             return f"stopped at {when}: {found.rank_sum} triplets are left, for a budget of {found.budget}"
@@ -380,7 +385,12 @@ def logged(path: str) -> Ranks | Run:
         if not isinstance(entry, dict):
             continue
         step, ranks = entry.get("step"), entry.get("ranks")
-        if isinstance(ranks, dict) and type(step) is int and all(type(rank) is int for rank in ranks.values()):
+        if (
+            _is_below(step, _MOST_STEPS)
+            and ranks
+            and isinstance(ranks, dict)
+            and all(_is_below(rank, _MOST_RANK) for rank in ranks.values())
+        ):
             steps.pop(step, None)  # a run that was resumed goes over it again
             steps[step] = ranks
         elif "method" in entry:
@@ -391,6 +401,10 @@ def logged(path: str) -> Ranks | Run:
     return seen[0] if len(seen) == 1 else Run(path, tuple(seen))
 
 
+def _is_below(number: object, bound: int) -> TypeGuard[int]:
+    return type(number) is int and 0 <= number < bound
+
+
 def _of_log(path: str, head: dict[str, Any], step: int, ranks: dict[str, int]) -> Ranks:
     """What a line says, as an adapter that was saved at that step would."""
     config = {key: head.get(key) for key in ("init_r", "target_r", "tinit", "tfinal", "deltaT", "total_step")}
@@ -398,7 +412,7 @@ def _of_log(path: str, head: dict[str, Any], step: int, ranks: dict[str, int]) -
     method = head.get("method") if isinstance(head.get("method"), str) else "ADALORA"
     plan = schedule(subject)
     sizes = (head.get("init_r"), head.get("target_r"))
-    first, target = (size if type(size) is int and 0 < size < 1 << 20 else None for size in sizes)
+    first, target = (size if _is_below(size, _MOST_RANK) and size else None for size in sizes)
     left, budget = sum(ranks.values()), None
     if method == "ADALORA" and first:
         goal = target * len(ranks) if target else None
