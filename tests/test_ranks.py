@@ -50,7 +50,7 @@ def adalora(folder: Path, ranks: dict[str, int], *, init_r: int = 8, target_r: i
     return folder
 
 
-def lora(folder: Path, tensors: Numbers, rank: int = 4) -> Path:
+def lora(folder: Path, tensors: Numbers, rank: int = 4, **values: Any) -> Path:
     folder.mkdir(parents=True)
     config = {
         "peft_type": "LORA",
@@ -58,6 +58,7 @@ def lora(folder: Path, tensors: Numbers, rank: int = 4) -> Path:
         "r": rank,
         "lora_alpha": rank,
         "target_modules": ["q", "v"],
+        **values,
     }
     (folder / "adapter_config.json").write_text(json.dumps(config))
     save_file(tensors, folder / "adapter_model.safetensors")
@@ -332,6 +333,44 @@ def test_values_find_what_is_used_what_is_dead_and_what_is_no_number(run: Any, t
 def test_an_adapter_that_does_nothing_is_told(run: Any, tmp_path: Path) -> None:
     tensors = {key: values * ("lora_A" in key) for key, values in pair("0.q").items()}
     assert "every delta is zero: it does nothing" in run("ranks", "--values", lora(tmp_path / "a", tensors)).stdout
+
+
+def test_an_adapter_that_does_more_than_its_deltas_is_not_said_to_do_nothing(run: Any, tmp_path: Path) -> None:
+    tensors = {key: values * ("lora_A" in key) for key, values in pair("0.q").items()}
+    tensors["base_model.model.head.weight"] = RANDOM.standard_normal((3, 3), np.float32)
+    out = run("ranks", "--values", lora(tmp_path / "a", tensors, modules_to_save=["head"])).stdout
+    assert "every delta is zero" in out
+    assert "does nothing" not in out
+
+
+def test_energies_are_scaled_as_the_release_that_saved_it_does(run: Any, tmp_path: Path) -> None:
+    tensors = {**pair("0.q"), **pair("0.v", 2)}
+    options = {"rank_pattern": {"v": 2}, "alpha_pattern": {"v": 6}, "use_rslora": True}
+    found = {one["kind"]: one for one in seen(run, lora(tmp_path / "a", tensors, **options), "--values")[0]["layers"]}
+    for kind, scale in {"q": 4 / math.sqrt(4), "v": 6 / math.sqrt(2)}.items():
+        b, a = (tensors[f"{P}0.{kind}.lora_{factor}.weight"].astype(float) for factor in "BA")
+        assert math.isclose(found[kind]["norm"], scale * float(np.linalg.norm(b @ a)), rel_tol=1e-9)
+
+
+def test_where_a_scale_is_not_known_no_rank_is_said_to_do(run: Any, tmp_path: Path) -> None:
+    """Of keys that contradict one another; and without peft_version, of releases that read them otherwise."""
+    tensors = {**pair("0.q"), **pair("0.v")}
+    contradicting = lora(tmp_path / "a", tensors, alpha_pattern={"0.q": 8, "layers.0.q": 16})
+    (one,) = seen(run, contradicting, "--values")
+    assert (one["energy"], one["smallest_rank"]) == (None, None)
+    assert one["layers"][0]["why_no_values"] == "the scale of model.layers.0.q is not known"
+    assert one["layers"][1]["energy"] > 0
+    out = run("ranks", contradicting, "--values").stdout
+    assert "no numbers of 1 layer: the scale of model.layers.0.q is not known" in out
+    assert "99 %" not in out
+    whole_name = lora(tmp_path / "b", tensors, alpha_pattern={"^model.layers.0.q": 8})
+    assert [layer["energy"] > 0 for layer in seen(run, whole_name, "--values")[0]["layers"]] == [True, True]
+    config = json.loads((whole_name / "adapter_config.json").read_text())
+    del config["peft_version"]  # of those that know alpha_pattern the newer ones alone take a ^
+    (whole_name / "adapter_config.json").write_text(json.dumps(config))
+    first, second = seen(run, whole_name, "--values")[0]["layers"]
+    assert "the releases that may have saved it scale model.layers.0.q otherwise" in first["why_no_values"]
+    assert second["energy"] > 0
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])

@@ -65,13 +65,14 @@ class Ranks:
 
     `step` is when it was saved, in steps of the training, None where nothing tells. `most` is the rank that layers
     began with (AdaLoRA's init_r), else the largest there is. `advice` are sentences on how to train another time.
-    `parameters` are those of each layer's factors.
+    `parameters` are those of each layer's factors; `has_more` is whether it changes more than their deltas do: biases,
+    magnitudes, whole modules, the base itself.
     """
 
     def __init__(
         self, path: str, method: str, layers: dict[str, Ranked], *, step: int | None = None, most: int | None = None,
         budget: Budget | None = None, plan: Schedule | None = None, advice: tuple[str, ...] = (),
-        parameters: dict[str, int] | None = None,
+        parameters: dict[str, int] | None = None, has_more: bool = False,
     ) -> None:  # fmt: skip
         self.path = path
         self.method = method
@@ -81,6 +82,7 @@ class Ranks:
         self.plan = plan
         self.advice = advice
         self.parameters = parameters or {}
+        self.has_more = has_more
         self.most = max([most or 0, *(layer.rank or 0 for layer in layers.values())])
 
     @cached_property
@@ -114,10 +116,21 @@ class Ranks:
         """The layers with NaN or infinity in a factor, as far as values were read."""
         return tuple(module for module, one in self.spectra.items() if math.isnan(one.norm))
 
+    @cached_property
+    def unseen(self) -> dict[str, str]:
+        """Why a layer has no spectrum, as far as values were read."""
+        return {module: layer.spectrum for module, layer in self.layers.items() if isinstance(layer.spectrum, str)}
+
     @property
     def energy(self) -> float | None:
-        """Of all deltas together; None where no values were read, or some are no numbers."""
-        whole = sum(one.energy for one in self.spectra.values()) if self.spectra else math.nan
+        """Of all deltas together; None where no values were read, or not of all, or some are no numbers."""
+        return self._energy_of(self.layers)
+
+    def _energy_of(self, modules: Iterable[str]) -> float | None:
+        found = [self.spectra[module] for module in modules if module in self.spectra]
+        if not found or not self.unseen.keys().isdisjoint(modules):
+            return None
+        whole = sum(one.energy for one in found)
         return whole if math.isfinite(whole) else None
 
     @property
@@ -140,8 +153,7 @@ class Ranks:
     def _kind(self, name: str, modules: list[str]) -> Kind:
         ranks = [self.known[module] for module in modules if module in self.known]
         found = [self.spectra[module] for module in modules if module in self.spectra]
-        energy = sum(one.energy for one in found) if found else math.nan
-        told = math.isfinite(energy)
+        energy = self._energy_of(modules)
         return Kind(
             name,
             len(modules),
@@ -150,9 +162,9 @@ class Ranks:
             ranks.count(0),
             ranks.count(self.most) if self.most else 0,
             sum(self.parameters.get(module, 0) for module in modules),
-            energy if told else None,
-            energy / self.energy if told and self.energy else None,
-            sum(one.effective for one in found) / len(found) if told else None,
+            energy,
+            energy / self.energy if energy is not None and self.energy else None,
+            sum(one.effective for one in found) / len(found) if energy is not None else None,
         )
 
     @property
@@ -347,6 +359,7 @@ def ranks_of(report: Report, step: int | None = None, *, values: bool = False) -
         plan=schedule(subject) if budget else None,
         advice=tuple(_advice(report)),
         parameters=_parameters(subject),
+        has_more=bool(subject.others) or subject.changes_base,
     )
 
 
