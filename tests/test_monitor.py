@@ -16,8 +16,8 @@ import transformers
 from trainings import BUDGET, LAYERS, SCHEDULE
 
 import ckpt_doctor
-from ckpt_doctor.facts.budget import NEVER, TO
-from ckpt_doctor.integrations.torch import log_ranks, ranks_of, tuner_of
+from ckpt_doctor.facts.budget import NEVER, TO, planned
+from ckpt_doctor.integrations.torch import log_ranks, ranks_of, schedule_of, tuner_of
 from ckpt_doctor.integrations.transformers import RankMonitor
 from ckpt_doctor.verbs.ranks import Run, logged
 
@@ -264,6 +264,23 @@ def test_a_training_goes_on_in_the_same_log(tmp_path: Path) -> None:
             assert isinstance(run, Run)
             assert [ranks.step for ranks in run.steps] == [5, 10, 15, 20]
             assert run.last.sum == BUDGET
+
+
+@pytest.mark.parametrize(("tinit", "tfinal", "every", "total"), [(0, 4, 1, 20), (5, 0, 7, 29), (7, 6, 3, 20)])
+def test_what_is_planned_is_what_is_left_after_each_step(tinit: int, tfinal: int, every: int, total: int) -> None:
+    """Also between two masks, before the first and after the last."""
+    torch.set_num_threads(1)
+    model = trainings.adapted(tinit=tinit, tfinal=tfinal, deltaT=every, total_step=total)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    plan = schedule_of(tuner_of(model))
+    assert plan is not None
+    for step in range(1, total + 2):
+        words = torch.randint(0, 32, (2, 8))
+        model(input_ids=words, labels=words).loss.backward()
+        optimizer.step()
+        model.base_model.update_and_allocate(step)
+        optimizer.zero_grad()
+        assert sum(ranks_of(tuner_of(model)).values()) == planned(plan, step, START, BUDGET), step
 
 
 def test_a_plain_loop_logs_what_is_saved(tmp_path: Path) -> None:

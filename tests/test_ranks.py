@@ -50,7 +50,7 @@ def adalora(folder: Path, ranks: dict[str, int], *, init_r: int = 8, target_r: i
     return folder
 
 
-def lora(folder: Path, tensors: Numbers, rank: int = 4) -> Path:
+def lora(folder: Path, tensors: Numbers, rank: int = 4, **values: Any) -> Path:
     folder.mkdir(parents=True)
     config = {
         "peft_type": "LORA",
@@ -58,6 +58,7 @@ def lora(folder: Path, tensors: Numbers, rank: int = 4) -> Path:
         "r": rank,
         "lora_alpha": rank,
         "target_modules": ["q", "v"],
+        **values,
     }
     (folder / "adapter_config.json").write_text(json.dumps(config))
     save_file(tensors, folder / "adapter_model.safetensors")
@@ -189,6 +190,46 @@ def test_a_run_says_what_to_change(run: Any, tmp_path: Path) -> None:
     assert "3 of 5 layers ended at 0: raise target_r" in said["dead"]
 
 
+def test_what_a_run_does_not_show_is_no_advice(run: Any, tmp_path: Path) -> None:
+    """Checkpoints of after the pruning alone, an end that was pruned after the last of them, nothing to prune."""
+    for step in (180, 200):
+        adalora(tmp_path / "late" / f"checkpoint-{step}", schedule_of(200))
+    for step in (20, 100):
+        adalora(tmp_path / "end" / f"checkpoint-{step}", schedule_of(step))
+    shutil.copytree(adalora(tmp_path / "x", schedule_of(200)), tmp_path / "end", dirs_exist_ok=True)
+    for step in (20, 200):
+        adalora(tmp_path / "none" / f"checkpoint-{step}", {f"{at}.q": 8 for at in range(4)}, target_r=8)
+    said = {name: " ".join(seen(run, tmp_path / name)[0]["advice"]) for name in ("late", "end", "none")}
+    assert (said["late"], said["end"]) == ("", "")
+    assert "target_r 8 is no less than init_r 8" in said["none"]
+    assert "update_and_allocate" not in said["none"]
+
+
+def test_adapters_with_names_have_runs_of_their_own(tmp_path: Path) -> None:
+    """As PEFT saves several of one model: "default" in the checkpoint, others in folders below it."""
+    for step in (20, 200):
+        adalora(tmp_path / "checkpoint-3" / f"checkpoint-{step}" / "other", schedule_of(step))
+        like = adalora(tmp_path / f"like-{step}", schedule_of(step))
+        shutil.move(like / "adapter_config.json", tmp_path / "checkpoint-3" / f"checkpoint-{step}")
+        shutil.move(like / "adapter_model.safetensors", tmp_path / "checkpoint-3" / f"checkpoint-{step}")
+    adalora(tmp_path / "checkpoint-3" / "other", schedule_of(200))
+    found = [one for one in ckpt_doctor.ranks(tmp_path) if isinstance(one, Run)]
+    assert [(one.path, [ranks.step for ranks in one.steps]) for one in found] == [
+        (f"{tmp_path}/checkpoint-3", [20, 200]),
+        (f"{tmp_path}/checkpoint-3/checkpoint-*/other", [20, 200, None]),
+    ]
+
+
+def test_a_checkpoint_that_cannot_be_read_has_no_ranks(run: Any, tmp_path: Path) -> None:
+    for step in (20, 200):
+        adalora(tmp_path / f"checkpoint-{step}", schedule_of(step))
+    (tmp_path / "checkpoint-200" / "adapter_model.safetensors").write_bytes(b"")
+    result = run("ranks", tmp_path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "no tensor of" in result.stderr
+    assert "checkpoint-200` says why" in result.stderr
+
+
 def test_a_schedule_of_the_advised_length_ends_within_the_run() -> None:
     assert planned(Schedule(20, 25, 120 - 60, 120), 60, 32, 12) == 12
 
@@ -217,13 +258,32 @@ def test_a_log_is_a_run(run: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"step": 1}', '{"step": true, "ranks": {}}', '{"step": 1, "ranks": {"a": "b"}}']
-)
+    "text",
+    [
+        "", "[]", '{"step": 1}', '{"step": true, "ranks": {}}', '{"step": 1, "ranks": {"a": "b"}}',
+        '{"step": 1, "ranks": {}}', '{"step": -1, "ranks": {"a": 1}}', '{"step": 1, "ranks": {"a": -1}}',
+        f'{{"step": 1{"0" * 400}, "ranks": {{"a": 1}}}}', f'{{"step": 1, "ranks": {{"a": 1{"0" * 400}}}}}',
+    ],
+)  # fmt: skip
 def test_what_is_no_log_is_said(run: Any, tmp_path: Path, text: str) -> None:
     (tmp_path / "ranks.jsonl").write_text(text)
     result = run("ranks", tmp_path / "ranks.jsonl")
     assert result.exit_code == 2
     assert "no line with a step and ranks" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("head", "verdict"),
+    [
+        ({"init_r": 8, "target_r": 3}, "never allocated: 1 layer has init_r 8"),
+        ({"init_r": None}, "1 layer of rank 8, 8 triplets: how far it was to be pruned is not told"),
+        ({"method": "LORA"}, "1 layer of rank 8"),
+    ],
+)
+def test_one_layer_is_told_as_one(run: Any, tmp_path: Path, head: dict[str, Any], verdict: str) -> None:
+    lines = [{"method": "ADALORA", **head}, {"step": 1, "ranks": {"q": 8}}]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert seen(run, tmp_path / "x.jsonl")[0]["verdict"] == verdict
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8])
@@ -276,16 +336,54 @@ def test_layers_without_a_product_are_told_to_have_no_numbers(run: Any, tmp_path
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LOHA", "r": 4, "alpha": 4, "target_modules": ["q"]}')
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     said = "singular values are of a product B·A, and LOHA has none"
-    assert f"1 layer without numbers: {said}" in run("ranks", tmp_path, "--values").stdout
+    assert f"no numbers of 1 layer: {said}" in run("ranks", tmp_path, "--values").stdout
     assert seen(run, tmp_path, "--values")[0]["layers"][0]["why_no_values"] == said
     run("ranks", tmp_path, "--values", "--html", tmp_path / "page.html")
     assert said in json.loads(f'"{(tmp_path / "page.html").read_text().partition("why_not")[2].split(chr(34))[2]}"')
-    assert "without numbers" not in run("ranks", tmp_path).stdout
+    assert "no numbers" not in run("ranks", tmp_path).stdout
 
 
 def test_an_adapter_that_does_nothing_is_told(run: Any, tmp_path: Path) -> None:
     tensors = {key: values * ("lora_A" in key) for key, values in pair("0.q").items()}
     assert "every delta is zero: it does nothing" in run("ranks", "--values", lora(tmp_path / "a", tensors)).stdout
+
+
+def test_an_adapter_that_does_more_than_its_deltas_is_not_said_to_do_nothing(run: Any, tmp_path: Path) -> None:
+    tensors = {key: values * ("lora_A" in key) for key, values in pair("0.q").items()}
+    tensors["base_model.model.head.weight"] = RANDOM.standard_normal((3, 3), np.float32)
+    out = run("ranks", "--values", lora(tmp_path / "a", tensors, modules_to_save=["head"])).stdout
+    assert "every delta is zero" in out
+    assert "does nothing" not in out
+
+
+def test_energies_are_scaled_as_the_release_that_saved_it_does(run: Any, tmp_path: Path) -> None:
+    tensors = {**pair("0.q"), **pair("0.v", 2)}
+    options = {"rank_pattern": {"v": 2}, "alpha_pattern": {"v": 6}, "use_rslora": True}
+    found = {one["kind"]: one for one in seen(run, lora(tmp_path / "a", tensors, **options), "--values")[0]["layers"]}
+    for kind, scale in {"q": 4 / math.sqrt(4), "v": 6 / math.sqrt(2)}.items():
+        b, a = (tensors[f"{P}0.{kind}.lora_{factor}.weight"].astype(float) for factor in "BA")
+        assert math.isclose(found[kind]["norm"], scale * float(np.linalg.norm(b @ a)), rel_tol=1e-9)
+
+
+def test_where_a_scale_is_not_known_no_rank_is_said_to_do(run: Any, tmp_path: Path) -> None:
+    """Of keys that contradict one another; and without peft_version, of releases that read them otherwise."""
+    tensors = {**pair("0.q"), **pair("0.v")}
+    contradicting = lora(tmp_path / "a", tensors, alpha_pattern={"0.q": 8, "layers.0.q": 16})
+    (one,) = seen(run, contradicting, "--values")
+    assert (one["energy"], one["smallest_rank"]) == (None, None)
+    assert one["layers"][0]["why_no_values"] == "the scale of model.layers.0.q is not known"
+    assert one["layers"][1]["energy"] > 0
+    out = run("ranks", contradicting, "--values").stdout
+    assert "no numbers of 1 layer: the scale of model.layers.0.q is not known" in out
+    assert "99 %" not in out
+    whole_name = lora(tmp_path / "b", tensors, alpha_pattern={"^model.layers.0.q": 8})
+    assert [layer["energy"] > 0 for layer in seen(run, whole_name, "--values")[0]["layers"]] == [True, True]
+    config = json.loads((whole_name / "adapter_config.json").read_text())
+    del config["peft_version"]  # of those that know alpha_pattern the newer ones alone take a ^
+    (whole_name / "adapter_config.json").write_text(json.dumps(config))
+    first, second = seen(run, whole_name, "--values")[0]["layers"]
+    assert "the releases that may have saved it scale model.layers.0.q otherwise" in first["why_no_values"]
+    assert second["energy"] > 0
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])

@@ -97,8 +97,7 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
 def command(
     ctx: click.Context, /, paths: tuple[str, ...], formats: list[Sink], output: str | None, html: str | None,
     layers: bool, quiet: bool, verbose: bool, exit_zero: bool, baseline: str | None, write_baseline: str | None,
-    prove: bool, files_from: tuple[str, ...] | None, shard: options.Shard | None,
-    jobs: int, resume: str | None, **_: object,
+    prove: bool, files_from: tuple[str, ...] | None, shard: options.Shard | None, resume: str | None, **_: object,
 ) -> None:  # fmt: skip
     """Say what is wrong with the adapters at PATH, and which PEFT releases it stops.
 
@@ -126,31 +125,24 @@ def command(
     codes = {0}
     try:
         known = _baseline(baseline if target is None else None)
-        blocks = ("table", None) in sinks and watches(sys.stdout)
         if _is_fleet(ctx, sinks, {"--html": html, "--prove": prove, "--baseline": known, "--write-baseline": target}):
-            from .fleet import Fleet, lines
+            _tell_lines(ctx, folders, unread, sinks[0][1], codes)
+        else:
+            blocks = ("table", None) in sinks and watches(sys.stdout)
+            one_by_one = watched(folders, len(folders), quiet=quiet or blocks)
+            reports = _examined(options.settings(ctx), one_by_one, known, codes, verbose, prove)
+            kept = list(reports) if len(sinks) > 1 or target or html or ("github", None) in sinks else None
+            for format_, file in sinks:
+                batch = chain(kept if kept is not None else reports, () if format_ == "table" else unread)
+                print_to(file, render(format_, batch, style))
+                if format_ == "github" and kept is not None:
+                    _summarise(chain(kept, unread))
+            if html:
+                from ..reports import html as page
 
-            fleet = Fleet(options.settings(ctx), options.choice(ctx), jobs, resume, verbose=verbose)
-            told = watched(fleet.told(folders), len(folders), quiet=quiet)
-            print_to(sinks[0][1], lines(told, unread, codes))
-            if fleet.again and not quiet:
-                complain(f"{fleet.again} of {len(folders)} adapters are unchanged, and told as {resume} has them")
-            sinks = []  # all is told
-        reports = _examined(
-            options.settings(ctx), watched(folders, len(folders), quiet=quiet or blocks), known, codes, verbose, prove
-        )
-        kept = list(reports) if len(sinks) > 1 or target or html or ("github", None) in sinks else None
-        for format_, file in sinks:
-            batch = chain(kept if kept is not None else reports, () if format_ == "table" else unread)
-            print_to(file, render(format_, batch, style))
-            if format_ == "github" and kept is not None:
-                _summarise(chain(kept, unread))
-        if html:
-            from ..reports import html as page
-
-            print_to(html, page.scan(chain(kept or (), unread)))
-        if target:
-            _write_baseline(target, kept or [])
+                print_to(html, page.scan(chain(kept or (), unread)))
+            if target:
+                _write_baseline(target, kept or [])
     except AdapterError as error:
         complain(str(error))
         sys.exit(2)
@@ -175,6 +167,19 @@ def _is_fleet(ctx: click.Context, sinks: list[Sink], beside: dict[str, object]) 
         if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name} is for --format jsonl alone, and does not go with {against[0]}")
     return bool(wanted) and not against
+
+
+def _tell_lines(
+    ctx: click.Context, folders: list[str], unread: list[Report], file: str | None, codes: set[int]
+) -> None:
+    """Write a line of each adapter as it comes; `codes` gets the exit code of each. Raises AdapterError."""
+    from .fleet import Fleet, lines
+
+    jobs, resume, verbose, quiet = (ctx.params[name] for name in ("jobs", "resume", "verbose", "quiet"))
+    fleet = Fleet(options.settings(ctx), options.choice(ctx), jobs, resume, verbose=verbose)
+    print_to(file, lines(watched(fleet.told(folders), len(folders), quiet=quiet), unread, codes))
+    if fleet.again and not quiet:
+        complain(f"{fleet.again} of {len(folders)} adapters are unchanged, and told as {resume} has them")
 
 
 def _root(paths: tuple[str, ...]) -> str:

@@ -13,12 +13,15 @@ _LARGEST = 1 << 40
 
 
 class Schedule(NamedTuple):
-    """AdaLoRA's schedule, in steps: `first` is the first that prunes; from `end` on the ranks stay, up to `total`."""
+    """AdaLoRA's schedule, in steps: `first` is the first that prunes, then multiples of `every` do, and last `end`,
+    from which on the ranks stay, up to `total`.
+    """
 
     tinit: int
     first: int
     end: int
     total: int
+    every: int = 1
 
 
 class Budget(NamedTuple):
@@ -87,37 +90,35 @@ def schedule(subject: Subject) -> Schedule | None:
     if tinit is None or tfinal is None or total is None or not every or tinit >= total - tfinal:
         return None
     end = total - tfinal
-    return Schedule(tinit, min((tinit // every + 1) * every, end), end, total)
+    return Schedule(tinit, min((tinit // every + 1) * every, end), end, total, every)
 
 
 def planned(plan: Schedule, step: int, start: int, goal: int) -> int:
-    """How many of `start` triplets the allocator leaves after a step, for a budget of `goal`
-    (tuners/adalora/layer.py: RankAllocator.budget_schedule).
+    """How many of `start` triplets the allocator has left after a step, for a budget of `goal`: as many as the last
+    step that prunes (tuners/adalora/layer.py: RankAllocator.budget_schedule).
     """
-    if step <= plan.tinit:
+    if step < plan.first:
         return start
     if step >= plan.end:
         return goal
-    remaining = 1 - (step - plan.tinit) / (plan.end - plan.tinit)
+    remaining = 1 - (step - step % plan.every - plan.tinit) / (plan.end - plan.tinit)
     return int((start - goal) * (remaining**3) + goal)
 
 
 def _step(subject: Subject, start: int, goal: int, left: int) -> int | None:
-    """The first step at which the allocator masks down to `left` triplets (RankAllocator.budget_schedule), which falls
-    from step to step; None where no step does, or the schedule is not told.
+    """The first step at which the allocator masks down to `left` triplets, which fall from step to step; None where no
+    step does, or the schedule is not told.
     """
-    plan, every = schedule(subject), _number(subject, "deltaT")
-    if plan is None or not every:
+    plan = schedule(subject)
+    if plan is None:
         return None
-    tinit, end = plan.tinit, plan.end
-    steps = range(tinit + 1, end)
+    steps = range(plan.first, plan.end, plan.every)
 
     def fallen(step: int) -> int:
         return -planned(plan, step, start, goal)
 
-    low, high = (bisect_left(steps, -bound, key=fallen) for bound in (left, left - 1))
-    masked = -(-(tinit + 1 + low) // every) * every
-    return masked if masked < tinit + 1 + high else None
+    at = bisect_left(steps, -left, key=fallen)
+    return steps[at] if at < len(steps) and -fallen(steps[at]) == left else None
 
 
 def _number(subject: Subject, key: str) -> int | None:

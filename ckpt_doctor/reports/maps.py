@@ -51,9 +51,8 @@ def _values(found: Ranks, style: Style) -> Iterator[str]:
     if found.broken:
         text = f"{len(found.broken)} layers hold NaN or infinity: {clean(found.broken[0])}"
         yield from lines(text, 2, style, {f"{len(found.broken)} layers": "red"})
-    without = [layer.spectrum for layer in found.layers.values() if isinstance(layer.spectrum, str)]
-    if without:
-        yield from lines(f"{counted(len(without), 'layer')} without numbers: {clean(without[0])}", 2, style)
+    for why in [*found.unseen.values()][:1]:
+        yield from lines(f"no numbers of {counted(len(found.unseen), 'layer')}: {clean(why)}", 2, style)
     if not found.spectra or found.energy is None:
         return
     effective = [one.effective for one in found.spectra.values()]
@@ -61,7 +60,7 @@ def _values(found: Ranks, style: Style) -> Iterator[str]:
     if found.smallest is not None:
         text += f" · rank {found.smallest} in all layers keeps 99 % of the energy"
     elif not found.energy:
-        text += " · every delta is zero: it does nothing"
+        text += " · every delta is zero" + ("" if found.has_more else ": it does nothing")
     dead = sum(one.dead for one in found.spectra.values())
     if dead:
         text += f" · {dead} of {found.sum} triplets or rows are zero"

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from ..adapter import NOTHING_ASKED, Adapter, AdapterError
 from ..adapter.findings import counted
@@ -23,12 +23,16 @@ from .scan import examined
 if TYPE_CHECKING:
     from .spectra import Spectrum
 
-_CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,12})")
-"""transformers trainer_utils.py: PREFIX_CHECKPOINT_DIR, and a step."""
+_CHECKPOINT = re.compile(r"((?:.*/)?)checkpoint-([0-9]{1,12})((?:/.*)?)", re.DOTALL)
+"""The folder of a run, a step (transformers trainer_utils.py: PREFIX_CHECKPOINT_DIR), and what an adapter with a name
+lies in below it (PEFT peft_model.py: PeftModel.save_pretrained).
+"""
 LOG = ".jsonl"
 """How the name of a log of ranks ends (integrations/)."""
 _LONGEST_LOG = 1 << 26
 """Bytes of a log that are read."""
+_MOST_STEPS, _MOST_RANK = 1 << 40, 1 << 20
+"""A line of a log with more is of no training."""
 
 
 class Ranked(NamedTuple):
@@ -61,13 +65,14 @@ class Ranks:
 
     `step` is when it was saved, in steps of the training, None where nothing tells. `most` is the rank that layers
     began with (AdaLoRA's init_r), else the largest there is. `advice` are sentences on how to train another time.
-    `parameters` are those of each layer's factors.
+    `parameters` are those of each layer's factors; `has_more` is whether it changes more than their deltas do: biases,
+    magnitudes, whole modules, the base itself.
     """
 
     def __init__(
         self, path: str, method: str, layers: dict[str, Ranked], *, step: int | None = None, most: int | None = None,
         budget: Budget | None = None, plan: Schedule | None = None, advice: tuple[str, ...] = (),
-        parameters: dict[str, int] | None = None,
+        parameters: dict[str, int] | None = None, has_more: bool = False,
     ) -> None:  # fmt: skip
         self.path = path
         self.method = method
@@ -77,6 +82,7 @@ class Ranks:
         self.plan = plan
         self.advice = advice
         self.parameters = parameters or {}
+        self.has_more = has_more
         self.most = max([most or 0, *(layer.rank or 0 for layer in layers.values())])
 
     @cached_property
@@ -110,10 +116,21 @@ class Ranks:
         """The layers with NaN or infinity in a factor, as far as values were read."""
         return tuple(module for module, one in self.spectra.items() if math.isnan(one.norm))
 
+    @cached_property
+    def unseen(self) -> dict[str, str]:
+        """Why a layer has no spectrum, as far as values were read."""
+        return {module: layer.spectrum for module, layer in self.layers.items() if isinstance(layer.spectrum, str)}
+
     @property
     def energy(self) -> float | None:
-        """Of all deltas together; None where no values were read, or some are no numbers."""
-        whole = sum(one.energy for one in self.spectra.values()) if self.spectra else math.nan
+        """Of all deltas together; None where no values were read, or not of all, or some are no numbers."""
+        return self._energy_of(self.layers)
+
+    def _energy_of(self, modules: Iterable[str]) -> float | None:
+        found = [self.spectra[module] for module in modules if module in self.spectra]
+        if not found or not self.unseen.keys().isdisjoint(modules):
+            return None
+        whole = sum(one.energy for one in found)
         return whole if math.isfinite(whole) else None
 
     @property
@@ -136,8 +153,7 @@ class Ranks:
     def _kind(self, name: str, modules: list[str]) -> Kind:
         ranks = [self.known[module] for module in modules if module in self.known]
         found = [self.spectra[module] for module in modules if module in self.spectra]
-        energy = sum(one.energy for one in found) if found else math.nan
-        told = math.isfinite(energy)
+        energy = self._energy_of(modules)
         return Kind(
             name,
             len(modules),
@@ -146,9 +162,9 @@ class Ranks:
             ranks.count(0),
             ranks.count(self.most) if self.most else 0,
             sum(self.parameters.get(module, 0) for module in modules),
-            energy if told else None,
-            energy / self.energy if told and self.energy else None,
-            sum(one.effective for one in found) / len(found) if told else None,
+            energy,
+            energy / self.energy if energy is not None and self.energy else None,
+            sum(one.effective for one in found) / len(found) if energy is not None else None,
         )
 
     @property
@@ -160,17 +176,20 @@ class Ranks:
             return f"{counted(len(self.layers), 'layer')} of {self.method}, which has no rank"
         count, ranks = counted(len(self.known), "layer"), list(self.histogram)
         if len(ranks) == 1:
-            return f"all {count} have rank {ranks[0]}"
+            return f"all {count} have rank {ranks[0]}" if len(self.known) > 1 else f"{count} of rank {ranks[0]}"
         return f"{count} of rank {ranks[0]} – {ranks[-1]}, {self.sum / len(self.known):.1f} on average"
 
     def _pruned(self) -> str:
         found, count = self.budget, counted(len(self.layers), "layer")
         state = found.state if found else UNKNOWN
         if found is None or state == UNKNOWN:
-            ranks = f" of rank {min(self.known.values())} – {max(self.known.values())}" if self.known else ""
-            return f"{count}{ranks}, {self.sum} triplets: how far it was to be pruned is not told"
+            ranks = " – ".join(map(str, dict.fromkeys([*self.histogram][:1] + [*self.histogram][-1:])))
+            return (
+                f"{count}{ranks and f' of rank {ranks}'}, {self.sum} triplets: how far it was to be pruned is not told"
+            )
         if state == NEVER:
-            return f"never allocated: all {count} have init_r {found.init_r}"
+            all_of = f"all {count} have" if len(self.layers) > 1 else f"{count} has"
+            return f"never allocated: {all_of} init_r {found.init_r}"
         if state == HALF_WAY:
             when = f"step {found.step:,} of {found.total_step:,}"
             return f"stopped at {when}: {found.rank_sum} triplets are left, for a budget of {found.budget}"
@@ -246,23 +265,23 @@ class Run(NamedTuple):
 
 
 def _of_run(run: Run) -> Iterator[str]:
-    last, plan, step = run.last, run.last.plan, run.last_step
-    if last.method != "ADALORA" or plan is None or step is None:
+    last, found, plan, step = run.last, run.last.budget, run.last.plan, run.last_step
+    if found is None or plan is None or step is None:
         return
-    first = run.steps[0].known
-    if all(ranks.known == first for ranks in run.steps):
-        if step > plan.first:
-            yield (
-                f"no rank changed in {step:,} steps, and pruning begins at step {plan.first:,}: update_and_allocate "
-                "was not called; call it after each step, or use RankMonitor of ckpt_doctor.integrations.transformers"
-            )
-        else:
-            yield f"the run ended at step {step:,}, and pruning begins at step {plan.first:,}: lower tinit"
-        return
-    if step < plan.end:
+    if found.state == NEVER and step > plan.first and (found.target_r or 0) < (found.init_r or 0):
+        yield (
+            f"no rank changed in {step:,} steps, and pruning begins at step {plan.first:,}: update_and_allocate "
+            "was not called; call it after each step, or use RankMonitor of ckpt_doctor.integrations.transformers"
+        )
+    elif found.state == NEVER and last.step is not None and step <= plan.first:
+        yield (
+            f"the run ended at step {step:,}, and pruning begins at step {plan.first:,}: set total_step to {step:,}, "
+            "and lower tinit and tfinal until their sum is less"
+        )
+    elif found.state == HALF_WAY and last.step is not None and step < plan.end:
         yield (
             f"the run ended at step {step:,}, and pruning goes on until step {plan.end:,}: set total_step to "
-            f"{step + plan.total - plan.end:,} or less, or train on"
+            f"{step + plan.total - plan.end:,} or less"
         )
     if len(run.died) * 2 > len(last.layers):
         yield f"{len(run.died)} of {len(last.layers)} layers ended at 0: raise target_r, or name fewer target_modules"
@@ -278,42 +297,40 @@ def look(paths: Iterable[str], *, values: bool = False) -> list[Ranks | Run]:
         folders = find(path)
         if not folders:
             raise nothing_in(path)
-        found += [_seen(group, values=values) for group in _groups(folders)]
+        found += [_seen(path, group, values=values) for path, group in _groups(folders)]
     return found
 
 
-def _groups(folders: list[str]) -> list[list[tuple[str, int | None]]]:
-    """The folders of each training, by their steps; one that is of none is a group of its own."""
-    runs: dict[str, dict[str, int]] = {}
-    for folder in folders:
-        match = _CHECKPOINT.search(folder)
+def _groups(folders: list[str]) -> list[tuple[str, list[tuple[str, int | None]]]]:
+    """The adapters of each training, by their steps, and where they lie; one that is of none is a group of its own."""
+    plain = {os.path.normpath(folder): folder for folder in folders}
+    runs: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for path, folder in plain.items():
+        match = _CHECKPOINT.fullmatch(path)
         if match:
-            runs.setdefault(_CHECKPOINT.sub("checkpoint-#", folder, count=1), {})[folder] = int(match[1])
-    groups = []
+            runs.setdefault((match[1], match[3]), []).append((int(match[2]), folder))
+    groups: list[tuple[str, list[tuple[str, int | None]]]] = []
     taken = set[str]()
-    for steps in runs.values():
+    for (above, name), steps in runs.items():
         if len(steps) < 2:
             continue
-        end = [folder for folder in folders if folder not in steps and any(_is_end(folder, other) for other in steps)]
-        in_order: list[tuple[str, int | None]] = [*sorted(steps.items(), key=lambda item: item[1])]
-        groups.append([*in_order, *((folder, None) for folder in end)])
-        taken.update(steps, end)
-    groups += [[(folder, None)] for folder in folders if folder not in taken]
-    return sorted(groups, key=lambda group: group[0][0])
+        end = os.path.normpath(f"{above}.{name}")  # where a Trainer saves in the end
+        in_order: list[tuple[str, int | None]] = [(folder, step) for step, folder in sorted(steps)]
+        in_order += [(plain[end], None)] if end in plain else []
+        groups.append((f"{above}checkpoint-*{name}" if name else end, in_order))
+        taken.update(folder for folder, _ in in_order)
+    groups += [(folder, [(folder, None)]) for folder in folders if folder not in taken]
+    return sorted(groups, key=lambda group: group[1][0][0])
 
 
-def _is_end(folder: str, checkpoint: str) -> bool:
-    """Whether a folder is where a Trainer saved the adapter in the end: that of the checkpoints."""
-    return os.path.dirname(os.path.normpath(checkpoint)) == os.path.normpath(folder)
-
-
-def _seen(group: list[tuple[str, int | None]], *, values: bool) -> Ranks | Run:
-    steps = tuple(
-        ranks_of(examined(folder, NOTHING_ASKED, repairs=False), step, values=values) for folder, step in group
-    )
-    if len(steps) == 1:
-        return steps[0]
-    return Run(os.path.dirname(os.path.normpath(group[0][0])) or ".", steps)
+def _seen(path: str, group: list[tuple[str, int | None]], *, values: bool) -> Ranks | Run:
+    steps = []
+    for folder, step in group:
+        report = examined(folder, NOTHING_ASKED, repairs=False)
+        if report.subject is not None and not (report.subject.tensors or report.subject.pruned):
+            raise AdapterError(f"no tensor of {folder} can be read: `ckpt-doctor scan {folder}` says why")
+        steps.append(ranks_of(report, step, values=values))
+    return steps[0] if len(steps) == 1 else Run(path, tuple(steps))
 
 
 def ranks_of(report: Report, step: int | None = None, *, values: bool = False) -> Ranks:
@@ -342,6 +359,7 @@ def ranks_of(report: Report, step: int | None = None, *, values: bool = False) -
         plan=schedule(subject) if budget else None,
         advice=tuple(_advice(report)),
         parameters=_parameters(subject),
+        has_more=bool(subject.others) or subject.changes_base,
     )
 
 
@@ -380,7 +398,12 @@ def logged(path: str) -> Ranks | Run:
         if not isinstance(entry, dict):
             continue
         step, ranks = entry.get("step"), entry.get("ranks")
-        if isinstance(ranks, dict) and type(step) is int and all(type(rank) is int for rank in ranks.values()):
+        if (
+            _is_below(step, _MOST_STEPS)
+            and ranks
+            and isinstance(ranks, dict)
+            and all(_is_below(rank, _MOST_RANK) for rank in ranks.values())
+        ):
             steps.pop(step, None)  # a run that was resumed goes over it again
             steps[step] = ranks
         elif "method" in entry:
@@ -391,6 +414,10 @@ def logged(path: str) -> Ranks | Run:
     return seen[0] if len(seen) == 1 else Run(path, tuple(seen))
 
 
+def _is_below(number: object, bound: int) -> TypeGuard[int]:
+    return type(number) is int and 0 <= number < bound
+
+
 def _of_log(path: str, head: dict[str, Any], step: int, ranks: dict[str, int]) -> Ranks:
     """What a line says, as an adapter that was saved at that step would."""
     config = {key: head.get(key) for key in ("init_r", "target_r", "tinit", "tfinal", "deltaT", "total_step")}
@@ -398,7 +425,7 @@ def _of_log(path: str, head: dict[str, Any], step: int, ranks: dict[str, int]) -
     method = head.get("method") if isinstance(head.get("method"), str) else "ADALORA"
     plan = schedule(subject)
     sizes = (head.get("init_r"), head.get("target_r"))
-    first, target = (size if type(size) is int and 0 < size < 1 << 20 else None for size in sizes)
+    first, target = (size if _is_below(size, _MOST_RANK) and size else None for size in sizes)
     left, budget = sum(ranks.values()), None
     if method == "ADALORA" and first:
         goal = target * len(ranks) if target else None

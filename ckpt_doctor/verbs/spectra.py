@@ -67,12 +67,13 @@ def spectra(subject: Subject) -> Iterator[tuple[str, Spectrum | str]]:
         )
         return
     meant = saved_meanings(subject)
-    layers = meant[0].layers if len(meant) == 1 else subject.layers
     with Files() as files:
-        for module in subject.layers:
-            layer = layers.get(module, subject.layers[module])
+        for module, found in subject.layers.items():
+            readings = [one.layers[module] for one in meant if module in one.layers] or [found]
             try:
-                yield module, _spectrum(subject, layer, files)
+                if len({layer.scaling for layer in readings}) > 1:
+                    raise AdapterError(f"the releases that may have saved it scale {module} otherwise than one another")
+                yield module, _spectrum(subject, readings[0], files)
             except AdapterError as error:
                 yield module, str(error)
 
@@ -84,7 +85,9 @@ def _spectrum(subject: Subject, layer: Layer, files: Files) -> Spectrum:
         raise AdapterError("the factors of parameters hold one matrix for each expert")
     if layer.rank is None or layer.rank > LARGEST:
         raise AdapterError(f"the rank of {layer.module} is not known, or above {LARGEST}")
-    product, scaling = factors(subject, layer, files), layer.scaling or 0.0
+    if layer.scaling is None:
+        raise AdapterError(f"the scale of {layer.module} is not known")
+    product, scaling = factors(subject, layer, files), layer.scaling
     b, a, e = product
     with np.errstate(all="ignore"):  # what becomes infinite is worked out again
         left, right = b.T @ b, a @ a.T
