@@ -42,9 +42,8 @@ def once(name: str, good: Callable[[str], bool], make: Callable[[str], object]) 
             os.makedirs(os.path.join(root(), "locks"), exist_ok=True)
             with FileLock(os.path.join(root(), "locks", name)):
                 if not good(folder):
-                    for beginning in (f".{name}.", name + REPLACED):
-                        for left in glob(os.path.join(escape(root()), f"{beginning}*")):
-                            shutil.rmtree(left, ignore_errors=True)
+                    for left in glob(os.path.join(escape(root()), f"{name}{REPLACED}*")):
+                        shutil.rmtree(left, ignore_errors=True)
                     make(folder)
         except OSError as error:
             message = f"{root()} cannot be written to: {error.strerror}; set {VARIABLE} to another folder"

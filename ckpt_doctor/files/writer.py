@@ -9,13 +9,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 from ..adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo
 from .formats import safetensors
 from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, check_steady, find, read_weights, steady
-from .replacing import check_replaceable, remove, sync, take_place
+from .replacing import check_replaceable, sync, take_place
+from .staging import staging
 from .streams import CHUNK, Files, chunks, content
 
 SCHEMA = 1
@@ -77,8 +77,8 @@ def write(
     if os.path.lexists(out):
         check_replaceable(out, force=force)
     try:
-        with _staging(parent, f".{name}.") as staging:
-            stage = os.path.join(staging, name)
+        with staging(parent) as folder:
+            stage = os.path.join(folder, name)
             os.mkdir(stage)
             with steady(source):
                 left_out, proof = _fill(
@@ -99,7 +99,7 @@ def write_in_place(adapter: Adapter, source: Adapter, record: dict[str, Any], pr
 
     folder = source.folder
     try:
-        with _staging(folder, ".ckpt-doctor-") as stage:
+        with staging(folder) as stage:
             with steady(source):
                 _, proof = _fill(stage, adapter, source, record, prove, list)
             with alone(folder):
@@ -108,21 +108,6 @@ def write_in_place(adapter: Adapter, source: Adapter, record: dict[str, Any], pr
     except OSError as error:
         raise AdapterError(f"{folder} cannot be written to: {error.strerror}") from None
     return Written(folder, (), proof, tuple(backups))
-
-
-@contextmanager
-def _staging(parent: str, prefix: str) -> Iterator[str]:
-    """A new folder, whose name begins with `prefix`, and which is gone in the end. Raises AdapterError."""
-    staging = os.path.join(parent, prefix + os.urandom(8).hex())  # named before it is made, so that it surely goes
-    try:
-        try:
-            os.makedirs(parent, exist_ok=True)
-            os.mkdir(staging, 0o700)
-        except OSError as error:
-            raise AdapterError(f"{parent} cannot be written to: {error.strerror}") from None
-        yield staging
-    finally:
-        remove(staging)
 
 
 def _fill(
