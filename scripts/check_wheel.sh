@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Build the wheel, install it alone (no torch, no PEFT) under each supported Python that is here, and run the examples
-# of README.md with it. usage: check_wheel.sh [VERSION...]      By default those of 3.10 - 3.13 that are here.
+# of README.md with it; under the oldest also with the oldest release of each package that pyproject.toml allows.
+# usage: check_wheel.sh [VERSION...]      By default those of 3.10 - 3.13 that are here.
 set -eu
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -24,15 +25,22 @@ if [ $# -eq 0 ]; then
 fi
 [ $# -gt 0 ]
 
-for version in "$@"; do
-  python=$(find_python "$version")
-  "$python" -m venv "$work/$version"
-  bin=$work/$version/bin
-  [ -e "$work/dist" ] || "$bin/pip" wheel -q --no-deps --wheel-dir "$work/dist" .
-  "$bin/pip" install -q "$work"/dist/*.whl
+scripts/build_dist.sh "$work/dist"
+sed -n '/^dependencies/,/^]/s/^ *"\([a-z]*\).*>=\([0-9.]*\).*/\1==\2/p' pyproject.toml >"$work/bounds"
+
+# check NAME VERSION [PIP OPTION...]   in an environment of that name
+check() {
+  "$(find_python "$2")" -m venv "$work/$1"
+  bin=$work/$1/bin
+  "$bin/pip" install -q "${@:3}" "$work"/dist/*.whl
   "$bin/python" - <<'PYTHON'
 import importlib.util as u
 assert not any(map(u.find_spec, ("torch", "peft", "transformers"))), "it is not alone"
 PYTHON
   (cd "$work" && "$bin/python" "$OLDPWD/scripts/run_readme.py")
+}
+
+for version in "$@"; do
+  check "$version" "$version"
+  if [ "$version" = 3.10 ]; then check oldest "$version" --constraint "$work/bounds"; fi
 done
