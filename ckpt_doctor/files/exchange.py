@@ -6,9 +6,10 @@ import filecmp
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+from .staging import lock
 
 SUFFIX = ".bak"
 
@@ -54,17 +55,12 @@ def exchange(stage: str, folder: str, old: Iterable[str], *, last: str) -> list[
 @contextmanager
 def alone(folder: str) -> Iterator[None]:
     """Keep other processes that ask for the same out of a folder, where the system knows how."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
+    held = lock(folder)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        if held is not None:
+            os.close(held)
 
 
 def git_has(folder: str, name: str, file: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
@@ -122,7 +123,9 @@ def remove(folder: str) -> None:
 
 
 def sync(path: str) -> None:
-    """Have the names in a folder, or what a file holds, on the disk."""
+    """Have the names in a folder, or what a file holds, on the disk. Windows does it for folders by itself."""
+    if sys.platform == "win32" and os.path.isdir(path):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

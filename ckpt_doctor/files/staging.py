@@ -25,13 +25,13 @@ def staging(parent: str) -> Iterator[str]:
     while True:
         # named before it is made, so that it surely goes
         folder = os.path.join(parent, f".ckpt-doctor-{os.urandom(8).hex()}")
-        lock = None
+        held = None
         try:
             try:
                 os.makedirs(parent, exist_ok=True)
                 _sweep(parent)
                 os.mkdir(folder, 0o700)
-                lock = _lock(folder)
+                held = lock(folder)
             except OSError as error:
                 raise AdapterError(f"{parent} cannot be written to: {error.strerror}") from None
             if os.path.lexists(folder):  # else it was taken for that of a dead process before it was locked
@@ -39,8 +39,8 @@ def staging(parent: str) -> Iterator[str]:
                 return
         finally:
             remove(folder)
-            if lock:
-                os.close(lock)
+            if held is not None:
+                os.close(held)
 
 
 @cache  # once a process: a tree of ten thousand adapters is written to one folder
@@ -49,13 +49,13 @@ def _sweep(parent: str) -> None:
     for entry in os.listdir(parent):
         folder = os.path.join(parent, entry)
         if _OURS.fullmatch(entry) and not os.path.islink(folder):
-            lock = _lock(folder, wait=False)
-            if lock:
+            held = lock(folder, wait=False)
+            if held is not None:
                 remove(folder)
-                os.close(lock)
+                os.close(held)
 
 
-def _lock(folder: str, *, wait: bool = True) -> int | None:
+def lock(folder: str, *, wait: bool = True) -> int | None:
     """The descriptor by which a folder is locked; None where the system cannot (Windows, NFS), or where it is not to be
     waited for and another has it.
     """
