@@ -44,7 +44,13 @@ def call(scenario: str, *inject: str, log: Path | None = None) -> tuple[int, str
     if scenario.endswith("fallback") and not any(rule.startswith("renameat2") for rule in inject):
         rules.append("--inject=renameat2:error=ENOSYS")
     # so that a call has the same number each time
-    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
+    environ = {
+        **os.environ,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
+        "PYTHONSAFEPATH": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
     command = ["strace", "-f", "-qq", "-y", "-e", f"trace={CALLS}", *rules, "-o", str(log or os.devnull)]
     command += [sys.executable, "-m", "ckpt_doctor", *interrupt.SCENARIOS[scenario]]
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environ, timeout=120)

@@ -54,7 +54,8 @@ def knows(method: str, key: str) -> frozenset[str]:
 @lru_cache(4096)
 def lacking(method: str, key: str) -> frozenset[str]:
     """The releases that have the method, whose config does not have the key."""
-    return knows(method, "peft_type") - knows(method, key)
+    there, having = knows(method, "peft_type"), knows(method, key)
+    return there - having if having else there  # the same one for all keys that no release has: a tree has any number
 
 
 CHANGED_DEFAULTS = {

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import lru_cache
 
 from ..adapter import AdapterError
 from .replacing import remove
@@ -43,7 +43,7 @@ def staging(parent: str) -> Iterator[str]:
                 os.close(held)
 
 
-@cache  # once a process: a tree of ten thousand adapters is written to one folder
+@lru_cache(64)  # a tree of ten thousand adapters is written to one folder
 def _sweep(parent: str) -> None:
     """Remove what dead processes staged in a folder. Raises OSError where it cannot be listed."""
     for entry in os.listdir(parent):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 
@@ -17,7 +17,7 @@ def _text(table: str) -> str:
         return file.read()
 
 
-@cache
+@lru_cache(256)
 def line(table: str, key: str) -> dict[str, Any] | None:
     """What a table says of an architecture, None where it is not in it."""
     start = _text(table).find(f"\n{json.dumps(key)}: ")
