@@ -109,7 +109,7 @@ def main() -> None:
                     left = interrupt.damage(scenario, how, old, new)
                     if "Traceback" in stderr or (how == "error" and code not in (0, 1, 2)):
                         left.append(f"exit code {code}: {stderr[-300:]}")
-                    if how == "error" and code == 0 and interrupt.tree() != new:
+                    if how == "error" and code == 0 and seen(interrupt.tree()) != seen(new):
                         left.append("it is said to be done, and is not")
                     if scenario != "in place":
                         left += again(scenario, new)
@@ -118,6 +118,11 @@ def main() -> None:
                         print(f"{scenario}, {rule}: {line}", flush=True)
     print(f"{runs} stops, {wrong} of them left what they must not")
     sys.exit(bool(wrong))
+
+
+def seen(files: interrupt.Tree) -> interrupt.Tree:
+    """Those that are not staged: where a folder cannot be removed it stays until the next run."""
+    return {name: data for name, data in files.items() if ".ckpt-doctor-" not in name}
 
 
 def again(scenario: str, new: interrupt.Tree) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from .staging import lock
+from .there import is_file, is_link, is_there
 
 SUFFIX = ".bak"
 
@@ -22,12 +23,12 @@ def exchange(stage: str, folder: str, old: Iterable[str], *, last: str) -> list[
     OSError.
     """
     new = [name for name in os.listdir(stage) if not _same(os.path.join(stage, name), os.path.join(folder, name))]
-    gone = {name for name in old if not os.path.lexists(os.path.join(stage, name))} | set(new)
+    gone = {name for name in old if not is_there(os.path.join(stage, name))} | set(new)
     moved: dict[str, str] = {}
     placed: list[str] = []
     try:
         for name in sorted(gone, key=lambda name: name != last):
-            if os.path.lexists(os.path.join(folder, name)):
+            if is_there(os.path.join(folder, name)):
                 moved[name] = _free(folder, name)
                 os.rename(os.path.join(folder, name), os.path.join(folder, moved[name]))
         for name in sorted(new, key=lambda name: name == last):
@@ -37,10 +38,10 @@ def exchange(stage: str, folder: str, old: Iterable[str], *, last: str) -> list[
             os.rename(os.path.join(stage, name), os.path.join(folder, name))
     except BaseException:  # the last move that was noted may have been made, or not
         for name in placed:
-            if not os.path.lexists(os.path.join(stage, name)):
+            if not is_there(os.path.join(stage, name)):
                 os.unlink(os.path.join(folder, name))
         for name in sorted(moved, key=lambda name: name == last):
-            if os.path.lexists(os.path.join(folder, moved[name])):
+            if is_there(os.path.join(folder, moved[name])):
                 os.rename(os.path.join(folder, moved[name]), os.path.join(folder, name))
         raise
     kept = []
@@ -69,7 +70,7 @@ def git_has(folder: str, name: str, file: str) -> bool:
     What the repository says is not run: no filter, so what git-lfs keeps elsewhere is not found; and nothing is
     fetched, as a partial clone would by a command of its config.
     """
-    if os.path.islink(os.path.join(folder, file)):
+    if is_link(os.path.join(folder, file)):
         return False
     environ = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     environ.update(GIT_ALLOW_PROTOCOL="none", GIT_NO_LAZY_FETCH="1")
@@ -87,13 +88,13 @@ def git_has(folder: str, name: str, file: str) -> bool:
 
 
 def _same(new: str, old: str) -> bool:
-    return os.path.isfile(old) and not os.path.islink(old) and filecmp.cmp(new, old, shallow=False)
+    return is_file(old) and not is_link(old) and filecmp.cmp(new, old, shallow=False)
 
 
 def _free(folder: str, name: str) -> str:
     """The name of a backup that is not there yet."""
     backup, count = name + SUFFIX, 1
-    while os.path.lexists(os.path.join(folder, backup)):
+    while is_there(os.path.join(folder, backup)):
         count += 1
         backup = f"{name}{SUFFIX}{count}"
     return backup

@@ -58,6 +58,14 @@ def find(path: str, marks: Collection[str] = MARKS, others: list[str] | None = N
     raise AdapterError(f"{path} is not an adapter: name its folder, its adapter_config.json or its adapter_model file")
 
 
+def may_hold_adapters(path: str) -> bool:
+    """Whether there are adapters at or below a path, or what is there cannot be looked at."""
+    try:
+        return bool(find(path))
+    except AdapterError:
+        return True
+
+
 def nothing_in(path: str) -> AdapterError:
     """What to raise for a path without an adapter: what lies there instead, where that is recognised."""
     from .recognise import said
@@ -90,7 +98,9 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".gguf")
 def _found(root: str, marks: Collection[str], others: list[str] | None) -> Iterator[str]:
     outer = ""  # the adapter that others may lie in
     for folder, entries in walk(root):
-        if entries is None:
+        if isinstance(entries, OSError):
+            if folder == root:
+                raise AdapterError(f"{root} cannot be read: {entries.strerror}")
             yield folder  # scanning it says why it cannot be read
             continue
         within = bool(outer) and is_within(folder, outer)
@@ -101,8 +111,8 @@ def _found(root: str, marks: Collection[str], others: list[str] | None) -> Itera
             others.append(folder)
 
 
-def walk(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | None]]:
-    """Each folder at and below one, and what is in it, None where it cannot be read; no links are followed. All below a
+def walk(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
+    """Each folder at and below one, and what is in it, or why it cannot be read; no links are followed. All below a
     folder come next after it.
     """
     folders = [root]
@@ -111,8 +121,8 @@ def walk(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | None]]:
         try:
             with os.scandir(folder) as entries:
                 listed = list(entries)
-        except OSError:
-            yield folder, None
+        except OSError as error:
+            yield folder, error
             continue
         yield folder, listed
         for entry in listed:

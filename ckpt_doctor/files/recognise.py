@@ -77,7 +77,7 @@ def below(path: str) -> list[str]:
         return [path] if fault_at(path) else []
     found: list[str] = []
     for folder, entries in islice(walk(path), MOST_FOLDERS):
-        if entries is None or (found and is_within(folder, found[-1])):
+        if isinstance(entries, OSError) or (found and is_within(folder, found[-1])):
             continue
         if recognised(folder, sorted(entry.name for entry in entries)):
             found.append(folder)

@@ -6,6 +6,8 @@ import errno
 import os
 import sys
 
+from .there import is_there
+
 _NOREPLACE, _EXCHANGE = 1, 2  # linux/fs.h: RENAME_NOREPLACE, RENAME_EXCHANGE
 _AT_FDCWD = -100  # linux/fcntl.h
 _UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
@@ -21,12 +23,12 @@ def to_free_name(folder: str, target: str) -> None:
     """
     if _renamed(folder, target, _NOREPLACE):
         return
-    if os.path.lexists(target):
+    if is_there(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
     try:
         os.rename(folder, target)
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR) and os.path.lexists(target):
+        if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR) and is_there(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
         raise
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from ..adapter import AdapterError
-from .loader import find
+from .loader import may_hold_adapters
 from .renaming import exchanged, to_free_name
+from .there import is_file, is_folder, is_link, is_there
 
 REPLACED = ".replaced-by-ckpt-doctor."
 """In the name of a folder beside OUT, where what was in its place waits until the new one is there."""
@@ -36,13 +37,13 @@ def _keep_below(out: str, stage: str) -> None:
 
     So they are in `out` at any moment. Where `out` is itself a link, what it points to stays anyhow.
     """
-    if not os.path.isdir(out) or os.path.islink(out):
+    if not is_folder(out) or is_link(out):
         return
     for name in os.listdir(out):
         below, kept = os.path.join(out, name), os.path.join(stage, name)
-        if not os.path.isdir(below) or not find(below):
+        if not is_folder(below) or not may_hold_adapters(below):
             continue
-        if os.path.islink(below):
+        if is_link(below):
             os.symlink(os.readlink(below), kept)
             continue
         shutil.copytree(below, kept, symlinks=True, copy_function=_link)
@@ -73,9 +74,9 @@ def _replace(stage: str, out: str) -> None:
         os.rename(out, old)
         os.rename(stage, out)
     finally:
-        if not os.path.lexists(stage):  # it is in place
+        if not is_there(stage):  # it is in place
             remove(aside)
-        elif os.path.lexists(old):
+        elif is_there(old):
             try:
                 to_free_name(old, out)
             except OSError:
@@ -109,7 +110,7 @@ def check_replaceable(out: str, *, force: bool) -> None:
     """
     if not force:
         raise taken(out)
-    if not (os.path.isdir(out) or os.path.isfile(out) or os.path.islink(out)):
+    if not (is_folder(out) or is_file(out) or is_link(out)):
         raise AdapterError(f"{out} is a device, a pipe or a socket, and is not replaced: name a folder")
 
 
@@ -124,7 +125,7 @@ def remove(folder: str) -> None:
 
 def sync(path: str) -> None:
     """Have the names in a folder, or what a file holds, on the disk. Windows does it for folders by itself."""
-    if sys.platform == "win32" and os.path.isdir(path):
+    if sys.platform == "win32" and is_folder(path):
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

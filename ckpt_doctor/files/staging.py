@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from ..adapter import AdapterError
 from .replacing import remove
+from .there import is_link, is_there
 
 _OURS = re.compile(r"\.ckpt-doctor-[0-9a-f]{16}")
 
@@ -34,7 +35,7 @@ def staging(parent: str) -> Iterator[str]:
                 held = lock(folder)
             except OSError as error:
                 raise AdapterError(f"{parent} cannot be written to: {error.strerror}") from None
-            if os.path.lexists(folder):  # else it was taken for that of a dead process before it was locked
+            if is_there(folder):  # else it was taken for that of a dead process before it was locked
                 yield folder
                 return
         finally:
@@ -48,7 +49,7 @@ def _sweep(parent: str) -> None:
     """Remove what dead processes staged in a folder. Raises OSError where it cannot be listed."""
     for entry in os.listdir(parent):
         folder = os.path.join(parent, entry)
-        if _OURS.fullmatch(entry) and not os.path.islink(folder):
+        if _OURS.fullmatch(entry) and not is_link(folder):
             held = lock(folder, wait=False)
             if held is not None:
                 remove(folder)

@@ -13,10 +13,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 from ..adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo
 from .formats import safetensors
-from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, check_steady, find, read_weights, steady
+from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, check_steady, may_hold_adapters, read_weights, steady
 from .replacing import check_replaceable, sync, take_place
 from .staging import staging
 from .streams import CHUNK, Files, chunks, content
+from .there import is_file, is_folder, is_link, is_there
 
 SCHEMA = 1
 """The version of the shape of the record."""
@@ -74,9 +75,9 @@ def write(
     """
     out = os.path.abspath(out)
     parent, name = os.path.split(out)
-    if os.path.lexists(out):
-        check_replaceable(out, force=force)
     try:
+        if is_there(out):
+            check_replaceable(out, force=force)
         with staging(parent) as folder:
             stage = os.path.join(folder, name)
             os.mkdir(stage)
@@ -251,7 +252,7 @@ def carried(source: Adapter, copy_all: bool = False) -> list[str]:
 
     def comes_along(name: str) -> bool:
         path = os.path.join(source.folder, name)
-        if name in ours or not os.path.isfile(path) or not _ends_inside(path, source.folder):
+        if name in ours or not is_file(path) or not _ends_inside(path, source.folder):
             return False
         return copy_all or (not _LEFT_OUT.fullmatch(name) and os.path.getsize(path) <= MAX_OTHER)
 
@@ -262,7 +263,7 @@ def _ends_inside(path: str, folder: str) -> bool:
     """Whether a file of a folder is one of its own, and no link to one elsewhere; of a folder in the Hub's cache the
     files are links to the `blobs` of the same model (huggingface_hub: file_download.py, _create_symlink).
     """
-    if not os.path.islink(path):
+    if not is_link(path):
         return True
     target, own = os.path.realpath(path), os.path.realpath(folder)
     model, mark, _ = own.rpartition(os.sep + "snapshots" + os.sep)
@@ -272,14 +273,14 @@ def _ends_inside(path: str, folder: str) -> bool:
 
 def _carry(stage: str, source: Adapter, copy_all: bool) -> list[str]:
     """Copy the other files of the folder, and name those that stay behind. Folders with adapters are not ours."""
-    along = [name for name in carried(source, copy_all) if not os.path.lexists(os.path.join(stage, name))]
+    along = [name for name in carried(source, copy_all) if not is_there(os.path.join(stage, name))]
     for name in along:
         _copy(os.path.join(source.folder, name), os.path.join(stage, name))
     written = {*along, CONFIG, RECORD, *source.weights}
 
     def stays_behind(name: str) -> bool:
         path = os.path.join(source.folder, name)
-        return os.path.isfile(path) or not (name.startswith(".") or (os.path.isdir(path) and find(path)))
+        return is_file(path) or not (name.startswith(".") or (is_folder(path) and may_hold_adapters(path)))
 
     return [name for name in source.files if name not in written and stays_behind(name)]
 
