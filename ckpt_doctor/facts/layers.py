@@ -11,7 +11,7 @@ from ..adapter import NUMBER, Adapter, Columns, Form, Layer, forms, numbered_ali
 from .kinds import Kinds, reads_numbers
 from .methods import record
 from .names import PREFIX, are_few, pattern_value
-from .patterns import TooCostly
+from .patterns import TooCostly, once
 
 _KEY = re.compile(r"(?P<module>.+?)\.(?P<factor>lora_(?:embedding_)?[ABE])(?:\.(?!weight)[^.]+)?(?:\.weight)?")
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -99,7 +99,7 @@ def layers(adapter: Adapter) -> tuple[Mapping[str, Layer], Kinds]:
     tensors, config = adapter.tensors, adapter.config or {}
     shaped = forms(tensors)
     names = tuple(tensors)
-    parts = _parted(names) if are_few(names) else _part(names)
+    parts = _parted(names) if are_few(names) else once(tensors, "parts", lambda: _part(names))
     factors, alike, kinds, places = parts
     if not (isinstance(tensors, Columns) and tensors.even):
         numbers: dict[object, int] = {}

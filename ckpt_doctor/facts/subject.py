@@ -14,6 +14,8 @@ from .layers import RANK_AXIS, layers, pattern_module
 from .lookup import Lookup, Unread, look_up
 from .methods import LORAS, NAMED, record
 from .names import Names
+from .patterns import once
+from .targets import Gaps, gaps_beside
 from .tasks import is_bare, saved_whole
 
 if TYPE_CHECKING:
@@ -79,6 +81,13 @@ class Subject:
             return numbers(self.tensors)
 
     @cached_property
+    def zero_factors(self) -> dict[str, str]:
+        """The layers of which a factor has nothing but zeros, and the first such factor. Raises AdapterError."""
+        zero = {key for key, one in self.numbers.items() if one.is_zero}
+        layers = [layer for layer in self.layers.values() if not zero.isdisjoint(layer.factors.values())]
+        return {layer.module: next(factor for factor, key in layer.factors.items() if key in zero) for layer in layers}
+
+    @cached_property
     def bin_agrees(self) -> bool | None:
         """Whether both weight files hold the same, None where that was not compared, as large ones are only where
         values may be read. Raises AdapterError.
@@ -98,6 +107,11 @@ class Subject:
     @cached_property
     def _layers(self) -> tuple[Mapping[str, Layer], Kinds]:
         return layers(self.adapter)
+
+    @cached_property
+    def gaps(self) -> Gaps:
+        """Modules that one would expect beside the layers and that are not there."""
+        return once(self.tensors, f"gaps of {self.method}", lambda: gaps_beside(self.layers))
 
     @property
     def layers(self) -> Mapping[str, Layer]:

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .kinds import stacks
+from ..adapter import numbered_alike
+from .kinds import reads_numbers, stacks
 from .names import are_few, as_number
 from .patterns import NEW, OLD, matched, of_keys, once, whole
 from .tasks import saved_whole
@@ -198,25 +199,39 @@ _MOST_HOLES = 1 << 14
 """More than any model has; a number in a name is no count to work through."""
 
 
-def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> list[str]:
-    """Modules that one would expect beside those given, that the config targets, and that are not there.
+class Gaps(NamedTuple):
+    """Modules that one would expect beside others and that are not there, and these names with 0 for each number."""
+
+    names: list[str]
+    alike: list[str]
+
+
+def holes(gaps: Gaps, config: dict[str, Any], release: Release) -> list[str]:
+    """Those of the modules that one would expect that the config targets."""
+    if reads_numbers(config):
+        return [name for name in gaps.names if targeted(config, name, release)]
+    hit = {kind for kind in dict.fromkeys(gaps.alike) if targeted(config, kind, release)}
+    return [name for name, kind in zip(gaps.names, gaps.alike, strict=True) if kind in hit] if hit else []
+
+
+def gaps_beside(modules: Iterable[str]) -> Gaps:
+    """Modules that one would expect beside those given, targeted or not.
 
     Layers whose names differ in numbers only are expected to have the same modules, and no number to be left out; so
     are parts of one name ("attn") anywhere.
     """
     names = tuple(modules)
-    missing = _missing(names) if are_few(names) else _missing.__wrapped__(names)
-    return [name for name in missing if targeted(config, name, release)]
+    return _missing(names) if are_few(names) else _missing.__wrapped__(names)
 
 
 @lru_cache(8)
-def _missing(modules: tuple[str, ...]) -> list[str]:
-    """What is not there beside modules, targeted or not."""
+def _missing(modules: tuple[str, ...]) -> Gaps:
     present = dict.fromkeys(modules)
     alike = stacks(present)
     if alike and not _gaps(dict.fromkeys(alike.first)):  # what is missing is so in every block, or in none
-        return []
-    return _gaps(present)
+        return Gaps([], [])
+    missing = _gaps(present)
+    return Gaps(missing, numbered_alike(missing) if missing else [])
 
 
 def _gaps(present: dict[str, None]) -> list[str]:
@@ -262,6 +277,8 @@ def _gaps(present: dict[str, None]) -> list[str]:
                 continue
             names = [f"{parent}.{leaf}" for leaf in expected] if parent else []
             missing += [name for name in names if name not in present]
+            if len(missing) > len(present) + _MOST_HOLES:
+                return missing
     return missing
 
 

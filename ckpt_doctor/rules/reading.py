@@ -132,7 +132,7 @@ def _hits_others(subject: Subject, era: Era) -> bool:
         return any(
             len(shape) > 1 and targeted(subject.config, module, era.release) for module, shape in weights.items()
         )
-    return bool(holes(subject.layers, subject.config, era.release))
+    return bool(holes(subject.gaps, subject.config, era.release))
 
 
 def _holders(modules: Iterable[str]) -> frozenset[str]:
@@ -329,7 +329,7 @@ def missing_layers(subject: Subject) -> Iterator[Finding]:
     if meant is None:
         return
     none_left = subject.pruned if subject.method == "ADALORA" else set[str]()  # sized to nothing by the pattern
-    missing = [module for module in holes(layers, config, meant.release) if module not in none_left]
+    missing = [module for module in holes(subject.gaps, config, meant.release) if module not in none_left]
     doubt = left_random(subject)
     if missing:
         count = counted(len(missing), "layer")
