@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from .sources import Computed as Computed
@@ -166,7 +166,7 @@ class Base:
     """
 
     def __init__(
-        self, parameters: dict[str, tuple[int, ...]], config: dict[str, Any], name: str = "", revision: str = "",
+        self, parameters: dict[str, tuple[int, ...]], config: dict[str, object], name: str = "", revision: str = "",
         path: str = "",
     ) -> None:  # fmt: skip
         self.parameters = parameters
@@ -213,13 +213,13 @@ class Adapter(NamedTuple):
 
     path: str
     folder: str
-    config: dict[str, Any] | None
+    config: dict[str, object] | None
     tensors: "Mapping[str, TensorInfo]"
     format: str | None = None
     weights: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
-    record: dict[str, Any] | None = None
+    record: dict[str, object] | None = None
     bin_agrees: bool | None = None
     beside: Fault | None = None
     stamps: tuple[tuple[str, int, int, int], ...] = ()

@@ -5,7 +5,7 @@ from collections.abc import Collection, ItemsView, Iterable, Iterator, KeysView,
 from functools import cached_property, lru_cache
 from itertools import repeat
 from operator import add
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..adapter import NUMBER, Adapter, Columns, Form, Layer, forms, numbered_alike
 from .kinds import Kinds, reads_numbers
@@ -196,7 +196,7 @@ def _layer(adapter: Adapter, shaped: Mapping[str, Form], module: str, factors: d
     return Layer(module, factors, rank, alpha, alpha / (rank**0.5 if config.get("use_rslora") is True else rank))
 
 
-def alpha_of(config: dict[str, Any], module: str, key: str, default: Any) -> float | None:
+def alpha_of(config: dict[str, object], module: str, key: str, default: Any) -> float | None:
     """The alpha of a layer, by its pattern or a key of the config; None where they do not tell it."""
     try:
         return number(pattern_value(config.get("alpha_pattern"), module, config.get(key, default)))
@@ -222,7 +222,13 @@ def pattern_module(key: str) -> str:
     return head if mark else key
 
 
-def number(value: Any) -> float | None:
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value of a config is a number, which true is not."""
+    return type(value) in (int, float)
+
+
+def number(value: object) -> float | None:
+    """A value of a config as a number, true as 1; None where it is none, or too large for a float."""
     try:
         return float(value) if isinstance(value, (int, float)) else None  # true is 1, as in PEFT
     except OverflowError:  # beyond 1.8e308

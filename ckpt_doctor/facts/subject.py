@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..adapter import NOTHING_ASKED, Adapter, Base, Form, Layer, Question, forms
 from ..adapter.runtimes import NONE, PEFT, Ids, upto
@@ -42,7 +42,7 @@ class Subject:
     ) -> None:  # fmt: skip
         self.adapter = adapter
         self.question = question
-        self.config: dict[str, Any] = adapter.config or {}
+        self.config: dict[str, object] = adapter.config or {}
         self.method = adapter.peft_type
         self.tensors = adapter.tensors
         self._original = original  # itself would be a cycle, of which memory is freed late
@@ -264,7 +264,7 @@ class Subject:
         return Sizes(self.config, self.defaults, patterns)
 
     @cached_property
-    def masks(self) -> dict[str, Any]:
+    def masks(self) -> dict[str, object]:
         """AdaLoRA's rank_pattern: module → which triplets it kept, a true or false for each."""
         pattern = self.config.get("rank_pattern")
         return {pattern_module(key): mask for key, mask in pattern.items()} if isinstance(pattern, dict) else {}
@@ -284,7 +284,7 @@ class Subject:
         changing = changing and not config_keys.has_no_gradients(self.config)
         return self.method == "LORA" and changing and not (self.saved_by and self.saved_by <= upto("0.6"))
 
-    def value(self, key: str) -> Any:
+    def value(self, key: str) -> object:
         """A config value as the newest release that knows the key reads it."""
         return self.config[key] if key in self.config else self.defaults.get(key)
 

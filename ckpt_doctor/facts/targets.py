@@ -28,7 +28,7 @@ class Reading(NamedTuple):
     scaling: float | None
 
 
-def targeted(config: dict[str, Any], module: str, release: Release) -> bool:
+def targeted(config: dict[str, object], module: str, release: Release) -> bool:
     """Whether a release adapts a module of this name (tuners/tuners_utils.py: check_target_module_exists; before 0.6
     in tuners/lora.py).
 
@@ -49,12 +49,12 @@ def targeted(config: dict[str, Any], module: str, release: Release) -> bool:
         return whole(target, module)
     if not _named(target, module, release):
         return False
-    if release >= (0, 8) and module in (target or ()):
+    if release >= (0, 8) and isinstance(target, list) and module in target:
         return True
     return release < (0, 4) or _in_layers(config, module, release)
 
 
-def hits(config: dict[str, Any], modules: Iterable[str], releases: Iterable[Release]) -> list[tuple[str, ...]]:
+def hits(config: dict[str, object], modules: Iterable[str], releases: Iterable[Release]) -> list[tuple[str, ...]]:
     """Those of some modules that each release adapts; remembered where words name them, as others have the same."""
     some, all_ = tuple(modules), tuple(releases)
     names = tuple(tuple(value) if isinstance(value, list) else value for value in map(config.get, _WORDS))
@@ -106,7 +106,7 @@ class _Listed:
         self.names = frozenset(self.every)
 
 
-def _is_saved_whole(config: dict[str, Any], module: str) -> bool:
+def _is_saved_whole(config: dict[str, object], module: str) -> bool:
     names = config.get("modules_to_save")
     if not isinstance(names, list) or not names:
         return False
@@ -121,13 +121,13 @@ def _divided(names: list[str]) -> tuple[frozenset[str], list[str]]:
     return frozenset(filter(str.isidentifier, names)), [name for name in names if not name.isidentifier()]
 
 
-def _in_layers(config: dict[str, Any], module: str, release: Release) -> bool:
+def _in_layers(config: dict[str, object], module: str, release: Release) -> bool:
     """Whether a module is in one of the layers_to_transform, where these are given."""
     wanted = config.get("layers_to_transform")
     if wanted is None or (release >= (0, 8) and wanted == []):
         return True
     given = config.get("layers_pattern")
-    patterns = [given] if isinstance(given, str) else given
+    patterns: list[Any] | None = [given] if isinstance(given, str) else given if isinstance(given, list) else None
     if release < (0, 8):
         form, patterns = r".*.{}\.(\d+)\.*", _COMMON_LAYERS if patterns is None else patterns
     elif not patterns:
@@ -144,7 +144,7 @@ def _in_layers(config: dict[str, Any], module: str, release: Release) -> bool:
     return False
 
 
-def lora_reading(config: dict[str, Any], module: str, release: Release) -> Reading:
+def lora_reading(config: dict[str, object], module: str, release: Release) -> Reading:
     """The rank and scale that a release gives a LoRA module (tuners/lora/model.py: _create_and_replace).
 
     Up to 0.5 there are no patterns; up to 0.13 one key serves both, the first of rank_pattern's and then
@@ -177,7 +177,7 @@ def _both(ranks: dict[str, Any], alphas: dict[str, Any]) -> Collection[str]:
     return once(ranks, f"and {id(alphas)}", lambda: ([*ranks, *alphas], alphas))[0]  # which lives as long as its id
 
 
-def ambiguous(config: dict[str, Any], module: str) -> bool:
+def ambiguous(config: dict[str, object], module: str) -> bool:
     """Whether several keys of alpha_pattern name a module, as PEFT 0.14 and newer match them, with other values: which
     came first in training is lost, as PEFT sorts the keys when it saves them (config.py: save_pretrained).
     """
@@ -206,7 +206,7 @@ class Gaps(NamedTuple):
     alike: list[str]
 
 
-def holes(gaps: Gaps, config: dict[str, Any], release: Release) -> list[str]:
+def holes(gaps: Gaps, config: dict[str, object], release: Release) -> list[str]:
     """Those of the modules that one would expect that the config targets."""
     if reads_numbers(config):
         return [name for name in gaps.names if targeted(config, name, release)]

@@ -277,7 +277,7 @@ def _scales(first: Subject, second: Subject, release: Release) -> Iterator[Troub
         yield "misloads", f"hotswap {how} for {several(wrong)} of {_path(second)}", ONE_RANK
 
 
-def _swapped_scale(config: dict[str, Any], name: str) -> float | None:
+def _swapped_scale(config: dict[str, object], name: str) -> float | None:
     values = []
     for pattern, default in (("rank_pattern", config.get("r", 8)), ("alpha_pattern", config.get("lora_alpha", 8))):
         values.append(pattern_value(config.get(pattern), name, default))
@@ -309,7 +309,8 @@ def _rank(subject: Subject, release: Release) -> int | None:
     """The rank that add_weighted_adapter counts with; None where the config has no number for it."""
     rank, pattern = subject.value("r"), subject.config.get("rank_pattern")
     ranks = [rank, *pattern.values()] if release >= CLEARED and isinstance(pattern, dict) else [rank]
-    return max(ranks) if all(type(one) is int for one in ranks) else None
+    whole = [one for one in ranks if type(one) is int]
+    return max(whole) if len(whole) == len(ranks) else None
 
 
 def _kind(subject: Subject) -> type | None:
@@ -324,7 +325,7 @@ def _kind(subject: Subject) -> type | None:
 class _Merge(NamedTuple):
     """The adapter that is made: its config, its rank, and what is put into it."""
 
-    config: dict[str, Any]
+    config: dict[str, object]
     rank: int
     adapting: _Adapting
 
@@ -350,7 +351,7 @@ class _Adapting:
         for module, kinds in having.items():
             self.kinds.setdefault(kinds, []).append(module)
 
-    def read_by(self, config: dict[str, Any]) -> Iterable[list[str]]:
+    def read_by(self, config: dict[str, object]) -> Iterable[list[str]]:
         """Modules of which a config says the same."""
         return [[module] for module in self.by_module] if reads_numbers(config) else self.kinds.values()
 
@@ -476,7 +477,9 @@ def _sound(size: tuple[int, ...], rank: int) -> bool:
     return min(out, rank) == min(across, rank) == min(out, across, rank)
 
 
-def _targets(subjects: Sequence[Subject], release: Release, merge: _Merge, config: dict[str, Any]) -> Iterator[Trouble]:
+def _targets(
+    subjects: Sequence[Subject], release: Release, merge: _Merge, config: dict[str, object]
+) -> Iterator[Trouble]:
     """Modules that the merged adapter would have, and no adapter has."""
     first, *rest = subjects
     base = first.base
