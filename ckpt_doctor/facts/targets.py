@@ -127,7 +127,11 @@ def _in_layers(config: dict[str, object], module: str, release: Release) -> bool
     if wanted is None or (release >= (0, 8) and wanted == []):
         return True
     given = config.get("layers_pattern")
-    patterns: list[Any] | None = [given] if isinstance(given, str) else given if isinstance(given, list) else None
+    patterns: Collection[Any] | None = None
+    if isinstance(given, (str, list, dict)):
+        patterns = [given] if isinstance(given, str) else given
+    elif given:  # a number, say, which PEFT goes through in vain: "'int' object is not iterable"
+        return False
     if release < (0, 8):
         form, patterns = r".*.{}\.(\d+)\.*", _COMMON_LAYERS if patterns is None else patterns
     elif not patterns:
