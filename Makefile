@@ -5,11 +5,12 @@ RELEASES ?= 0.6.2 0.8.2 0.9.0 0.13.2 0.21.2
 SAVERS ?= 0.9.0 0.13.2 0.21.2
 SERVERS ?= vllm==0.33.0 sglang==0.5.23 llama.cpp==0.3.36
 SEED ?= 1
+SECONDS ?= 600
 COUNT ?= 100
 
 AXE = build/npm/node_modules/axe-core/axe.min.js
 
-.PHONY: demo example test page compat compat-all lab lab-servers lint bench wheel actions nightly
+.PHONY: fuzz demo example test page compat compat-all lab lab-servers lint bench wheel actions nightly
 .DEFAULT_GOAL := test
 
 .venv/.run: pyproject.toml
@@ -45,6 +46,9 @@ lint: .venv/.dev
 compat: .venv/.dev  ## prove each fixture, before and after, in real PEFT releases
 	scripts/make_peft_venvs.sh .venvs $(RELEASES)
 	PEFT_VENVS=.venvs $(BIN)/python -m pytest -q -m compat
+
+fuzz: .venv/.dev  ## files of chance for every reader, for SECONDS
+	$(BIN)/python scripts/fuzz.py $(SECONDS) --seed $(SEED)
 
 lab: .venv/.dev  ## adapters of random draw, as saved and as people break them, in real PEFT releases: what is judged wrong
 	scripts/make_peft_venvs.sh .venvs $(RELEASES) $(SAVERS)

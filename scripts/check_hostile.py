@@ -5,8 +5,9 @@
 Each command has a process of its own, with a limit on memory and time, on a copy in a temporary folder. Flagged are: more
 than a second of processor time beyond what the same takes for a healthy adapter, more than 200 MB, a traceback or a
 request to report one, an exit code that no command has, an input that changed, code that ran, JSON that is none, control
-characters in what is printed, and a verdict that an input does not deserve. A legitimate header of 20 MB may take longer.
-It takes some ten minutes, and ends with 1 where anything is flagged.
+characters in what is printed, and a verdict that an input does not deserve. A legitimate header of 20 MB may take longer,
+in proportion to its size: a second more than twice what half of it takes is flagged. What has as many tensors as it may
+take as long and as much. It takes some twenty minutes, and ends with 1 where anything is flagged.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ SECONDS, MEMORY = 1.0, 200 << 20
 KILLED = 8
 ROOM = 3 << 30
 FORMATS = ("json", "jsonl", "sarif", "junit", "github", "markdown")
-HEALTHY, LARGE = "healthy", "a legitimate header of 20 MB"
+SLOW = 90
+"""The seconds after which what is as large as a legitimate file is killed."""
+HEALTHY, HALF, LARGE = "healthy", "half of it", "a legitimate header of 20 MB"
 
 
 def commands(adapter: Path, work: Path) -> dict[str, list[str]]:
@@ -70,12 +73,12 @@ class Run(NamedTuple):
     err: str
 
 
-def run(arguments: list[str], work: Path) -> Run:
+def run(arguments: list[str], work: Path, killed: int = KILLED) -> Run:
     """One command in a process of its own."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (ROOM, ROOM))
-        resource.setrlimit(resource.RLIMIT_CPU, (KILLED, KILLED))
+        resource.setrlimit(resource.RLIMIT_CPU, (killed, killed))
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
 
     environ = {
@@ -89,7 +92,7 @@ def run(arguments: list[str], work: Path) -> Run:
         process = subprocess.Popen(
             command, cwd=work, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err, preexec_fn=limit
         )
-        alarm = threading.Timer(20 * KILLED, process.kill)  # what waits takes no processor time
+        alarm = threading.Timer(20 * killed, process.kill)  # what waits takes no processor time
         alarm.start()
         _, status, used = os.wait4(process.pid, 0)
         alarm.cancel()
@@ -134,18 +137,29 @@ def digest(folder: Path) -> str:
     return sum_.hexdigest()
 
 
-def faults(name: str, result: Run, usual: Run, arguments: list[str]) -> list[str]:
+def allowed(name: str, usual: Run, half: Run | None, tensors: int) -> tuple[float, int]:
+    """The seconds and the bytes of memory that a command may take for an input of so many legitimate tensors, by what
+    it took for a healthy one and for half of a large one.
+    """
+    seconds, memory = usual.seconds + SECONDS, max(MEMORY, usual.memory + (MEMORY >> 2))
+    if not tensors or half is None:
+        return seconds, memory if name != HEALTHY else ROOM  # torch writes a .bin
+    share = tensors / hostile.inputs()[HALF].tensors
+    return seconds + share * half.seconds, max(memory, int(1.2 * max(share, 1) * half.memory))
+
+
+def faults(
+    name: str, result: Run, usual: Run, arguments: list[str], half: Run | None = None, tensors: int = 0
+) -> list[str]:
     """What one command did that it may not."""
     found = []
-    is_large = name == LARGE
+    seconds, memory = allowed(name, usual, half, tensors)
     if result.code is None or result.code not in (0, 1, 2):
         found.append(f"killed after {result.seconds:.1f} s" if result.code is None else f"exit {result.code}")
-    if result.seconds > usual.seconds + SECONDS and not is_large:
-        found.append(f"{result.seconds:.1f} s")
-    if (
-        result.memory > max(MEMORY, usual.memory + (MEMORY >> 2)) and not is_large and name != HEALTHY
-    ):  # torch writes a .bin
-        found.append(f"{result.memory >> 20} MB")
+    if result.seconds > seconds and name != HALF:
+        found.append(f"{result.seconds:.1f} s of {seconds:.1f}")
+    if result.memory > memory and name != HALF:
+        found.append(f"{result.memory >> 20} MB of {memory >> 20}")
     for word in ("Traceback", "please report it"):
         if word in result.out + result.err:
             line = next(line for line in (result.out + result.err).splitlines() if word in line)
@@ -209,7 +223,7 @@ def verdicts(work: Path, case: hostile.Input) -> list[str]:
     return found
 
 
-def check(name: str, case: hostile.Input, usual: dict[str, Run]) -> list[str]:
+def check(name: str, case: hostile.Input, usual: dict[str, Run], half: dict[str, Run]) -> list[str]:
     """What is flagged of one input."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -220,9 +234,12 @@ def check(name: str, case: hostile.Input, usual: dict[str, Run]) -> list[str]:
         before = digest(adapter)
         flagged = []
         for command, arguments in commands(adapter, work).items():
-            result = run(arguments, work)
+            result = run(arguments, work, SLOW if case.tensors else KILLED)
             usual.setdefault(command, result)
-            flagged += [f"{name}: {command}: {fault}" for fault in faults(name, result, usual[command], arguments)]
+            if name == HALF:
+                half[command] = result
+            said = faults(name, result, usual[command], arguments, half.get(command), case.tensors)
+            flagged += [f"{name}: {command}: {fault}" for fault in said]
             if (work / hostile.MARK).exists():
                 flagged.append(f"{name}: {command}: code ran")
             if command == "scan":
@@ -278,13 +295,15 @@ def main() -> None:
         return
     usual: dict[str, Run] = {}
     cases = hostile.inputs()
-    flagged = check(HEALTHY, cases.pop(HEALTHY), usual)
+    half: dict[str, Run] = {}
+    flagged = check(HEALTHY, cases.pop(HEALTHY), usual, half)
     flagged += readers()
+    flagged += check(HALF, cases.pop(HALF), usual, half)
     chosen = {
         name: case for name, case in cases.items() if not options.names or any(part in name for part in options.names)
     }
     with ThreadPoolExecutor(options.jobs) as pool:
-        for lines in pool.map(lambda item: check(*item, usual), chosen.items()):
+        for lines in pool.map(lambda item: check(*item, usual, half), chosen.items()):
             for line in lines:
                 print(line, flush=True)
             flagged += lines
@@ -292,7 +311,7 @@ def main() -> None:
         f"{len(chosen)} inputs, {len(usual)} commands each, {len(hostile.SAFETENSORS)} headers: {len(flagged)} flagged"
     )
     for line in flagged:
-        if line.startswith((HEALTHY, "header")):
+        if line.startswith((HEALTHY, HALF, "header")):
             print(line)
     sys.exit(bool(flagged))
 

@@ -35,6 +35,8 @@ class Input(NamedTuple):
     doubted: bool = False
     long: bool = False
     """Too large for a test."""
+    tensors: int = 0
+    """How many tensors are followed as those of any file: they may take as long as so many of a legitimate one."""
 
 
 def container(header: bytes, data: bytes = b"") -> bytes:
@@ -74,11 +76,11 @@ def of_modules(*modules: str, **config: Any) -> Callable[[Path], None]:
     return make
 
 
-def of_many_experts() -> Callable[[Path], None]:
+def of_many_experts(layers: int = 60) -> Callable[[Path], None]:
     """138,240 tensors of one model, as real ones have."""
     modules = [
         f"model.layers.{at}.mlp.experts.{expert}.{leaf}"
-        for at in range(60) for expert in range(384) for leaf in ("gate_proj", "up_proj", "down_proj")
+        for at in range(layers) for expert in range(384) for leaf in ("gate_proj", "up_proj", "down_proj")
     ]  # fmt: skip
     return of_modules(*modules, target_modules=["gate_proj", "up_proj", "down_proj"])
 
@@ -311,7 +313,8 @@ def inputs() -> dict[str, Input]:
     many = [f"layer{at}.q" for at in range(60_000)]
     found: dict[str, Input] = {
         "healthy": Input(lambda _: None),
-        "a legitimate header of 20 MB": Input(late(of_many_experts), long=True),
+        "half of it": Input(late(lambda: of_many_experts(30)), long=True, tensors=69_120),
+        "a legitimate header of 20 MB": Input(late(of_many_experts), long=True, tensors=138_240),
         # names
         "name of 26 digits": Input(of_modules("layers.0." + "1" * 26 + "a.q", "layers.1.q")),
         "name of dotted digits": Input(of_modules("layers.0." + "1." * 40 + "a!.q")),
@@ -328,11 +331,15 @@ def inputs() -> dict[str, Input]:
         "a name of 1 MB of lines": Input(of_modules("\n" * (1 << 17) + "q")),
         "an empty name": Input(of_modules("")),
         "20,000 layers with holes": Input(
-            late(lambda: of_modules(*(f"layers.{at * 7919 % 99991}.q{at % 7}" for at in range(20_000)))), long=True
+            late(lambda: of_modules(*(f"layers.{at * 7919 % 99991}.q{at % 7}" for at in range(20_000)))),
+            long=True,
+            tensors=40_000,
         ),
         "60,000 modules": Input(late(lambda: of_modules(*many)), long=True),
         "300 models of 300 blocks": Input(
-            late(lambda: of_modules(*(f"m{a}.layers.{b}.q" for a in range(300) for b in range(300)))), long=True
+            late(lambda: of_modules(*(f"m{a}.layers.{b}.q" for a in range(300) for b in range(300)))),
+            long=True,
+            tensors=180_000,
         ),
         "ugly names": Input(of_modules(f"layers.0.{UGLY}.q", "layers.1.q")),
         # patterns

@@ -22,10 +22,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckpt_doctor.adapter import AdapterError, limits
+from ckpt_doctor.adapter import NOTHING_ASKED, AdapterError, limits
 from ckpt_doctor.adapter.runtimes import NEWEST
-from ckpt_doctor.facts import patterns
+from ckpt_doctor.facts import patterns, targets
 from ckpt_doctor.verbs.scan import examine
+from ckpt_doctor.verbs.together import together
 
 SMALL = {name: case for name, case in hostile.inputs().items() if not case.long}
 SECONDS = 5
@@ -134,6 +135,31 @@ def test_many_tensors_and_deep_or_many_values_are_beyond_the_limits() -> None:
     limits.check_depth(json.loads(hostile.nested(100)), hostile.nested(100).encode(), "it")
     with pytest.raises(AdapterError):
         limits.check_depth(json.loads(deep), deep.encode(), "it")
+
+
+def test_names_of_too_many_kinds_are_beyond_the_limits() -> None:
+    limits.check_names([f"layers.{at}.q" for at in range(limits.KINDS.most + 1)], "it")
+    with pytest.raises(AdapterError, match="names differ in more than the numbers"):
+        limits.check_names([f"layer{at}.q" for at in range(limits.KINDS.most + 1)], "it")
+
+
+def test_what_is_missing_in_a_large_file_is_asked_of_one_of_a_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20,000 layers with holes asked of 250,000 names whether each release adapts them: 37 s."""
+    asked = list[str]()
+    monkeypatch.setattr(targets, "targeted", lambda *named: bool(asked.append(named[1])))
+    gaps = targets.gaps_beside(f"layers.{at * 7919 % 99991}.q{at % 7}" for at in range(5_000))
+    assert len(gaps.names) > 10_000
+    assert targets.holes(gaps, {"target_modules": ["q"]}, (0, 21)) == []
+    assert len(asked) == 7
+
+
+def test_what_several_of_many_layers_become_is_asked_of_one_of_a_kind(tmp_path: Path) -> None:
+    """A merge went through all layers for each layer where no release takes the adapter: 109 s."""
+    many = hostile.of_modules(*(f"layers.{at}.q{at % 7}" for at in range(8_000)))
+    folder = hostile.built(tmp_path / "in", hostile.Input(many))
+    start = time.process_time()
+    together([str(folder), str(hostile.LORA)], NOTHING_ASKED)
+    assert time.process_time() - start < SECONDS
 
 
 def test_one_beyond_the_limits_stops_no_other(run: Any, tmp_path: Path) -> None:

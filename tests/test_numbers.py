@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ckpt_doctor.facts.names import as_number
-from ckpt_doctor.facts.targets import holes
+from ckpt_doctor.facts.targets import gaps_beside, holes
 
 SERVERS = ("vllm", "llama.cpp", "sglang", "transformers")
 LAYERS = 200
@@ -70,8 +70,9 @@ def test_a_million_experts_are_none_to_count(run: Any, tmp_path: Path, model: Pa
 
 def test_holes_end_where_no_model_has_so_many() -> None:
     modules = [f"layers.99999.block{i}x.q_proj" for i in range(100)]
-    assert len(holes(modules, {"target_modules": ["q_proj"]}, (0, 21))) < 20_000
-    assert holes(modules[:1], {"target_modules": ["q_proj"]}, (0, 21))
+    for config in ({"target_modules": ["q_proj"]}, {"target_modules": r".*\.\d+\..*"}):
+        assert len(holes(gaps_beside(modules), config, (0, 21))) < 20_000
+        assert holes(gaps_beside(modules[:1]), config, (0, 21))
 
 
 @pytest.mark.parametrize("server", SERVERS)

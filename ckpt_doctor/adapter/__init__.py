@@ -1,9 +1,9 @@
 """The one type that everything shares: an adapter is a config and a table of tensors, each a run of bytes."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from .sources import Computed as Computed
@@ -96,7 +96,8 @@ Span = tuple[int, int]
 
 
 class Columns(Mapping[str, "TensorInfo"]):
-    """The tensors of one file as its header has them, in columns; the object of a tensor is made when it is asked for.
+    """The tensors of one file as its header has them, in columns; the object of a tensor is made when it is asked for,
+    and those of all once all are.
 
     `forms` are dtype and shape by name, `spans`, in the same order, where the bytes are behind byte `start` of the file
     `path`. `even` is whether it is known that tensors whose names differ in numbers only are of one form.
@@ -116,9 +117,28 @@ class Columns(Mapping[str, "TensorInfo"]):
     def __getitem__(self, name: str) -> "TensorInfo":
         from .sources import FileRange, TensorInfo
 
+        if "_made" in self.__dict__:
+            return self._made[name]
         dtype, shape = self.forms[name]
         first, last = self._places[name]
         return TensorInfo(dtype, shape, FileRange(self._path, self._start + first, last - first))
+
+    @cached_property
+    def _made(self) -> dict[str, "TensorInfo"]:
+        from .sources import FileRange, TensorInfo
+
+        made: dict[str, TensorInfo] = {}
+        for (name, (dtype, shape)), (first, last) in zip(self.forms.items(), self._spans, strict=True):
+            made[name] = TensorInfo(dtype, shape, FileRange(self._path, self._start + first, last - first))
+        return made
+
+    def values(self) -> ValuesView["TensorInfo"]:
+        """The tensors, in the order of the header."""
+        return self._made.values()
+
+    def items(self) -> ItemsView[str, "TensorInfo"]:
+        """The tensors by name, in the order of the header."""
+        return self._made.items()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.forms)
@@ -146,7 +166,7 @@ class Base:
     """
 
     def __init__(
-        self, parameters: dict[str, tuple[int, ...]], config: dict[str, Any], name: str = "", revision: str = "",
+        self, parameters: dict[str, tuple[int, ...]], config: dict[str, object], name: str = "", revision: str = "",
         path: str = "",
     ) -> None:  # fmt: skip
         self.parameters = parameters
@@ -193,13 +213,13 @@ class Adapter(NamedTuple):
 
     path: str
     folder: str
-    config: dict[str, Any] | None
+    config: dict[str, object] | None
     tensors: "Mapping[str, TensorInfo]"
     format: str | None = None
     weights: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
-    record: dict[str, Any] | None = None
+    record: dict[str, object] | None = None
     bin_agrees: bool | None = None
     beside: Fault | None = None
     stamps: tuple[tuple[str, int, int, int], ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from operator import methodcaller
 from typing import NamedTuple
 
-from . import AdapterError
+from . import AdapterError, numbered_alike
 
 
 class Limit(NamedTuple):
@@ -30,6 +30,9 @@ DEPTH = Limit(100, "levels of lists and objects in each other")
 HEADER = Limit(40_000_000, "bytes in its header")
 """Of safetensors, which allows 100 MB; 138,240 tensors take 20."""
 TENSORS = Limit(200_000, "tensors")
+KINDS = Limit(20_000, "tensors whose names differ in more than the numbers between dots")
+"""Most of what is asked of layers is asked of one of each kind: the 138,240 tensors are of 6. The names of kohya's
+sd-scripts have no dots, so that each is of its own: 3,000 for SDXL."""
 NAME = Limit(500, "characters in the name of a tensor")
 PARTS = Limit(64, "parts in the name of a tensor")
 """Between dots: what is asked of each beginning or end of a name is quadratic in them."""
@@ -53,6 +56,8 @@ PATTERN_PAIRS = 4_000_000
 def check_names(names: Collection[str], where: str) -> None:
     """Raises AdapterError where the names of tensors are more, or longer, than are followed."""
     TENSORS.check(len(names), where)
+    if len(names) > KINDS.most:
+        KINDS.check(len({*numbered_alike(names)}), where)
     longest = max(map(len, names), default=0)
     NAME.check(longest, where)
     if longest > PARTS.most:

@@ -29,7 +29,7 @@ class Foreign(NamedTuple):
     `base` is the model that the user named, None where none was.
     """
 
-    config: dict[str, Any]
+    config: dict[str, object]
     metadata: dict[str, str]
     tensors: Mapping[str, TensorInfo]
     base: Base | None = None
@@ -39,7 +39,7 @@ class Converted(NamedTuple):
     """An adapter of PEFT; `part` names it where one file holds several (unet, text_encoder …), "" where one."""
 
     part: str
-    config: dict[str, Any]
+    config: dict[str, object]
     tensors: dict[str, TensorInfo]
 
 

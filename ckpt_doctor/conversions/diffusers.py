@@ -88,7 +88,7 @@ def _bare(modules: Mapping[str, Factors]) -> str:
     return "unet"
 
 
-def _converted(part: str, modules: Mapping[str, Factors], metadata: dict[str, Any] | None) -> Converted:
+def _converted(part: str, modules: Mapping[str, Factors], metadata: dict[str, object] | None) -> Converted:
     layers = {}
     alphas = {module for module, factors in modules.items() if "alpha" in factors}
     if alphas and (metadata is not None or part != "transformer" or not _is_flux(modules)):
@@ -119,7 +119,7 @@ def _is_flux(modules: Mapping[str, Factors]) -> bool:
     return all(names_of(FLUX).of(module) for module in modules)
 
 
-def _config(part: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _config(part: str, metadata: Mapping[str, object]) -> dict[str, Any]:
     """The config that the header has of a component. Raises Refused."""
     start = f"{part}."
     config = {key.removeprefix(start): value for key, value in metadata.items() if key.startswith(start)}

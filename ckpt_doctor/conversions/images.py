@@ -66,7 +66,7 @@ MOST_PAIRS = 1_000_000
 """Layers times entries of a pattern that are held against one another."""
 
 
-def _pattern(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _pattern(values: Mapping[str, object]) -> tuple[Any, dict[str, Any]]:
     """The value that most modules have, and those of the others by name.
 
     A name in a pattern stands for every module that ends with it, and the first that fits is taken
@@ -123,7 +123,7 @@ def constant(value: float) -> TensorInfo:
     return TensorInfo("F64", (), Constant(struct.pack("<d", value)))
 
 
-def object_of(text: str) -> dict[str, Any]:
+def object_of(text: str) -> dict[str, object]:
     """The object that a text in a file's metadata is. Raises Refused."""
     try:
         value = json.loads(text)

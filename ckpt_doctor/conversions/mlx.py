@@ -137,7 +137,7 @@ def _is_embedding(foreign: Foreign, module: str, rows: int, columns: int) -> boo
     return True
 
 
-def untied(config: dict[str, Any], module: str) -> None:
+def untied(config: dict[str, object], module: str) -> None:
     """Raises Refused where a head may share the weight of an embedding."""
     if config.get("tie_word_embeddings") is not False:
         raise Refused(

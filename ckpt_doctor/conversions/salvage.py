@@ -264,7 +264,7 @@ class _Salvage(NamedTuple):
         head, _, last = key.rpartition(".")
         return f"{head.removesuffix(f'.{self.name}')}.{last}"
 
-    def _biases(self, config: dict[str, Any]) -> Iterator[str]:
+    def _biases(self, config: dict[str, object]) -> Iterator[str]:
         """The biases of the model that are trained with the adapter (tuners/tuners_utils.py:
         BaseTuner._get_learnable_bias_state_dict; up to 0.20 those of the adapted layers alone were left out).
         """
@@ -278,7 +278,7 @@ class _Salvage(NamedTuple):
             keys = (f"{layer}{inner}.bias" for layer in layers for inner in (".base_layer", ""))
             yield from (key for key in keys if key in self.tensors)
 
-    def _kept(self, config: dict[str, Any]) -> Iterator[tuple[str, TensorInfo]]:
+    def _kept(self, config: dict[str, object]) -> Iterator[tuple[str, TensorInfo]]:
         """The tensors of modules that are trained whole, and the trained rows of others."""
         rows = {}
         self._check_kept(config.get(KEPT))
@@ -301,7 +301,7 @@ class _Salvage(NamedTuple):
             if inside and not any(f".{name}.{KEPT}.{self.name}." in key for key in inside):
                 raise Refused(f"{name} is in modules_to_save, and was not trained in the model: it is another's config")
 
-    def _own_rows(self, config: dict[str, Any], modules: list[str]) -> list[str]:
+    def _own_rows(self, config: dict[str, object], modules: list[str]) -> list[str]:
         """Those of some modules whose trained rows are saved: not those that are tied to the embedding and share its
         rows (utils/other.py: TrainableTokensWrapper.adapter_state_dict).
         """
@@ -313,7 +313,7 @@ class _Salvage(NamedTuple):
             raise Refused(f"nothing tells which of {several(modules)} is the embedding whose rows were trained")
         return own
 
-    def _embeddings(self, config: dict[str, Any]) -> list[str]:
+    def _embeddings(self, config: dict[str, object]) -> list[str]:
         """The weights of embeddings that are saved though they are not trained: of those that are adapted where the
         config names one by its usual name, else of all where their number of rows is not the base model's
         (get_peft_model_state_dict: save_embedding_layers "auto").
@@ -353,7 +353,7 @@ class _Salvage(NamedTuple):
         split = (key.removeprefix(PREFIX).partition(".base_layer.") for key in self.tensors)
         return {module for module, mark, _ in split if mark and not module.endswith(".token_adapter")}
 
-    def _pruned(self, config: dict[str, Any], saved: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
+    def _pruned(self, config: dict[str, object], saved: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
         """AdaLoRA's factors without the triplets that its rank_pattern leaves out (tuners/adalora/model.py:
         AdaLoraModel.resize_state_dict_by_rank_pattern).
         """
@@ -375,7 +375,7 @@ class _Salvage(NamedTuple):
                     saved[f"{module}.{factor}"] = _masked(info, mask, axis)
         return saved
 
-    def _check(self, config: dict[str, Any], saved: Tensors) -> None:
+    def _check(self, config: dict[str, object], saved: Tensors) -> None:
         """Raises Refused where the config is not of these tensors: it would give them another scale."""
         subject = Subject(Adapter("", "", config, saved))
         layers = subject.layers

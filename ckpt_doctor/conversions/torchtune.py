@@ -71,13 +71,14 @@ def to_peft(foreign: Foreign) -> list[Converted]:
 
 def _head(base: Base) -> str:
     """The name of the head. Raises Refused where it is tied, or not one of tokens."""
-    classes = base.config.get("architectures") or [""]
-    if base.config.get("tie_word_embeddings") is not False or not str(classes[0]).endswith("ForCausalLM"):
+    classes = base.config.get("architectures")
+    first = str(classes[0]) if isinstance(classes, list) and classes else ""
+    if base.config.get("tie_word_embeddings") is not False or not first.endswith("ForCausalLM"):
         raise Refused("output has a counterpart only in a model whose head predicts tokens and is not tied")
     return "lm_head"
 
 
-def heads_of(config: dict[str, Any], key: str) -> int:
+def heads_of(config: dict[str, object], key: str) -> int:
     heads = config.get(key, config.get("num_attention_heads"))
     if not isinstance(heads, int) or heads < 1:
         raise Refused(f"the model's config has no {key}")

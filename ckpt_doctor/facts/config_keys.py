@@ -96,7 +96,7 @@ OTHER_SHAPES = {"use_bdlora", "use_qalora"}
 """Keys that give the factors other shapes: where the key is ignored, they do not fit, which is loud."""
 
 
-def written_by(method: str, config: Mapping[str, Any]) -> frozenset[str]:
+def written_by(method: str, config: Mapping[str, object]) -> frozenset[str]:
     """The releases that write just the config keys that are there, leaving out those that no release has."""
     return _writing(method, frozenset(config.keys() & table(method).keys()))
 
@@ -109,7 +109,7 @@ def _writing(method: str, keys: frozenset[str]) -> frozenset[str]:
     return ids
 
 
-def saved_by(method: str, config: Mapping[str, Any], record: Mapping[str, Any] | None) -> frozenset[str]:
+def saved_by(method: str, config: Mapping[str, object], record: Mapping[str, object] | None) -> frozenset[str]:
     """The releases that may have saved an adapter: the one it names, else those whose config has just these keys.
 
     PEFT writes every key of its config, so the keys date it. Where keys were removed by hand, what is left is every
@@ -134,7 +134,7 @@ CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 training alone, where that has gradients."""
 
 
-def has_no_gradients(config: Mapping[str, Any]) -> bool:
+def has_no_gradients(config: Mapping[str, object]) -> bool:
     """Whether it is LoRA-GA without its config, which gradients need (tuners/lora/loraga.py: preprocess_loraga; without
     them tuners/lora/layer.py: LoraLayer.lora_ga_init is as true). Where the key is not there, nothing tells.
     """

@@ -10,14 +10,14 @@ sizes. `#key` stands for each of 0, 1 … key - 1 in a name and for the length o
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .names import pattern_value
 
 Form = dict[str, tuple[tuple[str, ...], bool]]
 """Factor → (its shape, whether it may be left out)."""
 
-Config = Mapping[str, Any]
+Config = Mapping[str, object]
 
 
 class Group(NamedTuple):
@@ -94,7 +94,7 @@ class Sizes(NamedTuple):
     keys: Config
     patterns: Mapping[str, str]
 
-    def value(self, key: str) -> Any:
+    def value(self, key: str) -> object:
         """A config value as the newest release that knows the key reads it."""
         return self.config[key] if key in self.config else self.keys.get(key)
 

@@ -8,7 +8,6 @@ by their numbers, each layer is a kind of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from ..adapter import numbered_alike
 
@@ -19,7 +18,7 @@ _NAMING = ("target_modules", "exclude_modules", "modules_to_save", "rank_pattern
 """Config keys that name modules."""
 
 
-def reads_numbers(config: Mapping[str, Any]) -> bool:
+def reads_numbers(config: Mapping[str, object]) -> bool:
     """Whether releases may read the number of a layer, as a config says which are adapted and how."""
     counted = any(config.get(key) not in (None, []) for key in ("layers_to_transform", "target_parameters"))
     return counted or not all(_are_plain(config.get(key)) for key in _NAMING)

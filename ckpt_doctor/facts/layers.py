@@ -5,13 +5,13 @@ from collections.abc import Collection, ItemsView, Iterable, Iterator, KeysView,
 from functools import cached_property, lru_cache
 from itertools import repeat
 from operator import add
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..adapter import NUMBER, Adapter, Columns, Form, Layer, forms, numbered_alike
 from .kinds import Kinds, reads_numbers
 from .methods import record
 from .names import PREFIX, are_few, pattern_value
-from .patterns import TooCostly
+from .patterns import TooCostly, once
 
 _KEY = re.compile(r"(?P<module>.+?)\.(?P<factor>lora_(?:embedding_)?[ABE])(?:\.(?!weight)[^.]+)?(?:\.weight)?")
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -99,7 +99,7 @@ def layers(adapter: Adapter) -> tuple[Mapping[str, Layer], Kinds]:
     tensors, config = adapter.tensors, adapter.config or {}
     shaped = forms(tensors)
     names = tuple(tensors)
-    parts = _parted(names) if are_few(names) else _part(names)
+    parts = _parted(names) if are_few(names) else once(tensors, "parts", lambda: _part(names))
     factors, alike, kinds, places = parts
     if not (isinstance(tensors, Columns) and tensors.even):
         numbers: dict[object, int] = {}
@@ -196,7 +196,7 @@ def _layer(adapter: Adapter, shaped: Mapping[str, Form], module: str, factors: d
     return Layer(module, factors, rank, alpha, alpha / (rank**0.5 if config.get("use_rslora") is True else rank))
 
 
-def alpha_of(config: dict[str, Any], module: str, key: str, default: Any) -> float | None:
+def alpha_of(config: dict[str, object], module: str, key: str, default: Any) -> float | None:
     """The alpha of a layer, by its pattern or a key of the config; None where they do not tell it."""
     try:
         return number(pattern_value(config.get("alpha_pattern"), module, config.get(key, default)))
@@ -222,7 +222,13 @@ def pattern_module(key: str) -> str:
     return head if mark else key
 
 
-def number(value: Any) -> float | None:
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value of a config is a number, which true is not."""
+    return type(value) in (int, float)
+
+
+def number(value: object) -> float | None:
+    """A value of a config as a number, true as 1; None where it is none, or too large for a float."""
     try:
         return float(value) if isinstance(value, (int, float)) else None  # true is 1, as in PEFT
     except OverflowError:  # beyond 1.8e308

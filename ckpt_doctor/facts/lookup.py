@@ -8,7 +8,7 @@ tensor that is found meets a shape.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..adapter import Layer
 from ..adapter.runtimes import PEFT, between, upto
@@ -53,7 +53,7 @@ class Lookup(NamedTuple):
         return together
 
 
-def look_up(method: str, config: dict[str, Any], layers: Mapping[str, Layer], tensors: Iterable[str]) -> Lookup:
+def look_up(method: str, config: dict[str, object], layers: Mapping[str, Layer], tensors: Iterable[str]) -> Lookup:
     """The tensors that releases do not find; of a method with a record those of layers, below another prefix."""
     factors = tuple((name, key) for layer in layers.values() for name, key in layer.factors.items())
     names, saved = tuple(tensors), tuple(saved_whole(config))

@@ -4,6 +4,7 @@ What an adapter means is what the release that saved it makes of it. Where that 
 makes of it that may have saved it, and whoever relies on it has to be right for all of them.
 """
 
+from collections.abc import Collection
 from functools import cache
 from itertools import chain
 from typing import NamedTuple
@@ -121,16 +122,24 @@ def meanings(subject: Subject, ids: frozenset[str] = PEFT) -> list[Meaning]:
         hit = subject.layers.keys() if unnamed else era.hit
         if not hit or era.misfits or not era.ids & ids:
             continue
-        read = {
-            module: _read(subject, layer, era.release)
-            for module, layer in subject.layers.items() if module in hit
-        }  # fmt: skip
+        read = _as_read(subject, hit, era.release)
         alike = next((at for at, other in enumerate(distinct) if other.layers == read), None)
         if alike is None:
             distinct.append(Meaning(era.ids & ids, read))
         else:
             distinct[alike] = Meaning(distinct[alike].ids | (era.ids & ids), read)
     return distinct
+
+
+def _as_read(subject: Subject, hit: Collection[str], release: Release) -> dict[str, Layer]:
+    """The layers that are adapted, in the order of the file, each with the scale of the first of its kind."""
+    scales: dict[str, tuple[int | None, float | None, float | None]] = {}
+    for modules in subject.kinds:
+        scales.update(dict.fromkeys(modules, _read(subject, subject.layers[modules[0]], release)[2:]))
+    return {
+        module: layer if layer[2:] == scales[module] else Layer(module, layer.factors, *scales[module])
+        for module, layer in subject.layers.items() if module in hit
+    }  # fmt: skip
 
 
 def saved_meanings(subject: Subject) -> list[Meaning]:

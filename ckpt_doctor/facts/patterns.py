@@ -43,8 +43,9 @@ class _Spent:
 
 
 def new_adapter() -> None:
-    """Begin a new budget."""
+    """Begin a new budget, and forget what was made of the adapter before."""
     _Spent.seconds, _Spent.pairs = 0.0, 0
+    _made.clear()
 
 
 _costly: set[tuple[str, str]] = set()
@@ -408,22 +409,26 @@ def _plain(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-# What is made of a list or an object of the config, once
+# What is made of a list or an object of the config, or of the tensors, once
 
 Made = TypeVar("Made")
 _made: dict[tuple[int, str], tuple[Collection[Any], int, Any]] = {}
+_MOST_MADE = 500_000
+"""Of how many members in all something is remembered."""
 
 
 def once(of: Collection[Any], what: str, make: Callable[[], Made]) -> Made:
-    """What is made of an object of a config, remembered while that is the same: nobody changes one in its place."""
+    """What is made of an object of a config, or of a table of tensors, remembered while that is the same: nobody
+    changes one in its place.
+    """
     key = (id(of), what)
     known = _made.get(key)
     if known is not None and known[0] is of and known[1] == len(of):
         value: Made = known[2]
         return value
-    if len(_made) >= 64:
-        _made.pop(next(iter(_made)))
     made = make()
+    while _made and (len(_made) >= 64 or sum(size for _, size, _ in _made.values()) > _MOST_MADE):
+        _made.pop(next(iter(_made)))
     _made[key] = (of, len(of), made)
     return made
 

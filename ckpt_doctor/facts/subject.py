@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..adapter import NOTHING_ASKED, Adapter, Base, Form, Layer, Question, forms
 from ..adapter.runtimes import NONE, PEFT, Ids, upto
@@ -14,6 +14,8 @@ from .layers import RANK_AXIS, layers, pattern_module
 from .lookup import Lookup, Unread, look_up
 from .methods import LORAS, NAMED, record
 from .names import Names
+from .patterns import once
+from .targets import Gaps, gaps_beside
 from .tasks import is_bare, saved_whole
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class Subject:
     ) -> None:  # fmt: skip
         self.adapter = adapter
         self.question = question
-        self.config: dict[str, Any] = adapter.config or {}
+        self.config: dict[str, object] = adapter.config or {}
         self.method = adapter.peft_type
         self.tensors = adapter.tensors
         self._original = original  # itself would be a cycle, of which memory is freed late
@@ -79,6 +81,13 @@ class Subject:
             return numbers(self.tensors)
 
     @cached_property
+    def zero_factors(self) -> dict[str, str]:
+        """The layers of which a factor has nothing but zeros, and the first such factor. Raises AdapterError."""
+        zero = {key for key, one in self.numbers.items() if one.is_zero}
+        layers = [layer for layer in self.layers.values() if not zero.isdisjoint(layer.factors.values())]
+        return {layer.module: next(factor for factor, key in layer.factors.items() if key in zero) for layer in layers}
+
+    @cached_property
     def bin_agrees(self) -> bool | None:
         """Whether both weight files hold the same, None where that was not compared, as large ones are only where
         values may be read. Raises AdapterError.
@@ -98,6 +107,11 @@ class Subject:
     @cached_property
     def _layers(self) -> tuple[Mapping[str, Layer], Kinds]:
         return layers(self.adapter)
+
+    @cached_property
+    def gaps(self) -> Gaps:
+        """Modules that one would expect beside the layers and that are not there."""
+        return once(self.tensors, f"gaps of {self.method}", lambda: gaps_beside(self.layers))
 
     @property
     def layers(self) -> Mapping[str, Layer]:
@@ -250,7 +264,7 @@ class Subject:
         return Sizes(self.config, self.defaults, patterns)
 
     @cached_property
-    def masks(self) -> dict[str, Any]:
+    def masks(self) -> dict[str, object]:
         """AdaLoRA's rank_pattern: module → which triplets it kept, a true or false for each."""
         pattern = self.config.get("rank_pattern")
         return {pattern_module(key): mask for key, mask in pattern.items()} if isinstance(pattern, dict) else {}
@@ -270,7 +284,7 @@ class Subject:
         changing = changing and not config_keys.has_no_gradients(self.config)
         return self.method == "LORA" and changing and not (self.saved_by and self.saved_by <= upto("0.6"))
 
-    def value(self, key: str) -> Any:
+    def value(self, key: str) -> object:
         """A config value as the newest release that knows the key reads it."""
         return self.config[key] if key in self.config else self.defaults.get(key)
 

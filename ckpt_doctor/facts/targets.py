@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .kinds import stacks
+from ..adapter import numbered_alike
+from .kinds import reads_numbers, stacks
 from .names import are_few, as_number
 from .patterns import NEW, OLD, matched, of_keys, once, whole
 from .tasks import saved_whole
@@ -27,7 +28,7 @@ class Reading(NamedTuple):
     scaling: float | None
 
 
-def targeted(config: dict[str, Any], module: str, release: Release) -> bool:
+def targeted(config: dict[str, object], module: str, release: Release) -> bool:
     """Whether a release adapts a module of this name (tuners/tuners_utils.py: check_target_module_exists; before 0.6
     in tuners/lora.py).
 
@@ -48,12 +49,12 @@ def targeted(config: dict[str, Any], module: str, release: Release) -> bool:
         return whole(target, module)
     if not _named(target, module, release):
         return False
-    if release >= (0, 8) and module in (target or ()):
+    if release >= (0, 8) and isinstance(target, list) and module in target:
         return True
     return release < (0, 4) or _in_layers(config, module, release)
 
 
-def hits(config: dict[str, Any], modules: Iterable[str], releases: Iterable[Release]) -> list[tuple[str, ...]]:
+def hits(config: dict[str, object], modules: Iterable[str], releases: Iterable[Release]) -> list[tuple[str, ...]]:
     """Those of some modules that each release adapts; remembered where words name them, as others have the same."""
     some, all_ = tuple(modules), tuple(releases)
     names = tuple(tuple(value) if isinstance(value, list) else value for value in map(config.get, _WORDS))
@@ -105,7 +106,7 @@ class _Listed:
         self.names = frozenset(self.every)
 
 
-def _is_saved_whole(config: dict[str, Any], module: str) -> bool:
+def _is_saved_whole(config: dict[str, object], module: str) -> bool:
     names = config.get("modules_to_save")
     if not isinstance(names, list) or not names:
         return False
@@ -120,13 +121,17 @@ def _divided(names: list[str]) -> tuple[frozenset[str], list[str]]:
     return frozenset(filter(str.isidentifier, names)), [name for name in names if not name.isidentifier()]
 
 
-def _in_layers(config: dict[str, Any], module: str, release: Release) -> bool:
+def _in_layers(config: dict[str, object], module: str, release: Release) -> bool:
     """Whether a module is in one of the layers_to_transform, where these are given."""
     wanted = config.get("layers_to_transform")
     if wanted is None or (release >= (0, 8) and wanted == []):
         return True
     given = config.get("layers_pattern")
-    patterns = [given] if isinstance(given, str) else given
+    patterns: Collection[Any] | None = None
+    if isinstance(given, (str, list, dict)):
+        patterns = [given] if isinstance(given, str) else given
+    elif given:  # a number, say, which PEFT goes through in vain: "'int' object is not iterable"
+        return False
     if release < (0, 8):
         form, patterns = r".*.{}\.(\d+)\.*", _COMMON_LAYERS if patterns is None else patterns
     elif not patterns:
@@ -143,7 +148,7 @@ def _in_layers(config: dict[str, Any], module: str, release: Release) -> bool:
     return False
 
 
-def lora_reading(config: dict[str, Any], module: str, release: Release) -> Reading:
+def lora_reading(config: dict[str, object], module: str, release: Release) -> Reading:
     """The rank and scale that a release gives a LoRA module (tuners/lora/model.py: _create_and_replace).
 
     Up to 0.5 there are no patterns; up to 0.13 one key serves both, the first of rank_pattern's and then
@@ -176,7 +181,7 @@ def _both(ranks: dict[str, Any], alphas: dict[str, Any]) -> Collection[str]:
     return once(ranks, f"and {id(alphas)}", lambda: ([*ranks, *alphas], alphas))[0]  # which lives as long as its id
 
 
-def ambiguous(config: dict[str, Any], module: str) -> bool:
+def ambiguous(config: dict[str, object], module: str) -> bool:
     """Whether several keys of alpha_pattern name a module, as PEFT 0.14 and newer match them, with other values: which
     came first in training is lost, as PEFT sorts the keys when it saves them (config.py: save_pretrained).
     """
@@ -198,25 +203,39 @@ _MOST_HOLES = 1 << 14
 """More than any model has; a number in a name is no count to work through."""
 
 
-def holes(modules: Iterable[str], config: dict[str, Any], release: Release) -> list[str]:
-    """Modules that one would expect beside those given, that the config targets, and that are not there.
+class Gaps(NamedTuple):
+    """Modules that one would expect beside others and that are not there, and these names with 0 for each number."""
+
+    names: list[str]
+    alike: list[str]
+
+
+def holes(gaps: Gaps, config: dict[str, object], release: Release) -> list[str]:
+    """Those of the modules that one would expect that the config targets."""
+    if reads_numbers(config):
+        return [name for name in gaps.names if targeted(config, name, release)]
+    hit = {kind for kind in dict.fromkeys(gaps.alike) if targeted(config, kind, release)}
+    return [name for name, kind in zip(gaps.names, gaps.alike, strict=True) if kind in hit] if hit else []
+
+
+def gaps_beside(modules: Iterable[str]) -> Gaps:
+    """Modules that one would expect beside those given, targeted or not.
 
     Layers whose names differ in numbers only are expected to have the same modules, and no number to be left out; so
     are parts of one name ("attn") anywhere.
     """
     names = tuple(modules)
-    missing = _missing(names) if are_few(names) else _missing.__wrapped__(names)
-    return [name for name in missing if targeted(config, name, release)]
+    return _missing(names) if are_few(names) else _missing.__wrapped__(names)
 
 
 @lru_cache(8)
-def _missing(modules: tuple[str, ...]) -> list[str]:
-    """What is not there beside modules, targeted or not."""
+def _missing(modules: tuple[str, ...]) -> Gaps:
     present = dict.fromkeys(modules)
     alike = stacks(present)
     if alike and not _gaps(dict.fromkeys(alike.first)):  # what is missing is so in every block, or in none
-        return []
-    return _gaps(present)
+        return Gaps([], [])
+    missing = _gaps(present)
+    return Gaps(missing, numbered_alike(missing) if missing else [])
 
 
 def _gaps(present: dict[str, None]) -> list[str]:
@@ -262,6 +281,8 @@ def _gaps(present: dict[str, None]) -> list[str]:
                 continue
             names = [f"{parent}.{leaf}" for leaf in expected] if parent else []
             missing += [name for name in names if name not in present]
+            if len(missing) > len(present) + _MOST_HOLES:
+                return missing
     return missing
 
 

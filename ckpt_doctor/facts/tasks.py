@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 CLASSIFIER_HEADS = ("classifier", "score")
 """What the head of a classifier may be called; PEFT 0.12 and newer write both, and a model has one."""
 
@@ -28,7 +26,7 @@ WITH_BIAS = ("classifier", "qa_outputs")
 """Heads that have a bias in every class of transformers."""
 
 
-def saved_whole(config: dict[str, Any]) -> list[str]:
+def saved_whole(config: dict[str, object]) -> list[str]:
     """The names in modules_to_save: of modules that are trained and saved whole."""
     names = config.get("modules_to_save")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []

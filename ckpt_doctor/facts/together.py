@@ -6,10 +6,12 @@ All of it is read from configs and shapes. Where no fact speaks the answer is un
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 from ..adapter.findings import several, spelled
 from .config_keys import CHANGES_BASE
+from .kinds import reads_numbers
 from .layers import groups_of, module_of
 from .lora_keys import HARMLESS
 from .meaning import meant_era
@@ -133,15 +135,17 @@ def _models(subjects: Sequence[Subject]) -> Iterator[Trouble]:
     """Whether the layers of one name are of one size, as they have to be in one model."""
     sizes: dict[str, tuple[tuple[int, ...], str]] = {}
     for subject in subjects:
-        for module in subject.layers:
-            size = outer(subject, module)
+        for modules in subject.kinds:
+            size = outer(subject, modules[0])
             if size is None:
                 continue
-            known, path = sizes.setdefault(module, (size, _path(subject)))
-            if known != size:
-                reason = f"{module} is {list(known)} in {path} and {list(size)} in {_path(subject)}: another model"
-                yield "rejects", reason, ""
-                return
+            own = size, _path(subject)
+            for module in modules:
+                known, path = sizes.setdefault(module, own)
+                if known != size:
+                    reason = f"{module} is {list(known)} in {path} and {list(size)} in {_path(subject)}: another model"
+                    yield "rejects", reason, ""
+                    return
 
 
 def outer(subject: Subject, module: str) -> tuple[int, ...] | None:
@@ -257,8 +261,9 @@ def _scales(first: Subject, second: Subject, release: Release) -> Iterator[Troub
     """Layers whose scale after the swap is not the one that the second adapter means: hotswap looks for a pattern by
     the name of the tensor, which ends behind the module's (utils/hotswap.py: hotswap_adapter_from_state_dict).
     """
-    wrong = []
-    for module in second.layers:
+    wrong = list[str]()
+    for modules in second.kinds if not reads_numbers(first.config) else [[module] for module in second.layers]:
+        module = modules[0]
         wanted = lora_reading(second.config, module, release).scaling
         if release < RESCALED:
             got = {lora_reading(first.config, module, release).scaling}
@@ -266,13 +271,13 @@ def _scales(first: Subject, second: Subject, release: Release) -> Iterator[Troub
             names = [f"base_model.model.{module}.{factor}.default.weight" for factor in ("lora_A", "lora_B")]
             got = {_swapped_scale(second.config, name) for name in names}
         if got != {wanted}:
-            wrong.append(module)
+            wrong += modules
     if wrong:
         how = "keeps the scale of the first" if release < RESCALED else "does not find the patterns by which it scales"
         yield "misloads", f"hotswap {how} for {several(wrong)} of {_path(second)}", ONE_RANK
 
 
-def _swapped_scale(config: dict[str, Any], name: str) -> float | None:
+def _swapped_scale(config: dict[str, object], name: str) -> float | None:
     values = []
     for pattern, default in (("rank_pattern", config.get("r", 8)), ("alpha_pattern", config.get("lora_alpha", 8))):
         values.append(pattern_value(config.get(pattern), name, default))
@@ -304,7 +309,8 @@ def _rank(subject: Subject, release: Release) -> int | None:
     """The rank that add_weighted_adapter counts with; None where the config has no number for it."""
     rank, pattern = subject.value("r"), subject.config.get("rank_pattern")
     ranks = [rank, *pattern.values()] if release >= CLEARED and isinstance(pattern, dict) else [rank]
-    return max(ranks) if all(type(one) is int for one in ranks) else None
+    whole = [one for one in ranks if type(one) is int]
+    return max(whole) if len(whole) == len(ranks) else None
 
 
 def _kind(subject: Subject) -> type | None:
@@ -317,22 +323,40 @@ def _kind(subject: Subject) -> type | None:
 
 
 class _Merge(NamedTuple):
-    """The adapter that is made: its config, and the modules that it would have and that there are, of each a release's
-    reading; `adapting` are the adapters that have a layer, by module.
+    """The adapter that is made: its config, its rank, and what is put into it."""
+
+    config: dict[str, object]
+    rank: int
+    adapting: _Adapting
+
+
+class _Adapting:
+    """What several adapters adapt: `by_module` are the adapters that have a layer, `kinds` the modules that the same
+    of them have, of one kind in each.
     """
 
-    config: dict[str, Any]
-    rank: int
-    adapting: dict[str, list[Subject]]
+    def __init__(self, subjects: Sequence[Subject]) -> None:
+        self.by_module: dict[str, list[Subject]] = {}
+        having: dict[str, tuple[int, ...]] = {}
+        numbers = count()
+        for subject in subjects:
+            era = meant_era(subject)
+            for modules in subject.kinds:
+                number = next(numbers)
+                for module in modules:
+                    if era is None or module in era.hit:
+                        self.by_module.setdefault(module, []).append(subject)
+                        having[module] = (*having.get(module, ()), number)
+        self.kinds: dict[tuple[int, ...], list[str]] = {}
+        for module, kinds in having.items():
+            self.kinds.setdefault(kinds, []).append(module)
+
+    def read_by(self, config: dict[str, object]) -> Iterable[list[str]]:
+        """Modules of which a config says the same."""
+        return [[module] for module in self.by_module] if reads_numbers(config) else self.kinds.values()
 
 
-def _adapted(subject: Subject) -> frozenset[str]:
-    """The layers of the file that the release which saved it adapts."""
-    era = meant_era(subject)
-    return era.hit if era else frozenset(subject.layers)
-
-
-def _merge(subjects: Sequence[Subject], release: Release, even: bool) -> _Merge | Trouble:
+def _merge(subjects: Sequence[Subject], release: Release, even: bool, adapting: _Adapting) -> _Merge | Trouble:
     kinds = [_kind(subject) for subject in subjects]
     if None in kinds:
         return "unknown", "a config names no target_modules, which then hang on the model", "fix --modules union"
@@ -344,11 +368,6 @@ def _merge(subjects: Sequence[Subject], release: Release, even: bool) -> _Merge 
     numbers = [rank for rank in ranks if rank is not None]
     if len(numbers) < len(ranks):
         return "unknown", "a rank is no number", ""
-    adapting: dict[str, list[Subject]] = {}
-    for subject in subjects:
-        for module in subject.layers:
-            if module in _adapted(subject):
-                adapting.setdefault(module, []).append(subject)
     targets: Any
     if kinds[0] is str:
         targets = "|".join(f"({subject.value('target_modules')})" for subject in subjects)
@@ -372,13 +391,13 @@ def _merge(subjects: Sequence[Subject], release: Release, even: bool) -> _Merge 
     return _Merge(config, rank, adapting)
 
 
-def _merging(subjects: Sequence[Subject], release: Release, way: Combination) -> Iterator[Trouble]:
+def _merging(subjects: Sequence[Subject], release: Release, way: Combination, adapting: _Adapting) -> Iterator[Trouble]:
     if way.even:
         ranks = {_rank(subject, release) for subject in subjects}
         if len(ranks) > 1 and None not in ranks:
             said = several([f"r {_rank(subject, release)} in {_path(subject)}" for subject in subjects])
             yield "rejects", f"what adds up the factors wants one rank, and there is {said}", ONE_RANK
-    merge = _merge(subjects, release, way.even)
+    merge = _merge(subjects, release, way.even, adapting)
     if not isinstance(merge, _Merge):
         yield merge
         return
@@ -391,37 +410,39 @@ def _layers(subjects: Sequence[Subject], release: Release, way: Combination, mer
         new_rank = sum(_rank(subject, release) or 0 for subject in subjects)
     config = {**merge.config, "r": new_rank, "lora_alpha": new_rank}
     yield from _targets(subjects, release, merge, config)
-    lost, small, uneven, unscaled, unsound, unseen, twice = ([] for _ in range(7))
-    for module, having in merge.adapting.items():
+    lost, small, uneven, unscaled, unsound, unseen, twice = (list[str]() for _ in range(7))
+    for modules in merge.adapting.read_by(config):
+        module = modules[0]
+        having = merge.adapting.by_module[module]
         if not targeted(config, module, release):
-            lost.append(module)
+            lost += modules
             continue
         reading = lora_reading(config, module, release)
         layers = [subject.layers[module] for subject in having]
         ranks = [layer.rank for layer in layers]
         scales = [lora_reading(subject.config, module, release).scaling for subject in having]
         if None in ranks or None in scales or type(reading.rank) is not int:
-            unseen.append(module)
+            unseen += modules
             continue
         whole = [rank for rank in ranks if rank is not None]
         if any(scale is None or scale < 0 for scale in scales) or module.endswith(OUT_PROJ):
-            unseen.append(module)
+            unseen += modules
         if way.even and len(set(whole)) > 1:
-            uneven.append(module)
+            uneven += modules
         if way.name == "cat" and sum(whole) > reading.rank:
-            small.append(module)
+            small += modules
         if way.cut and release < UNSCALED and any(scale != 1 for scale in scales):
-            twice.append(module)
+            twice += modules
         if way.cut:
             size = outer(having[0], module) or ()
             if len(size) not in (2, 4) or groups_of(having[0].forms, layers[0].factors) > 1:
-                unseen.append(module)
+                unseen += modules
             elif len(size) == 4 and reading.rank != new_rank:
-                small.append(module)
+                small += modules
             elif not _sound(size, new_rank):
-                unsound.append(module)
+                unsound += modules
         if reading.scaling != 1:
-            unscaled.append(module)
+            unscaled += modules
     if lost:
         kept = [key for key in CHOOSING if subjects[0].config.get(key) != subjects[-1].config.get(key)]
         why = f"which has the {' and '.join(kept or CHOOSING[:1])} of {_path(subjects[0])}"
@@ -456,12 +477,16 @@ def _sound(size: tuple[int, ...], rank: int) -> bool:
     return min(out, rank) == min(across, rank) == min(out, across, rank)
 
 
-def _targets(subjects: Sequence[Subject], release: Release, merge: _Merge, config: dict[str, Any]) -> Iterator[Trouble]:
+def _targets(
+    subjects: Sequence[Subject], release: Release, merge: _Merge, config: dict[str, object]
+) -> Iterator[Trouble]:
     """Modules that the merged adapter would have, and no adapter has."""
     first, *rest = subjects
     base = first.base
     if base is not None:
-        more = [name for name in base.weights if name not in merge.adapting and targeted(config, name, release)]
+        more = [
+            name for name in base.weights if name not in merge.adapting.by_module and targeted(config, name, release)
+        ]
         if more:
             yield (
                 "rejects",
@@ -480,8 +505,13 @@ def _targets(subjects: Sequence[Subject], release: Release, merge: _Merge, confi
 
 def merged(subjects: Sequence[Subject], release: Release) -> list[Answer]:
     """What each combination_type does with them, with a density where it takes one, and weights above 0."""
+    models, adapting = [*_models(subjects)], _Adapting(subjects)
     return [
-        _worst(f"merged by {way.name}", _all(subjects, release, way), _heed(subjects, release, way))
+        _worst(
+            f"merged by {way.name}",
+            _all(subjects, release, way, models, adapting),
+            _heed(subjects, release, way),
+        )
         for way in COMBINATIONS
     ]
 
@@ -495,12 +525,14 @@ def _heed(subjects: Sequence[Subject], release: Release, way: Combination) -> st
     return "not the sum of the deltas: " + ", ".join(said)
 
 
-def _all(subjects: Sequence[Subject], release: Release, way: Combination) -> Iterator[Trouble]:
+def _all(
+    subjects: Sequence[Subject], release: Release, way: Combination, models: Iterable[Trouble], adapting: _Adapting
+) -> Iterator[Trouble]:
     if release < FIRST:
         yield "unknown", "what this PEFT merges was not looked at", "peft 0.11 or newer"
         return
     yield from _methods(subjects)
-    yield from _models(subjects)
+    yield from models
     if any(subject.method == "ADALORA" for subject in subjects):
         # tuners/adalora/model.py: AdaLoraModel.add_weighted_adapter
         yield "rejects", "PEFT does not merge AdaLoRA", ONE_FORM
@@ -519,7 +551,7 @@ def _all(subjects: Sequence[Subject], release: Release, way: Combination) -> Ite
     if dora:
         yield "misloads", f"the magnitudes of DoRA in {several(dora)} are lost", ""
     yield from _saved_whole(subjects)
-    yield from _merging(subjects, release, way)
+    yield from _merging(subjects, release, way, adapting)
 
 
 def _saved_whole(subjects: Sequence[Subject]) -> Iterator[Trouble]:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable
-from typing import Any
 
 from ..adapter import NO_BASE, AdapterError, Base, DamagedFile
 from .loader import read_weights
@@ -49,7 +48,7 @@ def named_base(path: str) -> Base:
     return NO_BASE if path == "none" else load_base(path)
 
 
-def origin(folder: str, config: dict[str, Any]) -> tuple[str, str]:
+def origin(folder: str, config: dict[str, object]) -> tuple[str, str]:
     """The id on the Hub of the model in a folder, and the commit: of a folder of the Hub's cache, or the id alone that
     transformers wrote into the config when it saved the model; "" where neither tells.
     """
@@ -126,7 +125,7 @@ def _shards(index: str) -> list[str]:
     return sorted(set(files.values()))
 
 
-def _json(path: str) -> dict[str, Any]:
+def _json(path: str) -> dict[str, object]:
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)

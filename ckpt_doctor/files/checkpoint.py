@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..adapter import AdapterError, DamagedFile
 from .foreign import NO_WEIGHTS
@@ -25,7 +25,7 @@ class Config(NamedTuple):
     """
 
     path: str
-    content: dict[str, Any]
+    content: dict[str, object]
     beside: bool
 
 

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from ..adapter import Adapter, AdapterError, DamagedFile, Fault, forms
 from ..adapter.limits import JSON, check_depth, check_values
@@ -424,14 +424,14 @@ def shards(folder: str, index: str = INDEX, *, nested: bool = False) -> "tuple[t
     return tuple(files), tensors
 
 
-def read_json(folder: str, name: str) -> tuple[dict[str, Any] | None, str]:
+def read_json(folder: str, name: str) -> tuple[dict[str, object] | None, str]:
     """The object in a file of a folder, or None and what is wrong with it. Raises AdapterError."""
     faults: list[Fault] = []
     value = _json(folder, name, faults, "")
     return value, "".join(fault.message for fault in faults)
 
 
-def _json(folder: str, name: str, faults: list[Fault], broken: str) -> dict[str, Any] | None:
+def _json(folder: str, name: str, faults: list[Fault], broken: str) -> dict[str, object] | None:
     path = os.path.join(folder, name)
     try:
         file, size = regular(path)

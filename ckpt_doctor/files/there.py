@@ -9,8 +9,8 @@ import stat
 
 
 def mode(path: str, *, follow: bool = False) -> int:
-    """The st_mode of what is at a path: of a link itself, or with `follow` of where it ends. 0 where nothing is there, or
-    a link cannot be followed. Raises OSError where that cannot be told.
+    """The st_mode of what is at a path: of a link itself, or with `follow` of where it ends. 0 where nothing is there,
+    or a link cannot be followed. Raises OSError where that cannot be told.
     """
     try:
         found = os.lstat(path).st_mode

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
-from ..adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo
+from ..adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo, forms
 from .formats import safetensors
 from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, check_steady, may_hold_adapters, read_weights, steady
 from .replacing import check_replaceable, sync, take_place
@@ -223,14 +223,14 @@ def _write_bin(path: str, tensors: Mapping[str, TensorInfo]) -> dict[str, bytes]
 def _read_back(path: str, tensors: Mapping[str, TensorInfo], computed: dict[str, bytes]) -> None:
     """What is on the disk now has the same tensors, byte for byte, as what was to be written."""
     written = read_weights(path)
-    same = {name: info[:2] for name, info in written.items()} == {name: info[:2] for name, info in tensors.items()}
+    same = forms(written) == forms(tensors)
     with Files() as files:
-        for name in written if same else ():
+        for name, info in written.items() if same else ():
             if name in computed:
-                same = same and hashlib.sha256(content(written[name], files)).digest() == computed[name]
+                same = same and hashlib.sha256(content(info, files)).digest() == computed[name]
                 continue
             for piece, at in _offsets(chunks(tensors[name], files)):
-                source = written[name].source
+                source = info.source
                 assert isinstance(source, FileRange)  # noqa: S101 - a file just written has nothing else
                 file = files[path]
                 file.seek(source.offset + at)

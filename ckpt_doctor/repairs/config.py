@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..adapter import Adapter
 from ..adapter.runtimes import upto
 from ..facts.config_keys import CHANGES_BASE, RAISING, has_no_gradients, knows, neutral, table
-from ..facts.layers import module_of
+from ..facts.layers import is_number, module_of
 from ..facts.meaning import meanings
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
@@ -50,14 +50,13 @@ def rslora_as_alpha(subject: Subject) -> Adapter:
         return subject.adapter
     meant(subject)  # or the scale is not known
     if config.get("rank_pattern") or config.get("alpha_pattern"):
-        adapter = full_patterns(subject)
-        config = adapter.config or {}
-        ranks, alphas = config["rank_pattern"], config["alpha_pattern"]
-        alphas = {module: alpha * ranks[module] ** 0.5 for module, alpha in alphas.items()}
-        return with_config(adapter, use_rslora=False, alpha_pattern=alphas)
-    return with_config(
-        subject.adapter, use_rslora=False, lora_alpha=config.get("lora_alpha", 8) * config.get("r", 8) ** 0.5
-    )
+        ranks, alphas = _patterns(subject)
+        rooted = {module: alpha * ranks[module] ** 0.5 for module, alpha in alphas.items()}
+        return with_config(subject.adapter, use_rslora=False, rank_pattern=ranks, alpha_pattern=rooted)
+    r, alpha = config.get("r", 8), config.get("lora_alpha", 8)
+    if not is_number(r) or not is_number(alpha):
+        raise Refused("r or lora_alpha is no number")
+    return with_config(subject.adapter, use_rslora=False, lora_alpha=alpha * r**0.5)
 
 
 def full_patterns(subject: Subject) -> Adapter:
@@ -68,17 +67,26 @@ def full_patterns(subject: Subject) -> Adapter:
     config = subject.config
     if subject.method != "LORA" or not (config.get("rank_pattern") or config.get("alpha_pattern")):
         return subject.adapter
+    ranks, alphas = _patterns(subject)
+    return with_config(subject.adapter, rank_pattern=ranks, alpha_pattern=alphas)
+
+
+def _patterns(subject: Subject) -> tuple[dict[str, int], dict[str, float]]:
+    """The rank and the alpha of each layer, by its full name; a longer name before one that it ends with, so that it
+    matches first. Raises Refused.
+    """
     if not meanings(subject):
         raise Refused("no release takes the tensors under this config, so nothing tells the scale that was meant")
     layers = meant(subject)
-    if any(layer.rank is None or layer.alpha is None for layer in layers.values()):
-        raise Refused("the tensors do not tell the rank of every layer")
-    longer = [(a, b) for a in layers for b in layers if a.endswith("." + b)]
-    ranks = {module: layer.rank for module, layer in layers.items()}
-    alphas = {module: layer.alpha for module, layer in layers.items()}
-    for inner in (b for _, b in longer):  # the longer names come first, so that they match first
-        ranks[inner], alphas[inner] = ranks.pop(inner), alphas.pop(inner)
-    return with_config(subject.adapter, rank_pattern=ranks, alpha_pattern=alphas)
+    ends = {name[at + 1 :] for name in layers for at, char in enumerate(name) if char == "."}
+    ordered = [name for name in layers if name not in ends]
+    ordered += sorted((name for name in layers if name in ends), key=lambda name: -name.count("."))
+    ranks, alphas = dict[str, int](), dict[str, float]()
+    for layer in map(layers.__getitem__, ordered):
+        if layer.rank is None or layer.alpha is None:
+            raise Refused("the tensors do not tell the rank of every layer")
+        ranks[layer.module], alphas[layer.module] = layer.rank, layer.alpha
+    return ranks, alphas
 
 
 def full_targets(subject: Subject) -> Adapter:

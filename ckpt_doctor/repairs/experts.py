@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..adapter import Adapter, TensorInfo, zeros
 from ..adapter.runtimes import PEFT, between
+from ..facts.layers import is_number
 from ..facts.names import PREFIX, as_number, pattern_value
 from ..facts.servers.architectures import line
 from ..facts.servers.loads import Load
@@ -129,17 +130,18 @@ def split(subject: Subject) -> Adapter:
     adapter = with_config(adapter, **_patterns(config, layers, names))
     rank, alpha = config.get("r", 8), config.get("lora_alpha", 8)
     uneven = config.get("rank_pattern") or config.get("alpha_pattern")
-    if config.get("use_rslora") and not uneven and type(alpha) in (int, float) and abs(alpha) < 1e300:
+    if config.get("use_rslora") and not uneven and is_number(rank) and is_number(alpha) and abs(alpha) < 1e300:
         # PEFT changes the rank of gate and up where it puts experts together, which a root would not follow
         adapter = with_config(adapter, use_rslora=False, lora_alpha=alpha * rank**0.5)
     return targeting(adapter, made)
 
 
-def _routers(load: Load, config: dict[str, Any], layers: Iterable[str]) -> list[str]:
+def _routers(load: Load, config: dict[str, object], layers: Iterable[str]) -> list[str]:
     """The modules whose weight target_parameters names beside the experts: their LoRA is that of a module."""
     paths = [f"{layer}.{name}" for layer in layers for name in _NAMES.values()]
     found: list[str] = []
-    for name in config.get("target_parameters") or []:
+    named = config.get("target_parameters")
+    for name in named if isinstance(named, list) else []:
         if any(path == name or path.endswith(f".{name}") for path in paths):
             continue
         module = str(name).removesuffix(".weight")
@@ -154,7 +156,7 @@ def _routers(load: Load, config: dict[str, Any], layers: Iterable[str]) -> list[
 _NAMES = {"up": "gate_up_proj", "down": "down_proj"}
 
 
-def _patterned(config: dict[str, Any], key: str, layers: Iterable[str], default: Any) -> dict[str, Any]:
+def _patterned(config: dict[str, object], key: str, layers: Iterable[str], default: Any) -> dict[str, Any]:
     """What a pattern says of each kind of parameter, the same in every layer, as it does for `all-linear`."""
     found: dict[str, Any] = {}
     for kind, name in _NAMES.items():
@@ -165,7 +167,7 @@ def _patterned(config: dict[str, Any], key: str, layers: Iterable[str], default:
     return found
 
 
-def _patterns(config: dict[str, Any], layers: Iterable[str], names: tuple[str, ...]) -> dict[str, Any]:
+def _patterns(config: dict[str, object], layers: Iterable[str], names: tuple[str, ...]) -> dict[str, Any]:
     """The patterns with the experts by their new names; what they say of all others stays."""
     changed: dict[str, Any] = {}
     for key, default in (("rank_pattern", config.get("r", 8)), ("alpha_pattern", config.get("lora_alpha", 8))):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..adapter import DTYPE_BITS, Adapter, Joined, TensorInfo, zeros
-from ..facts.layers import RANK_AXIS
+from ..facts.layers import RANK_AXIS, is_number
 from ..facts.names import PREFIX, pattern_value
 from ..facts.servers.loads import Load
 from ..facts.servers.loads.load import Pair
@@ -100,8 +100,14 @@ def whole(subject: Subject) -> Adapter:
         return subject.adapter
     _plain(subject)
     rank, alpha = config.get("r", 8), config.get("lora_alpha", 8)
-    uneven = config.get("rank_pattern") or config.get("alpha_pattern") or type(rank) is not int or rank < 1
-    if uneven or type(alpha) not in (int, float) or any(pair.a and pair.a[0] != rank for pair in load.pairs.values()):
+    uneven = config.get("rank_pattern") or config.get("alpha_pattern")
+    if (
+        uneven
+        or type(rank) is not int
+        or rank < 1
+        or not is_number(alpha)
+        or any(pair.a and pair.a[0] != rank for pair in load.pairs.values())
+    ):
         raise Refused("the layers have not all the rank and alpha of the config")
     tensors: dict[str, TensorInfo] = dict(subject.tensors)
     made: list[str] = []

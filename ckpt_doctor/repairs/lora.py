@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..adapter import DTYPE_BITS, Adapter, Computed, TensorInfo, zeros
-from ..facts.layers import RANK_AXIS, groups_of
+from ..facts.layers import RANK_AXIS, groups_of, is_number
 from ..facts.meaning import meanings
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
@@ -120,22 +120,21 @@ def at_rank(subject: Subject, rank: int) -> Adapter:
         subject = subject.changed(trimmed(subject))
         config = subject.config
     r, alpha = config.get("r", 8), config.get("lora_alpha", 8)
-    if type(r) is not int or type(alpha) not in (int, float) or any(x.rank != r for x in subject.layers.values()):
+    if type(r) is not int or not is_number(alpha) or any(x.rank != r for x in subject.layers.values()):
         raise Refused("the tensors and the config do not tell the rank and scale of every layer")
     if r > rank:
         raise Refused(f"rank {r} is used, and at {rank} something else would be computed")
-    return subject.adapter if r == rank else _of_rank(subject, rank)
+    return subject.adapter if r == rank else _of_rank(subject, r, alpha, rank)
 
 
-def _of_rank(subject: Subject, rank: int) -> Adapter:
-    """An adapter of one rank at another, padded with zeros or cut; lora_alpha keeps the scale."""
+def _of_rank(subject: Subject, r: int, alpha: float, rank: int) -> Adapter:
+    """An adapter of one rank r at another, padded with zeros or cut; lora_alpha keeps the scale."""
     tensors, config = dict(subject.tensors), subject.config
     for layer in subject.layers.values():
         for factor, key in layer.factors.items():
             tensors[key] = resized(tensors[key], RANK_AXIS[factor], rank)
-    scale = (rank / config.get("r", 8)) ** (0.5 if config.get("use_rslora") is True else 1)
-    alpha = _whole(config.get("lora_alpha", 8) * scale)
-    return with_config(subject.adapter._replace(tensors=tensors), r=rank, lora_alpha=alpha)
+    scale = (rank / r) ** (0.5 if config.get("use_rslora") is True else 1)
+    return with_config(subject.adapter._replace(tensors=tensors), r=rank, lora_alpha=_whole(alpha * scale))
 
 
 def with_modules(subject: Subject, pairs: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Adapter:
@@ -197,7 +196,7 @@ def trimmed(subject: Subject) -> Adapter:
 
     config = subject.config
     r, alpha = config.get("r", 8), config.get("lora_alpha", 8)
-    if type(alpha) not in (int, float) or abs(alpha) > 1e300:
+    if not is_number(alpha) or abs(alpha) > 1e300:
         return subject.adapter
     patterns = config.get("rank_pattern") or config.get("alpha_pattern")  # which hold single ranks and alphas
     if subject.changes_base:
@@ -212,7 +211,7 @@ def trimmed(subject: Subject) -> Adapter:
                 other = tuple(at for at in range(values.ndim) if at != RANK_AXIS[factor])
                 used = (values != 0).any(axis=other).nonzero()[0]
                 needed = max(needed, int(used[-1]) + 1 if len(used) else 1)
-    return subject.adapter if needed >= r else _of_rank(subject, needed)
+    return subject.adapter if needed >= r else _of_rank(subject, r, alpha, needed)
 
 
 def _whole(value: float) -> float:

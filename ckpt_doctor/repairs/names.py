@@ -51,8 +51,8 @@ def ia3_modules(subject: Subject) -> Adapter | None:
     if forward is None:
         return None  # PEFT knows them by the type of the model
     told = [module for module in subject.layers if targets(forward, module)] == inner
-    listed = isinstance(target, list) and isinstance(forward, list)
-    if named and told and (not listed or {*map(str, forward)} <= {*map(str, target or ())}):
+    listed = {*map(str, target)} if isinstance(target, list) and isinstance(forward, list) else None
+    if named and told and (listed is None or (isinstance(forward, list) and {*map(str, forward)} <= listed)):
         return None
     modules = {"target_modules": only(subject.layers), "feedforward_modules": only(inner) if inner else []}
     return with_config(subject.adapter, **modules)

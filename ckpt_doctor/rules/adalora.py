@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ..adapter.codes import ADALORA_OPTION, ADALORA_SCHEDULE, ADALORA_UNSUPPORTED
 from ..adapter.findings import Finding
 from ..adapter.runtimes import between, since, upto
+from ..facts.layers import number
 from ..facts.subject import Subject
 from .declared import rule
 
@@ -35,8 +36,9 @@ def schedule(subject: Subject) -> Iterator[Finding]:
     if subject.method != "ADALORA":
         return
     total, first, last = (config.get(key, 0) for key in ("total_step", "tinit", "tfinal"))
-    numbers = all(isinstance(value, (int, float)) for value in (total, first, last))
-    if total is None or not numbers or total <= 0 or first >= total - last:
+    steps, start, end = map(number, (total, first, last))
+    numbers = steps is not None and start is not None and end is not None
+    if steps is None or start is None or end is None or steps <= 0 or start >= steps - end:
         message = f"total_step is {json.dumps(total)[:20]}: PEFT 0.15 and newer want a number above tinit + tfinal"
         if numbers and total:
             message += f" ({first} + {last})"

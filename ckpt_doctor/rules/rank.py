@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeGuard
 
 from ..adapter import Layer
 from ..adapter.codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, DOES_NOTHING, LORA_RANK_ZERO, UNGATHERED
@@ -16,7 +17,7 @@ from .declared import rule
 from .remedies import CONFIG_OF_THESE
 
 
-def is_mask(subject: Subject, mask: object) -> bool:
+def is_mask(mask: object, subject: Subject) -> TypeGuard[list[bool]]:
     """Whether a value of rank_pattern has a true or false for each triplet."""
     init_r = subject.config.get("init_r", 12)
     return isinstance(mask, list) and len(mask) == init_r and all(type(kept) is bool for kept in mask)
@@ -123,14 +124,14 @@ def pattern_mismatch(subject: Subject) -> Iterator[Finding]:
     if subject.method != "ADALORA":
         return
     init_r, masks = subject.config.get("init_r", 12), subject.masks
-    misfits = [module for module, mask in masks.items() if module not in subject.layers and not is_mask(subject, mask)]
+    misfits = [module for module, mask in masks.items() if module not in subject.layers and not is_mask(mask, subject)]
     rejects = PEFT if misfits else frozenset[str]()
     # the file calls all layers otherwise, by names that may be a model's
     strange = bool(masks) and not any(name in subject.layers or name.startswith(PREFIX) for name in masks)
     for module, layer in subject.layers.items():
         mask, ranks = masks.get(module), ranks_of(subject, layer)
         fits = (
-            all(rank == init_r for rank in ranks) if mask is None else is_mask(subject, mask) and ranks <= {sum(mask)}
+            all(rank == init_r for rank in ranks) if mask is None else is_mask(mask, subject) and ranks <= {sum(mask)}
         )
         if not fits and subject.found([module]) and not (mask is None and strange):
             misfits.append(module)
@@ -153,7 +154,7 @@ def _misfit(subject: Subject, module: str, init_r: object) -> str:
     has = _several_ranks(subject, layer) if layer else "are not in the file"
     if mask is None:
         return f"rank_pattern has no entry for {module}: its tensors {has}, and init_r is {init_r}"
-    if not is_mask(subject, mask):
+    if not is_mask(mask, subject):
         return f"rank_pattern's entry for {module} is no list of init_r = {init_r} true and false"
     return f"rank_pattern leaves {module} {counted(sum(mask), 'triplet')}: its tensors {has}"
 
@@ -203,7 +204,8 @@ def _in_pattern(subject: Subject, modules: Sequence[str]) -> str:
     """What to do with the entry of rank_pattern that gives modules another rank than their tensors have: where all that
     it names have one, that is the number.
     """
-    for key in subject.config.get("rank_pattern") or ():
+    pattern = subject.config.get("rank_pattern")
+    for key in pattern if isinstance(pattern, dict) else ():
         named = [name for name in subject.layers if f".{name}".endswith(f".{key}")]
         ranks = {subject.layers[name].rank for name in named}
         if {*modules} <= {*named} and len(ranks) == 1:

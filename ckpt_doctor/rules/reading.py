@@ -55,7 +55,7 @@ def ignored_exclusion(subject: Subject) -> Iterator[Finding]:
         yield IGNORED_EXCLUSION(message, keys=("exclude_modules",), misloads=random)
 
 
-def _is_excluded(config: dict[str, Any], bare: dict[str, Any], module: str) -> bool:
+def _is_excluded(config: dict[str, object], bare: dict[str, Any], module: str) -> bool:
     return targeted(bare, module, NEWEST_SERIES) and not targeted(config, module, NEWEST_SERIES)
 
 
@@ -132,7 +132,7 @@ def _hits_others(subject: Subject, era: Era) -> bool:
         return any(
             len(shape) > 1 and targeted(subject.config, module, era.release) for module, shape in weights.items()
         )
-    return bool(holes(subject.layers, subject.config, era.release))
+    return bool(holes(subject.gaps, subject.config, era.release))
 
 
 def _holders(modules: Iterable[str]) -> frozenset[str]:
@@ -201,7 +201,7 @@ def pattern_of_no_tensors(subject: Subject) -> Iterator[Finding]:
     masks, keys = subject.masks, ("rank_pattern",)
     gone = [
         module for module, mask in masks.items()
-        if module.removeprefix(PREFIX) not in subject.layers and is_mask(subject, mask)
+        if module.removeprefix(PREFIX) not in subject.layers and is_mask(mask, subject)
     ]  # fmt: skip
     if subject.method != "ADALORA" or not gone:
         return
@@ -211,7 +211,7 @@ def pattern_of_no_tensors(subject: Subject) -> Iterator[Finding]:
     weights = _weights(subject)
     holding = _holders(weights or (*subject.layers, *masks))
     strange = {module for module in gone if not _is_in_model(subject, module, every[-1], holding)}
-    ranked = {module for module in gone if any(masks[module])}
+    ranked = {module for module in gone if isinstance(mask := masks[module], list) and any(mask)}
     rejected = frozenset[str]().union(*(era.ids for era in every if known and adapted[era.release] != gone))
     rejected = PEFT if strange & ranked or any(_has_no_place(m, weights, holding) for m in strange) else rejected
     if rejected:
@@ -329,7 +329,7 @@ def missing_layers(subject: Subject) -> Iterator[Finding]:
     if meant is None:
         return
     none_left = subject.pruned if subject.method == "ADALORA" else set[str]()  # sized to nothing by the pattern
-    missing = [module for module in holes(layers, config, meant.release) if module not in none_left]
+    missing = [module for module in holes(subject.gaps, config, meant.release) if module not in none_left]
     doubt = left_random(subject)
     if missing:
         count = counted(len(missing), "layer")
@@ -352,5 +352,6 @@ def _is_whole(subject: Subject) -> bool:
     if subject.method != "ADALORA" or type(budget) is not int or triplets is None:
         return False
     if not subject.masks:  # never allocated
-        return bool(triplets == subject.config.get("init_r", 12) * len(subject.layers))
+        init_r = subject.config.get("init_r", 12)
+        return isinstance(init_r, (int, float)) and triplets == init_r * len(subject.layers)
     return subject.masks.keys() == subject.layers.keys() and triplets <= budget * len(subject.layers)

@@ -53,8 +53,7 @@ def zero_factors(subject: Subject) -> Iterator[Finding]:
     if not subject.numbers or subject.method not in LORAS:
         return
     layers = {module: layer for module, layer in subject.layers.items() if layer.rank != 0}
-    found = {module: _zero_factor(subject, layer) for module, layer in layers.items()}
-    zero = {module: factor for module, factor in found.items() if factor}
+    zero = {module: factor for module, factor in subject.zero_factors.items() if module in layers}
     if not zero or scaled_to_zero(subject):
         return
     tensors = [layers[module].factors[factor] for module, factor in zero.items()]
@@ -69,12 +68,6 @@ def zero_factors(subject: Subject) -> Iterator[Finding]:
         yield ZERO_LAYERS(message, tensors=tensors)
 
 
-def _zero_factor(subject: Subject, layer: Layer) -> str | None:
-    """The first factor of a layer that has nothing but zeros."""
-    found = ((factor, subject.numbers.get(key)) for factor, key in layer.factors.items())
-    return next((factor for factor, one in found if one is not None and one.is_zero), None)
-
-
 @rule
 def lost_shard(subject: Subject) -> Iterator[Finding]:
     """Of factors that were divided among processes only one part was saved, and the rest is as it was made, which for
@@ -87,7 +80,8 @@ def lost_shard(subject: Subject) -> Iterator[Finding]:
     servers, subject = _servers(subject), subject.original
     if not subject.numbers or subject.method not in LORAS:
         return
-    trained = [layer for layer in subject.layers.values() if layer.rank != 0 and not _zero_factor(subject, layer)]
+    zero = subject.zero_factors
+    trained = [layer for layer in subject.layers.values() if layer.rank != 0 and layer.module not in zero]
     parts = [_part(subject, layer) for layer in trained]
     if len({layer.module.rpartition(".")[2] for layer in trained}) < 2 or None in parts:
         return

@@ -215,10 +215,10 @@ def _differing_releases(a: Subject, b: Subject) -> Iterator[str]:
 
 def _meaning(adapter: Subject) -> dict[str, Any]:
     method, config = adapter.method or "", adapter.config
-    named = {"base_model_name_or_path", "task_type"}
-    values = {key: value for key, value in config.items() if key not in named and not neutral(method, key, value)}
-    if isinstance(values.get("target_modules"), list):
-        values["target_modules"] = sorted(values["target_modules"], key=str)
+    about = {"base_model_name_or_path", "task_type"}
+    values = {key: value for key, value in config.items() if key not in about and not neutral(method, key, value)}
+    if isinstance(named := values.get("target_modules"), list):
+        values["target_modules"] = sorted(named, key=str)
     return values
 
 

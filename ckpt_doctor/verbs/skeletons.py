@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
-from ..adapter import Adapter, DamagedFile
+from ..adapter import Adapter, AdapterError, DamagedFile
 from ..adapter.runtimes import peft
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
@@ -49,7 +49,8 @@ def _rotated(shapes: Mapping[str, Shape], subject: Subject) -> tuple[int, int]:
         blocks, elements = shapes["oft_R.weight"]
         side = round((1 + (1 + 8 * elements) ** 0.5) / 2)
         if subject.config.get("block_share"):
-            blocks = subject.config.get("r") or 0
+            count = subject.config.get("r")
+            blocks = count if type(count) is int else 0
         return blocks * side, ANY
     blocks, side = shapes["oft_r"][0], shapes["oft_r"][1]
     return blocks * side, shapes["oft_s"][0] if "oft_s" in shapes else ANY
@@ -88,6 +89,8 @@ def _vectors(shapes: Mapping[str, Shape], subject: Subject, side: str) -> tuple[
     """The sides of a layer made of vectors: A's logits are [r, in / length, …], B's are [out / length, r, …]."""
     shape = next(shape for name, shape in shapes.items() if name.startswith(f"vblora_logits_{side}"))
     length = subject.config["vector_length"]
+    if type(length) is not int:
+        raise AdapterError("vector_length is no whole number")
     return shape[0] * length, shape[1] * length
 
 
@@ -120,10 +123,21 @@ CONVOLVED: dict[str, Callable[[Mapping[str, Shape]], Shape]] = {
 }
 """Those that tell a convolution by its kernel; where they do not, it is a linear layer to them, or not told."""
 
+
+def _most(indices: object) -> int:
+    """The largest of some numbers of tokens. Raises AdapterError."""
+    numbers = [one for one in indices if type(one) is int] if isinstance(indices, list) else []
+    if not numbers:
+        raise AdapterError("token_indices is no list of whole numbers")
+    return max(numbers)
+
+
 OTHERS: dict[str, Callable[[Mapping[str, Shape], Subject], dict[str, Any]]] = {
     "LN_TUNING": lambda shapes, _: {"kind": "norm", "out": shapes["ln_tuning_layers.weight"][0]},
     "TRAINABLE_TOKENS": lambda shapes, subject: {
-        "kind": "embedding", "in": max(subject.config["token_indices"]) + 1, "out": shapes["trainable_tokens_delta"][1],
+        "kind": "embedding",
+        "in": _most(subject.config["token_indices"]) + 1,
+        "out": shapes["trainable_tokens_delta"][1],
     },
 }  # fmt: skip
 """Those that adapt other layers than linear ones."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from ...adapter.codes import METHOD_BY_RELEASE, MODULES_BESIDE_PROMPT, TASK_OF_PROMPT, UNSAVED_MODULE
 from ...adapter.findings import THE_TRANSFORMERS
 from ...adapter.runtimes import PEFT, between, since, upto
@@ -81,9 +79,9 @@ def starts_as_text(subject: Subject) -> bool:
 
 def of_another_model(subject: Subject) -> bool:
     """num_layers and token_dim are not those of the cartridge."""
-    sizes = [subject.value(key) for key in ("num_layers", "token_dim")]
+    layers, width = (subject.value(key) for key in ("num_layers", "token_dim"))
     shape = subject.tensor_shapes.get("prompt_embeddings", ())
-    return all(type(size) is int for size in sizes) and shape[1:] != (2 * prod(sizes),)
+    return type(layers) is int and type(width) is int and shape[1:] != (2 * layers * width,)
 
 
 TASKS = (

@@ -14,8 +14,8 @@ from . import REVIEWED
 def vectors(subject: Subject) -> Names:
     """The trained vectors; weight_tying says how many layers share one."""
     tying = subject.value("weight_tying")
-    is_share = isinstance(tying, (int, float)) and 0 <= tying <= 1
-    total = max(1, round(len(subject.layers) * (1.0 - tying))) if is_share else 1
+    share = tying if isinstance(tying, (int, float)) and 0 <= tying <= 1 else 1
+    total = max(1, round(len(subject.layers) * (1.0 - share)))
     return [f"base_model.tinylora_v.{number}" for number in range(total)]
 
 

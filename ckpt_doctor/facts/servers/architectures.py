@@ -28,14 +28,14 @@ def line(table: str, key: str) -> dict[str, Any] | None:
     return value
 
 
-def architecture(config: dict[str, Any]) -> str | None:
+def architecture(config: dict[str, object]) -> str | None:
     """The class that a model was saved with, as its config says."""
     names = config.get("architectures")
     first = names[0] if isinstance(names, list) and names else None
     return first if isinstance(first, str) else None
 
 
-def text_config(config: dict[str, Any]) -> dict[str, Any]:
+def text_config(config: dict[str, object]) -> dict[str, Any]:
     """The part of a config that is about the language model."""
     for key in ("text_config", "llm_config", "language_config"):
         part = config.get(key)
@@ -44,7 +44,7 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def causal(config: dict[str, Any]) -> str | None:
+def causal(config: dict[str, object]) -> str | None:
     """The class of a language model: the one that its config names, or the one that its type comes to."""
     named = architecture(config)
     if named:

@@ -30,12 +30,12 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
     return _parsed(file, path, size)[1]
 
 
-def values(file: BinaryIO, path: str, size: int) -> dict[str, Any]:
+def values(file: BinaryIO, path: str, size: int) -> dict[str, object]:
     """The values by key of an open file. Raises DamagedFile, AdapterError."""
     return _parsed(file, path, size)[0]
 
 
-def _parsed(file: BinaryIO, path: str, size: int) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
+def _parsed(file: BinaryIO, path: str, size: int) -> tuple[dict[str, object], dict[str, TensorInfo]]:
     reader = _Reader(file, path)
     if reader.take(4) != MAGIC:
         raise DamagedFile("wrong-container", "it is no GGUF file")
@@ -43,7 +43,7 @@ def _parsed(file: BinaryIO, path: str, size: int) -> tuple[dict[str, Any], dict[
     if version not in (2, 3):
         raise AdapterError(f"{path} is GGUF of version {version}, which is not read")
     tensors, keys = reader.count(), reader.count()
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for _ in range(keys):
         key = reader.text()
         found[key] = reader.value(reader.number("<I"))

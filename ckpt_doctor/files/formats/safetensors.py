@@ -332,13 +332,15 @@ def header(tensors: Mapping[str, TensorInfo], extra: dict[str, str]) -> tuple[by
 
     `extra` is the `__metadata__`.
     """
-    order = sorted(tensors, key=lambda name: (-DTYPE_BITS[tensors[name].dtype], name))
+    infos = dict(tensors.items())
+    order = sorted(infos, key=lambda name: (-DTYPE_BITS[infos[name].dtype], name))
     entries: dict[str, Any] = {"__metadata__": extra} if extra else {}
     at = 0
     for name in order:
-        info = tensors[name]
-        entries[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [at, at + info.nbytes]}
-        at += info.nbytes
+        info = infos[name]
+        end = at + info.nbytes
+        entries[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [at, end]}
+        at = end
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text, order

@@ -92,7 +92,8 @@ def config(subject: Subject) -> Iterator[Cause]:
             yield Cause(codes.SERVER_MODULES_TO_SAVE, message, answer, keys=keys, remedy=MERGE)
     odd = _odd_ranks(values)
     if odd and not _is_of_another_method(subject):
-        message = f"rank_pattern gives {odd[0]} {spelled(values['rank_pattern'][odd[0]])}, no whole number above 0"
+        name, value = next(iter(odd.items()))
+        message = f"rank_pattern gives {name} {spelled(value)}, no whole number above 0"
         yield Cause(code, message, Field("odd_rank_pattern"), keys=("rank_pattern",))
 
 
@@ -107,11 +108,11 @@ def _is_of_another_method(subject: Subject) -> bool:
     return subject.method not in (None, "LORA") and bool(subject.tensors)
 
 
-def _odd_ranks(values: Mapping[str, Any]) -> list[str]:
+def _odd_ranks(values: Mapping[str, object]) -> dict[str, object]:
     """The entries of rank_pattern that are no rank; AdaLoRA's are lists."""
     pattern = values.get("rank_pattern")
     listed = pattern.items() if isinstance(pattern, dict) else ()
-    return [key for key, value in listed if type(value) is not int or value <= 0]
+    return {key: value for key, value in listed if type(value) is not int or value <= 0}
 
 
 def _set(subject: Subject, key: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ....adapter import Base
 from ...names import PREFIX, as_number, numbered
@@ -54,7 +54,7 @@ class Fate(NamedTuple):
 class Load:
     """What a loader reads: the adapter's config and tensors, and the config of the model with its weights, if known."""
 
-    def __init__(self, config: dict[str, Any], tensors: dict[str, Shape], base: Base) -> None:
+    def __init__(self, config: dict[str, object], tensors: dict[str, Shape], base: Base) -> None:
         self.config, self.tensors, self.base = config, tensors, base
         self.model = base.config
         self.architecture = causal(base.config)
@@ -161,7 +161,7 @@ def several(names: Iterable[str]) -> str:
     return f"{', '.join(kinds[:3])} and {len(kinds) - 3} more" if len(kinds) > 4 else ", ".join(kinds)
 
 
-def _sizes(config: dict[str, Any]) -> Iterable[int]:
+def _sizes(config: dict[str, object]) -> Iterable[int]:
     """What a config's numbers multiply to where a model does so: heads, fused projections, experts that are shared."""
     plain_ = {key: value for key, value in config.items() if type(value) is int and 0 < value < 1 << 40}
     yield from plain_.values()

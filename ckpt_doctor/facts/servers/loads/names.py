@@ -33,7 +33,7 @@ class Tree(NamedTuple):
         return "?" if any(path == part or path.startswith(f"{part}.") for part in self.unknown) else None
 
 
-def tree(config: dict[str, Any]) -> Tree | None:
+def tree(config: dict[str, object]) -> Tree | None:
     """The modules of a model, None where its class is in no table."""
     name = causal(config)
     entry = line("transformers", name) if name else None
@@ -46,7 +46,7 @@ def tree(config: dict[str, Any]) -> Tree | None:
     return Tree(modules, tuple(unknown), prefix if isinstance(prefix, str) else "")
 
 
-def absent(name: str, config: dict[str, Any], path: str) -> bool:
+def absent(name: str, config: dict[str, object], path: str) -> bool:
     """Whether a model has not a module that its class may have: a decoder alone attends to no other stack."""
     if name not in BETWEEN_STACKS:
         return False
@@ -54,7 +54,7 @@ def absent(name: str, config: dict[str, Any], path: str) -> bool:
 
 
 def _expand(
-    entry: dict[str, Any], name: str, config: dict[str, Any], at: str, modules: dict[str, str], unknown: list[str]
+    entry: dict[str, Any], name: str, config: dict[str, object], at: str, modules: dict[str, str], unknown: list[str]
 ) -> None:
     for parent, leaves in entry.get("modules", {}).items():
         for leaf, kind in leaves.items():

@@ -1,0 +1,67 @@
+"""Files of chance: whatever a reader, the rules, the planner and the comparison are given, they end, and say something.
+
+`scripts/fuzz.py` looks for such files for as long as it is told; here the same functions are given a few, the same each
+time.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fuzz
+import hostile
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ckpt_doctor.adapter.runtimes import NEWEST
+from ckpt_doctor.facts.config_keys import defaults
+from ckpt_doctor.verbs.scan import examine
+
+KEYS = st.sampled_from(sorted({*defaults("LORA"), *defaults("ADALORA"), "peft_type"}))
+VALUES = st.sampled_from([*hostile.ODD.values(), 0.5, "q", ["q"], {"q": 4}, {"q": [True]}, "ADALORA", "LORA", "IA3"])
+
+
+@pytest.mark.parametrize("name", fuzz.READERS)
+def test_what_is_near_a_real_file_is_no_crash(name: str) -> None:
+    reader, chance = fuzz.READERS[name], fuzz.Chance(1)
+    seeds = reader.seeds()
+    for data in [*seeds, *(chance.of(seeds) for _ in range(10))]:
+        assert fuzz.outcome(reader, data) == ""
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(values=st.dictionaries(KEYS, VALUES, min_size=2, max_size=4), reader=st.sampled_from(["config", "adalora"]))
+def test_odd_values_at_several_keys_are_no_crash(values: dict[str, Any], reader: str) -> None:
+    source = hostile.LORA if reader == "config" else hostile.ADALORA
+    plain = json.loads((source / hostile.CONFIG).read_text())
+    assert fuzz.outcome(fuzz.READERS[reader], json.dumps({**plain, **values}).encode()) == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "values"),
+    [
+        # `for pattern in 5`, read only where layers_to_transform is set
+        ("config", {"layers_to_transform": [0], "layers_pattern": 5}),
+        # a whole number beyond a float less a fraction: OverflowError
+        ("adalora", {"total_step": 10**400, "tinit": 1, "tfinal": 1.5}),
+    ],
+)
+def test_values_that_only_others_have_read_are_no_crash(source: str, values: dict[str, Any]) -> None:
+    folder = hostile.LORA if source == "config" else hostile.ADALORA
+    plain = json.loads((folder / hostile.CONFIG).read_text())
+    assert fuzz.outcome(fuzz.READERS[source], json.dumps({**plain, **values}).encode()) == ""
+
+
+def test_a_layers_pattern_that_is_a_number_is_not_accepted(tmp_path: Path) -> None:
+    adapter = hostile.built(tmp_path / "in", hostile.Input(hostile.config(layers_to_transform=[0], layers_pattern=5)))
+    assert examine(str(adapter)).verdicts[NEWEST] == "rejects"
+
+
+def test_what_fails_in_a_reader_is_seen() -> None:
+    def broken(_: bytes, __: Path) -> str:
+        raise ZeroDivisionError
+
+    assert "ZeroDivisionError" in fuzz.outcome(fuzz.Reader(broken, lambda: [b""]), b"")
