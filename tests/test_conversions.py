@@ -358,3 +358,70 @@ def test_a_gguf_that_is_cut_or_says_too_much_is_no_fault_of_ours(run: Any, tmp_p
         result = run("scan", path)
         assert result.exit_code in (1, 2)
         assert "please report" not in result.output
+
+
+IMAGES = Path(__file__).parent / "data/images"
+
+
+def tree(folder: Path) -> Path:
+    """A PEFT adapter, and beside it what other tools wrote, what is refused, and a model."""
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", folder / "peft")
+    shutil.copytree(MLX / "lora", folder / "mlx")
+    shutil.copytree(MLX / "model", folder / "model")
+    (folder / "styles").mkdir()
+    shutil.copy(IMAGES / "kohya-sd1-by-diffusers.safetensors", folder / "styles/one.safetensors")
+    shutil.copy(IMAGES / "lycoris-loha-by-lycoris.safetensors", folder / "styles/two.safetensors")
+    save_file({"diffusion_model.a.lora_down.weight": np.zeros((1, 1))}, folder / "styles/comfy.safetensors")
+    return folder
+
+
+def test_a_tree_is_converted_beside_its_adapters(run: Any, tmp_path: Path) -> None:
+    source, out = tree(tmp_path / "in"), tmp_path / "out"
+    result = run("fix", source, out, "--format", "json")
+    assert result.exit_code == 1
+    found = {
+        (Path(one["path"]).relative_to(source).as_posix(), one["written"])
+        for one in json.loads(result.stdout)["results"]
+    }
+    written = {
+        ("mlx", True), ("peft", True), ("styles/one.safetensors", True), ("styles/two.safetensors", True),
+        ("styles/comfy.safetensors", False),
+    }  # fmt: skip
+    assert found == written
+    for name in ("one", "two"):  # as by the file alone
+        assert run("fix", source / f"styles/{name}.safetensors", tmp_path / name).exit_code == 0
+        files = sorted(
+            path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("adapter_model.safetensors")
+        )
+        assert files
+        for file in files:
+            assert (out / "styles" / name / file).read_bytes() == (tmp_path / name / file).read_bytes()
+    told = " ".join(run("fix", source, tmp_path / "again").stdout.split())
+    assert "comfy.safetensors is a LoRA in ComfyUI's layout" in told
+    assert told.endswith("6 adapters: 5 repaired, 1 refused")
+
+
+def test_a_part_does_not_take_the_place_of_another_adapter(run: Any, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "in/text_encoder")
+    shutil.copy(IMAGES / "diffusers-before-peft-by-diffusers.safetensors", tmp_path / "in/style.safetensors")
+    result = run("fix", tmp_path / "in", tmp_path / "out", "--force")
+    assert (result.exit_code, "another adapter's place" in result.stderr) == (1, True)
+    file = "adapter_model.safetensors"
+    assert (tmp_path / "out/text_encoder" / file).read_bytes() == (FIXTURES / "lora-plain-0.21.2" / file).read_bytes()
+
+
+def ranked(run: Any, path: Path) -> dict[str, tuple[int, float]]:
+    found = json.loads(run("ranks", path, "--values", "--format", "json").stdout)["ranks"]
+    return {layer["module"]: (layer["rank"], layer["norm"]) for one in found for layer in one["layers"]}
+
+
+def test_ranks_are_told_of_what_is_converted(run: Any, tmp_path: Path) -> None:
+    for path in (IMAGES / "kohya-sd1-by-diffusers.safetensors", MLX / "lora"):
+        assert run("fix", path, tmp_path / path.name).exit_code == 0
+        before, after = (ranked(run, place) for place in (path, tmp_path / path.name))
+        assert before.keys() == after.keys()
+        for module, (rank, norm) in before.items():
+            assert (rank, norm) == (after[module][0], pytest.approx(after[module][1]))
+    result = run("ranks", DATA / "torchtune/llama/lora")
+    assert result.exit_code == 2
+    assert f"type `ckpt-doctor fix {DATA / 'torchtune/llama/lora'} OUT --base MODEL`" in " ".join(result.stderr.split())

@@ -116,8 +116,8 @@ def command(
     no OUT: any number of adapters, trees and files of adapters can be named.
 
     IN can also be what another tool wrote (MLX, torchtune, llama.cpp, kohya, diffusers), its folder or its file: it
-    becomes an adapter of PEFT, as far as that is exact. Several adapters in one file become folders in OUT. With
-    --to mlx, diffusers or kohya OUT is in the form of that tool.
+    becomes an adapter of PEFT, as far as that is exact. Several adapters in one file become folders in OUT, and so does
+    each file of a tree. With --to mlx, diffusers or kohya OUT is in the form of that tool.
 
     With --for llama.cpp the commands that convert OUT and serve it are printed, and not run. Where no repair helps,
     scan --for SERVER --base MODEL prints the one that merges the adapter into its model, or why it is not to be.
@@ -162,7 +162,10 @@ def command(
                 if target is not None and report.part:
                     target = os.path.join(target, report.part)
                 with busy(f"{folder} ({count} of {len(jobs)})", quiet=quiet):
-                    done = _fix(report, target, by, force=force, **asked)
+                    if report.part and target in jobs.values():
+                        done = _Done(1, failure=f"{folder}: {target} is another adapter's place: fix the file alone")
+                    else:
+                        done = _fix(report, target, by, force=force, **asked)
                 out.ours |= done.written is not None
                 try:
                     output = _output(folder, target, done, format_, asked["dry_run"], style)
@@ -269,19 +272,28 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
         from ..files.replacing import check_replaceable
 
         check_replaceable(out, force=force)
-    return {folder: os.path.normpath(os.path.join(out, os.path.relpath(folder, root))) for folder in folders}
+    targets: dict[str, str | None] = {}
+    for folder in folders:
+        target = os.path.normpath(os.path.join(out, os.path.relpath(folder, root)))
+        if folder != root and os.path.isfile(folder):  # one of several of another tool
+            bare, _ = os.path.splitext(target)
+            target = target if bare in targets.values() else bare
+        targets[folder] = target
+    return targets
 
 
 def _below(source: str) -> list[str]:
-    """The adapters at and below a path; where there is none, what is recognised there and can be converted. Raises
-    AdapterError.
+    """The adapters at and below a path, and beside them what another tool wrote. Raises AdapterError where there is
+    nothing of which one can be made.
     """
-    try:
-        return options.adapters_below(source)
-    except AdapterError:
-        from ..verbs.conversion import below
+    from ..files import recognise
+    from ..verbs.conversion import apart
 
-        found = below(source)
+    others: list[str] = []
+    try:
+        return sorted([*options.adapters_below(source, others=others), *apart(others)])
+    except AdapterError:
+        found = apart(recognise.below(source))
         if not found:
             raise
         return found

@@ -27,7 +27,7 @@ from ..facts.targets import targeted
 from ..files.base import as_loaded
 from ..files.foreign import EMBEDDINGS
 from ..repairs.cuts import cut
-from . import Converted, Foreign, Refused, Tool
+from . import Converted, Foreign, Refused, Tool, Wants
 
 if TYPE_CHECKING:
     from ..adapter import Base, TensorInfo
@@ -56,14 +56,6 @@ KEPT, ROWS = "modules_to_save", ".token_adapter.trainable_tokens_delta."
 ModulesToSaveWrapper, TrainableTokensWrapper)."""
 HEADS = ("lm_head", "embed_out")
 """Modules that may share the weight of the embedding."""
-
-
-class Wants(Refused):
-    """What is refused as long as an option of `fix` does not say more; `option` is that, with its value."""
-
-    def __init__(self, option: str, message: str) -> None:
-        super().__init__(message)
-        self.option = option
 
 
 class _Factor(NamedTuple):

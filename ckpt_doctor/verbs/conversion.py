@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from itertools import islice
 from shlex import quote
 from typing import NamedTuple
@@ -37,6 +38,32 @@ def below(path: str) -> list[str]:
     return [place for place in recognise.below(path) if (fault := recognise.fault_at(place)) and fault.tool]
 
 
+def apart(places: Iterable[str]) -> list[str]:
+    """What a fix makes adapters of at places where none of PEFT lies, sorted: a folder or file itself, or each of several
+    files in the form of tools, unless the tool names the one that it loads. What is in the form of none is left out: a
+    model or a training beside adapters is as usual.
+    """
+    return sorted(found for place in places for found in _apart(place))
+
+
+def _apart(place: str) -> list[str]:
+    fault = recognise.fault_at(place)
+    if fault is None or not (fault.tool or fault.name == OTHER_FORMAT.name):
+        return []
+    names = [] if os.path.isfile(place) or fault.tool == SALVAGE else os.listdir(place)
+    files = [os.path.join(place, name) for name in names if name.endswith(WEIGHTS) and not NO_WEIGHTS.match(name)]
+    if len(files) < 2 or (fault.tool and _usual(fault.tool) in names):
+        return [place]
+    return apart(files) or [place]
+
+
+def _usual(of: str) -> str:
+    """The name of the file that a tool loads."""
+    from ..conversions import tool
+
+    return tool(of).weights
+
+
 def opened(path: str) -> Adapter:
     """The one adapter at or below a path, also where another tool wrote it. Raises AdapterError."""
     try:
@@ -63,8 +90,7 @@ def parts(adapter: Adapter, base: Base | None, config: str = "") -> list[Part]:
         raise AdapterError(f"{adapter.path} is no model with an adapter inside, which alone wants --adapter-config")
     if fault is None:
         return [Part("", adapter)]
-    from ..conversions import Refused
-    from ..conversions.salvage import Wants
+    from ..conversions import Refused, Wants
 
     try:
         return _salvaged(adapter, fault, base, given) if fault.tool == SALVAGE else _converted(adapter, fault, base)
