@@ -197,17 +197,60 @@ def two(folder: Path, **edits: Any) -> Path:
     return folder
 
 
-def test_two_adapters_in_one_file_are_split(run: Any, scan: Any, tmp_path: Path) -> None:
-    report = scan(two(tmp_path / "in"))
-    assert report["next"][0]["command"] == f"ckpt-doctor fix {tmp_path / 'in'} {tmp_path / 'in-fixed'}"
-    assert run(*report["next"][0]["command"].split()[1:]).exit_code == 0
-    assert sorted(path.name for path in (tmp_path / "in-fixed").iterdir()) == ["first", "second"]
-    first, second = (
-        load_file(tmp_path / "in-fixed" / name / "adapter_model.safetensors") for name in ("first", "second")
-    )
+def held(out: Path) -> None:
+    """The two are written, each with its numbers."""
+    assert sorted(path.name for path in out.iterdir()) == ["first", "second"]
+    first, second = (load_file(out / name / "adapter_model.safetensors") for name in ("first", "second"))
     plain = load_file(FIXTURES / "lora-plain-0.21.2/adapter_model.safetensors")
     assert all((first[key] == value).all() and (second[key] == 2 * value).all() for key, value in plain.items())
-    assert run("compare", tmp_path / "in-fixed/first", FIXTURES / "lora-plain-0.21.2").exit_code == 0
+
+
+def test_two_adapters_in_one_file_are_split_where_it_is_told_what_scales_each(
+    run: Any, scan: Any, tmp_path: Path
+) -> None:
+    folder = two(tmp_path / "in")
+    config = folder / "adapter_config.json"
+    report = scan(folder)
+    assert report["findings"][0]["code"] == "CD024"
+    assert "lay that of each in a folder of its name" in report["findings"][0]["message"]
+    command = f"ckpt-doctor fix {folder} OUT --adapter-config FILE"
+    assert [way["text"] for way in report["next"]] == [f"type `{command}`"]
+    assert run("fix", folder, tmp_path / "out").exit_code == 1
+    assert not (tmp_path / "out").exists()
+
+    typed = command.replace("OUT", str(tmp_path / "out")).replace("FILE", str(config))
+    assert run(*typed.split()[1:]).exit_code == 0
+    held(tmp_path / "out")
+    assert run("compare", tmp_path / "out/first", FIXTURES / "lora-plain-0.21.2").exit_code == 0
+    for name, alpha in (("first", 8), ("second", 3)):
+        (folder / name).mkdir()
+        (folder / name / "adapter_config.json").write_text(
+            json.dumps({**json.loads(config.read_text()), "lora_alpha": alpha})
+        )
+    (split, *alone) = json.loads(run("scan", folder, "--format", "json").stdout)["reports"]
+    assert len(alone) == 2  # what holds a config is looked at
+    assert run(*split["next"][0]["command"].split()[1:]).exit_code == 0
+    held(tmp_path / "in-fixed")
+    configs = (json.loads((tmp_path / "in-fixed" / name / config.name).read_text()) for name in ("first", "second"))
+    assert [one["lora_alpha"] for one in configs] == [8, 3]
+
+
+SPLIT: dict[str, tuple[dict[str, Any], str]] = {
+    "another method": ({"peft_type": "ADALORA"}, "is of ADALORA, and the tensors are of LORA"),
+    "another rank": ({"r": 8}, "the ranks in adapter_config.json are not those"),
+    "other targets": ({"target_modules": ["q"]}, "does not name"),
+    "DoRA": ({"use_dora": True}, "use_dora in adapter_config.json is not as the tensors are"),
+}
+
+
+@pytest.mark.parametrize(("config", "reason"), SPLIT.values(), ids=SPLIT)
+def test_a_config_that_is_not_of_each_is_refused(run: Any, tmp_path: Path, config: dict[str, Any], reason: str) -> None:
+    folder = two(tmp_path / "in")
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    result = run("fix", folder, tmp_path / "out", "--adapter-config", path)
+    assert (result.exit_code, reason in " ".join(result.stdout.split())) == (1, True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", "x" * 80])

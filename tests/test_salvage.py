@@ -263,7 +263,14 @@ def test_several_adapters_are_written_apart(run: Any, tmp_path: Path, models: Pa
     shutil.rmtree(tmp_path / "in/other")
     result = run("fix", tmp_path / "in/model.safetensors", tmp_path / "other")
     assert result.exit_code == 1
-    assert "lay it beside the model in a folder other" in " ".join(result.stdout.split())
+    assert "lay that of each in a folder of its name" in " ".join(result.stdout.split())
+    # one that is named is of all, where it holds for each
+    config = tmp_path / "config.json"
+    for path in saved(models / "two").values():
+        shutil.copy(path / "adapter_config.json", config)
+        result = run("fix", tmp_path / "in/model.safetensors", tmp_path / "other", "--adapter-config", config)
+        assert (result.exit_code, "cannot be converted" in result.stdout) == (1, True)
+        assert not (tmp_path / "other").exists()
 
 
 def test_shards_and_states_of_trainers(run: Any, tmp_path: Path, models: Path) -> None:
@@ -299,7 +306,10 @@ def test_shards_and_states_of_trainers(run: Any, tmp_path: Path, models: Path) -
 def test_a_config_is_named_for_a_model_alone(run: Any, tmp_path: Path, models: Path) -> None:
     adapter = models / "lora/saved"
     result = run("fix", adapter, tmp_path / "out", "--adapter-config", adapter / "adapter_config.json")
-    assert (result.exit_code, "is no model with an adapter inside" in " ".join(result.stderr.split())) == (2, True)
+    assert (result.exit_code, "is not in a form that may want --adapter-config" in " ".join(result.stderr.split())) == (
+        2,
+        True,
+    )
 
 
 def test_the_command_that_is_said_gathers_shards(

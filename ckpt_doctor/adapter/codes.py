@@ -169,8 +169,9 @@ OTHER_NAME = Code("CD023", "other-name", """
 The weights of an adapter of PEFT are there, under a name that PEFT does not look for.
 Why: some tools name the file after the step or the run, and PEFT looks for two names only.
 Who stops: every PEFT release.
-What to do: `fix` writes it under the right name, where its adapter_config.json is beside it. Otherwise rename the file
-to adapter_model.safetensors (adapter_model.bin, if it is one of torch's), beside that.
+What to do: `fix` writes it under the right name, where its adapter_config.json is beside it, or is named with
+--adapter-config. Or rename the file to adapter_model.safetensors (adapter_model.bin, if it is one of torch's), beside
+that.
 References: utils/save_and_load.py: load_peft_weights.
 """)
 OTHER_FORMAT = Code("CD024", "other-format", """
