@@ -274,6 +274,45 @@ def test_the_prefix_of_peft_goes_off_the_targets(run: Any, tmp_path: Path) -> No
     assert run("fix", tmp_path / "in", tmp_path / "other").exit_code == 1
 
 
+@pytest.mark.parametrize("targets", [["q", "conv", "embed_tokens"], ".*(q|conv)"], ids=["list", "regex"])
+def test_what_adalora_has_no_layer_for_goes_off_the_targets(run: Any, tmp_path: Path, targets: Any) -> None:
+    """In the real PEFT: what rejects it loads it then, to the same outputs."""
+    import peft
+    import torch
+    from safetensors.torch import save_file as save
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.config = {"model_type": "custom"}
+            self.embed_tokens = torch.nn.Embedding(32, 8)
+            self.conv = torch.nn.Conv1d(8, 8, 3, padding=1)
+            self.q = torch.nn.Linear(8, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(self.q(self.conv(self.embed_tokens(x).transpose(1, 2)).transpose(1, 2)))
+
+    config = peft.AdaLoraConfig(init_r=4, target_r=2, total_step=10, tinit=1, tfinal=2, target_modules=["q"])
+    model = peft.get_peft_model(Net(), config).eval()
+    for name, value in model.named_parameters():
+        if "lora_" in name:
+            value.data = torch.randn(value.shape)
+    model.save_pretrained(tmp_path / "in")
+    (tmp_path / "base").mkdir()
+    save(Net().state_dict(), tmp_path / "base/model.safetensors")
+    (tmp_path / "base/config.json").write_text(json.dumps({"vocab_size": 32}))
+    path = tmp_path / "in/adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_modules": targets}))
+    with pytest.raises(ValueError, match="is not supported"):
+        peft.PeftModel.from_pretrained(Net(), str(tmp_path / "in"))
+    found = fixed(run, tmp_path / "in", tmp_path / "out", "--base", tmp_path / "base")
+    assert "CD332" in [code for step in found["repairs"] for code in step["codes"]]
+    x = torch.arange(10).reshape(2, 5)
+    again = peft.PeftModel.from_pretrained(Net(), str(tmp_path / "out")).eval()
+    torch.testing.assert_close(again(x), model(x))
+
+
 @pytest.mark.parametrize("forward", [["down"], ["base.down"], []])
 def test_ia3_is_named_by_its_shapes_and_loads(run: Any, tmp_path: Path, forward: list[str]) -> None:
     """In the real PEFT: what one config says, and what is rejected, come to the same."""

@@ -595,6 +595,15 @@ Who stops: every release is undecided. One that reads the key may hang when it l
 What to do: name the layers in a list, or write the pattern without a repeat within a repeat.
 References: tuners/tuners_utils.py: check_target_module_exists, get_pattern_key; utils/other.py.
 """)
+ADALORA_TARGET_KIND = Code("CD332", "adalora-target-kind", """
+The targets of an AdaLoRA match a module of the base model for which AdaLoRA has no layer: a Conv1d, a Conv3d, an
+embedding.
+Why: a name as conv1 or embed_tokens was written into the config, or into the list of a script, and no release has saved
+such a layer.
+Who stops: every PEFT release, "Target module … is not supported".
+What to do: `fix --base` takes the names off that match such modules alone, or names the layers of the file in full.
+References: tuners/adalora/model.py: AdaLoraModel._create_new_module.
+""")
 
 # Tensors
 
@@ -1115,6 +1124,6 @@ OLD_NAMES = {"no-layers": METHOD_WITHOUT_LAYERS, "adapter-name-in-key": ADAPTER_
 
 REPAIRED_UNASKED = frozenset((
     ADALORA_RANK_ZERO.number, LORA_RANK_ZERO.number, UNKNOWN_CONFIG_KEY.number, ADALORA_SCHEDULE.number,
-    BIAS_SPELLING.number, CONFIG_IMPORTS_CODE.number, MEGATRON_CONFIG.number,
+    BIAS_SPELLING.number, CONFIG_IMPORTS_CODE.number, MEGATRON_CONFIG.number, ADALORA_TARGET_KIND.number,
 ))  # fmt: skip
 """What a fix heals where no runtime was asked for: the catalogue of repairs says it, and a scan need not read that."""
