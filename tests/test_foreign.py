@@ -122,6 +122,14 @@ def test_a_file_tells_where_no_tensor_does(name: str, what: str, tmp_path: Path)
     assert found.remedy
 
 
+def test_the_export_of_megatron_is_told(tmp_path: Path) -> None:
+    (tmp_path / "common.pt").touch()
+    found = recognise.recognised(str(tmp_path), ["__0_0.distcp", "common.pt", "run_config.yaml"])
+    assert found is not None
+    assert "export_adapter_ckpt(" in found.remedy
+    assert f"--adapter_load {tmp_path} " in found.remedy
+
+
 def weights(path: Path, *names: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: np.ones((2, 2), "float32") for name in names}, path)

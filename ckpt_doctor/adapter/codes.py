@@ -672,8 +672,12 @@ MEGATRON_NAMES = Code("CD409", "megatron-names", """
 The adapted layers have Megatron's names (linear_qkv), which no model of transformers has.
 Why: PEFT saves the names of the model that it adapted, and that was one of Megatron Core, as in ms-swift.
 Who stops: every PEFT release, where the model is one of transformers, whose names the targets are not.
-What to do: export it to Hugging Face's layout with the tool that trained it, or load it on Megatron's model.
-References: Megatron-LM megatron/core/transformer/attention.py: SelfAttention.linear_qkv; modelscope/ms-swift#5693.
+What to do: export the checkpoint that it was saved from, which writes an adapter of PEFT with transformers' names.
+Megatron-Bridge 0.4 and newer: `AutoBridge.from_hf_pretrained("MODEL").export_adapter_ckpt("CHECKPOINT", "OUT")`;
+ms-swift: `megatron export --adapter_load CHECKPOINT --to_hf true --merge_lora false --save OUT`. Or load it on
+Megatron's model.
+References: Megatron-LM megatron/core/transformer/attention.py: SelfAttention.linear_qkv; modelscope/ms-swift#5693;
+Megatron-Bridge models/conversion/auto_bridge.py: AutoBridge.export_adapter_ckpt; ms-swift docs, LoRA Training.
 """)
 NON_FINITE = Code("CD410", "non-finite", """
 Weights are NaN or infinite, so that no output of the model is a number. Seen with `--values`.
