@@ -507,3 +507,43 @@ def test_ranks_are_told_of_what_is_converted(run: Any, tmp_path: Path) -> None:
     result = run("ranks", DATA / "torchtune/llama/lora")
     assert result.exit_code == 2
     assert f"type `ckpt-doctor fix {DATA / 'torchtune/llama/lora'} OUT --base MODEL`" in " ".join(result.stderr.split())
+
+
+def test_the_api_converts_as_the_command_does(run: Any, tmp_path: Path) -> None:
+    import ckpt_doctor
+
+    result = ckpt_doctor.fix(MLX / "lora", tmp_path / "peft")
+    fixed(run, MLX / "lora", tmp_path / "by-command")
+    assert result
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "peft" / name).read_bytes() == (tmp_path / "by-command" / name).read_bytes()
+    assert ckpt_doctor.fix(tmp_path / "peft", tmp_path / "back", to="mlx")
+    before, after = (load_file(folder / "adapters.safetensors") for folder in (MLX / "lora", tmp_path / "back"))
+    assert {name: value.tobytes() for name, value in before.items()} == {
+        name: value.tobytes() for name, value in after.items()
+    }
+    with pytest.raises(ckpt_doctor.AdapterError, match="no counterpart in MLX"):
+        ckpt_doctor.fix(FIXTURES / "lora-plain-0.21.2", tmp_path / "none", to="mlx")
+    for wrong in ({"to": "torchtune"}, {"to": "mlx", "for_": "vllm"}, {"to": "kohya", "weights": "bin"}):
+        with pytest.raises(ValueError, match="to="):
+            ckpt_doctor.fix(tmp_path / "peft", tmp_path / "none", **wrong)
+
+
+def test_the_api_takes_one_of_several_and_a_config(tmp_path: Path) -> None:
+    import ckpt_doctor
+
+    file = IMAGES / "diffusers-before-peft-by-diffusers.safetensors"
+    with pytest.raises(ckpt_doctor.AdapterError, match=r"holds the adapters .*text_encoder.*: name one as part="):
+        ckpt_doctor.fix(file, tmp_path / "none")
+    with pytest.raises(ckpt_doctor.AdapterError, match="name one as part="):
+        ckpt_doctor.fix(file, tmp_path / "none", part="vae")
+    assert ckpt_doctor.fix(file, tmp_path / "encoder", part="text_encoder")
+    (tmp_path / "in").mkdir()
+    plain = FIXTURES / "lora-plain-0.21.2"
+    shutil.copy(plain / "adapter_model.safetensors", tmp_path / "in/step.safetensors")
+    assert not ckpt_doctor.fix(tmp_path / "in", tmp_path / "none")
+    assert ckpt_doctor.fix(tmp_path / "in", tmp_path / "out", adapter_config=plain / "adapter_config.json")
+    assert ckpt_doctor.compare(tmp_path / "out", plain)
+    with pytest.raises(ckpt_doctor.AdapterError, match="adapter_config="):
+        ckpt_doctor.fix(plain, tmp_path / "none", adapter_config=plain / "adapter_config.json")
+    assert not (tmp_path / "none").exists()

@@ -66,15 +66,20 @@ def _usual(of: str) -> str:
     return tool(of).weights
 
 
-def opened(path: str) -> Adapter:
-    """The one adapter at or below a path, also where another tool wrote it. Raises AdapterError."""
+def located(path: str) -> str:
+    """As `locate`, or the one folder or file at or below a path that another tool wrote. Raises AdapterError."""
     try:
-        folder = locate(path)
+        return locate(path)
     except AdapterError:
-        found = below(path)
+        found = apart(below(path))
         if len(found) != 1:
             raise
-        folder = found[0]
+        return found[0]
+
+
+def opened(path: str) -> Adapter:
+    """The one adapter at or below a path, also where another tool wrote it. Raises AdapterError."""
+    folder = located(path)
     first, *others = parts(load(folder), None)
     if others:
         raise AdapterError(f"{folder} holds {len(others) + 1} adapters: fix writes each to a folder of its own")
