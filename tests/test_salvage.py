@@ -344,3 +344,61 @@ def test_the_command_that_is_said_gathers_shards(
     fixed(run, *words[2:])
     wanted = read(read_weights(str(source / "saved/adapter_model.safetensors")))
     assert read(read_weights("out/adapter_model.safetensors")) == wanted
+
+
+def trained(folder: Path, by: str) -> Path:
+    """What a real training leaves of a model with an adapter inside, and in `saved` what PEFT saves of it."""
+    import make_wholes
+    import peft
+    import torch
+    import transformers
+
+    model = peft.get_peft_model(make_wholes.llama(), make_wholes.lora(modules_to_save=["lm_head"]))
+    ids = torch.arange(8) % 16
+
+    class Wrapper(torch.nn.Module):
+        """A model of somebody's own, of which a Trainer saves the whole state dict."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.policy = model
+
+        def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> Any:
+            return self.policy(input_ids=input_ids, labels=labels)
+
+    if by == "accelerate":
+        from accelerate import Accelerator
+
+        accelerator = Accelerator(cpu=True)
+        there, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=1.0))
+        accelerator.backward(there(input_ids=ids[None], labels=ids[None]).loss)
+        optimizer.step()
+        accelerator.save_state(str(folder / "state"))
+        accelerator.free_memory()
+        place = folder / "state"
+    else:
+        arguments = transformers.TrainingArguments(
+            output_dir=str(folder / "run"), max_steps=2, save_steps=2, learning_rate=1.0, use_cpu=True, report_to=[],
+            disable_tqdm=True,
+        )  # fmt: skip
+        rows = [{"input_ids": ids, "labels": ids}] * 4
+        transformers.Trainer(Wrapper(), arguments, train_dataset=rows).train()
+        place = folder / "run/checkpoint-2"
+    model.save_pretrained(folder / "saved")
+    return place
+
+
+@pytest.mark.parametrize("by", ["accelerate", "Trainer"])
+def test_what_a_real_training_leaves_is_taken_apart(run: Any, tmp_path: Path, by: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        place = trained(tmp_path, by)
+    assert not (place / "adapter_config.json").exists()
+    said = " ".join(run("scan", place).stdout.split())
+    assert f"type `ckpt-doctor fix {place} OUT --adapter-config FILE`" in said
+    fixed(run, place, tmp_path / "out", "--adapter-config", tmp_path / "saved/adapter_config.json")
+    wanted, found = (
+        read(read_weights(str(tmp_path / folder / "adapter_model.safetensors"))) for folder in ("saved", "out")
+    )
+    assert found == wanted
+    assert any("lm_head" in name for name in wanted)
