@@ -547,3 +547,53 @@ def test_the_api_takes_one_of_several_and_a_config(tmp_path: Path) -> None:
     with pytest.raises(ckpt_doctor.AdapterError, match="adapter_config="):
         ckpt_doctor.fix(plain, tmp_path / "none", adapter_config=plain / "adapter_config.json")
     assert not (tmp_path / "none").exists()
+
+
+LORALIB = DATA / "loralib"
+PLAIN = {"peft_type": "LORA", "r": 3, "lora_alpha": 7, "target_modules": ["q_proj", "v_proj", "down_proj"]}
+
+
+def test_peft_computes_what_loralib_computes(run: Any, tmp_path: Path) -> None:
+    model = DATA / "torchtune/llama/model"
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(PLAIN))
+    options = ["--adapter-config", config, "--base", model]
+    said = " ".join(run("scan", LORALIB / "lora.pt").stdout.split())
+    assert f"type `ckpt-doctor fix {LORALIB / 'lora.pt'} OUT --adapter-config FILE --base MODEL`" in said
+    assert run("fix", LORALIB / "lora.pt", tmp_path / "none", *options[2:]).exit_code == 1
+    assert run("fix", LORALIB / "lora.pt", tmp_path / "none", *options[:2]).exit_code == 1
+    assert not (tmp_path / "none").exists()
+    fixed(run, LORALIB / "lora.pt", tmp_path / "out", *options)
+    outputs = load_file(LORALIB / "outputs.safetensors")
+    found = logits(model, tmp_path / "out", outputs["tokens"].tolist())
+    assert np.abs(found - outputs["lora"]).max() < CLOSE
+    config.write_text(json.dumps({**PLAIN, "lora_alpha": 70}))
+    fixed(run, LORALIB / "lora.pt", tmp_path / "other", *options)
+    assert np.abs(logits(model, tmp_path / "other", outputs["tokens"].tolist()) - outputs["lora"]).max() > 0.1
+
+
+Q = "model.layers.0.self_attn.q_proj"
+NO_LORALIB: dict[str, tuple[dict[str, tuple[int, int]], dict[str, Any], str]] = {
+    "AdaLoRA": ({f"{Q}.lora_A": (3, 16), f"{Q}.lora_B": (16, 3), f"{Q}.lora_E": (3, 1)}, {}, "loralib's AdaLoRA"),
+    "MergedLinear": ({f"{Q}.lora_A": (6, 16), f"{Q}.lora_B": (16, 3)}, {}, "it is no Linear"),
+    "an embedding": (
+        {"model.embed_tokens.lora_A": (3, 32), "model.embed_tokens.lora_B": (16, 3)}, {}, "it is no Linear",
+    ),
+    "a bias": ({f"{Q}.lora_A": (3, 16), f"{Q}.lora_B": (16, 3), f"{Q}.bias": (16, 1)}, {}, "bias has no counterpart"),
+    "one factor": ({f"{Q}.lora_A": (3, 16)}, {}, "it is no Linear"),
+    "another name": ({"h.0.q.lora_A": (3, 16), "h.0.q.lora_B": (16, 3)}, {}, "no module called h.0.q"),
+    "another rank": ({f"{Q}.lora_A": (4, 16), f"{Q}.lora_B": (16, 4)}, {}, "ranks in adapter_config.json"),
+    "rsLoRA": ({f"{Q}.lora_A": (3, 16), f"{Q}.lora_B": (16, 3)}, {"use_rslora": True}, "has no such scale"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("shapes", "config", "reason"), NO_LORALIB.values(), ids=NO_LORALIB)
+def test_what_of_loralib_has_no_counterpart_is_refused(
+    run: Any, tmp_path: Path, shapes: dict[str, tuple[int, int]], config: dict[str, Any], reason: str
+) -> None:
+    save_file({name: np.ones(shape, "float32") for name, shape in shapes.items()}, tmp_path / "lora.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({**PLAIN, **config}))
+    options = ["--adapter-config", tmp_path / "config.json", "--base", DATA / "torchtune/llama/model"]
+    result = run("fix", tmp_path / "lora.safetensors", tmp_path / "out", *options)
+    assert (result.exit_code, reason in " ".join(result.stdout.split())) == (1, True), result.stdout
+    assert not (tmp_path / "out").exists()

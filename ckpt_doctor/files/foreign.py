@@ -123,7 +123,7 @@ BY_TENSORS = (
     _form(
         OTHER_FORMAT, "an AdaLoRA or LoRA of loralib, whose config is in the code that made it",
         "load it there with strict=False: PEFT has no config of it", r".*\.(?:ranknum|lora_[ABE])$",
-        "loralib adalora.py: SVDLinear; loralib layers.py: Linear",
+        "loralib adalora.py: SVDLinear; loralib layers.py: Linear", "loralib",
     ),
     _form(
         OTHER_FORMAT, "a prefix (P-Tuning v2) of ChatGLM's own code",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_PARTS = 16
 """Adapters of one file that are told apart."""
-WITHOUT_CONFIG = (SALVAGE, "peft")
+WITHOUT_CONFIG = (SALVAGE, "peft", "loralib")
 """The tools whose files may lie without the adapter_config.json of PEFT that is theirs."""
 PART = re.compile(r"\w[\w-]{0,63}")
 """The name of an adapter of several, which becomes that of a folder."""
@@ -171,9 +171,9 @@ def _by_configs(adapter: Adapter, fault: Fault, base: Base | None, given: checkp
     """The adapters of PEFT in a model or in one file: each with the config that lies there for it, or with the one that
     the user names.
     """
-    from ..conversions import Foreign, Refused, peft, salvage
+    from ..conversions import Foreign, Refused, loralib, peft, salvage
 
-    kind = salvage if fault.tool == SALVAGE else peft
+    kind = {SALVAGE: salvage, "loralib": loralib}.get(fault.tool, peft)
     beside = () if fault.file in adapter.weights else adapter.files
     files, tensors = checkpoint.weights(adapter.folder, fault.file, beside)
     names = kind.adapters(tensors)
