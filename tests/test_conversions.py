@@ -313,8 +313,8 @@ def test_what_adalora_has_no_layer_for_goes_off_the_targets(run: Any, tmp_path: 
     torch.testing.assert_close(again(x), model(x))
 
 
-@pytest.mark.parametrize("forward", [["down"], ["base.down"], []])
-def test_ia3_is_named_by_its_shapes_and_loads(run: Any, tmp_path: Path, forward: list[str]) -> None:
+@pytest.mark.parametrize("forward", [["down"], ["base.down"], [], None])
+def test_ia3_is_named_by_its_shapes_and_loads(run: Any, tmp_path: Path, forward: list[str] | None) -> None:
     """In the real PEFT: what one config says, and what is rejected, come to the same."""
     import peft
     import torch

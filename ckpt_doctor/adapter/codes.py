@@ -829,7 +829,8 @@ UNCLEAR_TARGET = Code("CD515", "unclear-target", """
 target_modules, or what narrows it, leaves out layers that have tensors, or says too little to tell.
 Why: PEFT adapts what target_modules matches in the model, and the file does not have the model's other names.
 Who stops: undecided: it hangs on the base model, or on how a release numbers its layers.
-What to do: name the adapted layers in target_modules.
+What to do: name the adapted layers in target_modules. `fix` names IA3's feedforward_modules by the shapes of the
+tensors, where they are null.
 References: tuners/tuners_utils.py: check_target_module_exists.
 """)
 UNEVEN_LAYERS = Code("CD516", "uneven-layers", """

@@ -98,7 +98,7 @@ def readings(subject: Subject) -> Iterator[tuple[str, frozenset[str], Subject]]:
         ("take PEFT's prefix off target_modules", numbers(codes.NO_TARGET), without_prefix),
         (
             "name IA3's modules as the shapes of the tensors say",
-            numbers(codes.FEEDFORWARD_UNTARGETED, codes.SHAPE_MISMATCH, codes.NO_TARGET),
+            numbers(codes.FEEDFORWARD_UNTARGETED, codes.SHAPE_MISMATCH, codes.NO_TARGET, codes.UNCLEAR_TARGET),
             ia3_modules,
         ),
     ):
