@@ -597,3 +597,47 @@ def test_what_of_loralib_has_no_counterpart_is_refused(
     result = run("fix", tmp_path / "lora.safetensors", tmp_path / "out", *options)
     assert (result.exit_code, reason in " ".join(result.stdout.split())) == (1, True), result.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_arrays_of_older_mlx_are_read(run: Any, tmp_path: Path) -> None:
+    """adapters.npz, as numpy writes it: to the same adapter as safetensors, to the bit."""
+    (tmp_path / "in").mkdir()
+    np.savez(tmp_path / "in/adapters.npz", **load_file(MLX / "lora/adapters.safetensors"))
+    result = run("fix", tmp_path / "in", tmp_path / "out")
+    assert "which has the scale, is missing" in " ".join(result.stdout.split())
+    shutil.copy(MLX / "lora/adapter_config.json", tmp_path / "in")
+    for name, source in (("out", tmp_path / "in"), ("wanted", MLX / "lora")):
+        fixed(run, source, tmp_path / name)
+    file = "adapter_model.safetensors"
+    assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "wanted" / file).read_bytes()
+
+
+ARRAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "a pickle": ({"a.lora_a": np.array([{}], dtype=object)}, {}, "of a type that is not read"),
+    "big-endian": ({"a.lora_a": np.ones((2, 2), ">f4")}, {}, "of a type that is not read"),
+    "columns first": ({"a.lora_a": np.asfortranarray(np.ones((2, 3)))}, {}, "columns first"),
+    "compressed": ({"a.lora_a": np.ones((2, 2))}, {"compressed": True}, "is compressed"),
+    "cut": ({"a.lora_a": np.ones((2, 2))}, {"bytes": b"1" * 40}, "not the bytes that its shape says"),
+    "no array": ({"a.lora_a": np.ones((2, 2))}, {"bytes": b"PK" * 40}, "is no array of numpy's"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arrays", "edit", "reason"), ARRAYS.values(), ids=ARRAYS)
+def test_what_is_no_plain_array_is_not_read(
+    tmp_path: Path, arrays: dict[str, Any], edit: dict[str, Any], reason: str
+) -> None:
+    import zipfile
+
+    from ckpt_doctor.adapter import AdapterError, DamagedFile
+    from ckpt_doctor.files.loader import read_weights
+
+    path = tmp_path / "adapters.npz"
+    (np.savez_compressed if edit.get("compressed") else np.savez)(path, **arrays)
+    if "bytes" in edit:
+        with zipfile.ZipFile(path) as archive:
+            head = archive.read("a.lora_a.npy")[:-32] if reason.startswith("not") else b""
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.lora_a.npy", head + edit["bytes"])
+    with pytest.raises((AdapterError, DamagedFile)) as error:
+        read_weights(str(path))
+    assert reason in str(error.value)
