@@ -600,16 +600,18 @@ def test_what_of_loralib_has_no_counterpart_is_refused(
 
 
 def test_arrays_of_older_mlx_are_read(run: Any, tmp_path: Path) -> None:
-    """adapters.npz, as numpy writes it: to the same adapter as safetensors, to the bit."""
+    """adapters.npz, as MLX and numpy write it: to the same adapter as safetensors, to the bit."""
     (tmp_path / "in").mkdir()
     np.savez(tmp_path / "in/adapters.npz", **load_file(MLX / "lora/adapters.safetensors"))
     result = run("fix", tmp_path / "in", tmp_path / "out")
     assert "which has the scale, is missing" in " ".join(result.stdout.split())
     shutil.copy(MLX / "lora/adapter_config.json", tmp_path / "in")
-    for name, source in (("out", tmp_path / "in"), ("wanted", MLX / "lora")):
+    for name, source in (("by-numpy", tmp_path / "in"), ("by-mlx", MLX / "npz"), ("wanted", MLX / "lora")):
         fixed(run, source, tmp_path / name)
-    file = "adapter_model.safetensors"
-    assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "wanted" / file).read_bytes()
+    written = [
+        (tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("by-numpy", "by-mlx", "wanted")
+    ]
+    assert written[0] == written[1] == written[2]
 
 
 ARRAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {

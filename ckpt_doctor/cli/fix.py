@@ -117,9 +117,9 @@ def command(
     names accepts OUT and computes the same, or nothing is written and the reason is said. With --in-place there is
     no OUT: any number of adapters, trees and files of adapters can be named.
 
-    IN can also be what another tool wrote (MLX, torchtune, llama.cpp, kohya, diffusers), its folder or its file: it
-    becomes an adapter of PEFT, as far as that is exact. Several adapters in one file become folders in OUT, and so does
-    each file of a tree. With --to mlx, diffusers or kohya OUT is in the form of that tool.
+    IN can also be what another tool wrote (MLX, torchtune, loralib, llama.cpp, kohya, diffusers), its folder or its
+    file: it becomes an adapter of PEFT, as far as that is exact. Several adapters in one file become folders in OUT,
+    and so does each file of a tree. With --to mlx, diffusers or kohya OUT is in the form of that tool.
 
     With --for llama.cpp the commands that convert OUT and serve it are printed, and not run. Where no repair helps,
     scan --for SERVER --base MODEL prints the one that merges the adapter into its model, or why it is not to be.

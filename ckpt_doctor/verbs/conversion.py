@@ -50,8 +50,8 @@ def apart(places: Iterable[str]) -> list[str]:
 
 def _apart(place: str) -> list[str]:
     fault = recognise.fault_at(place)
-    if fault is None or not (fault.tool or fault.name == OTHER_FORMAT.name):
-        return []
+    if fault is None or not (fault.tool or (fault.name == OTHER_FORMAT.name and not fault.file.endswith(".gguf"))):
+        return []  # a GGUF whose tensors tell no adapter is mostly a model
     names = [] if os.path.isfile(place) or fault.tool == SALVAGE else os.listdir(place)
     files = [os.path.join(place, name) for name in names if name.endswith(WEIGHTS) and not NO_WEIGHTS.match(name)]
     if len(files) < 2 or (fault.tool and _usual(fault.tool) in names):
