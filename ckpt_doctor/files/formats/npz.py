@@ -55,7 +55,7 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
 def _array(file: BinaryIO, path: str, name: str, record: FileRange) -> TensorInfo:
     file.seek(record.offset)
     start = file.read(12)
-    if start[:6] != b"\x93NUMPY" or start[6:7] not in (b"\1", b"\2", b"\3"):
+    if min(record.length, len(start)) < 12 or start[:6] != b"\x93NUMPY" or start[6:7] not in (b"\1", b"\2", b"\3"):
         raise DamagedFile("malformed-bin", f"{name} is no array of numpy's")
     (length,) = struct.unpack("<H" if start[6] == 1 else "<I", start[8:10] if start[6] == 1 else start[8:12])
     first = record.offset + (10 if start[6] == 1 else 12)
