@@ -346,6 +346,19 @@ def test_ia3_is_named_by_its_shapes_and_loads(run: Any, tmp_path: Path, forward:
     assert torch.equal(loaded(x), model(x))
 
 
+@pytest.mark.parametrize("forward", [[], None])
+def test_the_vector_of_a_convolution_does_not_tell_what_ia3_multiplies(
+    run: Any, tmp_path: Path, forward: list[str] | None
+) -> None:
+    config = {"peft_type": "IA3", "target_modules": ["conv"], "feedforward_modules": forward}
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/adapter_config.json").write_text(json.dumps(config))
+    vector = np.ones((1, 4, 1, 1), "float32")
+    save_file({"base_model.model.conv.ia3_l": vector}, tmp_path / "in/adapter_model.safetensors")
+    (result,) = json.loads(run("fix", tmp_path / "in", tmp_path / "out", "--format", "json").stdout)["results"]
+    assert "name IA3's modules as the shapes of the tensors say" not in [step["title"] for step in result["repairs"]]
+
+
 TORCHTUNE = DATA / "torchtune"
 
 

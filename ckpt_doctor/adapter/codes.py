@@ -673,9 +673,8 @@ The adapted layers have Megatron's names (linear_qkv), which no model of transfo
 Why: PEFT saves the names of the model that it adapted, and that was one of Megatron Core, as in ms-swift.
 Who stops: every PEFT release, where the model is one of transformers, whose names the targets are not.
 What to do: export the checkpoint that it was saved from, which writes an adapter of PEFT with transformers' names.
-Megatron-Bridge 0.4 and newer: `AutoBridge.from_hf_pretrained("MODEL").export_adapter_ckpt("CHECKPOINT", "OUT")`;
-ms-swift: `megatron export --adapter_load CHECKPOINT --to_hf true --merge_lora false --save OUT`. Or load it on
-Megatron's model.
+Megatron-Bridge (0.4 and newer) does so by AutoBridge.export_adapter_ckpt, ms-swift by `megatron export`; a scan says
+how they are typed. Or load it on Megatron's model.
 References: Megatron-LM megatron/core/transformer/attention.py: SelfAttention.linear_qkv; modelscope/ms-swift#5693;
 Megatron-Bridge models/conversion/auto_bridge.py: AutoBridge.export_adapter_ckpt; ms-swift docs, LoRA Training.
 """)

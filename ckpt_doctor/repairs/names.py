@@ -42,8 +42,11 @@ def ia3_modules(subject: Subject) -> Adapter | None:
         return None
     inner, outer = list[str](), list[str]()
     for module, layer in subject.layers.items():
-        first, second, *rest = (*subject.shapes(layer).get("ia3_l", ()), 0, 0)
-        if any(size > 1 for size in rest) or (first == 1) == (second == 1) or 0 in (first, second):
+        shape = subject.shapes(layer).get("ia3_l", ())
+        if len(shape) != 2:
+            return None  # a convolution's is `[1, n, 1, 1]` of either (tuners/ia3/layer.py: Conv2d.update_layer)
+        first, second = shape
+        if (first == 1) == (second == 1) or 0 in shape:
             return None
         (inner if first == 1 else outer).append(module)
     target, forward = (subject.config.get(key) for key in ("target_modules", "feedforward_modules"))
