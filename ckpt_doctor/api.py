@@ -13,6 +13,7 @@ from .adapter import Adapter, AdapterError, Question, question_of
 from .adapter.findings import ERROR, Finding
 from .adapter.runtimes import UnknownRuntimeError, unreviewed
 from .adapter.summary import first, html, text
+from .conversions import WRITTEN
 from .facts.subject import Subject
 from .files import pins
 from .files.base import named_base
@@ -20,13 +21,14 @@ from .files.hub import fetched
 from .files.loader import find, locate, nothing_in
 from .files.loader import load as load_folder
 from .repairs import DTYPES
+from .verbs.conversion import located
 from .verbs.fix import fix as fixed
 from .verbs.fix import same_place
 from .verbs.plan import RANK_ZERO, WEIGHTS, How
 from .verbs.planner import Step
 from .verbs.preload import AdapterRejected, ready
 from .verbs.report import Report
-from .verbs.scan import examine, examined
+from .verbs.scan import examine, examine_all, examined
 
 if TYPE_CHECKING:
     from .verbs.compare import Comparison
@@ -190,9 +192,15 @@ def fix(
     adapter_name: str = "default", max_rank: int | None = None, rank_zero: str = "pad", weights: str | None = None,
     to_lora: bool = False, trim: bool = False, dtype: str | None = None, for_training: bool = False,
     drop: bool = False, tolerance: float = 1e-6, best_effort: bool = False, copy_all: bool = False,
-    dry_run: bool = False, force: bool = False,
+    dry_run: bool = False, force: bool = False, to: str | None = None, adapter_config: AnyPath | None = None,
+    part: str | None = None,
 ) -> FixResult:  # fmt: skip
     """Write the one adapter at or below `src` to the folder `out` so that the runtimes of `for_` take it.
+
+    `src` can also be what another tool wrote, or a model with an adapter inside, as of the command (docs/fix.md):
+    `adapter_config` is then the config of the adapter, where none lies there, and `part` names one of several in a
+    file. `to` writes the form of another tool, "mlx", "diffusers" or "kohya"; `for_`, `weights` and `for_training` are
+    about adapters of PEFT and do not go with it.
 
     Without `for_`, what needs no runtime to be named is repaired. It is proved that the result computes the same;
     otherwise, and where not all is reached, nothing is written, unless `best_effort`. `for_`, `base`, `adapter_name`
@@ -212,16 +220,21 @@ def fix(
     _check("rank_zero", rank_zero, RANK_ZERO)
     _check("weights", weights, (None, *WEIGHTS))
     _check("dtype", dtype, (None, *DTYPES))
+    _check("to", to, (None, *WRITTEN))
     _check_tolerance(tolerance)
+    if to is not None and (for_ is not None or weights is not None or for_training):
+        raise ValueError(f"to={to!r} writes no adapter of PEFT, which for_, weights and for_training are about")
     question = _question(for_, base, adapter_name, max_rank)
-    source, target = locate(os.fspath(src)), os.fspath(out)
+    source, target = located(os.fspath(src)), os.fspath(out)
     if same_place(source, target):
         raise AdapterError(f"{target} is {source}, or one lies within the other: name another folder")
     for doubt in unreviewed(question.runtimes or ()).values():
         warnings.warn(doubt, UserWarning, stacklevel=3)  # 2 is the decorator
-    report = examined(source, question._replace(runtimes=None), repairs=False)
+    config = os.fspath(adapter_config) if adapter_config is not None else ""
+    report = _one(examine_all(source, question._replace(runtimes=None), repairs=False, config=config), part)
+    how = How(rank_zero, weights, for_training, to_lora, trim, dtype, drop, tool=to or "")
     plan, written = fixed(
-        report, target, question.runtimes, How(rank_zero, weights, for_training, to_lora, trim, dtype, drop),
+        report, target, question.runtimes, how,
         tolerance=tolerance, best_effort=best_effort, copy_all=copy_all, dry_run=dry_run, force=force,
     )  # fmt: skip
     return FixResult(
@@ -229,6 +242,18 @@ def fix(
         _steps_of_arguments(plan.refused), _findings_of_arguments(plan.findings), written.proof if written else None,
         written.left_out if written else (),
     )  # fmt: skip
+
+
+def _one(reports: list[Report], part: str | None) -> Report:
+    """The one report, or that of the part that is named. Raises AdapterError."""
+    found = [report for report in reports if part in (None, report.part)]
+    if len(found) != 1:
+        names = ", ".join(report.part for report in reports if report.part)
+        held = f"the adapters {names}: name one as part=" if names else "one adapter, which has no part to be named"
+        raise AdapterError(f"{reports[0].path} holds {held}")
+    if found[0].error:
+        raise AdapterError(found[0].error)
+    return found[0]
 
 
 @_arguments_named()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -197,17 +198,60 @@ def two(folder: Path, **edits: Any) -> Path:
     return folder
 
 
-def test_two_adapters_in_one_file_are_split(run: Any, scan: Any, tmp_path: Path) -> None:
-    report = scan(two(tmp_path / "in"))
-    assert report["next"][0]["command"] == f"ckpt-doctor fix {tmp_path / 'in'} {tmp_path / 'in-fixed'}"
-    assert run(*report["next"][0]["command"].split()[1:]).exit_code == 0
-    assert sorted(path.name for path in (tmp_path / "in-fixed").iterdir()) == ["first", "second"]
-    first, second = (
-        load_file(tmp_path / "in-fixed" / name / "adapter_model.safetensors") for name in ("first", "second")
-    )
+def held(out: Path) -> None:
+    """The two are written, each with its numbers."""
+    assert sorted(path.name for path in out.iterdir()) == ["first", "second"]
+    first, second = (load_file(out / name / "adapter_model.safetensors") for name in ("first", "second"))
     plain = load_file(FIXTURES / "lora-plain-0.21.2/adapter_model.safetensors")
     assert all((first[key] == value).all() and (second[key] == 2 * value).all() for key, value in plain.items())
-    assert run("compare", tmp_path / "in-fixed/first", FIXTURES / "lora-plain-0.21.2").exit_code == 0
+
+
+def test_two_adapters_in_one_file_are_split_where_it_is_told_what_scales_each(
+    run: Any, scan: Any, tmp_path: Path
+) -> None:
+    folder = two(tmp_path / "in")
+    config = folder / "adapter_config.json"
+    report = scan(folder)
+    assert report["findings"][0]["code"] == "CD024"
+    assert "lay that of each in a folder of its name" in report["findings"][0]["message"]
+    command = f"ckpt-doctor fix {folder} OUT --adapter-config FILE"
+    assert [way["text"] for way in report["next"]] == [f"type `{command}`"]
+    assert run("fix", folder, tmp_path / "out").exit_code == 1
+    assert not (tmp_path / "out").exists()
+
+    typed = command.replace("OUT", str(tmp_path / "out")).replace("FILE", str(config))
+    assert run(*typed.split()[1:]).exit_code == 0
+    held(tmp_path / "out")
+    assert run("compare", tmp_path / "out/first", FIXTURES / "lora-plain-0.21.2").exit_code == 0
+    for name, alpha in (("first", 8), ("second", 3)):
+        (folder / name).mkdir()
+        (folder / name / "adapter_config.json").write_text(
+            json.dumps({**json.loads(config.read_text()), "lora_alpha": alpha})
+        )
+    (split, *alone) = json.loads(run("scan", folder, "--format", "json").stdout)["reports"]
+    assert len(alone) == 2  # what holds a config is looked at
+    assert run(*split["next"][0]["command"].split()[1:]).exit_code == 0
+    held(tmp_path / "in-fixed")
+    configs = (json.loads((tmp_path / "in-fixed" / name / config.name).read_text()) for name in ("first", "second"))
+    assert [one["lora_alpha"] for one in configs] == [8, 3]
+
+
+SPLIT: dict[str, tuple[dict[str, Any], str]] = {
+    "another method": ({"peft_type": "ADALORA"}, "is of ADALORA, and the tensors are of LORA"),
+    "another rank": ({"r": 8}, "the ranks in adapter_config.json are not those"),
+    "other targets": ({"target_modules": ["q"]}, "does not name"),
+    "DoRA": ({"use_dora": True}, "use_dora in adapter_config.json is not as the tensors are"),
+}
+
+
+@pytest.mark.parametrize(("config", "reason"), SPLIT.values(), ids=SPLIT)
+def test_a_config_that_is_not_of_each_is_refused(run: Any, tmp_path: Path, config: dict[str, Any], reason: str) -> None:
+    folder = two(tmp_path / "in")
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    result = run("fix", folder, tmp_path / "out", "--adapter-config", path)
+    assert (result.exit_code, reason in " ".join(result.stdout.split())) == (1, True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", "x" * 80])
@@ -231,8 +275,47 @@ def test_the_prefix_of_peft_goes_off_the_targets(run: Any, tmp_path: Path) -> No
     assert run("fix", tmp_path / "in", tmp_path / "other").exit_code == 1
 
 
-@pytest.mark.parametrize("forward", [["down"], ["base.down"], []])
-def test_ia3_is_named_by_its_shapes_and_loads(run: Any, tmp_path: Path, forward: list[str]) -> None:
+@pytest.mark.parametrize("targets", [["q", "conv", "embed_tokens"], ".*(q|conv)"], ids=["list", "regex"])
+def test_what_adalora_has_no_layer_for_goes_off_the_targets(run: Any, tmp_path: Path, targets: Any) -> None:
+    """In the real PEFT: what rejects it loads it then, to the same outputs."""
+    import peft
+    import torch
+    from safetensors.torch import save_file as save
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.config = {"model_type": "custom"}
+            self.embed_tokens = torch.nn.Embedding(32, 8)
+            self.conv = torch.nn.Conv1d(8, 8, 3, padding=1)
+            self.q = torch.nn.Linear(8, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(self.q(self.conv(self.embed_tokens(x).transpose(1, 2)).transpose(1, 2)))
+
+    config = peft.AdaLoraConfig(init_r=4, target_r=2, total_step=10, tinit=1, tfinal=2, target_modules=["q"])
+    model = peft.get_peft_model(Net(), config).eval()
+    for name, value in model.named_parameters():
+        if "lora_" in name:
+            value.data = torch.randn(value.shape)
+    model.save_pretrained(tmp_path / "in")
+    (tmp_path / "base").mkdir()
+    save(Net().state_dict(), tmp_path / "base/model.safetensors")
+    (tmp_path / "base/config.json").write_text(json.dumps({"vocab_size": 32}))
+    path = tmp_path / "in/adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_modules": targets}))
+    with pytest.raises(ValueError, match="is not supported"):
+        peft.PeftModel.from_pretrained(Net(), str(tmp_path / "in"))
+    found = fixed(run, tmp_path / "in", tmp_path / "out", "--base", tmp_path / "base")
+    assert "CD332" in [code for step in found["repairs"] for code in step["codes"]]
+    x = torch.arange(10).reshape(2, 5)
+    again = peft.PeftModel.from_pretrained(Net(), str(tmp_path / "out")).eval()
+    torch.testing.assert_close(again(x), model(x))
+
+
+@pytest.mark.parametrize("forward", [["down"], ["base.down"], [], None])
+def test_ia3_is_named_by_its_shapes_and_loads(run: Any, tmp_path: Path, forward: list[str] | None) -> None:
     """In the real PEFT: what one config says, and what is rejected, come to the same."""
     import peft
     import torch
@@ -261,6 +344,19 @@ def test_ia3_is_named_by_its_shapes_and_loads(run: Any, tmp_path: Path, forward:
     out = tmp_path / ("in" if forward == ["down"] else "out")
     loaded = peft.PeftModel.from_pretrained(Net(), str(out))
     assert torch.equal(loaded(x), model(x))
+
+
+@pytest.mark.parametrize("forward", [[], None])
+def test_the_vector_of_a_convolution_does_not_tell_what_ia3_multiplies(
+    run: Any, tmp_path: Path, forward: list[str] | None
+) -> None:
+    config = {"peft_type": "IA3", "target_modules": ["conv"], "feedforward_modules": forward}
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/adapter_config.json").write_text(json.dumps(config))
+    vector = np.ones((1, 4, 1, 1), "float32")
+    save_file({"base_model.model.conv.ia3_l": vector}, tmp_path / "in/adapter_model.safetensors")
+    (result,) = json.loads(run("fix", tmp_path / "in", tmp_path / "out", "--format", "json").stdout)["results"]
+    assert "name IA3's modules as the shapes of the tensors say" not in [step["title"] for step in result["repairs"]]
 
 
 TORCHTUNE = DATA / "torchtune"
@@ -358,3 +454,225 @@ def test_a_gguf_that_is_cut_or_says_too_much_is_no_fault_of_ours(run: Any, tmp_p
         result = run("scan", path)
         assert result.exit_code in (1, 2)
         assert "please report" not in result.output
+
+
+IMAGES = Path(__file__).parent / "data/images"
+
+
+def tree(folder: Path) -> Path:
+    """A PEFT adapter, and beside it what other tools wrote, what is refused, and a model."""
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", folder / "peft")
+    shutil.copytree(MLX / "lora", folder / "mlx")
+    shutil.copytree(MLX / "model", folder / "model")
+    (folder / "styles").mkdir()
+    shutil.copy(IMAGES / "kohya-sd1-by-diffusers.safetensors", folder / "styles/one.safetensors")
+    shutil.copy(IMAGES / "lycoris-loha-by-lycoris.safetensors", folder / "styles/two.safetensors")
+    save_file({"diffusion_model.a.lora_down.weight": np.zeros((1, 1))}, folder / "styles/comfy.safetensors")
+    return folder
+
+
+def test_a_tree_is_converted_beside_its_adapters(run: Any, tmp_path: Path) -> None:
+    source, out = tree(tmp_path / "in"), tmp_path / "out"
+    result = run("fix", source, out, "--format", "json")
+    assert result.exit_code == 1
+    found = {
+        (Path(one["path"]).relative_to(source).as_posix(), one["written"])
+        for one in json.loads(result.stdout)["results"]
+    }
+    written = {
+        ("mlx", True), ("peft", True), ("styles/one.safetensors", True), ("styles/two.safetensors", True),
+        ("styles/comfy.safetensors", False),
+    }  # fmt: skip
+    assert found == written
+    for name in ("one", "two"):  # as by the file alone
+        assert run("fix", source / f"styles/{name}.safetensors", tmp_path / name).exit_code == 0
+        files = sorted(
+            path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("adapter_model.safetensors")
+        )
+        assert files
+        for file in files:
+            assert (out / "styles" / name / file).read_bytes() == (tmp_path / name / file).read_bytes()
+    told = " ".join(run("fix", source, tmp_path / "again").stdout.split())
+    assert "comfy.safetensors is a LoRA in ComfyUI's layout" in told
+    assert told.endswith("6 adapters: 5 repaired, 1 refused")
+
+
+def test_a_part_does_not_take_the_place_of_another_adapter(run: Any, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "in/text_encoder")
+    shutil.copy(IMAGES / "diffusers-before-peft-by-diffusers.safetensors", tmp_path / "in/style.safetensors")
+    result = run("fix", tmp_path / "in", tmp_path / "out", "--force")
+    assert (result.exit_code, "another adapter's place" in result.stderr) == (1, True)
+    file = "adapter_model.safetensors"
+    assert (tmp_path / "out/text_encoder" / file).read_bytes() == (FIXTURES / "lora-plain-0.21.2" / file).read_bytes()
+
+
+def ranked(run: Any, path: Path) -> dict[str, tuple[int, float]]:
+    found = json.loads(run("ranks", path, "--values", "--format", "json").stdout)["ranks"]
+    return {layer["module"]: (layer["rank"], layer["norm"]) for one in found for layer in one["layers"]}
+
+
+def test_ranks_are_told_of_what_is_converted(run: Any, tmp_path: Path) -> None:
+    for path in (IMAGES / "kohya-sd1-by-diffusers.safetensors", MLX / "lora"):
+        assert run("fix", path, tmp_path / path.name).exit_code == 0
+        before, after = (ranked(run, place) for place in (path, tmp_path / path.name))
+        assert before.keys() == after.keys()
+        for module, (rank, norm) in before.items():
+            assert (rank, norm) == (after[module][0], pytest.approx(after[module][1]))
+    result = run("ranks", DATA / "torchtune/llama/lora")
+    assert result.exit_code == 2
+    assert f"type `ckpt-doctor fix {DATA / 'torchtune/llama/lora'} OUT --base MODEL`" in " ".join(result.stderr.split())
+
+
+def test_the_api_converts_as_the_command_does(run: Any, tmp_path: Path) -> None:
+    import ckpt_doctor
+
+    result = ckpt_doctor.fix(MLX / "lora", tmp_path / "peft")
+    fixed(run, MLX / "lora", tmp_path / "by-command")
+    assert result
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "peft" / name).read_bytes() == (tmp_path / "by-command" / name).read_bytes()
+    assert ckpt_doctor.fix(tmp_path / "peft", tmp_path / "back", to="mlx")
+    before, after = (load_file(folder / "adapters.safetensors") for folder in (MLX / "lora", tmp_path / "back"))
+    assert {name: value.tobytes() for name, value in before.items()} == {
+        name: value.tobytes() for name, value in after.items()
+    }
+    with pytest.raises(ckpt_doctor.AdapterError, match="no counterpart in MLX"):
+        ckpt_doctor.fix(FIXTURES / "lora-plain-0.21.2", tmp_path / "none", to="mlx")
+    for wrong in ({"to": "torchtune"}, {"to": "mlx", "for_": "vllm"}, {"to": "kohya", "weights": "bin"}):
+        with pytest.raises(ValueError, match="to="):
+            ckpt_doctor.fix(tmp_path / "peft", tmp_path / "none", **wrong)
+
+
+def test_the_api_takes_one_of_several_and_a_config(tmp_path: Path) -> None:
+    import ckpt_doctor
+
+    file = IMAGES / "diffusers-before-peft-by-diffusers.safetensors"
+    with pytest.raises(ckpt_doctor.AdapterError, match=r"holds the adapters .*text_encoder.*: name one as part="):
+        ckpt_doctor.fix(file, tmp_path / "none")
+    with pytest.raises(ckpt_doctor.AdapterError, match="name one as part="):
+        ckpt_doctor.fix(file, tmp_path / "none", part="vae")
+    assert ckpt_doctor.fix(file, tmp_path / "encoder", part="text_encoder")
+    (tmp_path / "in").mkdir()
+    plain = FIXTURES / "lora-plain-0.21.2"
+    shutil.copy(plain / "adapter_model.safetensors", tmp_path / "in/step.safetensors")
+    assert not ckpt_doctor.fix(tmp_path / "in", tmp_path / "none")
+    assert ckpt_doctor.fix(tmp_path / "in", tmp_path / "out", adapter_config=plain / "adapter_config.json")
+    assert ckpt_doctor.compare(tmp_path / "out", plain)
+    with pytest.raises(ckpt_doctor.AdapterError, match="adapter_config="):
+        ckpt_doctor.fix(plain, tmp_path / "none", adapter_config=plain / "adapter_config.json")
+    assert not (tmp_path / "none").exists()
+
+
+LORALIB = DATA / "loralib"
+PLAIN = {"peft_type": "LORA", "r": 3, "lora_alpha": 7, "target_modules": ["q_proj", "v_proj", "down_proj"]}
+
+
+def test_peft_computes_what_loralib_computes(run: Any, tmp_path: Path) -> None:
+    model = DATA / "torchtune/llama/model"
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(PLAIN))
+    options = ["--adapter-config", config, "--base", model]
+    said = " ".join(run("scan", LORALIB / "lora.pt").stdout.split())
+    assert f"type `ckpt-doctor fix {LORALIB / 'lora.pt'} OUT --adapter-config FILE --base MODEL`" in said
+    assert run("fix", LORALIB / "lora.pt", tmp_path / "none", *options[2:]).exit_code == 1
+    assert run("fix", LORALIB / "lora.pt", tmp_path / "none", *options[:2]).exit_code == 1
+    assert not (tmp_path / "none").exists()
+    fixed(run, LORALIB / "lora.pt", tmp_path / "out", *options)
+    outputs = load_file(LORALIB / "outputs.safetensors")
+    found = logits(model, tmp_path / "out", outputs["tokens"].tolist())
+    assert np.abs(found - outputs["lora"]).max() < CLOSE
+    config.write_text(json.dumps({**PLAIN, "lora_alpha": 70}))
+    fixed(run, LORALIB / "lora.pt", tmp_path / "other", *options)
+    assert np.abs(logits(model, tmp_path / "other", outputs["tokens"].tolist()) - outputs["lora"]).max() > 0.1
+
+
+Q = "model.layers.0.self_attn.q_proj"
+NO_LORALIB: dict[str, tuple[dict[str, tuple[int, int]], dict[str, Any], str]] = {
+    "AdaLoRA": ({f"{Q}.lora_A": (3, 16), f"{Q}.lora_B": (16, 3), f"{Q}.lora_E": (3, 1)}, {}, "loralib's AdaLoRA"),
+    "MergedLinear": ({f"{Q}.lora_A": (6, 16), f"{Q}.lora_B": (16, 3)}, {}, "it is no Linear"),
+    "an embedding": (
+        {"model.embed_tokens.lora_A": (3, 32), "model.embed_tokens.lora_B": (16, 3)}, {}, "it is no Linear",
+    ),
+    "a bias": ({f"{Q}.lora_A": (3, 16), f"{Q}.lora_B": (16, 3), f"{Q}.bias": (16, 1)}, {}, "bias has no counterpart"),
+    "one factor": ({f"{Q}.lora_A": (3, 16)}, {}, "it is no Linear"),
+    "another name": ({"h.0.q.lora_A": (3, 16), "h.0.q.lora_B": (16, 3)}, {}, "no module called h.0.q"),
+    "another rank": ({f"{Q}.lora_A": (4, 16), f"{Q}.lora_B": (16, 4)}, {}, "ranks in adapter_config.json"),
+    "rsLoRA": ({f"{Q}.lora_A": (3, 16), f"{Q}.lora_B": (16, 3)}, {"use_rslora": True}, "has no such scale"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("shapes", "config", "reason"), NO_LORALIB.values(), ids=NO_LORALIB)
+def test_what_of_loralib_has_no_counterpart_is_refused(
+    run: Any, tmp_path: Path, shapes: dict[str, tuple[int, int]], config: dict[str, Any], reason: str
+) -> None:
+    save_file({name: np.ones(shape, "float32") for name, shape in shapes.items()}, tmp_path / "lora.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({**PLAIN, **config}))
+    options = ["--adapter-config", tmp_path / "config.json", "--base", DATA / "torchtune/llama/model"]
+    result = run("fix", tmp_path / "lora.safetensors", tmp_path / "out", *options)
+    assert (result.exit_code, reason in " ".join(result.stdout.split())) == (1, True), result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_arrays_of_older_mlx_are_read(run: Any, tmp_path: Path) -> None:
+    """adapters.npz, as MLX and numpy write it: to the same adapter as safetensors, to the bit."""
+    (tmp_path / "in").mkdir()
+    np.savez(tmp_path / "in/adapters.npz", **load_file(MLX / "lora/adapters.safetensors"))
+    result = run("fix", tmp_path / "in", tmp_path / "out")
+    assert "which has the scale, is missing" in " ".join(result.stdout.split())
+    shutil.copy(MLX / "lora/adapter_config.json", tmp_path / "in")
+    for name, source in (("by-numpy", tmp_path / "in"), ("by-mlx", MLX / "npz"), ("wanted", MLX / "lora")):
+        fixed(run, source, tmp_path / name)
+    written = [
+        (tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("by-numpy", "by-mlx", "wanted")
+    ]
+    assert written[0] == written[1] == written[2]
+
+
+def npy(header: str) -> bytes:
+    return b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode()
+
+
+ARRAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "a pickle": ({"a.lora_a": np.array([{}], dtype=object)}, {}, "of a type that is not read"),
+    "big-endian": ({"a.lora_a": np.ones((2, 2), ">f4")}, {}, "of a type that is not read"),
+    "columns first": ({"a.lora_a": np.asfortranarray(np.ones((2, 3)))}, {}, "columns first"),
+    "compressed": ({"a.lora_a": np.ones((2, 2))}, {"compressed": True}, "is compressed"),
+    "cut": ({"a.lora_a": np.ones((2, 2))}, {"bytes": b"1" * 40}, "not the bytes that its shape says"),
+    "two of one name": ({"a.lora_a": np.ones((2, 2))}, {"bytes": b"", "again": True}, "two arrays of one name"),
+    "nearly nothing": ({"a.lora_a": np.ones((2, 2))}, {"bytes": b"\x93NUMPY\1"}, "is no array of numpy's"),
+    "a header of 4 GB": ({"a.lora_a": np.ones((2, 2))}, {"bytes": b"\x93NUMPY\2\0" + b"\xff" * 8}, "is longer than"),
+    "a shape beyond all bounds": (
+        {"a.lora_a": np.ones((2, 2))},
+        {"bytes": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (" + "9" * 15 + ", " + "9" * 15 + ")}")},
+        "not the bytes that its shape says",
+    ),
+    "a shape of 1,000 numbers": (
+        {"a.lora_a": np.ones((2, 2))},
+        {"bytes": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (" + "1, " * 1000 + ")}")},
+        "of a type that is not read",
+    ),
+    "no array": ({"a.lora_a": np.ones((2, 2))}, {"bytes": b"PK" * 40}, "is no array of numpy's"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arrays", "edit", "reason"), ARRAYS.values(), ids=ARRAYS)
+def test_what_is_no_plain_array_is_not_read(
+    tmp_path: Path, arrays: dict[str, Any], edit: dict[str, Any], reason: str
+) -> None:
+    import zipfile
+
+    from ckpt_doctor.adapter import AdapterError, DamagedFile
+    from ckpt_doctor.files.loader import read_weights
+
+    path = tmp_path / "adapters.npz"
+    (np.savez_compressed if edit.get("compressed") else np.savez)(path, **arrays)
+    if "bytes" in edit:
+        with zipfile.ZipFile(path) as archive:
+            head = archive.read("a.lora_a.npy")[:-32] if edit["bytes"].startswith(b"1") else b""
+        with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for _ in range(2 if "again" in edit else 1):
+                archive.writestr("a.lora_a.npy", head + edit["bytes"])
+    with pytest.raises((AdapterError, DamagedFile)) as error:
+        read_weights(str(path))
+    assert reason in str(error.value)

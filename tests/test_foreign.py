@@ -122,6 +122,14 @@ def test_a_file_tells_where_no_tensor_does(name: str, what: str, tmp_path: Path)
     assert found.remedy
 
 
+def test_the_export_of_megatron_is_told(tmp_path: Path) -> None:
+    (tmp_path / "common.pt").touch()
+    found = recognise.recognised(str(tmp_path), ["__0_0.distcp", "common.pt", "run_config.yaml"])
+    assert found is not None
+    assert "export_adapter_ckpt(" in found.remedy
+    assert f"--adapter_load {tmp_path} " in found.remedy
+
+
 def weights(path: Path, *names: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: np.ones((2, 2), "float32") for name in names}, path)
@@ -182,12 +190,15 @@ def test_another_name_is_told_and_a_fix_gives_the_right_one(run: Any, tmp_path: 
 
 
 def test_another_name_without_a_config_is_told(run: Any, tmp_path: Path) -> None:
-    shutil.copy(PLAIN / "adapter_model.safetensors", tmp_path / "step_100.safetensors")
-    _, (report,) = scanned(run, tmp_path)
+    (tmp_path / "in").mkdir()
+    shutil.copy(PLAIN / "adapter_model.safetensors", tmp_path / "in/step_100.safetensors")
+    _, (report,) = scanned(run, tmp_path / "in")
     (way,) = report["next"]
-    assert (way["text"], way["command"]) == (
-        "rename it to adapter_model.safetensors, beside its adapter_config.json", "",
-    )  # fmt: skip
+    assert way["text"] == f"type `ckpt-doctor fix {tmp_path / 'in'} OUT --adapter-config FILE`"
+    config = PLAIN / "adapter_config.json"
+    assert run("fix", tmp_path / "in", tmp_path / "out", "--adapter-config", config).exit_code == 0
+    written = (tmp_path / "out/adapter_model.safetensors").read_bytes()
+    assert written == (PLAIN / "adapter_model.safetensors").read_bytes()
 
 
 def test_what_lies_in_an_adapter_is_not_told_even_beside_one_that_lies_there_too(run: Any, tmp_path: Path) -> None:
@@ -202,7 +213,7 @@ def test_a_fix_of_what_is_no_adapter_does_not_speak_of_its_function(run: Any, tm
     (tmp_path / "a").mkdir()
     shutil.copy(PLAIN / "adapter_model.safetensors", tmp_path / "a/step_100.safetensors")
     said = " ".join(run("fix", tmp_path / "a", tmp_path / "out").stdout.split())
-    assert "nothing was written: the files are not those of an adapter that can be read by hand: rename it" in said
+    assert "nothing was written: the files are not those of an adapter that can be read by hand: type" in said
     assert "changing what is computed" not in said
 
 

@@ -263,7 +263,14 @@ def test_several_adapters_are_written_apart(run: Any, tmp_path: Path, models: Pa
     shutil.rmtree(tmp_path / "in/other")
     result = run("fix", tmp_path / "in/model.safetensors", tmp_path / "other")
     assert result.exit_code == 1
-    assert "lay it beside the model in a folder other" in " ".join(result.stdout.split())
+    assert "lay that of each in a folder of its name" in " ".join(result.stdout.split())
+    # one that is named is of all, where it holds for each
+    config = tmp_path / "config.json"
+    for path in saved(models / "two").values():
+        shutil.copy(path / "adapter_config.json", config)
+        result = run("fix", tmp_path / "in/model.safetensors", tmp_path / "other", "--adapter-config", config)
+        assert (result.exit_code, "cannot be converted" in result.stdout) == (1, True)
+        assert not (tmp_path / "other").exists()
 
 
 def test_shards_and_states_of_trainers(run: Any, tmp_path: Path, models: Path) -> None:
@@ -299,7 +306,10 @@ def test_shards_and_states_of_trainers(run: Any, tmp_path: Path, models: Path) -
 def test_a_config_is_named_for_a_model_alone(run: Any, tmp_path: Path, models: Path) -> None:
     adapter = models / "lora/saved"
     result = run("fix", adapter, tmp_path / "out", "--adapter-config", adapter / "adapter_config.json")
-    assert (result.exit_code, "is no model with an adapter inside" in " ".join(result.stderr.split())) == (2, True)
+    assert (result.exit_code, "is not in a form that may want --adapter-config" in " ".join(result.stderr.split())) == (
+        2,
+        True,
+    )
 
 
 def test_the_command_that_is_said_gathers_shards(
@@ -334,3 +344,61 @@ def test_the_command_that_is_said_gathers_shards(
     fixed(run, *words[2:])
     wanted = read(read_weights(str(source / "saved/adapter_model.safetensors")))
     assert read(read_weights("out/adapter_model.safetensors")) == wanted
+
+
+def trained(folder: Path, by: str) -> Path:
+    """What a real training leaves of a model with an adapter inside, and in `saved` what PEFT saves of it."""
+    import make_wholes
+    import peft
+    import torch
+    import transformers
+
+    model = peft.get_peft_model(make_wholes.llama(), make_wholes.lora(modules_to_save=["lm_head"]))
+    ids = torch.arange(8) % 16
+
+    class Wrapper(torch.nn.Module):
+        """A model of somebody's own, of which a Trainer saves the whole state dict."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.policy = model
+
+        def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> Any:
+            return self.policy(input_ids=input_ids, labels=labels)
+
+    if by == "accelerate":
+        from accelerate import Accelerator
+
+        accelerator = Accelerator(cpu=True)
+        there, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=1.0))
+        accelerator.backward(there(input_ids=ids[None], labels=ids[None]).loss)
+        optimizer.step()
+        accelerator.save_state(str(folder / "state"))
+        accelerator.free_memory()
+        place = folder / "state"
+    else:
+        arguments = transformers.TrainingArguments(
+            output_dir=str(folder / "run"), max_steps=2, save_steps=2, learning_rate=1.0, use_cpu=True, report_to=[],
+            disable_tqdm=True,
+        )  # fmt: skip
+        rows = [{"input_ids": ids, "labels": ids}] * 4
+        transformers.Trainer(Wrapper(), arguments, train_dataset=rows).train()
+        place = folder / "run/checkpoint-2"
+    model.save_pretrained(folder / "saved")
+    return place
+
+
+@pytest.mark.parametrize("by", ["accelerate", "Trainer"])
+def test_what_a_real_training_leaves_is_taken_apart(run: Any, tmp_path: Path, by: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        place = trained(tmp_path, by)
+    assert not (place / "adapter_config.json").exists()
+    said = " ".join(run("scan", place).stdout.split())
+    assert f"type `ckpt-doctor fix {place} OUT --adapter-config FILE`" in said
+    fixed(run, place, tmp_path / "out", "--adapter-config", tmp_path / "saved/adapter_config.json")
+    wanted, found = (
+        read(read_weights(str(tmp_path / folder / "adapter_model.safetensors"))) for folder in ("saved", "out")
+    )
+    assert found == wanted
+    assert any("lm_head" in name for name in wanted)

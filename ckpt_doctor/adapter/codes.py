@@ -169,8 +169,9 @@ OTHER_NAME = Code("CD023", "other-name", """
 The weights of an adapter of PEFT are there, under a name that PEFT does not look for.
 Why: some tools name the file after the step or the run, and PEFT looks for two names only.
 Who stops: every PEFT release.
-What to do: `fix` writes it under the right name, where its adapter_config.json is beside it. Otherwise rename the file
-to adapter_model.safetensors (adapter_model.bin, if it is one of torch's), beside that.
+What to do: `fix` writes it under the right name, where its adapter_config.json is beside it, or is named with
+--adapter-config. Or rename the file to adapter_model.safetensors (adapter_model.bin, if it is one of torch's), beside
+that.
 References: utils/save_and_load.py: load_peft_weights.
 """)
 OTHER_FORMAT = Code("CD024", "other-format", """
@@ -594,6 +595,15 @@ Who stops: every release is undecided. One that reads the key may hang when it l
 What to do: name the layers in a list, or write the pattern without a repeat within a repeat.
 References: tuners/tuners_utils.py: check_target_module_exists, get_pattern_key; utils/other.py.
 """)
+ADALORA_TARGET_KIND = Code("CD332", "adalora-target-kind", """
+The targets of an AdaLoRA match a module of the base model for which AdaLoRA has no layer: a Conv1d, a Conv3d, an
+embedding.
+Why: a name as conv1 or embed_tokens was written into the config, or into the list of a script, and no release has saved
+such a layer.
+Who stops: every PEFT release, "Target module … is not supported".
+What to do: `fix --base` takes the names off that match such modules alone, or names the layers of the file in full.
+References: tuners/adalora/model.py: AdaLoraModel._create_new_module.
+""")
 
 # Tensors
 
@@ -662,8 +672,11 @@ MEGATRON_NAMES = Code("CD409", "megatron-names", """
 The adapted layers have Megatron's names (linear_qkv), which no model of transformers has.
 Why: PEFT saves the names of the model that it adapted, and that was one of Megatron Core, as in ms-swift.
 Who stops: every PEFT release, where the model is one of transformers, whose names the targets are not.
-What to do: export it to Hugging Face's layout with the tool that trained it, or load it on Megatron's model.
-References: Megatron-LM megatron/core/transformer/attention.py: SelfAttention.linear_qkv; modelscope/ms-swift#5693.
+What to do: export the checkpoint that it was saved from, which writes an adapter of PEFT with transformers' names.
+Megatron-Bridge (0.4 and newer) does so by AutoBridge.export_adapter_ckpt, ms-swift by `megatron export`; a scan says
+how they are typed. Or load it on Megatron's model.
+References: Megatron-LM megatron/core/transformer/attention.py: SelfAttention.linear_qkv; modelscope/ms-swift#5693;
+Megatron-Bridge models/conversion/auto_bridge.py: AutoBridge.export_adapter_ckpt; ms-swift docs, LoRA Training.
 """)
 NON_FINITE = Code("CD410", "non-finite", """
 Weights are NaN or infinite, so that no output of the model is a number. Seen with `--values`.
@@ -815,7 +828,8 @@ UNCLEAR_TARGET = Code("CD515", "unclear-target", """
 target_modules, or what narrows it, leaves out layers that have tensors, or says too little to tell.
 Why: PEFT adapts what target_modules matches in the model, and the file does not have the model's other names.
 Who stops: undecided: it hangs on the base model, or on how a release numbers its layers.
-What to do: name the adapted layers in target_modules.
+What to do: name the adapted layers in target_modules. `fix` names IA3's feedforward_modules by the shapes of the
+tensors, where they are null.
 References: tuners/tuners_utils.py: check_target_module_exists.
 """)
 UNEVEN_LAYERS = Code("CD516", "uneven-layers", """
@@ -1114,6 +1128,6 @@ OLD_NAMES = {"no-layers": METHOD_WITHOUT_LAYERS, "adapter-name-in-key": ADAPTER_
 
 REPAIRED_UNASKED = frozenset((
     ADALORA_RANK_ZERO.number, LORA_RANK_ZERO.number, UNKNOWN_CONFIG_KEY.number, ADALORA_SCHEDULE.number,
-    BIAS_SPELLING.number, CONFIG_IMPORTS_CODE.number, MEGATRON_CONFIG.number,
+    BIAS_SPELLING.number, CONFIG_IMPORTS_CODE.number, MEGATRON_CONFIG.number, ADALORA_TARGET_KIND.number,
 ))  # fmt: skip
 """What a fix heals where no runtime was asked for: the catalogue of repairs says it, and a scan need not read that."""

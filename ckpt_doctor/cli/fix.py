@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from ..adapter import NOTHING_ASKED, AdapterError, NotExactError, unforeseen
 from ..adapter.runtimes import SERVERS
 from ..conversions import WRITTEN
+from ..files.loader import CONFIG
 from ..repairs import DTYPES, Pairs
 from ..reports import Style, json, table
 from ..verbs.fix import fix, same_place
@@ -93,7 +94,8 @@ OUTCOMES = ("repaired", "had nothing to repair", "refused", "failed")
 )  # fmt: skip
 @click.option(
     "--adapter-config", type=click.Path(), metavar="FILE",
-    help="The adapter_config.json of an adapter inside a whole model, where none lies beside it.",
+    help="The adapter_config.json of an adapter inside a whole model or under another name, where none lies beside it; "
+    "or of all in one file.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
 @options.PROVE
@@ -115,9 +117,9 @@ def command(
     names accepts OUT and computes the same, or nothing is written and the reason is said. With --in-place there is
     no OUT: any number of adapters, trees and files of adapters can be named.
 
-    IN can also be what another tool wrote (MLX, torchtune, llama.cpp, kohya, diffusers), its folder or its file: it
-    becomes an adapter of PEFT, as far as that is exact. Several adapters in one file become folders in OUT. With
-    --to mlx, diffusers or kohya OUT is in the form of that tool.
+    IN can also be what another tool wrote (MLX, torchtune, loralib, llama.cpp, kohya, diffusers), its folder or its
+    file: it becomes an adapter of PEFT, as far as that is exact. Several adapters in one file become folders in OUT,
+    and so does each file of a tree. With --to mlx, diffusers or kohya OUT is in the form of that tool.
 
     With --for llama.cpp the commands that convert OUT and serve it are printed, and not run. Where no repair helps,
     scan --for SERVER --base MODEL prints the one that merges the adapter into its model, or why it is not to be.
@@ -144,12 +146,15 @@ def command(
         complain(f"{old} was in the place of {os.path.basename(old)} when a fix was killed")
     results = []
     items = []
+    configs = set[str]()  # folders that hold the config alone of an adapter in a file of several
     tally = Counter[str]()
     style = Style(width(), -1 if quiet else int(verbose))
     settings = options.settings(ctx)
     asked["modules"] = _union(jobs) if asked["modules"] else None
     with _Out(None if in_place or force or asked["dry_run"] else os.path.normpath(paths[1])) as out:
         for count, folder in enumerate(jobs, 1):
+            if folder in configs:
+                continue
             try:
                 out.claim(jobs[folder])
             except AdapterError as error:
@@ -159,10 +164,12 @@ def command(
             by = settings(folder)
             for report in _reports(folder, by, in_place=jobs[folder] is None, config=asked["adapter_config"] or ""):
                 target = jobs[folder]
+                taken = False
                 if target is not None and report.part:
                     target = os.path.join(target, report.part)
+                    taken = _is_taken(target, os.path.join(folder, report.part), jobs, configs)
                 with busy(f"{folder} ({count} of {len(jobs)})", quiet=quiet):
-                    done = _fix(report, target, by, force=force, **asked)
+                    done = _taken(folder, target) if taken else _fix(report, target, by, force=force, **asked)
                 out.ours |= done.written is not None
                 try:
                     output = _output(folder, target, done, format_, asked["dry_run"], style)
@@ -184,12 +191,9 @@ def command(
                     complain(done.failure)
     if format_ == "json":
         click.echo(json.dump({"results": results}))
-    elif max(len(jobs), tally.total()) > 1:
+    elif (number := max(len(jobs) - len(configs), tally.total())) > 1:
         counts = ", ".join(f"{tally[outcome]} {outcome}" for outcome in OUTCOMES if tally[outcome])
-        click.echo(
-            f"{max(len(jobs), tally.total())} adapters: {counts}"
-            + (" (nothing was written)" if asked["dry_run"] else "")
-        )
+        click.echo(f"{number} adapters: {counts}" + (" (nothing was written)" if asked["dry_run"] else ""))
     if html:
         from ..reports import html as page
 
@@ -199,6 +203,19 @@ def command(
             complain(str(error))
             code = 2
     sys.exit(code)
+
+
+def _is_taken(target: str, own: str, jobs: dict[str, str | None], configs: set[str]) -> bool:
+    """Whether another adapter than a part of a file is to be written to `target`. What lies in the folder of its name,
+    `own`, may be no more than its config: that folder joins `configs`.
+    """
+    if own in jobs and os.listdir(own) == [CONFIG]:
+        configs.add(own)
+    return any(place == target for folder, place in jobs.items() if folder not in configs)
+
+
+def _taken(folder: str, target: str | None) -> _Done:
+    return _Done(1, failure=f"{folder}: {target} is another adapter's place: fix the file alone")
 
 
 def _reports(folder: str, by: Settings, *, in_place: bool, config: str) -> list[Report]:
@@ -269,19 +286,28 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
         from ..files.replacing import check_replaceable
 
         check_replaceable(out, force=force)
-    return {folder: os.path.normpath(os.path.join(out, os.path.relpath(folder, root))) for folder in folders}
+    targets: dict[str, str | None] = {}
+    for folder in folders:
+        target = os.path.normpath(os.path.join(out, os.path.relpath(folder, root)))
+        if folder != root and os.path.isfile(folder):  # one of several of another tool
+            bare, _ = os.path.splitext(target)
+            target = target if bare in targets.values() else bare
+        targets[folder] = target
+    return targets
 
 
 def _below(source: str) -> list[str]:
-    """The adapters at and below a path; where there is none, what is recognised there and can be converted. Raises
-    AdapterError.
+    """The adapters at and below a path, and beside them what another tool wrote. Raises AdapterError where there is
+    nothing of which one can be made.
     """
-    try:
-        return options.adapters_below(source)
-    except AdapterError:
-        from ..verbs.conversion import below
+    from ..files import recognise
+    from ..verbs.conversion import apart
 
-        found = below(source)
+    others: list[str] = []
+    try:
+        return sorted([*options.adapters_below(source, others=others), *apart(others)])
+    except AdapterError:
+        found = apart(recognise.below(source))
         if not found:
             raise
         return found

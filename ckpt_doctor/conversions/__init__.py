@@ -23,6 +23,14 @@ WRITTEN = ("mlx", "diffusers", "kohya")
 """The tools whose form can be written."""
 
 
+class Wants(Refused):
+    """What is refused as long as an option of `fix` does not say more; `option` is that, with its value."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
 class Foreign(NamedTuple):
     """What a tool's folder holds: the object in its config file, or {}; the metadata of its weights file; its tensors.
 
@@ -33,6 +41,11 @@ class Foreign(NamedTuple):
     metadata: dict[str, str]
     tensors: Mapping[str, TensorInfo]
     base: Base | None = None
+
+    def config_of(self, name: str) -> dict[str, object]:
+        """The config of one of several adapters, where those are by name, {} where it has none."""
+        found = self.config.get(name)
+        return found if isinstance(found, dict) else {}
 
 
 class Converted(NamedTuple):

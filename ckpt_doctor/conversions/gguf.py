@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from ..adapter import TensorInfo
-from . import Converted, Foreign, Refused, Tool, lora
+from . import Converted, Foreign, Refused, Tool, Wants, lora
 from .torchtune import by_halves, heads_of
 
 NAMES = {
@@ -42,7 +42,7 @@ def to_peft(foreign: Foreign) -> list[Converted]:
         raise Refused("it is an activated LoRA, whose tokens llama.cpp keeps")
     config = foreign.base.config if foreign.base else {}
     if not config:
-        raise Refused("its names, and the rows of q and k, are llama.cpp's: name the model with --base")
+        raise Wants("--base MODEL", "its names, and the rows of q and k, are llama.cpp's: name the model with --base")
     kind = config.get("model_type")
     if kind not in TYPES[architecture]:
         raise Refused(f"what llama.cpp makes of a model of type {str(kind)[:40]} is not followed")

@@ -19,7 +19,7 @@ from typing import Any
 from ..adapter import Base, TensorInfo
 from ..facts.subject import Subject
 from ..repairs.cuts import transposed
-from . import Converted, Foreign, Refused, Tool, lora, plain
+from . import Converted, Foreign, Refused, Tool, Wants, lora, plain
 
 PARTS = {"lora_a": "lora_A", "lora_b": "lora_B", "m": "lora_magnitude_vector"}
 """The last part of a name → PEFT's factor (tuner/utils.py: load_adapters takes no other)."""
@@ -132,7 +132,7 @@ def _is_embedding(foreign: Foreign, module: str, rows: int, columns: int) -> boo
     if shape == (columns, rows) and rows != columns:
         return False
     if shape != (rows, columns):
-        raise Refused(f"{module} may be an embedding: name the model with --base, which tells")
+        raise Wants("--base MODEL", f"{module} may be an embedding: name the model with --base, which tells")
     untied(foreign.base.config if foreign.base else {}, module)
     return True
 

@@ -18,7 +18,6 @@ from ..adapter import Adapter, Joined, zeros
 from ..adapter.findings import several
 from ..adapter.runtimes import NEWEST_SERIES
 from ..facts.layers import RANK_AXIS, WRAPPERS, pattern_module
-from ..facts.meaning import taking
 from ..facts.method_layers import divide, groups
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX, targets
@@ -27,7 +26,8 @@ from ..facts.targets import targeted
 from ..files.base import as_loaded
 from ..files.foreign import EMBEDDINGS
 from ..repairs.cuts import cut
-from . import Converted, Foreign, Refused, Tool
+from . import Converted, Foreign, Refused, Tool, Wants
+from .peft import hold, hold_method, no_config
 
 if TYPE_CHECKING:
     from ..adapter import Base, TensorInfo
@@ -56,14 +56,6 @@ KEPT, ROWS = "modules_to_save", ".token_adapter.trainable_tokens_delta."
 ModulesToSaveWrapper, TrainableTokensWrapper)."""
 HEADS = ("lm_head", "embed_out")
 """Modules that may share the weight of the embedding."""
-
-
-class Wants(Refused):
-    """What is refused as long as an option of `fix` does not say more; `option` is that, with its value."""
-
-    def __init__(self, option: str, message: str) -> None:
-        super().__init__(message)
-        self.option = option
 
 
 class _Factor(NamedTuple):
@@ -238,14 +230,8 @@ class _Salvage(NamedTuple):
                 f"{self.name} is {self._described(mine)}, and what scales it stands in its adapter_config.json alone, "
                 "which is not there"
             )
-            if len(self.methods) > 1:
-                raise Refused(f"{told}: lay it beside the model in a folder {self.name}")
-            raise Wants("--adapter-config FILE", told)
-        named = self.config.get("peft_type")
-        if named != self.method:
-            raise Refused(
-                f"the adapter_config.json is of {named}, and the tensors are of {self.method}: it is another's"
-            )
+            raise Wants("--adapter-config FILE", told if len(self.methods) == 1 else no_config([self.name]))
+        hold_method(self.config, self.method)
         pattern = self.config.get("rank_pattern")
         if self.method == "ADALORA" and isinstance(pattern, dict):
             pattern = {key.replace(f".{self.name}", ""): mask for key, mask in pattern.items()}
@@ -377,28 +363,12 @@ class _Salvage(NamedTuple):
 
     def _check(self, config: dict[str, object], saved: Tensors) -> None:
         """Raises Refused where the config is not of these tensors: it would give them another scale."""
-        subject = Subject(Adapter("", "", config, saved))
-        layers = subject.layers
+        layers = Subject(Adapter("", "", config, saved)).layers
         if config.get("target_parameters") is None and config.get("target_modules") is not None:
             bare = [name for name in self._wrapped() - layers.keys() if targeted(config, name, NEWEST_SERIES)]
             if bare:
                 raise Refused(f"{several(sorted(bare))} had an adapter, and its tensors are not in the file")
-        if config.get("target_parameters") is None and subject.is_named and config.get("target_modules") is not None:
-            hit = max((era.hit for era in subject.eras), key=len, default=frozenset())
-            strange = [module for module in layers if module not in hit]
-            if strange:
-                raise Refused(f"the adapter_config.json does not name {several(strange)}, so it is another adapter's")
-            if self.method == "LORA" and not taking(subject.eras):
-                raise Refused("the ranks in adapter_config.json are not those of the tensors: it is another adapter's")
-        if self.method == "ADALORA":
-            masks = subject.masks
-            wrong = [
-                name for name, layer in layers.items() if name not in masks and layer.rank != config.get("init_r", 12)
-            ]
-            if wrong:
-                raise Refused(
-                    f"init_r is not the rank of {several(wrong)}: the adapter_config.json is another adapter's"
-                )
+        hold(config, saved, self.method)
 
 
 _USUAL = ("embed_tokens", "lm_head")

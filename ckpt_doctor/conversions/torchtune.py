@@ -14,7 +14,7 @@ from typing import Any
 
 from ..adapter import Base, Joined, TensorInfo
 from ..repairs.cuts import cut
-from . import Converted, Foreign, Refused, Tool, lora
+from . import Converted, Foreign, Refused, Tool, Wants, lora
 
 NAMES = {
     "attn.q_proj": "self_attn.q_proj", "attn.k_proj": "self_attn.k_proj", "attn.v_proj": "self_attn.v_proj",
@@ -37,7 +37,9 @@ def to_peft(foreign: Foreign) -> list[Converted]:
         raise Refused("there is no adapter_config.json with r and lora_alpha beside it")
     base = foreign.base
     if base is None or not base.config:
-        raise Refused("the rows of q and k are in the order of torchtune's model: name the model with --base")
+        raise Wants(
+            "--base MODEL", "the rows of q and k are in the order of torchtune's model: name the model with --base"
+        )
     kind = base.config.get("model_type")
     if kind not in TURNED:
         raise Refused(f"what torchtune makes of a model of type {str(kind)[:40]} is not followed")

@@ -49,9 +49,10 @@ def weights(folder: str, file: str, others: Iterable[str]) -> tuple[tuple[str, .
 
 
 def configs(folder: str, adapters: list[str]) -> dict[str, Config]:
-    """The configs of the adapters in a model, by name: as PEFT lays them (peft_model.py: save_pretrained: "default" in
-    the folder itself, others in one of their name), or where a model has one adapter and lies in a checkpoint of a
-    Trainer, those of the run and its other checkpoints, if they all say the same. Raises AdapterError.
+    """The configs of the adapters in a file, by name: as PEFT lays them (peft_model.py: save_pretrained: "default", or
+    the only one, in the folder itself, others in one of their name), or where a model has one adapter and lies in a
+    checkpoint of a Trainer, those of the run and its other checkpoints, if they all say the same. One without a name is
+    in no model. Raises AdapterError.
     """
     found = {}
     for name in adapters:
@@ -59,7 +60,7 @@ def configs(folder: str, adapters: list[str]) -> dict[str, Config]:
         if name == "default" or len(adapters) == 1:
             places.append(os.path.join(folder, CONFIG))
         config = next((_config(place, beside=True) for place in places if os.path.lexists(place)), None)
-        if config is None and len(adapters) == 1:
+        if config is None and name and len(adapters) == 1:
             config = _of_run(folder)
         if config is not None:
             found[name] = config

@@ -49,7 +49,13 @@ TORCHTUNE = (
     "a LoRA of torchtune",
     "save it again with torchtune's FullModelHFCheckpointer, which writes an adapter of PEFT",
 )
-EXPORT = "export it to Hugging Face's layout with the tool that trained it"
+EXPORT = (
+    "export it with what trained it: Megatron-Bridge 0.4 or newer, "
+    '`AutoBridge.from_hf_pretrained("MODEL").export_adapter_ckpt("CHECKPOINT", "OUT")`; ms-swift, '
+    "`megatron export --adapter_load {place} --to_hf true --merge_lora false --save OUT`"
+)
+"""For Megatron's names (Megatron-Bridge models/conversion/auto_bridge.py: AutoBridge.export_adapter_ckpt, which writes
+an adapter of PEFT; ms-swift docs, Megatron-SWIFT: LoRA Training)."""
 
 SALVAGE = "salvage"
 """The file of `conversions/` that takes an adapter out of a model."""
@@ -117,7 +123,7 @@ BY_TENSORS = (
     _form(
         OTHER_FORMAT, "an AdaLoRA or LoRA of loralib, whose config is in the code that made it",
         "load it there with strict=False: PEFT has no config of it", r".*\.(?:ranknum|lora_[ABE])$",
-        "loralib adalora.py: SVDLinear; loralib layers.py: Linear",
+        "loralib adalora.py: SVDLinear; loralib layers.py: Linear", "loralib",
     ),
     _form(
         OTHER_FORMAT, "a prefix (P-Tuning v2) of ChatGLM's own code",

@@ -374,6 +374,10 @@ def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo
             if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
                 raise DamagedFile("wrong-container", "it is compressed; unpack it")
             return safetensors.read(file, path, size)
+        if is_zip and path.endswith(".npz"):
+            from .formats import npz
+
+            return npz.read(file, path, size)
         if is_zip:
             from .formats import torch_zip
 

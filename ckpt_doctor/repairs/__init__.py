@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..adapter import TensorInfo
 
 DROP = "drop config keys without meaning"
+TARGETS = "take names off target_modules for which AdaLoRA has no layer"
 DTYPES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 """What factors can be written in, by the name that a user gives it."""
 
@@ -97,7 +98,7 @@ def readings(subject: Subject) -> Iterator[tuple[str, frozenset[str], Subject]]:
         ("take PEFT's prefix off target_modules", numbers(codes.NO_TARGET), without_prefix),
         (
             "name IA3's modules as the shapes of the tensors say",
-            numbers(codes.FEEDFORWARD_UNTARGETED, codes.SHAPE_MISMATCH, codes.NO_TARGET),
+            numbers(codes.FEEDFORWARD_UNTARGETED, codes.SHAPE_MISMATCH, codes.NO_TARGET, codes.UNCLEAR_TARGET),
             ia3_modules,
         ),
     ):
@@ -184,6 +185,7 @@ def all_of(
             numbers(codes.CONFIG_IMPORTS_CODE, codes.MEGATRON_CONFIG),
             config.without_megatron,
         ),
+        Repair(TARGETS, numbers(codes.ADALORA_TARGET_KIND), config.with_layers_of_adalora),
         Repair(DROP, numbers(codes.UNKNOWN_CONFIG_KEY), config.drop_neutral_keys, serving),
     ]
     if asked is None:
@@ -254,6 +256,7 @@ def all_of(
         Repair(
             "name the tensors as PEFT does", numbers(codes.FOREIGN_PREFIX, codes.ADAPTER_NAME_IN_KEY), keys.peft_names
         ),
+        Repair(TARGETS, numbers(codes.ADALORA_CONVOLUTION), config.with_layers_of_adalora),
         Repair("fill in what is null", numbers(codes.IMPOSSIBLE_VALUE), config.without_nulls),
         Repair(
             "set init_lora_weights to true", numbers(codes.BASE_CHANGING_INIT, codes.UNKNOWN_INIT), config.plain_init

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..adapter import Adapter
-from ..adapter.runtimes import upto
+from ..adapter.findings import several
+from ..adapter.runtimes import NEWEST_SERIES, upto
 from ..facts.config_keys import CHANGES_BASE, RAISING, has_no_gradients, knows, neutral, table
 from ..facts.layers import is_number, module_of
-from ..facts.meaning import meanings
+from ..facts.meaning import meanings, without_layer
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
+from ..facts.targets import targeted
 from . import Refused, meant, only, with_config
 
 
@@ -112,6 +116,36 @@ def without_pruned_targets(subject: Subject) -> Adapter:
     if subject.method != "ADALORA" or not isinstance(subject.config.get("rank_pattern"), dict):
         raise Refused("a layer that the config targets has no tensors, and may have been lost")
     return full_targets(subject)
+
+
+def with_layers_of_adalora(subject: Subject) -> Adapter:
+    """target_modules without the names that match only modules for which AdaLoRA has no layer, or where a name matches
+    others as well, each layer of the file in full. What is left out computes nothing: no release could save it.
+    """
+    base, named = subject.base, subject.config.get("target_modules")
+    if subject.method != "ADALORA" or base is None:
+        raise Refused("the base model tells which modules can be adapted: name it with --base")
+    hit = [module for module in base.weights if targeted(subject.config, module, NEWEST_SERIES)]
+    rest = [module for module in hit if module not in subject.layers]
+    without = [module for module in rest if without_layer(subject, module)]
+    if not without:
+        raise Refused("AdaLoRA has no layer for a module that has tensors")
+    if isinstance(named, list):
+        others = [module for module in hit if module not in without]
+        kept = [name for name in named if not _matches(name, without) or _matches(name, others)]
+        if kept and not _matches(kept, without):
+            return with_config(subject.adapter, target_modules=kept)
+    pruned = subject.pruned
+    lost = [module for module in rest if module not in without and module not in pruned]
+    if lost:
+        raise Refused(f"a name matches {several(without)} together with {several(lost)}, which has no tensors")
+    return full_targets(subject)
+
+
+def _matches(names: object, modules: Iterable[str]) -> bool:
+    """Whether a name of target_modules, or one of several, matches one of some modules."""
+    listed = names if isinstance(names, list) else [names]
+    return any(targeted({"target_modules": listed}, module, NEWEST_SERIES) for module in modules)
 
 
 def drop_strange_keys(subject: Subject) -> Adapter:

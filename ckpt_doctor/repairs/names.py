@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..adapter import Adapter
 from ..facts.names import PREFIX, targets
 from ..facts.subject import Subject
+from ..rules.defaults import null_feedforward
 from . import only, with_config
 
 
@@ -32,16 +33,20 @@ def without_prefix(subject: Subject) -> Adapter | None:
 
 
 def ia3_modules(subject: Subject) -> Adapter | None:
-    """IA3's target_modules and feedforward_modules by the shapes of the tensors, where the config contradicts them: a
-    vector of the input `[1, in]` is of a feed-forward module, one of the output `[out, 1]` of another
-    (tuners/ia3/layer.py: IA3Layer.update_layer). None where there is nothing to say, or a shape does not tell.
+    """IA3's target_modules and feedforward_modules by the shapes of the tensors, where the config contradicts them or
+    leaves them to the type of a model: a vector of the input `[1, in]` is of a feed-forward module, one of the output
+    `[out, 1]` of another (tuners/ia3/layer.py: IA3Layer.update_layer). None where there is nothing to say, or a shape
+    does not tell.
     """
     if subject.method != "IA3" or not subject.layers or subject.config.get("exclude_modules"):
         return None
     inner, outer = list[str](), list[str]()
     for module, layer in subject.layers.items():
-        first, second, *rest = (*subject.shapes(layer).get("ia3_l", ()), 0, 0)
-        if any(size > 1 for size in rest) or (first == 1) == (second == 1) or 0 in (first, second):
+        shape = subject.shapes(layer).get("ia3_l", ())
+        if len(shape) != 2:
+            return None  # a convolution's is `[1, n, 1, 1]` of either (tuners/ia3/layer.py: Conv2d.update_layer)
+        first, second = shape
+        if (first == 1) == (second == 1) or 0 in shape:
             return None
         (inner if first == 1 else outer).append(module)
     target, forward = (subject.config.get(key) for key in ("target_modules", "feedforward_modules"))
@@ -49,10 +54,25 @@ def ia3_modules(subject: Subject) -> Adapter | None:
     if named and len(named) < len(subject.layers):
         return None  # the others are ignored, as long as nobody says more
     if forward is None:
-        return None  # PEFT knows them by the type of the model
+        return _null_forward(subject, target, inner) if named else None
     told = [module for module in subject.layers if targets(forward, module)] == inner
     listed = {*map(str, target)} if isinstance(target, list) and isinstance(forward, list) else None
     if named and told and (listed is None or (isinstance(forward, list) and {*map(str, forward)} <= listed)):
         return None
+    modules = {"target_modules": only(subject.layers), "feedforward_modules": only(inner) if inner else []}
+    return with_config(subject.adapter, **modules)
+
+
+def _null_forward(subject: Subject, target: object, inner: list[str]) -> Adapter | None:
+    """IA3 with the modules of feed-forward named that PEFT looks up by the type of the model; None where that is known
+    to give the same. A vector has another shape there, so that no release reads one otherwise without rejecting it.
+    """
+    if subject.model_type and not any(null_feedforward(subject)):
+        return None
+    listed = target if isinstance(target, list) else []
+    forward = [name for name in listed if any(targets([name], module) for module in inner)]
+    # PEFT takes whatever ends so, also within a word (tuners/ia3/model.py: _check_target_module_feedforward)
+    if listed and [module for module in subject.layers if module.endswith(tuple(forward))] == inner:
+        return with_config(subject.adapter, feedforward_modules=forward)
     modules = {"target_modules": only(subject.layers), "feedforward_modules": only(inner) if inner else []}
     return with_config(subject.adapter, **modules)

@@ -6,11 +6,18 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ..adapter import Base, Layer
-from ..adapter.codes import ANOTHER_BASE, MISSING_LAYER, NOT_IN_BASE, OTHER_SIZE
+from ..adapter.codes import (
+    ADALORA_CONVOLUTION,
+    ADALORA_TARGET_KIND,
+    ANOTHER_BASE,
+    MISSING_LAYER,
+    NOT_IN_BASE,
+    OTHER_SIZE,
+)
 from ..adapter.findings import Finding, counted, several
 from ..adapter.runtimes import NONE, PEFT, since, upto
 from ..facts.layers import module_of
-from ..facts.meaning import left_random, meant_era
+from ..facts.meaning import left_random, meant_era, without_layer
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
@@ -51,6 +58,9 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         if module not in layers and module not in none_left and module not in whole
         and len(shape) > 1 and targeted(config, module, meant.release)
     ]  # fmt: skip
+    if subject.method == "ADALORA":
+        yield from _no_layers(subject, missing)
+        missing = [module for module in missing if not without_layer(subject, module)]
     tops = {module.partition(".")[0] for module in layers}
     outside = {module.rpartition(".")[0] for module in layers}
     heads = [
@@ -81,6 +91,28 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         count = f"{counted(len(unfit), 'layer')} of {len(layers)}"
         message = f"the tensors do not have the size of the base model's weights in {count}: {several(unfit)}"
         yield OTHER_SIZE(message, tensors=subject.keys_of(unfit), rejects=subject.found(unfit))
+
+
+def _no_layers(subject: Subject, missing: list[str]) -> Iterator[Finding]:
+    """What AdaLoRA has no layer for, of the modules that are targeted and have no tensors."""
+    if str(subject.config.get("target_modules")).lower() == "all-linear":
+        return
+    assert subject.base is not None  # noqa: S101 - the caller looked
+    for code, ids, before in (
+        (ADALORA_TARGET_KIND, PEFT, ""),
+        (ADALORA_CONVOLUTION, upto("0.19"), " before PEFT 0.20"),
+    ):
+        found = {
+            module: len(subject.base.weights[module]) for module in missing if ids == without_layer(subject, module)
+        }
+        if found:
+            named = several([f"{module} ({KINDS.get(sizes, 'Embedding')})" for module, sizes in found.items()])
+            message = f"the config targets {named}, for which AdaLoRA has no layer{before}"
+            yield code(message, keys=("target_modules",), rejects=ids)
+
+
+KINDS = {3: "Conv1d", 4: "Conv2d", 5: "Conv3d"}
+"""What has a weight of so many dimensions."""
 
 
 def _is_named_bare(subject: Subject) -> bool:

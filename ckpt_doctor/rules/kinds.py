@@ -152,7 +152,7 @@ def adalora_convolution(subject: Subject) -> Iterator[Finding]:
     if subject.method != "ADALORA":
         return
     if subject.base is not None:
-        convolutions = [module for module in subject.layers if len(subject.base.weights.get(module, ())) > 2]
+        convolutions = [module for module in subject.layers if len(subject.base.weights.get(module, ())) == 4]
         if convolutions:
             message = f"{convolutions[0]} is a Conv2d, which AdaLoRA adapts from PEFT 0.20 on"
             yield ADALORA_CONVOLUTION(message, rejects=upto("0.19"))

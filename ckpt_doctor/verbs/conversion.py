@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from shlex import quote
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..adapter import Adapter, AdapterError, Base, DamagedFile, Fault, Origin, clean
 from ..adapter.codes import OTHER_FORMAT
-from ..adapter.findings import several
 from ..conversions.peft import named
 from ..files import checkpoint, foreign, recognise
 from ..files.foreign import NO_WEIGHTS, SALVAGE
 from ..files.formats import gguf, safetensors
 from ..files.loader import WEIGHTS, load, locate, read_json, read_weights, regular, stamped
 
+if TYPE_CHECKING:
+    from ..conversions import Converted
+
 MOST_PARTS = 16
 """Adapters of one file that are told apart."""
-
-
+WITHOUT_CONFIG = (SALVAGE, "peft", "loralib")
+"""The tools whose files may lie without the adapter_config.json of PEFT that is theirs."""
 PART = re.compile(r"\w[\w-]{0,63}")
 """The name of an adapter of several, which becomes that of a folder."""
 
@@ -37,15 +40,46 @@ def below(path: str) -> list[str]:
     return [place for place in recognise.below(path) if (fault := recognise.fault_at(place)) and fault.tool]
 
 
-def opened(path: str) -> Adapter:
-    """The one adapter at or below a path, also where another tool wrote it. Raises AdapterError."""
+def apart(places: Iterable[str]) -> list[str]:
+    """What a fix makes adapters of at places where none of PEFT lies, sorted: a folder or file itself, or each of
+    several files in the form of tools, unless the tool names the one that it loads. What is in the form of none is left
+    out: a model or a training beside adapters is as usual.
+    """
+    return sorted(found for place in places for found in _apart(place))
+
+
+def _apart(place: str) -> list[str]:
+    fault = recognise.fault_at(place)
+    if fault is None or not (fault.tool or (fault.name == OTHER_FORMAT.name and not fault.file.endswith(".gguf"))):
+        return []  # a GGUF whose tensors tell no adapter is mostly a model
+    names = [] if os.path.isfile(place) or fault.tool == SALVAGE else os.listdir(place)
+    files = [os.path.join(place, name) for name in names if name.endswith(WEIGHTS) and not NO_WEIGHTS.match(name)]
+    if len(files) < 2 or (fault.tool and _usual(fault.tool) in names):
+        return [place]
+    return apart(files) or [place]
+
+
+def _usual(of: str) -> str:
+    """The name of the file that a tool loads."""
+    from ..conversions import tool
+
+    return tool(of).weights
+
+
+def located(path: str) -> str:
+    """As `locate`, or the one folder or file at or below a path that another tool wrote. Raises AdapterError."""
     try:
-        folder = locate(path)
+        return locate(path)
     except AdapterError:
-        found = below(path)
+        found = apart(below(path))
         if len(found) != 1:
             raise
-        folder = found[0]
+        return found[0]
+
+
+def opened(path: str) -> Adapter:
+    """The one adapter at or below a path, also where another tool wrote it. Raises AdapterError."""
+    folder = located(path)
     first, *others = parts(load(folder), None)
     if others:
         raise AdapterError(f"{folder} holds {len(others) + 1} adapters: fix writes each to a folder of its own")
@@ -59,23 +93,26 @@ def parts(adapter: Adapter, base: Base | None, config: str = "") -> list[Part]:
     """
     fault = next((fault for fault in adapter.faults if fault.tool), None) or _under_the_name_of_peft(adapter)
     given = checkpoint.named_config(config) if config else None
-    if given and (fault is None or fault.tool != SALVAGE):
-        raise AdapterError(f"{adapter.path} is no model with an adapter inside, which alone wants --adapter-config")
+    if given and (fault is None or fault.tool not in WITHOUT_CONFIG):
+        raise AdapterError(
+            f"{adapter.path} is not in a form that may want --adapter-config, as a model with an adapter"
+        )
     if fault is None:
         return [Part("", adapter)]
-    from ..conversions import Refused
-    from ..conversions.salvage import Wants
+    from ..conversions import Refused, Wants
 
     try:
-        return _salvaged(adapter, fault, base, given) if fault.tool == SALVAGE else _converted(adapter, fault, base)
+        if fault.tool in WITHOUT_CONFIG:
+            return _by_configs(adapter, fault, base, given)
+        return _converted(adapter, fault, base)
     except (Refused, AdapterError, DamagedFile) as error:
         reason = error.message if isinstance(error, DamagedFile) else str(error)
-        if fault not in adapter.faults:
+        if fault not in adapter.faults and fault.tool != "peft":
             return [Part("", adapter)]
         told = fault._replace(message=f"{fault.message}, and cannot be converted: {reason}")
         if isinstance(error, Wants) and clean(adapter.path) == adapter.path:
             told = told._replace(remedy=f"type `ckpt-doctor fix {quote(adapter.path)} OUT {error.option}`")
-        return [Part("", adapter._replace(faults=tuple(told if x is fault else x for x in adapter.faults)))]
+        return [Part("", adapter._replace(faults=(told, *(other for other in adapter.faults if other is not fault))))]
 
 
 def _under_the_name_of_peft(adapter: Adapter) -> Fault | None:
@@ -97,7 +134,7 @@ def _converted(adapter: Adapter, fault: Fault, base: Base | None) -> list[Part]:
     from ..conversions import Foreign, Refused, tool
 
     _, config_name, usual, to_peft, *_ = tool(fault.tool)
-    file = usual if usual in adapter.files and fault.tool != "peft" else fault.file
+    file = usual if usual in adapter.files else fault.file
     others = [name for name in adapter.files if name.endswith(WEIGHTS) and name != file and not NO_WEIGHTS.match(name)]
     if others and file not in (usual, *adapter.weights):
         raise Refused(f"{others[0]} lies beside it: name the file that is meant")
@@ -121,11 +158,7 @@ def _converted(adapter: Adapter, fault: Fault, base: Base | None) -> list[Part]:
             raise Refused(f"{config_name}: {wrong}")
         config = found
     converted = to_peft(Foreign(config, metadata, tensors, base))
-    if len(converted) > MOST_PARTS:
-        raise Refused(f"it holds {len(converted)} adapters, which are too many to be told apart")
-    names_of_parts = {one.part.casefold() for one in converted}
-    if len(converted) > 1 and (len(names_of_parts) < len(converted) or not all(map(PART.fullmatch, names_of_parts))):
-        raise Refused("its adapters have names that are no names of folders")
+    _check_parts(converted)
     origin = Origin(fault.tool, file, fault.message.replace(fault.file, file, 1), adapter)
     read = adapter._replace(
         format="safetensors" if file.endswith(".safetensors") else None, weights=(file,), origin=origin,
@@ -134,33 +167,45 @@ def _converted(adapter: Adapter, fault: Fault, base: Base | None) -> list[Part]:
     return [Part(one.part, read._replace(config=one.config, tensors=one.tensors)) for one in converted]
 
 
-def _salvaged(adapter: Adapter, fault: Fault, base: Base | None, given: checkpoint.Config | None) -> list[Part]:
-    """The adapters inside a model: each with the config that lies there for it, or with the one that the user names."""
-    from ..conversions import Foreign, Refused, salvage
+def _by_configs(adapter: Adapter, fault: Fault, base: Base | None, given: checkpoint.Config | None) -> list[Part]:
+    """The adapters of PEFT in a model or in one file: each with the config that lies there for it, or with the one that
+    the user names.
+    """
+    from ..conversions import Foreign, Refused, loralib, peft, salvage
 
-    files, tensors = checkpoint.weights(adapter.folder, fault.file, adapter.files)
-    names = salvage.adapters(tensors)
-    if given and len(names) > 1:
-        raise Refused(
-            f"it holds the adapters {several(names)}, so that the config of each has to lie in a folder of its name"
-        )
-    configs = {names[0]: given} if given and names else checkpoint.configs(adapter.folder, names)
+    kind = {SALVAGE: salvage, "loralib": loralib}.get(fault.tool, peft)
+    beside = () if fault.file in adapter.weights else adapter.files
+    files, tensors = checkpoint.weights(adapter.folder, fault.file, beside)
+    names = kind.adapters(tensors)
+    configs = dict.fromkeys(names, given) if given else checkpoint.configs(adapter.folder, names)
     for config in configs.values():
         if not config.beside and config.content.get("rank_pattern") and config.content.get("peft_type") == "ADALORA":
             raise Refused(
                 f"the rank_pattern of {config.path} is of another step: name the config with --adapter-config"
             )
-    converted = salvage.to_peft(Foreign({name: config.content for name, config in configs.items()}, {}, tensors, base))
+    converted = kind.to_peft(Foreign({name: config.content for name, config in configs.items()}, {}, tensors, base))
+    _check_parts(converted)
     by = {name: os.path.relpath(config.path, adapter.folder) for name, config in configs.items()}
-    beside = [path for path in by.values() if os.path.dirname(path) == "" and path in adapter.files]
+    there = [path for path in by.values() if path in adapter.files]
     parts_ = []
     for one in converted:
         config_said = f", by {by[one.part or names[0]]}"
         told = fault._replace(message=fault.message + config_said)
-        origin = Origin(SALVAGE, fault.file + config_said, told.message, adapter._replace(faults=(told,)))
+        origin = Origin(fault.tool, fault.file + config_said, told.message, adapter._replace(faults=(told,)))
         read = adapter._replace(
             format="safetensors" if fault.file.endswith(".safetensors") else None, weights=files, origin=origin,
-            faults=(), stamps=stamped(adapter.folder, [*files, *beside]),
+            faults=(), stamps=stamped(adapter.folder, dict.fromkeys([*files, *there])),
         )  # fmt: skip
         parts_.append(Part(one.part, read._replace(config=one.config, tensors=one.tensors)))
     return parts_
+
+
+def _check_parts(converted: Sequence[Converted]) -> None:
+    """Raises Refused for adapters of one file that become no folders."""
+    from ..conversions import Refused
+
+    if len(converted) > MOST_PARTS:
+        raise Refused(f"it holds {len(converted)} adapters, which are too many to be told apart")
+    names_of_parts = {one.part.casefold() for one in converted}
+    if len(converted) > 1 and (len(names_of_parts) < len(converted) or not all(map(PART.fullmatch, names_of_parts))):
+        raise Refused("its adapters have names that are no names of folders")

@@ -262,7 +262,7 @@ def _reading(origin: Origin, part: str) -> str:
     if origin.tool != "peft":
         return f"convert {part or origin.file}{f' of {origin.file}' if part else ''} to PEFT's form"
     if part:
-        return f"take {part} out of {origin.file}, under the one config that is there"
+        return f"take {part} out of {origin.file}"
     return f"give {origin.file} the name that PEFT looks for"
 
 

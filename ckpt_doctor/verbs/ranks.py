@@ -18,7 +18,7 @@ from ..facts.places import Place, natural, places
 from ..facts.subject import Subject
 from ..files.loader import find, nothing_in, regular
 from .report import Report
-from .scan import examined
+from .scan import examine_all
 
 if TYPE_CHECKING:
     from .spectra import Spectrum
@@ -294,11 +294,26 @@ def look(paths: Iterable[str], *, values: bool = False) -> list[Ranks | Run]:
         if path.endswith(LOG) and os.path.isfile(path):
             found.append(logged(path))
             continue
-        folders = find(path)
-        if not folders:
-            raise nothing_in(path)
-        found += [_seen(path, group, values=values) for path, group in _groups(folders)]
+        for name, group in _groups(_below(path)):
+            found += _seen(name, group, values=values)
     return found
+
+
+def _below(path: str) -> list[str]:
+    """The adapters at and below a path; where there is none, what another tool wrote there. Raises AdapterError."""
+    try:
+        folders = find(path)
+        if folders:
+            return folders
+        raise nothing_in(path)
+    except AdapterError:
+        from ..files import recognise
+        from .conversion import apart
+
+        others = apart(recognise.below(path))
+        if not others:
+            raise
+        return others
 
 
 def _groups(folders: list[str]) -> list[tuple[str, list[tuple[str, int | None]]]]:
@@ -323,14 +338,27 @@ def _groups(folders: list[str]) -> list[tuple[str, list[tuple[str, int | None]]]
     return sorted(groups, key=lambda group: group[1][0][0])
 
 
-def _seen(path: str, group: list[tuple[str, int | None]], *, values: bool) -> Ranks | Run:
-    steps = []
+def _seen(path: str, group: list[tuple[str, int | None]], *, values: bool) -> list[Ranks | Run]:
+    """One adapter or run; of files of other tools that hold several one for each of these."""
+    parts: dict[str, list[Ranks]] = {}
     for folder, step in group:
-        report = examined(folder, NOTHING_ASKED, repairs=False)
-        if report.subject is not None and not (report.subject.tensors or report.subject.pruned):
-            raise AdapterError(f"no tensor of {folder} can be read: `ckpt-doctor scan {folder}` says why")
-        steps.append(ranks_of(report, step, values=values))
-    return steps[0] if len(steps) == 1 else Run(path, tuple(steps))
+        for report in examine_all(folder, NOTHING_ASKED, repairs=False):
+            subject = report.subject
+            if subject is None:
+                raise AdapterError(report.error)
+            if not (subject.tensors or subject.pruned):
+                raise _unread(folder, subject)
+            parts.setdefault(report.part, []).append(ranks_of(report, step, values=values))
+    named = {f"{path} ({part})" if part else path: steps for part, steps in parts.items()}
+    return [steps[0] if len(steps) == 1 else Run(name, tuple(steps)) for name, steps in named.items()]
+
+
+def _unread(folder: str, subject: Subject) -> AdapterError:
+    """What to raise for an adapter of which no tensor is read."""
+    for fault in subject.adapter.faults:
+        if fault.tool:
+            return AdapterError(f"{folder}: {fault.message}: {fault.remedy}")
+    return AdapterError(f"no tensor of {folder} can be read: `ckpt-doctor scan {folder}` says why")
 
 
 def ranks_of(report: Report, step: int | None = None, *, values: bool = False) -> Ranks:
@@ -350,7 +378,7 @@ def ranks_of(report: Report, step: int | None = None, *, values: bool = False) -
     layers = {module: Ranked(place, ranks[module], spectra.get(module)) for module, place in places(ranks).items()}
     budget = report.budget
     return Ranks(
-        report.path,
+        f"{report.path} ({report.part})" if report.part else report.path,
         subject.method or "no method that is known",
         layers,
         step=step,

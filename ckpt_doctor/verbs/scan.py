@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..adapter import NOTHING_ASKED, Adapter, AdapterError, Question, unforeseen
-from ..adapter.codes import REPAIRED_UNASKED
+from ..adapter.codes import REPAIRED_UNASKED, UNCLEAR_TARGET
 from ..adapter.findings import ERROR, in_the_way, verdict, weighed
 from ..adapter.runtimes import NEWEST
 from ..facts.names import PREFIX
@@ -147,7 +147,7 @@ def _with_repairs(report: Report) -> Report:
     if asked is not None:
         open_ = any(in_the_way(finding, asked) for finding in report.findings)
     else:
-        grave = any(finding.severity == ERROR for finding in report.findings)
+        grave = any(f.severity == ERROR or f.code == UNCLEAR_TARGET.number for f in report.findings)
         open_ = grave or verdict(NEWEST, report.findings) in ("rejects", "misloads")
     if open_:
         from .reach import reached

@@ -69,7 +69,7 @@ def read(file: BinaryIO, path: str, size: int, *, nested: bool = False) -> dict[
                 raise AdapterError(f"{path}: the tensors are big-endian; save them again on a little-endian machine")
             state = Machine(archive.read(pickles[0]), path).run()
             storages = {
-                name[len(root) + 5 :]: _record_range(file, path, info, size)
+                name[len(root) + 5 :]: record_range(file, path, info, size)
                 for name, info in records.items()
                 if name.startswith(root + "data/")
             }
@@ -141,7 +141,8 @@ def tensors(state: Any, storages: dict[str, FileRange], path: str, *, nested: bo
     return {name: _tensor(name, value, storages) for name, value in state.items()}
 
 
-def _record_range(file: BinaryIO, path: str, info: zipfile.ZipInfo, size: int) -> FileRange:
+def record_range(file: BinaryIO, path: str, info: zipfile.ZipInfo, size: int) -> FileRange:
+    """Where the bytes of a record that is not compressed are. Raises DamagedFile."""
     file.seek(info.header_offset)
     head = file.read(30)
     if len(head) < 30 or head[:4] != b"PK\x03\x04":
