@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import sha256
 
-from .. import __file__ as package
 from ..adapter import AdapterError, Base
 from ..files.hub import cached_base
 from ..files.loader import stamped
 from ..reports.wording import Mark
+from ..verbs.batches import ourselves
 from ..verbs.ways import free
 from .fleet import Told
 from .settings import Settings
@@ -144,7 +144,7 @@ def state(folder: str, by: Settings) -> bytes | None:
 @lru_cache(16)
 def _question_of(asked: frozenset[str] | None, base: str, rest: tuple[object, ...]) -> str:
     return sha256(
-        repr((_ourselves(), asked and sorted(asked), base, rest)).encode(errors="backslashreplace")
+        repr((ourselves(), asked and sorted(asked), base, rest)).encode(errors="backslashreplace")
     ).hexdigest()
 
 
@@ -166,16 +166,3 @@ def _model(base: Base | None) -> str:
 def _cached(name: str, revision: str) -> str:
     """What the local cache of the Hub has of a model."""
     return _model(cached_base(name, revision))
-
-
-@lru_cache(1)
-def _ourselves() -> str:
-    """What judges: this program, by the content of its files: of two with one version, one may know more."""
-    root = os.path.dirname(package)
-    digest = sha256()
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if name != "__pycache__")
-        for name in sorted(names):
-            with open(os.path.join(folder, name), "rb") as file:
-                digest.update(f"{os.path.relpath(folder, root)}/{name}\0".encode() + sha256(file.read()).digest())
-    return digest.hexdigest()
