@@ -535,7 +535,9 @@ def test_workers_that_do_not_start_are_said_to(monkeypatch: pytest.MonkeyPatch) 
         answered(Workers(2, 60), ["a"])
 
 
-@pytest.mark.parametrize("asked", [(), ("-v", "--for", "vllm", "--fail-on", "warning")], ids=" ".join)
+@pytest.mark.parametrize(
+    "asked", [(), ("-v", "--for", "vllm", "--fail-on", "warning"), ("--for", "vllm", "--base", "none")], ids=" ".join
+)
 def test_workers_tell_what_one_process_tells(run: Any, tree: Path, tmp_path: Path, asked: tuple[str, ...]) -> None:
     (tree / "a").mkdir()
     (tree / "a/adapter_config.json").mkdir()

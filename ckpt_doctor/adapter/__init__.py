@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 if TYPE_CHECKING:
     from .sources import Computed as Computed
@@ -154,6 +154,10 @@ class Base:
         self.name = name
         self.revision = revision
         self.path = path
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """NO_BASE is that in another process, too."""
+        return "NO_BASE" if self is NO_BASE else super().__reduce_ex__(protocol)
 
     @cached_property
     def weights(self) -> dict[str, tuple[int, ...]]:

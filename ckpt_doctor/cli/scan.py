@@ -31,6 +31,7 @@ Examples:
   ckpt-doctor scan adapters/ --values
   ckpt-doctor scan --files-from list --shard 3/8
   ckpt-doctor scan adapters/ --format jsonl --resume journal --jobs auto
+  ckpt-doctor scan /adapters --format jsonl --resume journal --dask tcp://head:8786
   ckpt-doctor scan adapters/ --fail-on warning --ignore CD201
   ckpt-doctor scan adapters/ --write-baseline known.json
   ckpt-doctor scan adapters/ --baseline known.json
@@ -81,6 +82,7 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
 @options.FILES_FROM
 @options.SHARD
 @options.JOBS
+@options.DASK
 @options.RESUME
 @options.SELECT
 @options.IGNORE
@@ -160,12 +162,14 @@ def _is_fleet(ctx: click.Context, sinks: list[Sink], beside: dict[str, object]) 
     """Whether each adapter is no more than its line of JSON, as other processes and the journal have it. Raises
     UsageError where the command line wants that and something else; what a project's file wants gives way.
     """
-    wanted = [name for name, usual in (("resume", None), ("jobs", 1)) if ctx.params[name] != usual]
+    wanted = [name for name, usual in (("resume", None), ("jobs", 1), ("dask", None)) if ctx.params[name] != usual]
     against = [f"--format {format_}" for format_, _ in sinks if len(sinks) > 1 or format_ != "jsonl"]
     against += [option for option, value in beside.items() if value]
     for name in wanted if against else ():
         if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name} is for --format jsonl alone, and does not go with {against[0]}")
+    if ctx.params["dask"] and ctx.params["jobs"] != 1 and not against:
+        raise click.UsageError("--dask has the workers of a cluster examine, and --jobs processes here: name one")
     return bool(wanted) and not against
 
 
@@ -175,8 +179,8 @@ def _tell_lines(
     """Write a line of each adapter as it comes; `codes` gets the exit code of each. Raises AdapterError."""
     from .fleet import Fleet, lines
 
-    jobs, resume, verbose, quiet = (ctx.params[name] for name in ("jobs", "resume", "verbose", "quiet"))
-    fleet = Fleet(options.settings(ctx), options.choice(ctx), jobs, resume, verbose=verbose)
+    jobs, resume, dask, verbose, quiet = (ctx.params[name] for name in ("jobs", "resume", "dask", "verbose", "quiet"))
+    fleet = Fleet(options.settings(ctx), options.choice(ctx), jobs, resume, dask, verbose=verbose)
     print_to(file, lines(watched(fleet.told(folders), len(folders), quiet=quiet), unread, codes))
     if fleet.again and not quiet:
         complain(f"{fleet.again} of {len(folders)} adapters are unchanged, and told as {resume} has them")
