@@ -206,7 +206,7 @@ def cluster() -> Iterator[Any]:
         process.stdin.close()
 
 
-def test_a_cluster_tells_what_this_process_does(run: Any, tree: Path, cluster: Any, tmp_path: Path) -> None:
+def test_a_cluster_tells_what_this_process_does(tree: Path, cluster: Any, tmp_path: Path) -> None:
     """It loses a worker on the way, then its client, and is interrupted."""
     address, workers = cluster
     options = [tree, tmp_path / "none", "--for", "vllm", "--base", "none"]

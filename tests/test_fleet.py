@@ -459,7 +459,9 @@ def test_what_is_no_line_has_no_journal_and_no_workers(
     result = run("scan", PLAIN, *option, *beside)
     assert result.exit_code == 2
     said = " ".join(result.stderr.split())
-    assert re.search(f"{option[0]} is for --format jsonl alone, and does not go with (--format|--prove|--write)", said)
+    assert re.search(
+        f"{option[0]} is for --format jsonl or parquet alone, and does not go with (--format|--prove|--write)", said
+    )
     assert not (tmp_path / "j").exists()
 
 
@@ -557,7 +559,7 @@ def test_a_worker_that_stops_costs_nothing_but_time(tree: Path, monkeypatch: pyt
     folders = sorted(str(path) for path in tree.iterdir()) * 8
     choice = Choice(Config(), Settings(), frozenset())
     told = []
-    for one in fleet.Fleet(choice.of, choice, 2, None, verbose=False).told(folders):
+    for one in fleet.Fleet(choice.of, choice, "jsonl", 2, None, verbose=False).told(folders):
         if not told:
             os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGSTOP)
         told.append(json.loads(one.line))
@@ -573,7 +575,7 @@ def test_workers_are_started_where_they_help(tree: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(fleet, "_cores", lambda: 2)
 
     def processes() -> list[int]:
-        running = fleet.Fleet(choice.of, choice, fleet.AUTO, None, verbose=False).told(folders)
+        running = fleet.Fleet(choice.of, choice, "jsonl", fleet.AUTO, None, verbose=False).told(folders)
         return [len(multiprocessing.active_children()) for _ in running]
 
     monkeypatch.setattr(batches, "FIRST", 1)

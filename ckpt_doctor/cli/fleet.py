@@ -1,4 +1,4 @@
-"""Many adapters as lines of JSON, each as soon as those before it are there: from a journal, by workers, or here."""
+"""Many adapters as lines of text, each as soon as those before it are there: from a journal, by workers, or here."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from operator import length_hint
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..reports.jsonl import Lines
 from ..reports.wording import Mark, Tally, mark
 from ..verbs.memory import Memory
 from ..verbs.report import Report
@@ -52,10 +52,10 @@ class Told(NamedTuple):
 class Examiner:
     """Examines one adapter after the other, each by its settings."""
 
-    def __init__(self, choice: Choice) -> None:
+    def __init__(self, choice: Choice, format_: str) -> None:
         self._choice = choice
         self._memory = Memory()
-        self._lines = Lines()
+        self._lines = import_module(f"..reports.{format_}", __package__).Lines()
 
     def __call__(self, folder: str) -> Told:
         """One adapter."""
@@ -76,17 +76,18 @@ class Fleet:
     """
 
     def __init__(
-        self, settings: Callable[[str], Settings], choice: Choice, jobs: int, resume: str | None,
+        self, settings: Callable[[str], Settings], choice: Choice, format_: str, jobs: int, resume: str | None,
         dask: str | None = None, *, verbose: bool,
     ) -> None:  # fmt: skip
         """Raises AdapterError where the file is no journal, or in use."""
         self._settings = settings
         self._choice = choice
+        self._format = format_
         self._verbose = verbose
         self._jobs = jobs
         self._dask = dask
         self._journal: Journal | None = None
-        self._examiner = Examiner(choice)
+        self._examiner = Examiner(choice, format_)
         if resume is not None:
             from .journal import Journal
 
@@ -139,7 +140,8 @@ class Fleet:
                 yield Job(folder, known)
 
         with self._executor() as (executor, width):
-            batches = Batches(executor, partial(Examiner, self._choice), width, total, apart=not self._dask)
+            work = partial(Examiner, self._choice, self._format)
+            batches = Batches(executor, work, width, total, apart=not self._dask)
             for job in batches.told(jobs()):
                 told = job.answer or self._examiner.tell(Report(job.task, error=job.lost))
                 state, was_known = states.popleft()
@@ -168,7 +170,7 @@ class Fleet:
             return None, None
         from .journal import state
 
-        now = state(folder, by)
+        now = state(folder, by, self._format)
         return now, self._journal.known(folder, now) if now else None
 
     def _note(self, folder: str, state: bytes | None, told: Told) -> None:
@@ -179,17 +181,24 @@ class Fleet:
             self._journal.note(folder, state, told)
 
 
-def lines(told: Iterable[Told], unread: Iterable[Report], codes: set[int]) -> Iterator[str]:
-    """The lines, those of paths without an adapter, then the last; `codes` gets the exit code of each adapter."""
-    tally, ours = Tally(), Lines()
-    for one in told:
-        tally.count(one.mark)
-        codes.add(one.mark.exit_code)
-        yield one.line
-    for report in unread:
-        tally.add(report)
-        yield ours.line(report)
-    yield ours.last(tally)
+def lines(format_: str, told: Iterable[Told], unread: Iterable[Report], codes: set[int]) -> Iterator[Any]:
+    """What is written of adapters, then of paths without one, and in the end of all; `codes` gets the exit code of each
+    adapter.
+    """
+    module = import_module(f"..reports.{format_}", __package__)
+    tally, ours = Tally(), module.Lines()
+
+    def every() -> Iterator[str]:
+        for one in told:
+            tally.count(one.mark)
+            codes.add(one.mark.exit_code)
+            yield one.line
+        for report in unread:
+            tally.add(report)
+            yield ours.line(report)
+
+    pieces: Iterator[Any] = module.whole(every(), tally)
+    return pieces
 
 
 def _cores() -> int:

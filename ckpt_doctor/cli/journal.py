@@ -127,9 +127,9 @@ class Journal:
             self._file.close()
 
 
-def state(folder: str, by: Settings) -> bytes | None:
-    """What a report hangs on: the question, this version, each file of the folder by name, number, size and time, and
-    where a fix would be written. None where it cannot be told, or a file was only just written to.
+def state(folder: str, by: Settings, format_: str) -> bytes | None:
+    """What a line hangs on: its format, the question, this version, each file of the folder by name, number, size and
+    time, and where a fix would be written. None where it cannot be told, or a file was only just written to.
     """
     try:
         stamps = stamped(folder, sorted(os.listdir(folder)))
@@ -138,7 +138,7 @@ def state(folder: str, by: Settings) -> bytes | None:
     newest = max((stamp[3] for stamp in stamps), default=0)
     if newest > time.time_ns() - RACY:
         return None
-    return sha256(repr((_question(by), stamps, free(folder))).encode(errors="backslashreplace")).digest()
+    return sha256(repr((format_, _question(by), stamps, free(folder))).encode(errors="backslashreplace")).digest()
 
 
 @lru_cache(16)
