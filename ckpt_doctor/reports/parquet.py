@@ -15,11 +15,19 @@ from .wording import Tally
 
 ROWS = 10_000
 """Rows of a group, which are held until it is written."""
-OF_FINDINGS = (
-    "code", "name", "severity", "message", "rejected_by", "misloaded_by", "undecided_for", "needs", "fixable", "option",
-    "remedy",
-)  # fmt: skip
-"""Columns that are null where nothing was found."""
+TEXT, TEXTS, NUMBER, TRUTH = "text", "list of text", "int64", "bool"
+OF_FINDINGS = {
+    "code": TEXT, "name": TEXT, "severity": TEXT, "message": TEXT, "rejected_by": TEXTS, "misloaded_by": TEXTS,
+    "undecided_for": TEXTS, "needs": TEXT, "fixable": TRUTH, "option": TEXT, "remedy": TEXT,
+}  # fmt: skip
+"""Columns that are null where nothing was found, with their types."""
+COLUMNS = {
+    "path": TEXT, "error": TEXT, "outcome": TEXT, "failing": TRUTH, "method": TEXT, "saved_by": TEXT,
+    "base_model": TEXT, "layers": NUMBER, "least_rank": NUMBER, "largest_rank": NUMBER, "accepted_by": TEXTS,
+    "repairable": TRUTH, "next": TEXT, "command": TEXT, **OF_FINDINGS,
+}  # fmt: skip
+REQUIRED = ("path", "failing", "accepted_by", "repairable", "next")
+"""Those that are never null."""
 
 
 class Lines:
@@ -52,7 +60,7 @@ def rows(report: Report) -> list[dict[str, Any]]:
         "command": way.command or None,
     }
     found = [{key: value for key, value in finding_object(f).items() if key in OF_FINDINGS} for f in report.shown]
-    return [{**one, **finding} for finding in found] or [{**one, **dict.fromkeys(OF_FINDINGS)}]
+    return [{**one, **finding} for finding in found or [dict.fromkeys(OF_FINDINGS)]]
 
 
 def _accepts(id_: str, report: Report) -> bool:
@@ -76,15 +84,10 @@ def packed(adapters: Iterable[list[dict[str, Any]]]) -> Iterator[bytes]:
         from pyarrow.parquet import ParquetWriter
     except ImportError:
         raise AdapterError("--format parquet needs pyarrow: pip install 'ckpt-doctor[parquet]'") from None
-    text, number, truth, texts = pyarrow.string(), pyarrow.int64(), pyarrow.bool_(), pyarrow.list_(pyarrow.string())
-    required = {"path": text, "failing": truth, "accepted_by": texts, "repairable": truth, "next": text}
-    others = {"layers": number, "least_rank": number, "largest_rank": number, "fixable": truth}
-    others |= dict.fromkeys(("rejected_by", "misloaded_by", "undecided_for"), texts)
+    types = {TEXT: pyarrow.string(), NUMBER: pyarrow.int64(), TRUTH: pyarrow.bool_()}
+    types[TEXTS] = pyarrow.list_(pyarrow.string())
     schema = pyarrow.schema(
-        [
-            pyarrow.field(name, required.get(name) or others.get(name, text), nullable=name not in required)
-            for name in COLUMNS
-        ],
+        [pyarrow.field(name, types[kind], nullable=name not in REQUIRED) for name, kind in COLUMNS.items()],
         {f"ckpt_doctor.{key}": json.dumps(value) for key, value in head().items()},
     )
     sink = _Sink()
@@ -103,12 +106,6 @@ def packed(adapters: Iterable[list[dict[str, Any]]]) -> Iterator[bytes]:
         if group:
             yield flush()
     yield sink.taken()
-
-
-COLUMNS = (
-    "path", "error", "outcome", "failing", "method", "saved_by", "base_model", "layers", "least_rank", "largest_rank",
-    "accepted_by", "repairable", "next", "command", *OF_FINDINGS,
-)  # fmt: skip
 
 
 def _encodable(value: Any) -> Any:

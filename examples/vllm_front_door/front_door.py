@@ -1,7 +1,7 @@
 """A LoRA resolver of vLLM: an adapter that a request names is examined, repaired where that is exact, and then loaded.
 
 vLLM asks its resolvers for an adapter that it does not know, gets a LoRARequest with a path, and loads what lies there
-(0.33.0, vllm/lora/resolver.py: LoRAResolver; vllm/entrypoints/openai/models/serving.py: OpenAIServingModels.resolve_lora).
+(0.33.0, lora/resolver.py: LoRAResolver; entrypoints/openai/models/serving.py: OpenAIServingModels.resolve_lora).
 """
 
 from __future__ import annotations
