@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from conftest import ADAPTERS, FIXTURES
+from dull import dull
 
 from ckpt_doctor.adapter import AdapterError
 from ckpt_doctor.adapter.runtimes import ids
@@ -484,25 +485,6 @@ def test_a_project_says_it_for_the_scans_that_can(run: Any, tmp_path: Path, monk
 # Workers
 
 
-def dull() -> Any:
-    """What a worker of these tests does: it hangs, dies or fails where it is told to."""
-    import signal
-    import time
-
-    def answer(task: str) -> str:
-        if task == "hang":
-            time.sleep(1_000)
-        if task == "die":
-            signal.raise_signal(signal.SIGKILL)
-        if task == "leave":
-            os._exit(3)
-        if task == "fail":
-            raise KeyError("x")
-        return task * 100_000 if task == "long" else task
-
-    return answer
-
-
 def unborn(_: object) -> None:
     os._exit(4)
 
@@ -518,10 +500,10 @@ def answered(workers: Workers, tasks: list[str]) -> list[Job[str]]:
 
 def test_a_task_that_hangs_or_ends_its_process_is_lost_and_no_other() -> None:
     tasks = [*map(str, range(9)), "hang", "a", "die", "long", "b", "leave", "long", "fail", *map(str, range(30))]
-    jobs = answered(Workers(2, 1.5), tasks)
+    jobs = answered(Workers(2, 3), tasks)
     lost = {job.task: job.lost for job in jobs if job.lost}
     assert lost == {
-        "hang": "hang: it was given up after 2 s",
+        "hang": "hang: it was given up after 3 s",
         "die": "die: the process that examined it ended with signal 9",
         "leave": "leave: the process that examined it ended with exit code 3",
         "fail": "fail: ckpt-doctor failed (KeyError: 'x'); please report it",

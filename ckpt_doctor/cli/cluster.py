@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -31,12 +33,16 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
     except (OSError, ValueError) as error:
         why = next(iter(str(error).splitlines()), "")
         raise AdapterError(f"no Dask scheduler answers at {address} ({why})") from None
-    with client:
+    try:
         try:
             client.wait_for_workers(1, timeout=SECONDS)
-        except OSError:
+        except asyncio.TimeoutError:
             raise AdapterError(f"the Dask cluster at {address} has no worker") from None
         yield client.get_executor(pure=False), _Width(client)
+    finally:
+        logging.disable()  # what is cut off tells of it
+        client.close()
+        logging.disable(logging.NOTSET)
 
 
 class _Width:
