@@ -10,7 +10,7 @@ COUNT ?= 100
 
 AXE = build/npm/node_modules/axe-core/axe.min.js
 
-.PHONY: fuzz demo example test page compat compat-all lab lab-servers lint bench wheel actions nightly
+.PHONY: fuzz demo example front-door test page compat compat-all lab lab-servers lint bench wheel actions nightly
 .DEFAULT_GOAL := test
 
 .venv/.run: pyproject.toml
@@ -62,6 +62,11 @@ example: .venv/.dev  ## AdaLoRA beside LoRA: trained, watched, repaired for PEFT
 	scripts/make_peft_venvs.sh .venvs 0.9.0
 	$(BIN)/python examples/adalora_beside_lora/run.py build/example .venvs/peft-0.9.0/bin/python
 
+front-door: .venv/.dev  ## the LoRA resolver in examples/, asked as vLLM asks it, with vLLM's own code on a CPU
+	scripts/make_server_envs.sh .servers vllm==0.33.0
+	.servers/vllm-0.33.0/bin/pip install -q . ./examples/vllm_front_door
+	.servers/vllm-0.33.0/bin/python examples/vllm_front_door/check.py fixtures
+
 bench: .venv/.run  ## scans beside a click hello, a walk in C and a loop of json.loads
 	$(BIN)/python scripts/bench --adapters $(ADAPTERS)
 
@@ -82,4 +87,5 @@ nightly: .venv/.dev  ## what takes hours: fixtures in every series, cases and th
 	$(MAKE) lab
 	$(BIN)/python scripts/check_prove.py build/seed-$(SEED) --releases $(RELEASES)
 	$(BIN)/python scripts/check_together.py --seed $(SEED)
+	$(MAKE) front-door
 	$(MAKE) bench

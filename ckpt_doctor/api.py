@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,6 +32,8 @@ from .verbs.report import Report
 from .verbs.scan import examine, examine_all, examined
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from .verbs.compare import Comparison
     from .verbs.prove import Proof
     from .verbs.ranks import Ranks, Run
@@ -173,17 +176,33 @@ def scan(
 def scan_tree(
     path: AnyPath, for_: str | Iterable[str] | None = None, *, base: AnyPath | None = None,
     adapter_name: str = "default", max_rank: int | None = None, values: bool = False,
+    executor: Executor | None = None, workers: int | None = None,
 ) -> Iterator[Report]:  # fmt: skip
     """Examine every adapter at and below `path`, in the order of their paths: each report as soon as it is there.
 
     Arguments as of `scan`. An adapter that cannot be examined stops none of the others: its report has an `error`, and
     nothing else. Raises at once, AdapterError where there is no adapter, and ValueError as `scan` does.
+
+    With an `executor` (concurrent.futures: a ProcessPoolExecutor, that of loky, `Client(…).get_executor()` of Dask)
+    its workers examine, which see the same paths; `workers` is how many it has (None: as it says, or as there are
+    cores here). What they do when one is lost is done again, and one that ends them each time has an `error`. Raises
+    AdapterError, while it is iterated over, where the executor takes no more work, or a worker has another
+    ckpt-doctor. It is left as it is.
     """
     question = _question(for_, base, adapter_name, max_rank, values=values)
+    if workers is not None and not workers >= 1:
+        raise ValueError(f"workers={workers!r} is no number of workers: give 1 or more, or None")
     folders = find(os.fspath(path))
     if not folders:
         raise nothing_in(os.fspath(path))
-    return (_of_arguments(examine(folder, question)) for folder in folders)
+    if executor is None:
+        return (_of_arguments(examine(folder, question)) for folder in folders)
+    from .verbs.batches import Batches, Job
+
+    width = workers or getattr(executor, "_max_workers", None) or os.cpu_count() or 1  # as the standard library has it
+    batches = Batches(executor, partial(partial, examine, question=question), lambda: width, len(folders))
+    jobs = batches.told(map(Job[Report], folders))
+    return (_of_arguments(job.answer or Report(job.task, error=job.lost)) for job in jobs)
 
 
 @_arguments_named()

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from conftest import ADAPTERS, FIXTURES
+from dull import dull
 
 from ckpt_doctor.adapter import AdapterError
 from ckpt_doctor.adapter.runtimes import ids
@@ -26,8 +27,10 @@ from ckpt_doctor.cli import fleet, main
 from ckpt_doctor.cli.settings import Choice, Config, Settings
 from ckpt_doctor.cli.terminal import spell
 from ckpt_doctor.reports.wording import Tally
+from ckpt_doctor.verbs import batches, workers
+from ckpt_doctor.verbs.batches import Batches, Job
 from ckpt_doctor.verbs.scan import examine
-from ckpt_doctor.verbs.workers import Job, Workers
+from ckpt_doctor.verbs.workers import Workers
 
 ZERO = FIXTURES / "adalora-rank0-0.17.1"
 PLAIN = FIXTURES / "lora-plain-0.21.2"
@@ -266,7 +269,7 @@ def test_another_version_judges_anew(tree: Path, resumed: Any, monkeypatch: pyte
     from ckpt_doctor.cli import journal
 
     resumed(tree)
-    monkeypatch.setattr(journal, "_ourselves", lambda: "of another content")
+    monkeypatch.setattr(journal, "ourselves", lambda: "of another content")
     journal._question_of.cache_clear()
     assert resumed(tree)[1] == 0
     journal._question_of.cache_clear()
@@ -457,7 +460,9 @@ def test_what_is_no_line_has_no_journal_and_no_workers(
     result = run("scan", PLAIN, *option, *beside)
     assert result.exit_code == 2
     said = " ".join(result.stderr.split())
-    assert re.search(f"{option[0]} is for --format jsonl alone, and does not go with (--format|--prove|--write)", said)
+    assert re.search(
+        f"{option[0]} is for --format jsonl or parquet alone, and does not go with (--format|--prove|--write)", said
+    )
     assert not (tmp_path / "j").exists()
 
 
@@ -480,43 +485,25 @@ def test_a_project_says_it_for_the_scans_that_can(run: Any, tmp_path: Path, monk
 # Workers
 
 
-def dull() -> Any:
-    """What a worker of these tests does: it hangs, dies or fails where it is told to."""
-    import signal
-    import time
-
-    def answer(task: str) -> str:
-        if task == "hang":
-            time.sleep(1_000)
-        if task == "die":
-            signal.raise_signal(signal.SIGKILL)
-        if task == "leave":
-            os._exit(3)
-        if task == "fail":
-            raise KeyError("x")
-        return task * 100_000 if task == "long" else task
-
-    return answer
-
-
-def unborn() -> Any:
+def unborn(_: object) -> None:
     os._exit(4)
+
+
+def answered(workers: Workers, tasks: list[str]) -> list[Job[str]]:
+    with workers:
+        batches: Batches[str] = Batches(workers, dull, lambda: 2, len(tasks), apart=True)
+        jobs = list(batches.told(map(Job[str], tasks)))
+    assert [job.task for job in jobs] == tasks
+    assert multiprocessing.active_children() == []
+    return jobs
 
 
 def test_a_task_that_hangs_or_ends_its_process_is_lost_and_no_other() -> None:
     tasks = [*map(str, range(9)), "hang", "a", "die", "long", "b", "leave", "long", "fail", *map(str, range(30))]
-    jobs: list[Job[str]] = [Job(task) for task in tasks]
-    workers: Workers[str] = Workers(dull, 2, 1.5)
-    try:
-        for job in jobs:
-            workers.give(job)
-        while not all(job.done for job in jobs):
-            workers.step()
-    finally:
-        workers.close()
+    jobs = answered(Workers(2, 3), tasks)
     lost = {job.task: job.lost for job in jobs if job.lost}
     assert lost == {
-        "hang": "hang: it was given up after 2 s",
+        "hang": "hang: it was given up after 3 s",
         "die": "die: the process that examined it ended with signal 9",
         "leave": "leave: the process that examined it ended with exit code 3",
         "fail": "fail: ckpt-doctor failed (KeyError: 'x'); please report it",
@@ -524,18 +511,17 @@ def test_a_task_that_hangs_or_ends_its_process_is_lost_and_no_other() -> None:
     assert [job.answer for job in jobs if not job.lost] == [
         task * 100_000 if task == "long" else task for task in tasks if task not in lost
     ]
-    assert multiprocessing.active_children() == []
 
 
-def test_workers_that_do_not_start_are_said_to() -> None:
-    workers: Workers[str] = Workers(unborn, 2, 60)
-    workers.give(Job("a"))
+def test_workers_that_do_not_start_are_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_work", unborn)
     with pytest.raises(AdapterError, match="could not be started"):
-        workers.step()
-    workers.close()
+        answered(Workers(2, 60), ["a"])
 
 
-@pytest.mark.parametrize("asked", [(), ("-v", "--for", "vllm", "--fail-on", "warning")], ids=" ".join)
+@pytest.mark.parametrize(
+    "asked", [(), ("-v", "--for", "vllm", "--fail-on", "warning"), ("--for", "vllm", "--base", "none")], ids=" ".join
+)
 def test_workers_tell_what_one_process_tells(run: Any, tree: Path, tmp_path: Path, asked: tuple[str, ...]) -> None:
     (tree / "a").mkdir()
     (tree / "a/adapter_config.json").mkdir()
@@ -550,20 +536,17 @@ def test_workers_tell_what_one_process_tells(run: Any, tree: Path, tmp_path: Pat
     assert f"{len(FEW)} of {len(FEW) + 1} adapters are unchanged" in again.stderr
 
 
-def test_a_worker_that_stops_costs_one_adapter(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_stops_costs_nothing_but_time(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "SECONDS", 2)
-    monkeypatch.setattr(fleet, "WINDOW", 2)
-    folders = sorted(str(path) for path in tree.iterdir())
+    folders = sorted(str(path) for path in tree.iterdir()) * 8
     choice = Choice(Config(), Settings(), frozenset())
     told = []
-    for one in fleet.Fleet(choice.of, choice, 2, None, verbose=False).told(folders):
+    for one in fleet.Fleet(choice.of, choice, "jsonl", 2, None, verbose=False).told(folders):
         if not told:
             os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGSTOP)
         told.append(json.loads(one.line))
     assert [entry["path"] for entry in told] == folders
-    errors = [entry["error"] for entry in told if entry["error"]]
-    assert len(errors) <= 1
-    assert all("it was given up after 2 s" in error for error in errors)
+    assert [entry["error"] for entry in told] == [None] * len(folders)
     assert multiprocessing.active_children() == []
 
 
@@ -574,9 +557,10 @@ def test_workers_are_started_where_they_help(tree: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(fleet, "_cores", lambda: 2)
 
     def processes() -> list[int]:
-        running = fleet.Fleet(choice.of, choice, fleet.AUTO, None, verbose=False).told(folders)
+        running = fleet.Fleet(choice.of, choice, "jsonl", fleet.AUTO, None, verbose=False).told(folders)
         return [len(multiprocessing.active_children()) for _ in running]
 
+    monkeypatch.setattr(batches, "FIRST", 1)
     assert max(processes()) == 0
     monkeypatch.setattr(fleet, "LEAST_LEFT", 0)
     monkeypatch.setattr(fleet, "LEAST", 0)

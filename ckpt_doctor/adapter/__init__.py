@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, SupportsIndex
 
 if TYPE_CHECKING:
     from .sources import Computed as Computed
@@ -174,6 +174,10 @@ class Base:
         self.name = name
         self.revision = revision
         self.path = path
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[object, ...]:
+        """NO_BASE is that in another process, too."""
+        return "NO_BASE" if self is NO_BASE else super().__reduce_ex__(protocol)
 
     @cached_property
     def weights(self) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Many adapters as lines of JSON, each as soon as those before it are there: from a journal, by workers, or here."""
+"""Many adapters as lines of text, each as soon as those before it are there: from a journal, by workers, or here."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from operator import length_hint
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..reports.jsonl import Lines
 from ..reports.wording import Mark, Tally, mark
 from ..verbs.memory import Memory
 from ..verbs.report import Report
@@ -18,15 +20,14 @@ from .settings import Choice, Settings
 from .terminal import show_trace
 
 if TYPE_CHECKING:
-    from ..verbs.workers import Job, Workers
+    from concurrent.futures import Executor
+
     from .journal import Journal
 
 AUTO = 0
 """Workers where they help, as many as there are cores."""
 SECONDS, SECONDS_OF_VALUES = 60, 3600
 """That one adapter may take a worker."""
-WINDOW = 16
-"""Adapters for each worker that are begun before the first of them is told."""
 TRIAL = 1.0
 """Seconds after which it shows whether workers help."""
 LEAST, LEAST_LEFT = 0.0005, 5.0
@@ -38,62 +39,55 @@ and to start them.
 class Told(NamedTuple):
     """One adapter as its line, and what it adds to a tally. `lasts` is whether the same is told as long as its folder
     is the same, and what the local cache of the Hub has of `model`, an id and a revision (None: whatever it has).
+    `trace` is of what failed unforeseen.
     """
 
     line: str
     mark: Mark
     lasts: bool
     model: tuple[str, str] | None
+    trace: str | None = None
 
 
 class Examiner:
-    """Examines one adapter after the other."""
+    """Examines one adapter after the other, each by its settings."""
 
-    def __init__(self, verbose: bool) -> None:
-        self._verbose = verbose
+    def __init__(self, choice: Choice, format_: str) -> None:
+        self._choice = choice
         self._memory = Memory()
-        self._lines = Lines()
+        self._lines = import_module(f"..reports.{format_}", __package__).Lines()
 
-    def examine(self, folder: str, by: Settings) -> Told:
-        """One adapter, by its settings."""
-        report = by.settle(self._memory.examine(folder, by.question))
-        if self._verbose:
-            show_trace(report.trace)
-        return self.tell(report)
+    def __call__(self, folder: str) -> Told:
+        """One adapter."""
+        by = self._choice.of(folder)
+        return self.tell(by.settle(self._memory.examine(folder, by.question)))
 
     def tell(self, report: Report) -> Told:
         """What is told of a report. Of one that is damaged, or of another tool, more may be read than its folder."""
         subject, adapter = report.subject, report.adapter
         lasts = adapter is not None and not adapter.faults and not adapter.origin
         model = named_model(subject) if subject and subject.question.look_up else None
-        return Told(self._lines.line(report), mark(report), lasts, model)
-
-
-class Work:
-    """What a worker is told: by what adapters are judged."""
-
-    def __init__(self, choice: Choice, verbose: bool) -> None:
-        self.choice = choice
-        self.verbose = verbose
-
-    def __call__(self) -> Callable[[str], Told]:
-        """What examines an adapter, in the worker."""
-        examiner = Examiner(self.verbose)
-        return lambda folder: examiner.examine(folder, self.choice.of(folder))
+        return Told(self._lines.line(report), mark(report), lasts, model, report.trace)
 
 
 class Fleet:
-    """How adapters are examined: `jobs` are the processes (1: this one), `resume` is the file of the journal."""
+    """How adapters are examined: `jobs` are the processes (1: this one), `dask` is the address of a cluster that does
+    it instead, `resume` is the file of the journal.
+    """
 
     def __init__(
-        self, settings: Callable[[str], Settings], choice: Choice, jobs: int, resume: str | None, *, verbose: bool
-    ) -> None:
+        self, settings: Callable[[str], Settings], choice: Choice, format_: str, jobs: int, resume: str | None,
+        dask: str | None = None, *, verbose: bool,
+    ) -> None:  # fmt: skip
         """Raises AdapterError where the file is no journal, or in use."""
         self._settings = settings
-        self._work = Work(choice, verbose)
+        self._choice = choice
+        self._format = format_
+        self._verbose = verbose
         self._jobs = jobs
+        self._dask = dask
         self._journal: Journal | None = None
-        self._examiner = Examiner(verbose)
+        self._examiner = Examiner(choice, format_)
         if resume is not None:
             from .journal import Journal
 
@@ -108,10 +102,10 @@ class Fleet:
         """Each adapter, in their order. Raises AdapterError where the journal or a worker cannot be used."""
         rest = iter(folders)
         try:
-            if self._jobs < 2:
+            if self._jobs < 2 and not self._dask:
                 yield from self._here(rest, len(folders))
-            if self._jobs > 1:
-                yield from self._by_workers(rest)
+            if self._jobs > 1 or self._dask:
+                yield from self._by_workers(rest, length_hint(rest))
         finally:
             if self._journal:
                 self._journal.close()
@@ -120,10 +114,10 @@ class Fleet:
         """Until all are done, or it shows that workers help."""
         begun, spent, examined = time.monotonic(), 0.0, 0
         for done, folder in enumerate(rest, 1):
-            by, state, known = self._known(folder)
+            state, known = self._known(folder)
             if known is None:
                 start = time.monotonic()
-                known = self._examiner.examine(folder, by)
+                known = self._examiner(folder)
                 spent, examined = spent + time.monotonic() - start, examined + 1
                 self._note(folder, state, known)
             yield known
@@ -134,65 +128,77 @@ class Fleet:
                     return
                 begun = time.monotonic()
 
-    def _by_workers(self, rest: Iterator[str]) -> Iterator[Told]:
-        from ..verbs.workers import Job, Workers
+    def _by_workers(self, rest: Iterator[str], total: int) -> Iterator[Told]:
+        from ..verbs.batches import Batches, Job
 
-        by_values = self._work.choice.settings.values
-        workers: Workers[Told] = Workers(self._work, self._jobs, SECONDS_OF_VALUES if by_values else SECONDS)
-        pending = deque[tuple[Job[Told], bytes | None, bool]]()
+        states = deque[tuple[bytes | None, bool]]()
 
-        def begin(folder: str) -> None:
-            _, state, known = self._known(folder)
-            job = Job[Told](folder)
-            job.answer = known
-            if known is None:
-                workers.give(job)
-            pending.append((job, state, known is not None))
+        def jobs() -> Iterator[Job[Told]]:
+            for folder in rest:
+                state, known = self._known(folder)
+                states.append((state, known is not None))
+                yield Job(folder, known)
 
-        try:
-            while True:
-                for folder in islice(rest, WINDOW * self._jobs - len(pending)):
-                    begin(folder)
-                if not pending:
-                    return
-                while not pending[0][0].done:
-                    workers.step()
-                job, state, was_known = pending.popleft()
-                told = self._lost(job) if job.answer is None else job.answer
+        with self._executor() as (executor, width):
+            work = partial(Examiner, self._choice, self._format)
+            batches = Batches(executor, work, width, total, apart=not self._dask)
+            for job in batches.told(jobs()):
+                told = job.answer or self._examiner.tell(Report(job.task, error=job.lost))
+                state, was_known = states.popleft()
                 if not was_known:
                     self._note(job.task, state, told)
                 yield told
-        finally:
-            workers.close()
 
-    def _known(self, folder: str) -> tuple[Settings, bytes | None, Told | None]:
+    @contextmanager
+    def _executor(self) -> Iterator[tuple[Executor, Callable[[], int]]]:
+        """What examines, and how many at a time. Raises AdapterError where it cannot be had."""
+        if self._dask:
+            from .cluster import cluster
+
+            with cluster(self._dask) as found:
+                yield found
+            return
+        from ..verbs.workers import Workers
+
+        with Workers(self._jobs, SECONDS_OF_VALUES if self._choice.settings.values else SECONDS) as workers:
+            yield workers, lambda: self._jobs
+
+    def _known(self, folder: str) -> tuple[bytes | None, Told | None]:
+        """The state of an adapter, and what the journal tells of it."""
         by = self._settings(folder)
         if self._journal is None:
-            return by, None, None
+            return None, None
         from .journal import state
 
-        now = state(folder, by)
-        return by, now, self._journal.known(folder, now) if now else None
+        now = state(folder, by, self._format)
+        return now, self._journal.known(folder, now) if now else None
 
     def _note(self, folder: str, state: bytes | None, told: Told) -> None:
+        """Keep what was told, if there is a journal; and show what failed unforeseen, if that is asked for."""
+        if self._verbose:
+            show_trace(told.trace)
         if self._journal and state:
             self._journal.note(folder, state, told)
 
-    def _lost(self, job: Job[Told]) -> Told:
-        return self._examiner.tell(Report(job.task, error=job.lost))
 
+def lines(format_: str, told: Iterable[Told], unread: Iterable[Report], codes: set[int]) -> Iterator[Any]:
+    """What is written of adapters, then of paths without one, and in the end of all; `codes` gets the exit code of each
+    adapter.
+    """
+    module = import_module(f"..reports.{format_}", __package__)
+    tally, ours = Tally(), module.Lines()
 
-def lines(told: Iterable[Told], unread: Iterable[Report], codes: set[int]) -> Iterator[str]:
-    """The lines, those of paths without an adapter, then the last; `codes` gets the exit code of each adapter."""
-    tally, ours = Tally(), Lines()
-    for one in told:
-        tally.count(one.mark)
-        codes.add(one.mark.exit_code)
-        yield one.line
-    for report in unread:
-        tally.add(report)
-        yield ours.line(report)
-    yield ours.last(tally)
+    def every() -> Iterator[str]:
+        for one in told:
+            tally.count(one.mark)
+            codes.add(one.mark.exit_code)
+            yield one.line
+        for report in unread:
+            tally.add(report)
+            yield ours.line(report)
+
+    pieces: Iterator[Any] = module.whole(every(), tally)
+    return pieces
 
 
 def _cores() -> int:

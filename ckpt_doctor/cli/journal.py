@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import sha256
 
-from .. import __file__ as package
 from ..adapter import AdapterError, Base
 from ..files.hub import cached_base
 from ..files.loader import stamped
 from ..reports.wording import Mark
+from ..verbs.batches import ourselves
 from ..verbs.ways import free
 from .fleet import Told
 from .settings import Settings
@@ -127,9 +127,9 @@ class Journal:
             self._file.close()
 
 
-def state(folder: str, by: Settings) -> bytes | None:
-    """What a report hangs on: the question, this version, each file of the folder by name, number, size and time, and
-    where a fix would be written. None where it cannot be told, or a file was only just written to.
+def state(folder: str, by: Settings, format_: str) -> bytes | None:
+    """What a line hangs on: its format, the question, this version, each file of the folder by name, number, size and
+    time, and where a fix would be written. None where it cannot be told, or a file was only just written to.
     """
     try:
         stamps = stamped(folder, sorted(os.listdir(folder)))
@@ -138,13 +138,13 @@ def state(folder: str, by: Settings) -> bytes | None:
     newest = max((stamp[3] for stamp in stamps), default=0)
     if newest > time.time_ns() - RACY:
         return None
-    return sha256(repr((_question(by), stamps, free(folder))).encode(errors="backslashreplace")).digest()
+    return sha256(repr((format_, _question(by), stamps, free(folder))).encode(errors="backslashreplace")).digest()
 
 
 @lru_cache(16)
 def _question_of(asked: frozenset[str] | None, base: str, rest: tuple[object, ...]) -> str:
     return sha256(
-        repr((_ourselves(), asked and sorted(asked), base, rest)).encode(errors="backslashreplace")
+        repr((ourselves(), asked and sorted(asked), base, rest)).encode(errors="backslashreplace")
     ).hexdigest()
 
 
@@ -166,16 +166,3 @@ def _model(base: Base | None) -> str:
 def _cached(name: str, revision: str) -> str:
     """What the local cache of the Hub has of a model."""
     return _model(cached_base(name, revision))
-
-
-@lru_cache(1)
-def _ourselves() -> str:
-    """What judges: this program, by the content of its files: of two with one version, one may know more."""
-    root = os.path.dirname(package)
-    digest = sha256()
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if name != "__pycache__")
-        for name in sorted(names):
-            with open(os.path.join(folder, name), "rb") as file:
-                digest.update(f"{os.path.relpath(folder, root)}/{name}\0".encode() + sha256(file.read()).digest())
-    return digest.hexdigest()

@@ -161,6 +161,10 @@ JOBS = click.option(
     "--jobs", metavar="N", default="1", show_default=True, callback=_jobs, **variable("JOBS"),
     help="Processes that examine; auto: one for each core, where that is quicker. Needs jsonl.",
 )  # fmt: skip
+DASK = click.option(
+    "--dask", metavar="ADDRESS", **variable("DASK"),
+    help="Have the workers of this Dask cluster examine them, as tcp://host:8786. Needs jsonl and ckpt-doctor[dask].",
+)  # fmt: skip
 SELECT = click.option(
     "--select", multiple=True, metavar="CODES", callback=_selectors, **variable("SELECT"),
     help="Tell only these findings: codes, beginnings of codes, or names, as CD1,CD302. Repeatable.",

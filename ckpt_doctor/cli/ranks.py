@@ -55,7 +55,7 @@ def command(paths: tuple[str, ...], values: bool, format_: str, html: str | None
         if png:
             from ..reports import png as picture
 
-            write_to(png, picture.ranks(found))
+            write_to(png, [picture.ranks(found)])
     except AdapterError as error:
         complain(str(error))
         sys.exit(2)

@@ -6,19 +6,19 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from ..adapter import AdapterError
-from ..reports import FORMATS, Style
+from ..reports import BINARY, FORMATS, Style
 from ..reports import scan as render
 from ..verbs.memory import Memory
 from ..verbs.report import Report
 from . import options
 from .settings import Settings
-from .terminal import clean_end, complain, print_to, show_trace, watched, watches, width
+from .terminal import clean_end, complain, print_to, show_trace, watched, watches, width, write_to
 
 if TYPE_CHECKING:
     from .baseline import Baseline
@@ -29,8 +29,9 @@ Examples:
   ckpt-doctor scan adapter/ --for peft==0.9.0 --for vllm --base model/
   ckpt-doctor scan adapters/ --format table --format sarif=out.sarif
   ckpt-doctor scan adapters/ --values
-  ckpt-doctor scan --files-from list --shard 3/8
+  ckpt-doctor scan --files-from list --shard 3/8 --format parquet=part-3.parquet
   ckpt-doctor scan adapters/ --format jsonl --resume journal --jobs auto
+  ckpt-doctor scan /adapters --format jsonl --resume journal --dask tcp://head:8786
   ckpt-doctor scan adapters/ --fail-on warning --ignore CD201
   ckpt-doctor scan adapters/ --write-baseline known.json
   ckpt-doctor scan adapters/ --baseline known.json
@@ -40,6 +41,9 @@ SHOWN = 10
 """Lines of one kind on standard error."""
 SHOWN_BESIDE = 1_000
 """Folders beside adapters that are looked into."""
+
+OF_FLEETS = ("jsonl", "parquet")
+"""Formats of which each adapter is a line of text, before they are written."""
 
 Sink = tuple[str, str | None]
 """A format, and the file that it goes to (None: standard output)."""
@@ -81,6 +85,7 @@ def _sinks(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> lis
 @options.FILES_FROM
 @options.SHARD
 @options.JOBS
+@options.DASK
 @options.RESUME
 @options.SELECT
 @options.IGNORE
@@ -126,7 +131,7 @@ def command(
     try:
         known = _baseline(baseline if target is None else None)
         if _is_fleet(ctx, sinks, {"--html": html, "--prove": prove, "--baseline": known, "--write-baseline": target}):
-            _tell_lines(ctx, folders, unread, sinks[0][1], codes)
+            _tell_lines(ctx, folders, unread, sinks[0], codes)
         else:
             blocks = ("table", None) in sinks and watches(sys.stdout)
             one_by_one = watched(folders, len(folders), quiet=quiet or blocks)
@@ -134,7 +139,7 @@ def command(
             kept = list(reports) if len(sinks) > 1 or target or html or ("github", None) in sinks else None
             for format_, file in sinks:
                 batch = chain(kept if kept is not None else reports, () if format_ == "table" else unread)
-                print_to(file, render(format_, batch, style))
+                _write(format_, file, render(format_, batch, style))
                 if format_ == "github" and kept is not None:
                     _summarise(chain(kept, unread))
             if html:
@@ -157,29 +162,41 @@ def command(
 
 
 def _is_fleet(ctx: click.Context, sinks: list[Sink], beside: dict[str, object]) -> bool:
-    """Whether each adapter is no more than its line of JSON, as other processes and the journal have it. Raises
+    """Whether each adapter is no more than a line of text, as other processes and the journal have it. Raises
     UsageError where the command line wants that and something else; what a project's file wants gives way.
     """
-    wanted = [name for name, usual in (("resume", None), ("jobs", 1)) if ctx.params[name] != usual]
-    against = [f"--format {format_}" for format_, _ in sinks if len(sinks) > 1 or format_ != "jsonl"]
+    wanted = [name for name, usual in (("resume", None), ("jobs", 1), ("dask", None)) if ctx.params[name] != usual]
+    against = [f"--format {format_}" for format_, _ in sinks if len(sinks) > 1 or format_ not in OF_FLEETS]
     against += [option for option, value in beside.items() if value]
     for name in wanted if against else ():
         if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name} is for --format jsonl alone, and does not go with {against[0]}")
+            raise click.UsageError(
+                f"--{name} is for --format {' or '.join(OF_FLEETS)} alone, and does not go with {against[0]}"
+            )
+    if ctx.params["dask"] and ctx.params["jobs"] != 1 and not against:
+        raise click.UsageError("--dask has the workers of a cluster examine, and --jobs processes here: name one")
     return bool(wanted) and not against
 
 
-def _tell_lines(
-    ctx: click.Context, folders: list[str], unread: list[Report], file: str | None, codes: set[int]
-) -> None:
+def _tell_lines(ctx: click.Context, folders: list[str], unread: list[Report], sink: Sink, codes: set[int]) -> None:
     """Write a line of each adapter as it comes; `codes` gets the exit code of each. Raises AdapterError."""
     from .fleet import Fleet, lines
 
-    jobs, resume, verbose, quiet = (ctx.params[name] for name in ("jobs", "resume", "verbose", "quiet"))
-    fleet = Fleet(options.settings(ctx), options.choice(ctx), jobs, resume, verbose=verbose)
-    print_to(file, lines(watched(fleet.told(folders), len(folders), quiet=quiet), unread, codes))
+    jobs, resume, dask, verbose, quiet = (ctx.params[name] for name in ("jobs", "resume", "dask", "verbose", "quiet"))
+    format_, file = sink
+    fleet = Fleet(options.settings(ctx), options.choice(ctx), format_, jobs, resume, dask, verbose=verbose)
+    told = watched(fleet.told(folders), len(folders), quiet=quiet)
+    _write(format_, file, lines(format_, told, unread, codes))
     if fleet.again and not quiet:
         complain(f"{fleet.again} of {len(folders)} adapters are unchanged, and told as {resume} has them")
+
+
+def _write(format_: str, file: str | None, pieces: Iterator[Any]) -> None:
+    if format_ in BINARY:
+        assert file is not None  # noqa: S101 - `_placed` has seen to it
+        write_to(file, pieces)
+    else:
+        print_to(file, pieces)
 
 
 def _root(paths: tuple[str, ...]) -> str:
@@ -196,6 +213,8 @@ def _placed(sinks: list[Sink], output: str | None, beside: tuple[str | None, ...
     without = [format_ for format_, file in sinks if file is None]
     if output and not without:
         raise click.UsageError("--output is for a format without a file, and there is none")
+    if not output and any(format_ in BINARY for format_ in without):
+        raise click.UsageError(f"{without[-1]} is no text: give it a file, as {without[-1]}=FILE")
     if len(without) > 1:
         raise click.UsageError(f"{' and '.join(without)} would be mixed: give one a file, as {without[-1]}=FILE")
     for file in (output, *(file for _, file in sinks)):

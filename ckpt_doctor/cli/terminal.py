@@ -166,10 +166,11 @@ def print_to(file: str | None, pieces: Iterable[str]) -> None:
             click.echo(piece, file=stream, color=False)
 
 
-def write_to(file: str, content: bytes) -> None:
+def write_to(file: str, pieces: Iterable[bytes]) -> None:
     """Write bytes to a file: whole, or not at all. Raises AdapterError."""
     with _whole(file, "wb") as stream:
-        stream.write(content)
+        for piece in pieces:
+            stream.write(piece)
 
 
 @contextmanager

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..verbs.report import Report
 
-FORMATS = ("table", "json", "jsonl", "sarif", "junit", "github", "markdown")
+FORMATS = ("table", "json", "jsonl", "sarif", "junit", "github", "markdown", "parquet")
 OF_EVERY_VERB = ("table", "json")
 """Those that have the functions `fix`, `compare` and `verify` as well."""
 
@@ -23,8 +23,14 @@ class Style(NamedTuple):
     root: str = ""
 
 
-def scan(format_: str, reports: Iterable[Report], style: Style) -> Iterator[str]:
-    """The text of a scan, in pieces that each end a line; `table` and `jsonl` give each report as it comes."""
+BINARY = ("parquet",)
+"""Those that are no text, and need a file."""
+
+
+def scan(format_: str, reports: Iterable[Report], style: Style) -> Iterator[Any]:
+    """A scan in pieces: texts that each end a line, or bytes of a binary format. `table`, `jsonl` and `parquet` hold no
+    more than a few reports at a time.
+    """
     module = import_module(f".{format_}", __name__)
-    pieces: Iterator[str] = module.scan(reports, style) if format_ == "table" else module.scan(reports)
+    pieces: Iterator[Any] = module.scan(reports, style) if format_ == "table" else module.scan(reports)
     return pieces

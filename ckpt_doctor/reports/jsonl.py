@@ -38,15 +38,20 @@ class Lines:
             own = {"path": place(report.path), "commands": commands(report), "next": steps(report)}
         return f"{self._start}, {written(own)[1:-1]}, {text}"
 
-    def last(self, tally: Tally) -> str:
-        """What they amount to: the end of a run that was not cut off."""
-        return f'{self._start}, "summary": {written(summary(tally))}}}'
+
+def whole(lines: Iterable[str], tally: Tally) -> Iterator[str]:
+    """The lines, then what they amount to, which is the end of a run that was not cut off."""
+    yield from lines
+    yield f'{written(head())[:-1]}, "summary": {written(summary(tally))}}}'
 
 
 def scan(reports: Iterable[Report]) -> Iterator[str]:
     """A line a report, then the last."""
     lines, tally = Lines(), Tally()
-    for report in reports:
-        tally.add(report)
-        yield lines.line(report)
-    yield lines.last(tally)
+
+    def every() -> Iterator[str]:
+        for report in reports:
+            tally.add(report)
+            yield lines.line(report)
+
+    return whole(every(), tally)

@@ -5,46 +5,53 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import signal
+import sys
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, TypeVar
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeVar
 
-from ..adapter import AdapterError, unforeseen
+from ..adapter import AdapterError
+from .batches import Lost
 
-Answer = TypeVar("Answer")
-AHEAD = 4
-"""Pieces of work that a worker is given at once, so that it need not wait for the next."""
-
-
-class Job(Generic[Answer]):
-    """One piece of work; in the end it has its answer, or why there is none."""
-
-    def __init__(self, task: str) -> None:
-        self.task = task
-        self.answer: Answer | None = None
-        self.lost = ""
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing more comes of it."""
-        return self.answer is not None or bool(self.lost)
+Result = TypeVar("Result")
 
 
-class _Worker(Generic[Answer]):
-    def __init__(self, make: Callable[[], Callable[[str], Answer]]) -> None:
+class _Call(NamedTuple):
+    future: Future[Any]
+    call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+class _Worker:
+    def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")  # which inherits no lock, no thread and no file
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, make), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs,), daemon=True)
         with _no_interruption():
             self.process.start()
         theirs.close()
-        self.ready = False
-        self.jobs = deque[Job[Answer]]()
-        self.since = 0.0  # when it began with the first of them
+
+    def started(self) -> None:
+        """Raises AdapterError where it does not begin to work."""
+        try:
+            self.connection.recv()
+        except (EOFError, OSError):
+            raise AdapterError(f"a worker could not be started ({self.end()}); without --jobs none is needed") from None
+
+    def answer(self, call: object, seconds: float) -> tuple[Any, BaseException | None]:
+        """What came of a call, or what it raised. Raises Lost, and then it has ended."""
+        try:
+            self.connection.send(call)
+            if self.connection.poll(seconds):
+                got: tuple[Any, BaseException | None] = self.connection.recv()
+                return got
+        except (EOFError, OSError):
+            raise Lost(f"the process that examined it ended with {self.end()}") from None
+        self.end()
+        raise Lost(f"it was given up after {seconds:.0f} s")
 
     def end(self) -> str:
         """Kill it; how it ended, if by itself."""
@@ -56,116 +63,106 @@ class _Worker(Generic[Answer]):
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
 
-class Workers(Generic[Answer]):
-    """So many processes, of which each calls `make` once and then what it gave for one task after another.
-
-    A task that takes more than `seconds` is lost, and its process with it; so is one whose process ends by itself, for
-    want of memory as an example. The others go on in a new one.
+class Workers(Executor):
+    """So many processes. A call that takes one more than `seconds` is lost, and its process with it; so is one whose
+    process ends by itself, for want of memory as an example. The others go on in a new one.
     """
 
-    def __init__(self, make: Callable[[], Callable[[str], Answer]], count: int, seconds: float) -> None:
-        self.count = count
-        self._make = make
+    def __init__(self, count: int, seconds: float) -> None:
+        self._count = count
         self._seconds = seconds
-        self._waiting = deque[Job[Answer]]()
-        self._workers: list[_Worker[Answer]] = []
+        self._calls = SimpleQueue[_Call | None]()
+        self._threads: list[threading.Thread] = []
+        self._workers: set[_Worker] = set()
+        self._lock = threading.Lock()
+        self._closed = False
 
-    def give(self, job: Job[Answer]) -> None:
-        """Have a piece of work done, after those that were given before."""
-        self._waiting.append(job)
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        """Have a function called in one of them, after those that were given before."""
+        future: Future[Result] = Future()
+        self._calls.put(_Call(future, (fn, args, kwargs)))
+        if len(self._threads) < self._count:
+            self._threads.append(threading.Thread(target=self._serve, daemon=True))
+            self._threads[-1].start()
+        return future
 
-    def step(self) -> None:
-        """Wait until one is done, or lost, or a worker is ready; none may be left undone. Raises AdapterError."""
-        self._start()
-        self._hand_out()
-        busy = {worker.connection: worker for worker in self._workers if worker.jobs or not worker.ready}
-        begun = [worker.since for worker in busy.values() if worker.jobs]
-        rest = max(min(begun) + self._seconds - time.monotonic(), 0) if begun else None
-        ready = wait(list(busy), rest)
-        now = time.monotonic()
-        for connection, worker in busy.items():
-            if connection in ready:
-                self._receive(worker)
-            elif worker.jobs and now - worker.since >= self._seconds:
-                self._lose(worker, f"it was given up after {self._seconds:.0f} s")
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - none is waited for
+        """End all of them at once."""
+        with self._lock:
+            self._closed = True
+            for worker in self._workers:
+                worker.process.kill()
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
 
-    def close(self) -> None:
-        """End all of them."""
-        for worker in self._workers:
-            worker.process.kill()
-        for worker in self._workers:
-            worker.end()
-        self._workers.clear()
-
-    def _start(self) -> None:
-        while len(self._workers) < min(self.count, len(self._workers) + len(self._waiting)):
-            self._workers.append(_Worker(self._make))
-
-    def _hand_out(self) -> None:
-        for worker in sorted(self._workers, key=lambda worker: len(worker.jobs)):
-            if not worker.ready or len(worker.jobs) > 1 or not self._waiting:
+    def _serve(self) -> None:
+        """Have one process do one call after the other."""
+        worker: _Worker | None = None
+        while (given := self._calls.get()) and not self._closed:
+            future, call = given
+            if not future.set_running_or_notify_cancel():
                 continue
-            fair = -(-len(self._waiting) // self.count)
-            jobs = [self._waiting.popleft() for _ in range(min(fair, AHEAD))]
-            if not worker.jobs:
-                worker.since = time.monotonic()
-            worker.jobs.extend(jobs)
             try:
-                worker.connection.send([job.task for job in jobs])
-            except OSError:
-                continue  # it has ended, which the next step sees
+                worker = worker or self._begun()
+                result, error = worker.answer(call, self._seconds)
+            except (Lost, AdapterError, OSError) as failure:
+                if worker:
+                    self._workers.discard(worker)
+                worker, result, error = None, None, failure
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+        if worker:
+            worker.end()
 
-    def _receive(self, worker: _Worker[Answer]) -> None:
-        try:
-            got: Any = worker.connection.recv()
-        except (EOFError, OSError):
-            self._lose(worker, "")
-            return
-        if not worker.ready:
-            worker.ready = True
-            return
-        worker.since = time.monotonic()
-        job = worker.jobs.popleft()
-        job.answer, job.lost = got
-
-    def _lose(self, worker: _Worker[Answer], why: str) -> None:
-        self._workers.remove(worker)
-        ended = worker.end()
-        if not worker.ready:
-            raise AdapterError(f"a worker could not be started ({ended}); without --jobs none is needed")
-        if worker.jobs:
-            job = worker.jobs.popleft()
-            job.lost = f"{job.task}: {why or f'the process that examined it ended with {ended}'}"
-        self._waiting.extendleft(reversed(worker.jobs))
+    def _begun(self) -> _Worker:
+        with self._lock:
+            if self._closed:
+                raise Lost("nothing more is done")
+            worker = _Worker()
+            self._workers.add(worker)
+        worker.started()
+        return worker
 
 
 @contextmanager
 def _no_interruption() -> Iterator[None]:
     """What is started here does not heed Ctrl-C, which is for the one that started it: it ends what it started."""
-    if threading.current_thread() is not threading.main_thread():
+    if sys.platform == "win32":
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from multiprocessing.resource_tracker import ensure_running
+
+    ensure_running()  # which would unblock it, if it were started with the process
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(connection: Connection, make: Callable[[], Callable[[str], Answer]]) -> None:
+def _work(connection: Connection) -> None:
     """What a worker does, until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where it was started in another thread
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.set_threshold(50_000)
-    answer = make()
-    gc.freeze()
     try:
         connection.send(None)
+        _do_one(connection)
+        gc.freeze()  # what was imported for the first call stays
         while True:
-            for task in connection.recv():
-                try:
-                    told: tuple[Answer | None, str] = answer(task), ""
-                except Exception as error:
-                    told = None, unforeseen(task, error)
-                connection.send(told)
+            _do_one(connection)
     except (EOFError, OSError):
         return
+
+
+def _do_one(connection: Connection) -> None:
+    function, args, kwargs = connection.recv()
+    told: tuple[Any, BaseException | None]
+    try:
+        told = function(*args, **kwargs), None
+    except Exception as error:
+        told = None, error
+    connection.send(told)

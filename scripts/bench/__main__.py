@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from corpora import WIDTHS
 
@@ -36,30 +37,45 @@ hello()
 """
 
 
-def run(command: list[str]) -> tuple[float, float]:
-    """Seconds of one run of a command, and the most memory that it held, in MB.
-
-    That is never less than this process holds, which forks it: so what needs more is done in others.
+class Run(NamedTuple):
+    """What one run of a command took: seconds, seconds of a core for it and the processes that it started, and the most
+    memory that one of them held, in MB.
     """
+
+    seconds: float
+    cpu: float
+    megabytes: float
+
+
+def run(command: list[str]) -> Run:
+    """Run a command. The memory is never less than this process holds, which forks it: so what needs more is done in others."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ENVIRONMENT, cwd=tempfile.gettempdir())
     _, _, usage = os.wait4(process.pid, 0)
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    return Run(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 def rotation(title: str, commands: dict[str, list[str]], rounds: int) -> None:
-    """Run commands in turn, once for nothing, and print the median of each beside those of all that are no scan."""
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    """Run commands in turn, once for nothing, and print the median of each beside those of all that are no scan: by the
+    clock, and in brackets by the time of cores, which others on the machine disturb less.
+    """
+    taken: dict[str, list[Run]] = {name: [] for name in commands}
     for _ in range(rounds + 1):
         for name, command in commands.items():
             taken[name].append(run(command))
     for runs in taken.values():
         del runs[0]
-    medians = {name: statistics.median(seconds for seconds, _ in runs) for name, runs in taken.items()}
+    medians = {
+        name: (statistics.median(one.seconds for one in runs), statistics.median(one.cpu for one in runs))
+        for name, runs in taken.items()
+    }
     print(f"\n{title}")
-    for name, median in medians.items():
-        ratios = [f"{median / medians[other]:7.2f} x {other}" for other in medians if not other.startswith("scan")]
-        memory = max(megabytes for _, megabytes in taken[name])
+    for name, (median, cpu) in medians.items():
+        ratios = [
+            f"{median / seconds:7.2f} ({cpu / least:.2f}) x {other}"
+            for other, (seconds, least) in medians.items() if not other.startswith("scan")
+        ]  # fmt: skip
+        memory = max(one.megabytes for one in taken[name])
         print(f"{name:24} {median * 1000:9.1f} ms  {memory:4.0f} MB  {'  '.join(ratios)}", flush=True)
 
 
@@ -118,8 +134,8 @@ def copying(folder: Path, gigabytes: float, rounds: int) -> None:
     fix = [*PYTHON, "-m", "ckpt_doctor", "fix", str(folder / "BF16"), str(folder / "out")]
     ratios = []
     for _ in range(rounds):
-        copied, _ = run(copy)
-        fixed, memory = run(fix)
+        copied, _, _ = run(copy)
+        fixed, _, memory = run(fix)
         ratios.append(fixed / copied)
         print(f"cp + fsync {copied:6.2f} s   fix {fixed:6.2f} s, {memory:4.0f} MB   {fixed / copied:5.2f} x")
         shutil.rmtree(folder / "copy")
