@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from traceback import format_exc
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,8 @@ from click.core import ParameterSource
 from ..adapter import NOTHING_ASKED, AdapterError, NotExactError, unforeseen
 from ..adapter.runtimes import SERVERS
 from ..conversions import WRITTEN
+from ..files.loader import is_remote, reading, told
+from ..files.writer import wanted
 from ..repairs import DTYPES, Pairs
 from ..reports import Style, json, table
 from ..verbs.fix import fix, same_place
@@ -42,6 +44,8 @@ Examples:
   ckpt-doctor fix mlx-adapters/ fixed/
   ckpt-doctor fix adapter/ mlx-adapters/ --to mlx
   ckpt-doctor fix --in-place adapters/
+  ckpt-doctor fix hf://ORG/NAME fixed/
+  ckpt-doctor fix s3://bucket/adapters s3://bucket/fixed --for vllm --base model/
 """
 
 
@@ -140,7 +144,7 @@ def command(
         sys.exit(2)
     from ..files.replacing import left_behind
 
-    for old in left_behind(target for target in jobs.values() if target):
+    for old in left_behind(target for target in jobs.values() if target and not is_remote(target)):
         complain(f"{old} was in the place of {os.path.basename(old)} when a fix was killed")
     results = []
     items = []
@@ -148,7 +152,8 @@ def command(
     style = Style(width(), -1 if quiet else int(verbose))
     settings = options.settings(ctx)
     asked["modules"] = _union(jobs) if asked["modules"] else None
-    with _Out(None if in_place or force or asked["dry_run"] else os.path.normpath(paths[1])) as out:
+    ours = in_place or force or asked["dry_run"] or is_remote(paths[1])
+    with _Out(None if ours else os.path.normpath(paths[1])) as out:
         for count, folder in enumerate(jobs, 1):
             try:
                 out.claim(jobs[folder])
@@ -157,10 +162,10 @@ def command(
                 complain(str(error))
                 break
             by = settings(folder)
-            for report in _reports(folder, by, in_place=jobs[folder] is None, config=asked["adapter_config"] or ""):
+            for report in _reports(folder, by, jobs[folder] is None, asked["adapter_config"] or "", asked["copy_all"]):
                 target = jobs[folder]
                 if target is not None and report.part:
-                    target = os.path.join(target, report.part)
+                    target = _within(target, report.part)
                 with busy(f"{folder} ({count} of {len(jobs)})", quiet=quiet):
                     done = _fix(report, target, by, force=force, **asked)
                 out.ours |= done.written is not None
@@ -201,12 +206,13 @@ def command(
     sys.exit(code)
 
 
-def _reports(folder: str, by: Settings, *, in_place: bool, config: str) -> list[Report]:
-    """The adapter, or each of those that a file of another tool holds. In place only what stops a runtime that was
-    asked for is touched.
+def _reports(folder: str, by: Settings, in_place: bool, config: str, copy_all: bool) -> Iterator[Report]:
+    """The adapter, or each of those that a file of another tool holds; a remote one is here until all are fixed. In
+    place only what stops a runtime that was asked for is touched.
     """
     question = by.question if in_place else by.question._replace(runtimes=None)
-    return examine_all(folder, question, repairs=False, config=config)
+    with reading(folder, whole=wanted(copy_all)):
+        yield from examine_all(folder, question, repairs=False, config=config)
 
 
 def _union(folders: Iterable[str]) -> Pairs:
@@ -262,14 +268,32 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
         raise click.UsageError("name IN and OUT, or --in-place and what is to be repaired where it is")
     source, out = paths
     folders = _below(source)
-    root = source if os.path.isdir(source) else folders[0]
-    if same_place(root, out):
-        raise AdapterError(f"{out} is {source}, or one lies within the other: name another folder")
-    if os.path.lexists(out):
+    if same_place(source, out):
+        raise AdapterError(f"{told(out)} is {told(source)}, or one lies within the other: name another folder")
+    if is_remote(out):
+        from ..files.remote import check_free
+
+        check_free(out)
+    elif os.path.lexists(out):
         from ..files.replacing import check_replaceable
 
         check_replaceable(out, force=force)
-    return {folder: os.path.normpath(os.path.join(out, os.path.relpath(folder, root))) for folder in folders}
+    return {folder: _within(out, _from(source, folder)) for folder in folders}
+
+
+def _from(source: str, folder: str) -> str:
+    """The way from IN to an adapter below it; "" where IN is that adapter, or a file of it."""
+    if is_remote(source):
+        return folder.removeprefix(told(source)).strip("/") if folder.startswith(told(source)) else ""
+    way = os.path.relpath(folder, source) if os.path.isdir(source) else os.curdir
+    return "" if way == os.curdir else way
+
+
+def _within(out: str, way: str) -> str:
+    """Where in OUT an adapter is written to."""
+    if is_remote(out):
+        return "/".join(filter(None, (told(out), way.replace(os.sep, "/"))))
+    return os.path.normpath(os.path.join(out, way))
 
 
 def _below(source: str) -> list[str]:
@@ -293,6 +317,8 @@ def _in_place(paths: tuple[str, ...]) -> dict[str, str | None]:
     def failed(_: str, error: AdapterError) -> None:
         raise error
 
+    if any(map(is_remote, paths)):
+        raise AdapterError("--in-place is for adapters on a disk: name IN and OUT for a remote one")
     return dict.fromkeys(options.folders(paths, failed))
 
 

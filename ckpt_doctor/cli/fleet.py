@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..files.loader import is_remote
 from ..reports.jsonl import Lines
 from ..reports.wording import Mark, Tally, mark
 from ..verbs.memory import Memory
@@ -107,20 +108,29 @@ class Fleet:
     def told(self, folders: list[str]) -> Iterator[Told]:
         """Each adapter, in their order. Raises AdapterError where the journal or a worker cannot be used."""
         rest = iter(folders)
+        remote = any(map(is_remote, folders))
+        if remote:
+            self._jobs = 1  # what takes long of them is on the way at once, and needs no process
         try:
             if self._jobs < 2:
-                yield from self._here(rest, len(folders))
+                yield from self._here(rest, len(folders), remote)
             if self._jobs > 1:
                 yield from self._by_workers(rest)
         finally:
             if self._journal:
                 self._journal.close()
 
-    def _here(self, rest: Iterator[str], total: int) -> Iterator[Told]:
+    def _here(self, rest: Iterator[str], total: int, remote: bool) -> Iterator[Told]:
         """Until all are done, or it shows that workers help."""
         begun, spent, examined = time.monotonic(), 0.0, 0
-        for done, folder in enumerate(rest, 1):
-            by, state, known = self._known(folder)
+        items: Iterator[tuple[str, Settings, bytes | None, Told | None]]
+        items = ((folder, *self._known(folder)) for folder in rest)
+        if remote:
+            from ..files.remote import ahead
+
+            whole = self._work.choice.settings.values
+            items = ahead(items, lambda item: item[0] if is_remote(item[0]) and not item[3] else None, whole=whole)
+        for done, (folder, by, state, known) in enumerate(items, 1):
             if known is None:
                 start = time.monotonic()
                 known = self._examiner.examine(folder, by)

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from ..adapter import AdapterError
+from ..files.loader import is_remote, told
 from ..reports import FORMATS, Style
 from ..reports import scan as render
 from ..verbs.memory import Memory
@@ -129,7 +130,8 @@ def command(
             _tell_lines(ctx, folders, unread, sinks[0][1], codes)
         else:
             blocks = ("table", None) in sinks and watches(sys.stdout)
-            one_by_one = watched(folders, len(folders), quiet=quiet or blocks)
+            arriving = options.arriving(folders, whole=prove or ctx.params["values"])
+            one_by_one = watched(arriving, len(folders), quiet=quiet or blocks)
             reports = _examined(options.settings(ctx), one_by_one, known, codes, verbose, prove)
             kept = list(reports) if len(sinks) > 1 or target or html or ("github", None) in sinks else None
             for format_, file in sinks:
@@ -178,6 +180,8 @@ def _tell_lines(
     jobs, resume, verbose, quiet = (ctx.params[name] for name in ("jobs", "resume", "verbose", "quiet"))
     fleet = Fleet(options.settings(ctx), options.choice(ctx), jobs, resume, verbose=verbose)
     print_to(file, lines(watched(fleet.told(folders), len(folders), quiet=quiet), unread, codes))
+    if jobs != 1 and any(map(is_remote, folders)) and not quiet:
+        complain("--jobs is for adapters on a disk: of remote ones many requests are on the way at once")
     if fleet.again and not quiet:
         complain(f"{fleet.again} of {len(folders)} adapters are unchanged, and told as {resume} has them")
 
@@ -186,7 +190,7 @@ def _root(paths: tuple[str, ...]) -> str:
     """The beginning of the paths of all adapters, where one folder was named."""
     from ..adapter import clean
 
-    return clean(os.path.join(paths[0], "")) if len(paths) == 1 else ""
+    return clean(os.path.join(told(paths[0]), "")) if len(paths) == 1 else ""
 
 
 def _placed(sinks: list[Sink], output: str | None, beside: tuple[str | None, ...]) -> list[Sink]:

@@ -37,15 +37,21 @@ def below(path: str) -> list[str]:
     return [place for place in recognise.below(path) if (fault := recognise.fault_at(place)) and fault.tool]
 
 
-def opened(path: str) -> Adapter:
-    """The one adapter at or below a path, also where another tool wrote it. Raises AdapterError."""
+def located(path: str) -> str:
+    """The folder, or the file, of the one adapter at or below a path, also where another tool wrote it. Raises
+    AdapterError.
+    """
     try:
-        folder = locate(path)
+        return locate(path)
     except AdapterError:
         found = below(path)
         if len(found) != 1:
             raise
-        folder = found[0]
+        return found[0]
+
+
+def opened(folder: str) -> Adapter:
+    """The adapter that was located. Raises AdapterError."""
     first, *others = parts(load(folder), None)
     if others:
         raise AdapterError(f"{folder} holds {len(others) + 1} adapters: fix writes each to a folder of its own")
