@@ -16,14 +16,17 @@ from typing import Any
 
 import pytest
 import servers
+from ckpt_doctor.files.stores.buckets import S3
 from conftest import ADAPTERS, FIXTURES
 from servers import Asked, Handler, Hub, Odd, Server, serving
 from test_fix import tree
 
 import ckpt_doctor
 from ckpt_doctor.adapter import AdapterError
-from ckpt_doctor.files import loader, remote, stores
+from ckpt_doctor.files import loader, place, remote, upload
 from ckpt_doctor.files.loader import load
+from ckpt_doctor.files.stores import address as addresses
+from ckpt_doctor.files.stores import store
 
 PLAIN, ZERO = FIXTURES / "lora-plain-0.21.2", FIXTURES / "adalora-rank0-0.9.0"
 SECRETS = ("hunter2", "0123456789abcdef", "hf_secretsecret")
@@ -32,11 +35,12 @@ SECRETS = ("hunter2", "0123456789abcdef", "hf_secretsecret")
 @pytest.fixture(autouse=True)
 def _as_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("CKPT_DOCTOR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(stores, "PAUSE", 0.01)
+    monkeypatch.setattr(store, "PAUSE", 0.01)
     yield
-    assert not remote._temporary  # what was downloaded is gone
-    remote._places.clear()
-    remote._stores.clear()
+    assert not place.TEMPORARY  # what was downloaded is gone
+    remote._BELOW.clear()
+    remote._PLACES.clear()
+    remote.STORES.clear()
 
 
 @pytest.fixture
@@ -134,10 +138,10 @@ def test_a_long_header_takes_a_second_request_for_the_rest(run: Any, serve: Any)
 def test_of_a_bin_its_pickle_and_its_directory_are_read(
     run: Any, serve: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (remote, loader):  # so that it is a large one
+    for module in (place, loader):  # so that it is a large one
         monkeypatch.setattr(module, "SMALL", 0)
-    monkeypatch.setattr(remote, "HEAD", 1024)
-    monkeypatch.setattr(remote, "BLOCK", 512)
+    monkeypatch.setattr(place, "HEAD", 1024)
+    monkeypatch.setattr(place, "BLOCK", 512)
     server = serve(name)
     folder = server.root / name
     (folder / "adapter_model.safetensors").unlink(missing_ok=True)
@@ -153,7 +157,7 @@ def test_of_a_bin_its_pickle_and_its_directory_are_read(
         list(_numbers(load(address)))
     assert alike(report(run, address, "--values")) == alike(report(run, folder, "--values"))
     server.ranges = False
-    monkeypatch.setattr(stores, "MOST_SKIPPED", 0)
+    monkeypatch.setattr(store, "MOST_SKIPPED", 0)
     assert "sends whole files and no ranges" in report(run, address)["error"]
     assert alike(report(run, address, "--values")) == alike(report(run, folder, "--values"))
 
@@ -163,7 +167,7 @@ def test_a_bin_of_the_old_format_is_downloaded_or_not_judged(
 ) -> None:
     import torch
 
-    for module in (remote, loader):
+    for module in (place, loader):
         monkeypatch.setattr(module, "SMALL", 0)
     server = serve(PLAIN)
     folder = server.root / PLAIN.name
@@ -273,8 +277,8 @@ FAULTS: dict[str, tuple[Odd, str]] = {
 def test_a_server_that_fails_is_one_sentence_and_stops_no_other(
     run: Any, serve: Any, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores, "SECONDS", 1.0 if fault in ("slow", "dripping") else 10.0)
-    monkeypatch.setattr(stores, "SLOWEST", 1 << 20)
+    monkeypatch.setattr(store, "SECONDS", 1.0 if fault in ("slow", "dripping") else 10.0)
+    monkeypatch.setattr(store, "SLOWEST", 1 << 20)
     odd, said = FAULTS[fault]
     good, bad = serve(PLAIN, ZERO), serve(PLAIN, odd=odd)
     places = ((good, PLAIN), (bad, PLAIN), (good, ZERO))
@@ -342,8 +346,8 @@ def test_credentials_go_to_no_other_host_and_into_no_output(run: Any, serve: Any
         ["scan", "--format", "junit"], ["scan", "--format", "markdown"], ["scan", "--html", tmp_path / "page.html"],
         ["ranks"], ["ranks", "--values", "--format", "json"], ["preload", "--for", "peft==0.9.0"],
     ):  # fmt: skip
-        for place in (address, f"{secret}/none?token=hf_secretsecret"):
-            result = run(*arguments, place)
+        for one in (address, f"{secret}/none?token=hf_secretsecret"):
+            result = run(*arguments, one)
             printed = result.stdout + result.stderr
             assert not any(word in printed for word in SECRETS), arguments
     assert not any(word in (tmp_path / "page.html").read_text() for word in SECRETS)
@@ -450,15 +454,15 @@ def test_what_changes_in_a_bucket_while_it_is_read_is_said(
     run: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = bucket.put(PLAIN, "a")
-    listing = stores.S3.listing
+    listing = S3.listing
 
     async def changed(self: Any) -> Any:
         found = await listing(self)
         bucket.put_object(Bucket=bucket.name, Key="a/adapter_config.json", Body=b"{}")
         return found
 
-    monkeypatch.setattr(stores.S3, "listing", changed)
-    assert report(run, address)["error"] == f"{address}/adapter_config.json {stores.CHANGED}"
+    monkeypatch.setattr(S3, "listing", changed)
+    assert report(run, address)["error"] == f"{address}/adapter_config.json {store.CHANGED}"
 
 
 def test_a_fix_goes_from_a_bucket_to_a_bucket(run: Any, bucket: Any, tmp_path: Path) -> None:
@@ -481,14 +485,14 @@ def test_a_fix_goes_from_a_bucket_to_a_bucket(run: Any, bucket: Any, tmp_path: P
 
 
 def test_what_cannot_be_written_whole_is_removed_again(run: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    put = stores.S3.put
+    put = S3.put
 
     async def full(self: Any, path: str, name: str) -> None:
         if name == "adapter_config.json":
-            raise stores.Unread("cannot be written: it is full")
+            raise store.Unread("cannot be written: it is full")
         await put(self, path, name)
 
-    monkeypatch.setattr(stores.S3, "put", full)
+    monkeypatch.setattr(S3, "put", full)
     result = run("fix", ZERO, f"s3://{bucket.name}/out")
     assert result.exit_code == 2
     assert f"s3://{bucket.name}/out/adapter_config.json cannot be written: it is full" in result.stderr
@@ -496,13 +500,13 @@ def test_what_cannot_be_written_whole_is_removed_again(run: Any, bucket: Any, mo
 
 
 def test_what_appears_meanwhile_is_not_replaced(run: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    check = remote.check_free
+    check = upload.check_free
 
     def late(out: str) -> None:
         check(out)
         bucket.put_object(Bucket=bucket.name, Key="out/adapter_config.json", Body=b"theirs")
 
-    monkeypatch.setattr(remote, "check_free", late)
+    monkeypatch.setattr(upload, "check_free", late)
     result = run("fix", ZERO, f"s3://{bucket.name}/out")
     assert result.exit_code == 2
     assert bucket.keys() == ["out/adapter_config.json"]
@@ -517,13 +521,13 @@ def test_a_run_goes_on_by_tags(run: Any, bucket: Any, tmp_path: Path, monkeypatc
     first = run(*scan)
     assert "--jobs is for adapters on a disk" in first.stderr
     asked: list[str] = []
-    piece = stores.S3.piece
+    piece = S3.piece
 
     async def noted(self: Any, name: str, *rest: Any) -> Any:
         asked.append(name)
         return await piece(self, name, *rest)
 
-    monkeypatch.setattr(stores.S3, "piece", noted)
+    monkeypatch.setattr(S3, "piece", noted)
     second = run(*scan)
     assert second.stdout == first.stdout
     assert "2 of 2 adapters are unchanged" in second.stderr
@@ -616,7 +620,7 @@ def test_an_answer_of_another_commit_is_not_read(run: Any, hub: Any) -> None:
         return True
 
     hub.odd = another
-    assert report(run, "hf://org/name@refs/pr/1")["error"].endswith(str(stores.CHANGED))
+    assert report(run, "hf://org/name@refs/pr/1")["error"].endswith(store.CHANGED)
 
 
 @pytest.mark.usefixtures("hub")
@@ -624,7 +628,7 @@ def test_what_the_hub_does_not_give_is_said(run: Any, monkeypatch: pytest.Monkey
     assert "it has no such revision" in run("scan", "hf://org/name@none").stderr
     assert "it does not exist, or gives no access" in run("scan", "hf://org/other").stderr
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    remote._stores.clear()
+    remote.STORES.clear()
     said = run("scan", "hf://org/name").stderr
     assert "gives no access: log in" in said
     assert "hf_wrong" not in said
@@ -700,7 +704,7 @@ def test_a_bucket_of_google_is_read_and_written(run: Any, tmp_path: Path, monkey
         assert tree(root / "bucket/out") == tree(tmp_path / "out")
         config = root / "bucket/in/b/adapter_config.json"
         server.odd = lambda _, asked: "/download/" in asked.path and not config.write_text("{}")
-        assert report(run, "gs://bucket/in/b")["error"].endswith(str(stores.CHANGED))
+        assert report(run, "gs://bucket/in/b")["error"].endswith(store.CHANGED)
 
 
 # What is imported
@@ -711,9 +715,9 @@ def test_without_the_extra_one_sentence_says_what_to_install(run: Any, monkeypat
 
     find = util.find_spec
     monkeypatch.setattr(util, "find_spec", lambda name: None if name in ("fsspec", "s3fs") else find(name))
-    stores._missing.cache_clear()
+    addresses._missing.cache_clear()
     result = run("scan", "s3://bucket/a")
-    stores._missing.cache_clear()
+    addresses._missing.cache_clear()
     assert result.exit_code == 2
     said = "s3://bucket/a is remote, and reading it needs fsspec and s3fs: pip install 'ckpt-doctor[remote]'"
     assert result.stderr == f"ckpt-doctor: {said}\n"

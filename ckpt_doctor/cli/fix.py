@@ -271,7 +271,7 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
     if same_place(source, out):
         raise AdapterError(f"{told(out)} is {told(source)}, or one lies within the other: name another folder")
     if is_remote(out):
-        from ..files.remote import check_free
+        from ..files.upload import check_free
 
         check_free(out)
     elif os.path.lexists(out):

@@ -23,7 +23,7 @@ def fetched(path: str, subfolder: str | None = None, revision: str | None = None
     if os.path.lexists(path):
         return locate(path, subfolder)
     if path.startswith("hf://"):
-        from .stores import hub_parts
+        from .stores.hub import hub_parts
 
         path, given, inner = hub_parts(path)
         revision, subfolder = given or revision, "/".join(filter(None, (inner, subfolder))) or None

@@ -55,7 +55,7 @@ def told(path: str) -> str:
     """A path as it may be printed: of an address without user, password and signature."""
     if not is_remote(path):
         return path
-    from .stores import named
+    from .stores.address import named
 
     try:
         return named(path)
@@ -96,7 +96,7 @@ def find(path: str, marks: Collection[str] = MARKS, others: list[str] | None = N
         from . import remote
 
         folder, is_file = remote.folder_of(path)
-        return [folder] if is_file else sorted(_found(folder, marks, others))
+        return [remote.look(folder)] if is_file else sorted(_found(path, marks, others))
     if not os.path.lexists(path):
         raise AdapterError(f"{path} does not exist")
     if os.path.isdir(path):
@@ -514,7 +514,7 @@ def shards(folder: str, index: str = INDEX, *, nested: bool = False) -> "tuple[t
     for file in files:
         if os.path.basename(file) != file or not file.endswith(end):
             raise DamagedFile("broken-index", f"{file[:80]!r} is not the name of a shard in this folder")
-        if not _is_there(os.path.join(folder, file)):
+        if not is_there(os.path.join(folder, file)):
             raise DamagedFile("broken-index", f"the shard {file} is missing")
         tensors.update(read_weights(os.path.join(folder, file), nested=nested))
     missing = [name for name in names if name not in tensors]
@@ -523,7 +523,8 @@ def shards(folder: str, index: str = INDEX, *, nested: bool = False) -> "tuple[t
     return tuple(files), tensors
 
 
-def _is_there(path: str) -> bool:
+def is_there(path: str) -> bool:
+    """Whether there is something at a path, be it a link to nothing."""
     if is_remote(path):
         from . import remote
 

@@ -15,7 +15,7 @@ from ..conversions.peft import named
 from ..files import checkpoint, foreign, recognise
 from ..files.foreign import NO_WEIGHTS, SALVAGE
 from ..files.formats import gguf, safetensors
-from ..files.loader import WEIGHTS, load, locate, read_json, read_weights, regular, stamped
+from ..files.loader import WEIGHTS, is_there, load, locate, read_json, read_weights, regular, stamped
 
 MOST_PARTS = 16
 """Adapters of one file that are told apart."""
@@ -120,7 +120,7 @@ def _converted(adapter: Adapter, fault: Fault, base: Base | None) -> list[Part]:
         with opened:
             config = gguf.values(opened, path, size)
     names = [file]
-    if config_name and os.path.lexists(os.path.join(adapter.folder, config_name)):
+    if config_name and is_there(os.path.join(adapter.folder, config_name)):
         names.append(config_name)
         found, wrong = read_json(adapter.folder, config_name)
         if found is None:

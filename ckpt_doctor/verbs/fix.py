@@ -78,7 +78,7 @@ def carry_out(
     from ..files.writer import OF_PEFT, write, write_in_place
 
     if out is not None and is_remote(out):
-        from ..files.remote import uploaded
+        from ..files.upload import uploaded
 
         with uploaded(out) as here:
             written = carry_out(the_plan, here, copy_all=copy_all, tolerance=tolerance, load=load)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..adapter import NOTHING_ASKED, Adapter, AdapterError, Question, unforeseen
+from ..adapter import NOTHING_ASKED, Adapter, AdapterError, NotRead, Question, unforeseen
 from ..adapter.codes import REPAIRED_UNASKED
 from ..adapter.findings import ERROR, in_the_way, verdict, weighed
 from ..adapter.runtimes import NEWEST
@@ -156,5 +156,7 @@ def _with_repairs(report: Report) -> Report:
             return reached(report)
         except TooCostly:  # the report says which pattern is
             return report
+        except NotRead:  # the numbers of a remote adapter, which a fix reads
+            pass
     findings = tuple(f._replace(fixable=True) if f.code in REPAIRED_UNASKED else f for f in report.findings)
     return report._replace(findings=findings)
