@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import servers
-from ckpt_doctor.files.stores.buckets import S3
 from conftest import ADAPTERS, FIXTURES
 from servers import Asked, Handler, Hub, Odd, Server, serving
 from test_fix import tree
@@ -27,7 +26,9 @@ from ckpt_doctor.files import loader, place, remote, upload
 from ckpt_doctor.files.loader import load
 from ckpt_doctor.files.stores import address as addresses
 from ckpt_doctor.files.stores import store
+from ckpt_doctor.files.stores.buckets import S3
 
+IMAGES = Path(__file__).parent / "data/images"
 PLAIN, ZERO = FIXTURES / "lora-plain-0.21.2", FIXTURES / "adalora-rank0-0.9.0"
 SECRETS = ("hunter2", "0123456789abcdef", "hf_secretsecret")
 
@@ -160,6 +161,23 @@ def test_of_a_bin_its_pickle_and_its_directory_are_read(
     monkeypatch.setattr(store, "MOST_SKIPPED", 0)
     assert "sends whole files and no ranges" in report(run, address)["error"]
     assert alike(report(run, address, "--values")) == alike(report(run, folder, "--values"))
+
+
+def test_a_form_that_numbers_tell_is_read_with_them(run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    for module in (place, loader):
+        monkeypatch.setattr(module, "SMALL", 0)
+    server = serve()
+    path = server.root / "kohya/adapter_model.bin"
+    path.parent.mkdir()
+    torch.save(load_file(IMAGES / "kohya-sd1-alphas-by-sd-scripts.safetensors"), path)
+    ours, theirs = report(run, path.parent), report(run, f"{server.address}/kohya")
+    assert alike(theirs) == alike(ours)
+    assert "cannot be converted" not in str(theirs)
+    asked = [each.headers.get("range") for each in server.asked if each.name == path.name]
+    assert None in asked  # its alphas are numbers, for which it is downloaded
 
 
 def test_a_bin_of_the_old_format_is_downloaded_or_not_judged(
@@ -442,10 +460,15 @@ def test_a_prefix_of_a_bucket_is_a_tree(run: Any, bucket: Any, tmp_path: Path) -
     assert f"\n{ZERO.name} " in table
 
 
-def test_in_a_bucket_other_tools_and_nothing_are_recognised(run: Any, bucket: Any) -> None:
-    root = bucket.put(FIXTURES.parent / "tests/data/conversions/mlx", "mlx")
-    result = run("scan", root)
-    assert "mlx" in result.stdout.lower()
+def test_in_a_bucket_other_tools_and_nothing_are_recognised(run: Any, bucket: Any, tmp_path: Path) -> None:
+    (tmp_path / "all/kohya").mkdir(parents=True)
+    shutil.copy(IMAGES / "kohya-sd1-alphas-by-sd-scripts.safetensors", tmp_path / "all/kohya")
+    shutil.copytree(FIXTURES.parent / "tests/data/conversions/mlx", tmp_path / "all/mlx")
+    root = bucket.put(tmp_path / "all", "all")
+    ours = json.loads(run("scan", tmp_path / "all", "--format", "json").stdout)["reports"]
+    theirs = json.loads(run("scan", root, "--format", "json").stdout)["reports"]
+    assert len(ours) > 2
+    assert list(map(alike, theirs)) == list(map(alike, ours))
     assert "does not exist, or is empty" in run("scan", f"s3://{bucket.name}/none").stderr
     assert "does not exist" in run("scan", "s3://no-such-bucket/x").stderr
 

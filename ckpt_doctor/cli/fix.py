@@ -115,7 +115,8 @@ def command(
 ) -> None:  # fmt: skip
     """Write the adapter IN to the folder OUT so that what you run accepts it; IN is never written to.
 
-    IN can be a folder with many adapters below it; OUT then has the same folders. With --for, every runtime that it
+    IN can be a folder with many adapters below it; OUT then has the same folders. IN can be an address (hf://, s3://,
+    gs://, https://), and OUT one in a bucket (s3://, gs://) where nothing is. With --for, every runtime that it
     names accepts OUT and computes the same, or nothing is written and the reason is said. With --in-place there is
     no OUT: any number of adapters, trees and files of adapters can be named.
 

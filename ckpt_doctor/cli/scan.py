@@ -35,6 +35,7 @@ Examples:
   ckpt-doctor scan adapters/ --fail-on warning --ignore CD201
   ckpt-doctor scan adapters/ --write-baseline known.json
   ckpt-doctor scan adapters/ --baseline known.json
+  ckpt-doctor scan hf://ORG/NAME s3://bucket/adapters/
 """
 
 SHOWN = 10
@@ -102,9 +103,10 @@ def command(
 ) -> None:  # fmt: skip
     """Say what is wrong with the adapters at PATH, and which PEFT releases it stops.
 
-    PATH is an adapter's folder, one of its files, or a folder with any number of adapters below it. With --for, what
-    stops one of those runtimes is an error, what leaves one undecided a warning, and the rest a note. Where there is no
-    adapter at PATH, what lies there instead is named, if it is known: other tools' adapters, training states, models.
+    PATH is an adapter's folder, one of its files, or a folder with any number of adapters below it; or an address of
+    one (hf://ORG/NAME[@REVISION], s3://, gs://, https://; see docs/remote.md). With --for, what stops one of those
+    runtimes is an error, what leaves one undecided a warning, and the rest a note. Where there is no adapter at PATH,
+    what lies there instead is named, if it is known: other tools' adapters, training states, models.
 
     Exit code: 0 nothing at or above --fail-on, 1 findings, 2 something could not be examined or no adapter was found.
     """

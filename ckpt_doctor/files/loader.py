@@ -95,8 +95,9 @@ def find(path: str, marks: Collection[str] = MARKS, others: list[str] | None = N
     if is_remote(path):
         from . import remote
 
-        folder, is_file = remote.folder_of(path)
-        return [remote.look(folder)] if is_file else sorted(_found(path, marks, others))
+        _, is_file = remote.folder_of(path)
+        folder = remote.look(path)
+        return [folder] if is_file else sorted(_found(folder, marks, others))
     if not os.path.lexists(path):
         raise AdapterError(f"{path} does not exist")
     if os.path.isdir(path):

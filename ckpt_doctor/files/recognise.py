@@ -76,12 +76,9 @@ def below(path: str) -> list[str]:
     if os.path.isfile(path):
         return [path] if fault_at(path) else []
     found: list[str] = []
-    try:
-        for folder, entries in islice(walk(path), MOST_FOLDERS):
-            if entries is None or (found and is_within(folder, found[-1])):
-                continue
-            if recognised(folder, sorted(entry.name for entry in entries)):
-                found.append(folder)
-    except AdapterError:  # a remote one, of which it was said why it cannot be read
-        return []
+    for folder, entries in islice(walk(path), MOST_FOLDERS):
+        if entries is None or (found and is_within(folder, found[-1])):
+            continue
+        if recognised(folder, sorted(entry.name for entry in entries)):
+            found.append(folder)
     return sorted(found)

@@ -32,8 +32,8 @@ STORES: dict[str, Store] = {}
 _PLACES: dict[str, Place] = {}
 _BELOW: dict[str, list[str]] = {}
 """The folders at and below the addresses that were listed."""
-_FRESH: set[str] = set()
-"""Addresses that were listed for whoever asks next."""
+_FRESH: dict[str, AdapterError | None] = {}
+"""Addresses that were listed for whoever asks next, or why they could not be."""
 
 
 def known(address: str) -> str:
@@ -133,8 +133,11 @@ def list_all(addresses: Iterable[str]) -> None:
         with suppress(AdapterError):
             root, _ = folder_of(address)
             if STORES[root].lists:
-                _list(root)
-                _FRESH.add(root)
+                try:
+                    _list(root)
+                    _FRESH[root] = None
+                except AdapterError as error:
+                    _FRESH[root] = error
 
     with ThreadPoolExecutor(LISTINGS) as threads:
         list(threads.map(one, addresses))
@@ -143,22 +146,23 @@ def list_all(addresses: Iterable[str]) -> None:
 def look(address: str) -> str:
     """The folder that an address means, as it is now. Raises AdapterError."""
     root, _ = folder_of(address)
-    if not STORES[root].lists:
-        _forget(root)
-    elif root in _FRESH:
-        _FRESH.remove(root)
-    else:
+    if root in _FRESH:
+        failure = _FRESH.pop(root)
+        if failure:
+            raise failure
+    elif STORES[root].lists:
         _list(root)
+    else:
+        _forget(root)
     return root
 
 
 def walk(root: str) -> Iterator[tuple[str, Sequence[Named] | None]]:
-    """As of the loader. Raises AdapterError."""
-    root = look(root)
-    if not STORES[root].lists:
+    """As of the loader, of what was looked at before."""
+    root = named(root)
+    if root in STORES and not STORES[root].lists:
         yield root, None
-        return
-    for address in _BELOW[root]:
+    for address in _BELOW.get(root, ()):
         place = _PLACES[address]
         entries = [Name(name, False) for name in place.files or ()] + [Name(name, True) for name in place.folders]
         if place.here:

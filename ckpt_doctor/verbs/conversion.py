@@ -8,7 +8,7 @@ from itertools import islice
 from shlex import quote
 from typing import NamedTuple
 
-from ..adapter import Adapter, AdapterError, Base, DamagedFile, Fault, Origin, clean
+from ..adapter import Adapter, AdapterError, Base, DamagedFile, Fault, NotRead, Origin, clean
 from ..adapter.codes import OTHER_FORMAT
 from ..adapter.findings import several
 from ..conversions.peft import named
@@ -74,6 +74,8 @@ def parts(adapter: Adapter, base: Base | None, config: str = "") -> list[Part]:
 
     try:
         return _salvaged(adapter, fault, base, given) if fault.tool == SALVAGE else _converted(adapter, fault, base)
+    except NotRead:
+        raise
     except (Refused, AdapterError, DamagedFile) as error:
         reason = error.message if isinstance(error, DamagedFile) else str(error)
         if fault not in adapter.faults:

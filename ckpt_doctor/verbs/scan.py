@@ -9,7 +9,7 @@ from ..adapter.runtimes import NEWEST
 from ..facts.names import PREFIX
 from ..facts.patterns import TooCostly, new_adapter
 from ..facts.subject import Subject
-from ..files.loader import Glance, load
+from ..files.loader import Glance, load, reading
 from ..rules import judge
 from .report import Report
 
@@ -58,6 +58,9 @@ def examine_all(
 
         found = parts(adapter, question.base, config)
         return [_examined(folder, Subject(x, question), repairs)._replace(part=part) for part, x in found]
+    except NotRead:  # what would help hangs on numbers of a remote file
+        with reading(folder):
+            return examine_all(folder, question, repairs=repairs, config=config)
     except AdapterError as error:
         return [Report(folder, error=str(error))]
     except OSError as error:
@@ -156,7 +159,5 @@ def _with_repairs(report: Report) -> Report:
             return reached(report)
         except TooCostly:  # the report says which pattern is
             return report
-        except NotRead:  # the numbers of a remote adapter, which a fix reads
-            pass
     findings = tuple(f._replace(fixable=True) if f.code in REPAIRED_UNASKED else f for f in report.findings)
     return report._replace(findings=findings)

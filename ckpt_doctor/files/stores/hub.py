@@ -107,4 +107,8 @@ def _hub_says(error: Exception, access: str) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status:
         return f"it answered with {status}"
+    if any("Timeout" in name for name in names):
+        return "it did not answer in time"
+    if any("Connect" in name for name in names):
+        return "it cannot be reached (HF_ENDPOINT names another one)"
     return why(error)
