@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
     def file(self, path: Path, asked: Asked, headers: dict[str, str] | None = None) -> None:
         data = path.read_bytes()
         tag = f'"{hashlib.sha256(data).hexdigest()[:16]}"'
-        headers = {"ETag": tag, **(headers or {})}
+        headers = {**({"ETag": tag} if self.server.tags else {}), **(headers or {})}
         if asked.headers.get("if-match", tag) != tag:
             self.reply(412)
             return
@@ -98,6 +98,8 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     request_queue_size = 256
+
+    tags = True
 
     def __init__(self, root: Path, *, ranges: bool = True, odd: Odd | None = None, handler: type = Handler) -> None:
         super().__init__(("127.0.0.1", 0), handler)

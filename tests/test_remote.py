@@ -255,18 +255,22 @@ def test_a_fix_of_a_remote_adapter_is_that_of_the_same_files(run: Any, serve: An
     )
 
 
-def test_preload_keeps_a_copy_of_each_version(run: Any, serve: Any) -> None:
+@pytest.mark.parametrize("tags", [True, False])
+def test_preload_keeps_a_copy_of_each_version(run: Any, serve: Any, tags: bool) -> None:
     server = serve(PLAIN)
+    server.tags = tags
     address = f"{server.address}/{PLAIN.name}"
     first = ckpt_doctor.preload(address, "peft==0.21.2")
     assert {path.name for path in first.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     assert (first / "adapter_model.safetensors").read_bytes() == (PLAIN / "adapter_model.safetensors").read_bytes()
     server.asked.clear()
     assert ckpt_doctor.preload(address, "peft==0.21.2") == first
-    assert sorted(asked.name for asked in server.asked) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert tags == (sorted(each.name for each in server.asked) == ["adapter_config.json", "adapter_model.safetensors"])
     config = server.root / PLAIN.name / "adapter_config.json"
     config.write_text(config.read_text() + " ")
     assert run("preload", address, "--for", "peft==0.21.2").stdout.strip() != str(first)
+    copies = [path for path in first.parent.iterdir() if path.name != "locks"]
+    assert len(copies) == 2
 
 
 # Servers that fail

@@ -286,7 +286,8 @@ def folders(
             if not found:
                 failed(told(path), error)
         for folder in found:  # no two of which are one, as links are not followed
-            seen.setdefault(os.path.realpath(folder) if len(paths) > 1 else folder, folder)
+            alone = len(paths) == 1 or is_remote(folder)
+            seen.setdefault(folder if alone else os.path.realpath(folder), folder)
     return list(seen.values())
 
 

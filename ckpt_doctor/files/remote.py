@@ -269,26 +269,36 @@ def kept(folder: str) -> str:
     place = place_of(folder)
     place.wait()
     files = {name: entry for name, entry in (place.files or {}).items() if numbers(name, entry.size)}
-    made_of = sorted(files.items()) if all(entry.tag for entry in files.values()) else os.urandom(16)
-    name = sha256(repr((folder, made_of)).encode(errors="surrogatepass")).hexdigest()[:32]
 
     def good(there: str) -> bool:
-        return all(
-            os.path.isfile(path := os.path.join(there, name)) and os.path.getsize(path) == entry.size
-            for name, entry in files.items()
-        )
+        sizes = ((os.path.join(there, name), entry.size) for name, entry in files.items())
+        return all(os.path.isfile(path) and os.path.getsize(path) == size for path, size in sizes)
 
     def make(there: str) -> None:
         stage = os.path.join(cache.root(), f".{name}.{os.urandom(8).hex()}")
-        os.mkdir(stage)
         try:
-            place.save(stage, numbers)
+            shutil.copytree(_downloaded(place), stage)
             shutil.rmtree(there, ignore_errors=True)
             os.rename(stage, there)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
-    return cache.once(name, good, make)
+    try:
+        if all(entry.tag for entry in files.values()):
+            name = sha256(repr((folder, sorted(files.items()))).encode(errors="surrogatepass")).hexdigest()[:32]
+        else:  # only the content tells one version from another
+            name = cache.key(_downloaded(place), os.listdir(_downloaded(place)), (folder,))
+        return cache.once(name, good, make)
+    finally:
+        place.drop()
+
+
+def _downloaded(place: Place) -> str:
+    """The folder that a place was downloaded to. Raises AdapterError."""
+    place.download(numbers)
+    place.wait()
+    assert place.here is not None  # noqa: S101 - else that was raised
+    return place.here
 
 
 def numbers(name: str, size: int) -> bool:  # noqa: ARG001 - as `download` asks

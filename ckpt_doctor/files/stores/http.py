@@ -38,8 +38,11 @@ class Http(Store):
         """The session of fsspec's HTTP, made as its configuration says."""
         if self._fs is None:
             import fsspec
+            from fsspec.config import conf
 
-            self._fs = fsspec.filesystem(urlsplit(self._base).scheme)
+            scheme = urlsplit(self._base).scheme
+            client = {"trust_env": True, **conf.get(scheme, {}).get("client_kwargs", {})}  # proxies, as all others do
+            self._fs = fsspec.filesystem(scheme, client_kwargs=client)
         return await self._fs.set_session()
 
     def address(self, name: str, tag: str) -> str:
