@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -235,6 +236,20 @@ def test_what_else_reads_adapters_reads_remote_ones(run: Any, serve: Any, tmp_pa
     assert ckpt_doctor.scan(there).path == there
     assert ckpt_doctor.compare(there, here)
     assert ckpt_doctor.fix(there, tmp_path / "out", "peft==0.9.0").out == tmp_path / "out"
+
+
+def test_many_are_on_the_way_at_once(run: Any, serve: Any) -> None:
+    together = threading.Barrier(16)
+
+    def waiting(_: Handler, __: Asked) -> bool:
+        together.wait(20)  # breaks where fewer are asked for
+        return False
+
+    server = serve(odd=waiting)
+    for number in range(16):
+        shutil.copytree(PLAIN, server.root / str(number))
+    result = run("scan", *(f"{server.address}/{number}" for number in range(16)))
+    assert "16 adapters: 16 accepted" in result.stdout
 
 
 # Fix and preload
@@ -511,18 +526,23 @@ def test_a_fix_goes_from_a_bucket_to_a_bucket(run: Any, bucket: Any, tmp_path: P
     assert report(run, f"{out}/a", "--for", "peft==0.9.0")["verdicts"]["peft==0.9.0"] == "accepts"
 
 
-def test_what_cannot_be_written_whole_is_removed_again(run: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    put = S3.put
+@pytest.mark.parametrize("why", [store.Unread("cannot be written: it is full"), KeyboardInterrupt()])
+def test_what_cannot_be_written_whole_is_removed_again(
+    run: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch, why: BaseException
+) -> None:
+    done = upload.run
 
-    async def full(self: Any, path: str, name: str) -> None:
-        if name == "adapter_config.json":
-            raise store.Unread("cannot be written: it is full")
-        await put(self, path, name)
+    def until_the_config(work: Any) -> Any:
+        if work.__name__ == "put" and bucket.keys():
+            work.close()
+            raise why
+        return done(work)
 
-    monkeypatch.setattr(S3, "put", full)
+    monkeypatch.setattr(upload, "run", until_the_config)
     result = run("fix", ZERO, f"s3://{bucket.name}/out")
-    assert result.exit_code == 2
-    assert f"s3://{bucket.name}/out/adapter_config.json cannot be written: it is full" in result.stderr
+    assert result.exit_code != 0
+    if isinstance(why, store.Unread):
+        assert f"s3://{bucket.name}/out/ckpt-doctor.json cannot be written: it is full" in result.stderr
     assert bucket.keys() == []
 
 
@@ -600,7 +620,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         server.beside = cdn  # type: ignore[attr-defined]
         monkeypatch.setattr(constants, "ENDPOINT", server.address)
         template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)  # where its releases from 1 on have it
+        monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
         monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
         yield server

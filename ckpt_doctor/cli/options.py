@@ -15,7 +15,7 @@ from ..files import pins
 from ..files.loader import MARKS, find, is_remote, nothing_in, told
 from ..reports import OF_EVERY_VERB
 from .settings import FAIL_ON, Choice, Config, Settings, find_config, read_config, selectors
-from .terminal import complain
+from .terminal import busy, complain
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 MOST_JOBS = 256
@@ -273,7 +273,8 @@ def folders(
     if any(map(is_remote, paths)):
         from ..files import remote
 
-        remote.list_all(path for path in paths if is_remote(path))
+        with busy("listing files"):
+            remote.list_all(path for path in paths if is_remote(path))
     for path in paths:
         found: list[str] = []
         beside: list[str] | None = None if others is None else []

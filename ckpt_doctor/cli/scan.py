@@ -126,6 +126,8 @@ def command(
         unread = [report for report in unread if shard.has(report.path)]
     style = Style(width(), -1 if quiet else int(verbose), layers or verbose, _root(paths))
     codes = {0}
+    if any(map(is_remote, folders)):
+        ctx.with_resource(clean_end())  # so that no download stays
     try:
         known = _baseline(baseline if target is None else None)
         if _is_fleet(ctx, sinks, {"--html": html, "--prove": prove, "--baseline": known, "--write-baseline": target}):

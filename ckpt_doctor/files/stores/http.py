@@ -6,11 +6,24 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from . import store
 from .store import CHANGED, HOPS, UNSIZED, Absent, Answer, Busy, Entry, Piece, Store, Unread, check, why
+
+
+@lru_cache
+def _filesystem(scheme: str) -> Any:
+    """Fsspec's HTTP, as it is configured, with the proxies of the environment, as all other libraries have them."""
+    from urllib.request import getproxies_environment
+
+    import fsspec
+    from fsspec.config import conf
+
+    client = {"trust_env": True} if getproxies_environment() else {}  # which takes two threads a request
+    return fsspec.filesystem(scheme, client_kwargs={**client, **conf.get(scheme, {}).get("client_kwargs", {})})
 
 
 class Http(Store):
@@ -37,12 +50,7 @@ class Http(Store):
     async def session(self) -> Any:
         """The session of fsspec's HTTP, made as its configuration says."""
         if self._fs is None:
-            import fsspec
-            from fsspec.config import conf
-
-            scheme = urlsplit(self._base).scheme
-            client = {"trust_env": True, **conf.get(scheme, {}).get("client_kwargs", {})}  # proxies, as all others do
-            self._fs = fsspec.filesystem(scheme, client_kwargs=client)
+            self._fs = _filesystem(urlsplit(self._base).scheme)
         return await self._fs.set_session()
 
     def address(self, name: str, tag: str) -> str:
