@@ -5,8 +5,6 @@ What is not there yet is asked for where somebody reads it, and of the same vers
 byte is made up. What reads all numbers has the files downloaded first.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import io
@@ -16,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from hashlib import sha256
 from typing import BinaryIO, NamedTuple, cast
 
@@ -106,27 +105,31 @@ class Place:
         self._failure: AdapterError | None = None
         self._inner = address[len(store.root) :].lstrip("/")
         self._held: dict[str, _Held] = {}
-        self._future: Future[None] | None = None
+        self.future: Future[None] | None = None
         self._temporary: str | None = None
 
     def _path(self, name: str) -> str:
         return f"{self._inner}/{name}" if self._inner else name
 
-    def start(self) -> None:
-        """Have what a scan reads asked for."""
-        if self._future is None and self.here is None:
-            self._future = begin(self._starts())
-
     def wait(self) -> None:
         """Have what a scan reads. Raises AdapterError where there is no such adapter."""
+        start([self])
+        if self.future is not None:
+            with suppress(CancelledError):
+                self.future.result()
         if self._failure:
             raise self._failure
-        self.start()
-        if self._future is not None:
-            try:
-                self._future.result()
-            except (Unread, CancelledError) as error:
-                raise self._sentence("", error) from None
+
+    def is_begun(self) -> bool:
+        """Whether what a scan reads was asked for, or is here."""
+        return self.future is not None or self.here is not None or self._failure is not None
+
+    async def begin(self) -> None:
+        """Ask for what a scan reads."""
+        try:
+            await self._starts()
+        except Unread as error:
+            self._failure = self._sentence("", error)
 
     def _sentence(self, name: str, error: BaseException) -> AdapterError:
         place = f"{self.address}/{name}" if name else self.address
@@ -190,7 +193,7 @@ class Place:
 
     def has(self, name: str) -> bool:
         """Whether there is a file of a name; a server that lists none is asked."""
-        if not self.listed and self._future is not None and name not in self._held:
+        if not self.listed and self.future is not None and name not in self._held:
             run(self._begin(name))
             if not self._is_absent(name):
                 assert self.files is not None  # noqa: S101 - it was begun
@@ -310,9 +313,7 @@ class Place:
 
     def drop(self) -> None:
         """Forget what was read, and remove what was downloaded."""
-        if self._future is not None:
-            self._future.cancel()
-        self._future, self._failure = None, None
+        self.future, self._failure = None, None
         self._held = {}
         if not self.listed:
             self.files = None
@@ -321,6 +322,20 @@ class Place:
             shutil.rmtree(self._temporary, ignore_errors=True)
             TEMPORARY.discard(self._temporary)
             self._temporary = None
+
+
+def start(places: Iterable[Place]) -> None:
+    """Have what a scan reads of places asked for: all by one message to the loop, as each costs both threads a turn."""
+    new = [place for place in places if not place.is_begun()]
+    if not new:
+        return
+
+    async def all_() -> None:
+        await asyncio.gather(*(place.begin() for place in new))
+
+    future: Future[None] = begin(all_())
+    for place in new:
+        place.future = future
 
 
 def _is_plain(name: str) -> bool:

@@ -15,13 +15,13 @@ from typing import BinaryIO, TypeVar
 from ..adapter import Adapter, AdapterError
 from . import loader
 from .loader import CONFIG, NAMES, RECORD, SKIPPED_FOLDERS, STATE, WEIGHTS, Glance, Named, Stamp
-from .place import Name, Place
+from .place import Name, Place, start
 from .stores.address import named, store
 from .stores.hub import Hub, offline
 from .stores.store import Entry, Store, Unread, run
 
-AHEAD = 48
-"""Adapters that are on the way before the first of them is looked at."""
+AHEAD, BATCH = 64, 16
+"""Adapters that are on the way before the first of them is looked at, and how many of them are asked for together."""
 LISTINGS = 16
 """Addresses whose files are listed at once."""
 
@@ -238,12 +238,14 @@ def ahead(items: Iterable[Item], address: Callable[[Item], str | None], *, whole
     waiting = deque[tuple[Item, str | None]]()
     rest = iter(items)
     while True:
-        for item in islice(rest, (1 if whole else AHEAD) - len(waiting)):
+        few: list[Place] = []
+        for item in islice(rest, 1 if whole else BATCH) if len(waiting) <= (0 if whole else AHEAD - BATCH) else ():
             folder = address(item)
+            waiting.append((item, folder))
             if folder is not None and not whole:
                 with suppress(AdapterError):  # loading it says why
-                    place_of(folder).start()
-            waiting.append((item, folder))
+                    few.append(place_of(folder))
+        start(few)
         if not waiting:
             return
         item, folder = waiting.popleft()
@@ -315,9 +317,7 @@ def reading(folders: Iterable[str], wanted: Callable[[str, int], bool] | None) -
     try:
         for folder in remote:
             with suppress(AdapterError):
-                if wanted is None:
-                    place_of(folder).start()
-                else:
+                if wanted is not None:
                     place_of(folder).download(wanted)
         yield
     finally:

@@ -37,6 +37,7 @@ def store(address: str) -> Store:
     return S3(root, path) if scheme == "s3" else Gcs(root, path)
 
 
+@lru_cache(1024)
 def named(address: str) -> str:
     """An address as it is told: without user, password, query and fragment, and without a slash at its end. Raises
     AdapterError for what is none.
