@@ -15,11 +15,10 @@ from .adapter.findings import ERROR, Finding
 from .adapter.runtimes import UnknownRuntimeError, unreviewed
 from .adapter.summary import first, html, text
 from .conversions import WRITTEN
-from .facts.subject import Subject
 from .files import pins
 from .files.base import named_base
 from .files.hub import fetched
-from .files.loader import find, locate, nothing_in
+from .files.loader import find, is_remote, locate, nothing_in, reading
 from .files.loader import load as load_folder
 from .repairs import DTYPES
 from .verbs.conversion import located
@@ -44,14 +43,15 @@ AnyPath = str | os.PathLike[str]
 class FixResult(NamedTuple):
     """What became of a fix.
 
-    `out` is the folder that was written, None where none was. `fixed` says whether all that was asked for is reached
-    (under `dry_run`: would be), and so does the result itself, as in `if fix(…):`. What only a base model that was not
-    given would decide, or a release that nobody reviewed, is a doubt, and makes neither false, as the command exits
-    with 0. `repairs` were made, `refused` have a reason why not; `remaining` are the findings of the result. `proof` is
-    the comparison with the original, `left_out` the names of files that were not copied.
+    `out` is the folder that was written, an address where it is remote, None where none was. `fixed` says whether all
+    that was asked for is reached (under `dry_run`: would be), and so does the result itself, as in `if fix(…):`. What
+    only a base model that was not given would decide, or a release that nobody reviewed, is a doubt, and makes neither
+    false, as the command exits with 0. `repairs` were made, `refused` have a reason why not; `remaining` are the
+    findings of the result. `proof` is the comparison with the original, `left_out` the names of files that were not
+    copied.
     """
 
-    out: Path | None
+    out: Path | str | None
     fixed: bool
     before: Report
     repairs: tuple[Step, ...]
@@ -157,7 +157,7 @@ def scan(
     path: AnyPath, for_: str | Iterable[str] | None = None, *, base: AnyPath | None = None,
     adapter_name: str = "default", max_rank: int | None = None, values: bool = False,
 ) -> Report:  # fmt: skip
-    """Examine the one adapter at or below `path`.
+    """Examine the one adapter at or below `path`, which may be an address (docs/remote.md).
 
     `for_` names the runtimes that matter, as "peft==0.9.0", ["peft>=0.6,<0.10", "vllm"], "installed", or a
     lock file or requirements that pin them ("uv.lock"); what stops one
@@ -169,7 +169,9 @@ def scan(
     for another value that is not taken.
     """
     question = _question(for_, base, adapter_name, max_rank, values=values)
-    return _of_arguments(examined(locate(os.fspath(path)), question))
+    folder = locate(os.fspath(path))
+    with reading(folder, whole=values):
+        return _of_arguments(examined(folder, question))
 
 
 @_arguments_named()
@@ -196,13 +198,19 @@ def scan_tree(
     if not folders:
         raise nothing_in(os.fspath(path))
     if executor is None:
-        return (_of_arguments(examine(folder, question)) for folder in folders)
+        return _reports(folders, question)
     from .verbs.batches import Batches, Job
 
     width = workers or getattr(executor, "_max_workers", None) or os.cpu_count() or 1  # as the standard library has it
     batches = Batches(executor, partial(partial, examine, question=question), lambda: width, len(folders))
     jobs = batches.told(map(Job[Report], folders))
     return (_of_arguments(job.answer or Report(job.task, error=job.lost)) for job in jobs)
+
+
+def _reports(folders: list[str], question: Question) -> Iterator[Report]:
+    for folder in folders:
+        with reading(folder, whole=question.values):
+            yield _of_arguments(examine(folder, question))
 
 
 @_arguments_named()
@@ -244,20 +252,24 @@ def fix(
     if to is not None and (for_ is not None or weights is not None or for_training):
         raise ValueError(f"to={to!r} writes no adapter of PEFT, which for_, weights and for_training are about")
     question = _question(for_, base, adapter_name, max_rank)
+    from .files.writer import wanted
+
     source, target = located(os.fspath(src)), os.fspath(out)
     if same_place(source, target):
         raise AdapterError(f"{target} is {source}, or one lies within the other: name another folder")
     for doubt in unreviewed(question.runtimes or ()).values():
         warnings.warn(doubt, UserWarning, stacklevel=3)  # 2 is the decorator
     config = os.fspath(adapter_config) if adapter_config is not None else ""
-    report = _one(examine_all(source, question._replace(runtimes=None), repairs=False, config=config), part)
     how = How(rank_zero, weights, for_training, to_lora, trim, dtype, drop, tool=to or "")
-    plan, written = fixed(
-        report, target, question.runtimes, how,
-        tolerance=tolerance, best_effort=best_effort, copy_all=copy_all, dry_run=dry_run, force=force,
-    )  # fmt: skip
+    with reading(source, whole=wanted(copy_all)):
+        report = _one(examine_all(source, question._replace(runtimes=None), repairs=False, config=config), part)
+        plan, written = fixed(
+            report, target, question.runtimes, how,
+            tolerance=tolerance, best_effort=best_effort, copy_all=copy_all, dry_run=dry_run, force=force,
+        )  # fmt: skip
+    out_ = None if written is None else written.out if is_remote(target) else Path(target)
     return FixResult(
-        Path(target) if written else None, plan.fixed, _of_arguments(report), plan.done,
+        out_, plan.fixed, _of_arguments(report), plan.done,
         _steps_of_arguments(plan.refused), _findings_of_arguments(plan.findings), written.proof if written else None,
         written.left_out if written else (),
     )  # fmt: skip
@@ -284,10 +296,9 @@ def compare(a: AnyPath, b: AnyPath, tolerance: float = 1e-6) -> Comparison:
     where one cannot be examined, ValueError for a tolerance below 0.
     """
     _check_tolerance(tolerance)
-    from .verbs.compare import compare as compared
-    from .verbs.conversion import opened
+    from .verbs.compare import compared
 
-    return compared(Subject(opened(os.fspath(a))), Subject(opened(os.fspath(b))), tolerance)
+    return compared(os.fspath(a), os.fspath(b), tolerance)
 
 
 def ranks(*paths: AnyPath, values: bool = False) -> list[Ranks | Run]:
@@ -322,7 +333,7 @@ def preload(
     it is not known.
     """
     question = _question(None if for_ == "installed" else for_, base, adapter_name, max_rank)
-    folder = locate(fetched(os.fspath(path), subfolder, revision), subfolder)
+    folder = fetched(os.fspath(path), subfolder, revision)
     loadable, doubt = ready(folder, question, strict=strict, load=_load if prove else None)
     if doubt:
         warnings.warn(_in_arguments(doubt), UserWarning, stacklevel=3)  # 2 is the decorator

@@ -29,6 +29,10 @@ class AdapterError(Exception):
     """Something could not be examined; the message is one sentence for a person."""
 
 
+class NotRead(AdapterError):  # noqa: N818 - what is not known, and no fault of the adapter
+    """What a repair or a proof wants to know is in a part of a remote file that a scan does not read."""
+
+
 class NotExactError(AdapterError):
     """What was asked for cannot be had without changing what the adapter computes."""
 

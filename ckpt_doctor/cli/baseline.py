@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..adapter import AdapterError
 from ..adapter.findings import SEVERITIES, Finding, fingerprints
-from ..files.loader import content
+from ..files.loader import content, is_remote
 from ..verbs.report import Report
 
 SCHEMA_VERSION = 1
@@ -88,8 +88,8 @@ def document(path: str, reports: Iterable[Report], earlier: Iterable[Known]) -> 
 
 
 def _exists(entry: Known, folder: str) -> bool:
-    return os.path.exists(os.path.join(folder, entry.path))
+    return is_remote(entry.path) or os.path.exists(os.path.join(folder, entry.path))
 
 
 def _place(report: Report, folder: str) -> str:
-    return os.path.relpath(report.path, folder).replace(os.sep, "/")
+    return report.path if is_remote(report.path) else os.path.relpath(report.path, folder).replace(os.sep, "/")

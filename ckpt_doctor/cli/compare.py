@@ -8,7 +8,7 @@ from traceback import format_exc
 import click
 
 from ..adapter import AdapterError, unforeseen
-from ..facts.subject import Subject
+from ..files.loader import told
 from ..reports import Style
 from . import options
 from .terminal import busy, complain, print_to, show_trace, width
@@ -35,16 +35,15 @@ def command(first: str, second: str, tolerance: float, format_: str, html: str |
     Exit code: 0 the same within --tolerance, 1 different, 2 cannot tell.
     """
     from ..reports import json, table
-    from ..verbs.compare import Comparison, compare
-    from ..verbs.conversion import opened
+    from ..verbs.compare import Comparison, compared
 
     try:
         with busy("comparing"):
-            result = compare(Subject(opened(first)), Subject(opened(second)), tolerance)
+            result = compared(first, second, tolerance)
         lines = list(table.compare(result, Style(width())) if format_ == "table" else json.compare(result))
     except Exception as error:
         known = isinstance(error, AdapterError)
-        reason = str(error) if known else unforeseen(f"{first} and {second}", error)
+        reason = str(error) if known else unforeseen(f"{told(first)} and {told(second)}", error)
         if verbose and not known:
             show_trace(format_exc())
         complain(reason)
@@ -56,7 +55,7 @@ def command(first: str, second: str, tolerance: float, format_: str, html: str |
         from ..reports import html as page
 
         try:
-            print_to(html, page.compare(first, second, result))
+            print_to(html, page.compare(told(first), told(second), result))
         except AdapterError as error:
             complain(str(error))
             sys.exit(2)

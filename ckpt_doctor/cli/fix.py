@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from traceback import format_exc
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,8 @@ from click.core import ParameterSource
 from ..adapter import NOTHING_ASKED, AdapterError, NotExactError, unforeseen
 from ..adapter.runtimes import SERVERS
 from ..conversions import WRITTEN
-from ..files.loader import CONFIG
+from ..files.loader import CONFIG, is_remote, reading, told
+from ..files.writer import wanted
 from ..repairs import DTYPES, Pairs
 from ..reports import Style, json, table
 from ..verbs.fix import fix, same_place
@@ -43,6 +44,8 @@ Examples:
   ckpt-doctor fix mlx-adapters/ fixed/
   ckpt-doctor fix adapter/ mlx-adapters/ --to mlx
   ckpt-doctor fix --in-place adapters/
+  ckpt-doctor fix hf://ORG/NAME fixed/
+  ckpt-doctor fix s3://bucket/adapters s3://bucket/fixed --for vllm --base model/
 """
 
 
@@ -113,7 +116,8 @@ def command(
 ) -> None:  # fmt: skip
     """Write the adapter IN to the folder OUT so that what you run accepts it; IN is never written to.
 
-    IN can be a folder with many adapters below it; OUT then has the same folders. With --for, every runtime that it
+    IN can be a folder with many adapters below it; OUT then has the same folders. IN can be an address (hf://, s3://,
+    gs://, https://), and OUT one in a bucket (s3://, gs://) where nothing is. With --for, every runtime that it
     names accepts OUT and computes the same, or nothing is written and the reason is said. With --in-place there is
     no OUT: any number of adapters, trees and files of adapters can be named.
 
@@ -142,7 +146,7 @@ def command(
         sys.exit(2)
     from ..files.replacing import left_behind
 
-    for old in left_behind(target for target in jobs.values() if target):
+    for old in left_behind(target for target in jobs.values() if target and not is_remote(target)):
         complain(f"{old} was in the place of {os.path.basename(old)} when a fix was killed")
     results = []
     items = []
@@ -151,7 +155,8 @@ def command(
     style = Style(width(), -1 if quiet else int(verbose))
     settings = options.settings(ctx)
     asked["modules"] = _union(jobs) if asked["modules"] else None
-    with _Out(None if in_place or force or asked["dry_run"] else os.path.normpath(paths[1])) as out:
+    ours = in_place or force or asked["dry_run"] or is_remote(paths[1])
+    with _Out(None if ours else os.path.normpath(paths[1])) as out:
         for count, folder in enumerate(jobs, 1):
             if folder in configs:
                 continue
@@ -162,11 +167,11 @@ def command(
                 complain(str(error))
                 break
             by = settings(folder)
-            for report in _reports(folder, by, in_place=jobs[folder] is None, config=asked["adapter_config"] or ""):
+            for report in _reports(folder, by, jobs[folder] is None, asked["adapter_config"] or "", asked["copy_all"]):
                 target = jobs[folder]
                 taken = False
                 if target is not None and report.part:
-                    target = os.path.join(target, report.part)
+                    target = _within(target, report.part)
                     taken = _is_taken(target, os.path.join(folder, report.part), jobs, configs)
                 with busy(f"{folder} ({count} of {len(jobs)})", quiet=quiet):
                     done = _taken(folder, target) if taken else _fix(report, target, by, force=force, **asked)
@@ -218,12 +223,13 @@ def _taken(folder: str, target: str | None) -> _Done:
     return _Done(1, failure=f"{folder}: {target} is another adapter's place: fix the file alone")
 
 
-def _reports(folder: str, by: Settings, *, in_place: bool, config: str) -> list[Report]:
-    """The adapter, or each of those that a file of another tool holds. In place only what stops a runtime that was
-    asked for is touched.
+def _reports(folder: str, by: Settings, in_place: bool, config: str, copy_all: bool) -> Iterator[Report]:
+    """The adapter, or each of those that a file of another tool holds; a remote one is here until all are fixed. In
+    place only what stops a runtime that was asked for is touched.
     """
     question = by.question if in_place else by.question._replace(runtimes=None)
-    return examine_all(folder, question, repairs=False, config=config)
+    with reading(folder, whole=wanted(copy_all)):
+        yield from examine_all(folder, question, repairs=False, config=config)
 
 
 def _union(folders: Iterable[str]) -> Pairs:
@@ -279,21 +285,39 @@ def _into(paths: tuple[str, ...], *, force: bool) -> dict[str, str | None]:
         raise click.UsageError("name IN and OUT, or --in-place and what is to be repaired where it is")
     source, out = paths
     folders = _below(source)
-    root = source if os.path.isdir(source) else folders[0]
-    if same_place(root, out):
-        raise AdapterError(f"{out} is {source}, or one lies within the other: name another folder")
-    if os.path.lexists(out):
+    if same_place(source, out):
+        raise AdapterError(f"{told(out)} is {told(source)}, or one lies within the other: name another folder")
+    if is_remote(out):
+        from ..files.upload import check_free
+
+        check_free(out)
+    elif os.path.lexists(out):
         from ..files.replacing import check_replaceable
 
         check_replaceable(out, force=force)
     targets: dict[str, str | None] = {}
     for folder in folders:
-        target = os.path.normpath(os.path.join(out, os.path.relpath(folder, root)))
-        if folder != root and os.path.isfile(folder):  # one of several of another tool
+        target = _within(out, _from(source, folder))
+        if folder != source and os.path.isfile(folder):  # one of several of another tool
             bare, _ = os.path.splitext(target)
             target = target if bare in targets.values() else bare
         targets[folder] = target
     return targets
+
+
+def _from(source: str, folder: str) -> str:
+    """The way from IN to an adapter below it; "" where IN is that adapter, or a file of it."""
+    if is_remote(source):
+        return folder.removeprefix(told(source)).strip("/") if folder.startswith(told(source)) else ""
+    way = os.path.relpath(folder, source) if os.path.isdir(source) else os.curdir
+    return "" if way == os.curdir else way
+
+
+def _within(out: str, way: str) -> str:
+    """Where in OUT an adapter is written to."""
+    if is_remote(out):
+        return "/".join(filter(None, (told(out), way.replace(os.sep, "/"))))
+    return os.path.normpath(os.path.join(out, way))
 
 
 def _below(source: str) -> list[str]:
@@ -319,6 +343,8 @@ def _in_place(paths: tuple[str, ...]) -> dict[str, str | None]:
     def failed(_: str, error: AdapterError) -> None:
         raise error
 
+    if any(map(is_remote, paths)):
+        raise AdapterError("--in-place is for adapters on a disk: name IN and OUT for a remote one")
     return dict.fromkeys(options.folders(paths, failed))
 
 

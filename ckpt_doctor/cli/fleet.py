@@ -12,6 +12,8 @@ from importlib import import_module
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..adapter import AdapterError
+from ..files.loader import is_remote
 from ..reports.wording import Mark, Tally, mark
 from ..verbs.memory import Memory
 from ..verbs.report import Report
@@ -101,20 +103,31 @@ class Fleet:
     def told(self, folders: list[str]) -> Iterator[Told]:
         """Each adapter, in their order. Raises AdapterError where the journal or a worker cannot be used."""
         rest = iter(folders)
+        remote = any(map(is_remote, folders))
+        if remote:
+            if self._dask:
+                raise AdapterError("--dask is for adapters on a disk that all share; of remote ones take --shard")
+            self._jobs = 1  # what takes long of them is on the way at once, and needs no process
         try:
             if self._jobs < 2 and not self._dask:
-                yield from self._here(rest, len(folders))
+                yield from self._here(rest, len(folders), remote)
             if self._jobs > 1 or self._dask:
                 yield from self._by_workers(rest, length_hint(rest))
         finally:
             if self._journal:
                 self._journal.close()
 
-    def _here(self, rest: Iterator[str], total: int) -> Iterator[Told]:
+    def _here(self, rest: Iterator[str], total: int, remote: bool) -> Iterator[Told]:
         """Until all are done, or it shows that workers help."""
         begun, spent, examined = time.monotonic(), 0.0, 0
-        for done, folder in enumerate(rest, 1):
-            state, known = self._known(folder)
+        items: Iterator[tuple[str, bytes | None, Told | None]]
+        items = ((folder, *self._known(folder)) for folder in rest)
+        if remote:
+            from ..files.remote import ahead
+
+            whole = self._choice.settings.values
+            items = ahead(items, lambda item: item[0] if is_remote(item[0]) and not item[2] else None, whole=whole)
+        for done, (folder, state, known) in enumerate(items, 1):
             if known is None:
                 start = time.monotonic()
                 known = self._examiner(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -12,10 +12,10 @@ from click.core import ParameterSource
 from ..adapter import AdapterError, Base
 from ..adapter.runtimes import unreviewed
 from ..files import pins
-from ..files.loader import MARKS, find, nothing_in
+from ..files.loader import MARKS, find, is_remote, nothing_in, told
 from ..reports import OF_EVERY_VERB
 from .settings import FAIL_ON, Choice, Config, Settings, find_config, read_config, selectors
-from .terminal import complain
+from .terminal import busy, complain
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 MOST_JOBS = 256
@@ -274,6 +274,11 @@ def folders(
     what was recognised at and below such a path, and the list gets the other folders with weights beside adapters.
     """
     seen: dict[str, str] = {}
+    if any(map(is_remote, paths)):
+        from ..files import remote
+
+        with busy("listing files"):
+            remote.list_all(path for path in paths if is_remote(path))
     for path in paths:
         found: list[str] = []
         beside: list[str] | None = None if others is None else []
@@ -284,10 +289,20 @@ def folders(
         except AdapterError as error:
             found = _others(path) if others is not None else []
             if not found:
-                failed(path, error)
+                failed(told(path), error)
         for folder in found:  # no two of which are one, as links are not followed
-            seen.setdefault(os.path.realpath(folder) if len(paths) > 1 else folder, folder)
+            alone = len(paths) == 1 or is_remote(folder)
+            seen.setdefault(folder if alone else os.path.realpath(folder), folder)
     return list(seen.values())
+
+
+def arriving(folders: list[str], *, whole: bool) -> Iterable[str]:
+    """Folders one by one; what is read of remote ones is on the way meanwhile, `whole` where all numbers are."""
+    if not any(map(is_remote, folders)):
+        return folders
+    from ..files import remote
+
+    return remote.ahead(folders, lambda folder: folder if is_remote(folder) else None, whole=whole)
 
 
 def _others(path: str) -> list[str]:

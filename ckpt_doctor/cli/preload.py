@@ -10,7 +10,6 @@ import click
 from ..adapter import AdapterError
 from ..adapter.runtimes import UnknownRuntimeError
 from ..files.hub import fetched
-from ..files.loader import locate
 from . import options
 from .terminal import busy, clean_end, complain
 
@@ -18,6 +17,7 @@ EPILOG = """\b
 Examples:
   ckpt-doctor preload adapter/
   ckpt-doctor preload ORG/NAME --for peft==0.9.0
+  ckpt-doctor preload s3://bucket/adapter --for vllm
   vllm serve model/ --enable-lora --lora-modules "mine=$(ckpt-doctor preload adapter/ --for vllm --base model/)"
 
 Copies are kept in $CKPT_DOCTOR_CACHE, or ~/.cache/ckpt-doctor; any of them can be removed at any time.
@@ -37,7 +37,8 @@ def command(
 ) -> None:
     """Print the path that can be loaded: PATH itself, or a repaired copy of it.
 
-    PATH is an adapter, a folder with one below it, or an id on the Hub. Without --for, it has to load in the PEFT that
+    PATH is an adapter, a folder with one below it, an id on the Hub, or an address (hf://, s3://, gs://, https://),
+    whose files are kept in the cache. Without --for, it has to load in the PEFT that
     is installed here.
 
     Exit code: 0 the path is printed, 1 no repair makes it load, 2 it could not be examined.
@@ -45,7 +46,7 @@ def command(
     from ..verbs.preload import AdapterRejected, ready
 
     try:
-        folder = locate(fetched(path, subfolder, revision), subfolder)
+        folder = fetched(path, subfolder, revision)
         with busy("preparing a copy"):
             loadable, doubt = ready(folder, options.settings(ctx, warn=False)(folder).question, strict=strict)
     except AdapterRejected as error:

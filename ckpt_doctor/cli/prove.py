@@ -83,7 +83,7 @@ def command(
         complain(str(error))
         sys.exit(2)
     memory = Memory()
-    for folder in options.folders(paths, failed):
+    for folder in options.arriving(options.folders(paths, failed), whole=True):
         question = settings(folder).question
         if runtime in SERVERS:  # whose verdicts are those that are asked for
             question = question._replace(runtimes=frozenset((runtime,)))

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from ..adapter import AdapterError
+from ..files.loader import is_remote, told
 from ..reports import BINARY, FORMATS, Style
 from ..reports import scan as render
 from ..verbs.memory import Memory
@@ -35,6 +36,7 @@ Examples:
   ckpt-doctor scan adapters/ --fail-on warning --ignore CD201
   ckpt-doctor scan adapters/ --write-baseline known.json
   ckpt-doctor scan adapters/ --baseline known.json
+  ckpt-doctor scan hf://ORG/NAME s3://bucket/adapters/
 """
 
 SHOWN = 10
@@ -106,9 +108,10 @@ def command(
 ) -> None:  # fmt: skip
     """Say what is wrong with the adapters at PATH, and which PEFT releases it stops.
 
-    PATH is an adapter's folder, one of its files, or a folder with any number of adapters below it. With --for, what
-    stops one of those runtimes is an error, what leaves one undecided a warning, and the rest a note. Where there is no
-    adapter at PATH, what lies there instead is named, if it is known: other tools' adapters, training states, models.
+    PATH is an adapter's folder, one of its files, or a folder with any number of adapters below it; or an address of
+    one (hf://ORG/NAME[@REVISION], s3://, gs://, https://; see docs/remote.md). With --for, what stops one of those
+    runtimes is an error, what leaves one undecided a warning, and the rest a note. Where there is no adapter at PATH,
+    what lies there instead is named, if it is known: other tools' adapters, training states, models.
 
     Exit code: 0 nothing at or above --fail-on, 1 findings, 2 something could not be examined or no adapter was found.
     """
@@ -128,13 +131,16 @@ def command(
         unread = [report for report in unread if shard.has(report.path)]
     style = Style(width(), -1 if quiet else int(verbose), layers or verbose, _root(paths))
     codes = {0}
+    if any(map(is_remote, folders)):
+        ctx.with_resource(clean_end())  # so that no download stays
     try:
         known = _baseline(baseline if target is None else None)
         if _is_fleet(ctx, sinks, {"--html": html, "--prove": prove, "--baseline": known, "--write-baseline": target}):
             _tell_lines(ctx, folders, unread, sinks[0], codes)
         else:
             blocks = ("table", None) in sinks and watches(sys.stdout)
-            one_by_one = watched(folders, len(folders), quiet=quiet or blocks)
+            arriving = options.arriving(folders, whole=prove or ctx.params["values"])
+            one_by_one = watched(arriving, len(folders), quiet=quiet or blocks)
             reports = _examined(options.settings(ctx), one_by_one, known, codes, verbose, prove)
             kept = list(reports) if len(sinks) > 1 or target or html or ("github", None) in sinks else None
             for format_, file in sinks:
@@ -185,8 +191,10 @@ def _tell_lines(ctx: click.Context, folders: list[str], unread: list[Report], si
     jobs, resume, dask, verbose, quiet = (ctx.params[name] for name in ("jobs", "resume", "dask", "verbose", "quiet"))
     format_, file = sink
     fleet = Fleet(options.settings(ctx), options.choice(ctx), format_, jobs, resume, dask, verbose=verbose)
-    told = watched(fleet.told(folders), len(folders), quiet=quiet)
-    _write(format_, file, lines(format_, told, unread, codes))
+    one_by_one = watched(fleet.told(folders), len(folders), quiet=quiet)
+    _write(format_, file, lines(format_, one_by_one, unread, codes))
+    if jobs != 1 and any(map(is_remote, folders)) and not quiet:
+        complain("--jobs is for adapters on a disk: of remote ones many requests are on the way at once")
     if fleet.again and not quiet:
         complain(f"{fleet.again} of {len(folders)} adapters are unchanged, and told as {resume} has them")
 
@@ -203,7 +211,7 @@ def _root(paths: tuple[str, ...]) -> str:
     """The beginning of the paths of all adapters, where one folder was named."""
     from ..adapter import clean
 
-    return clean(os.path.join(paths[0], "")) if len(paths) == 1 else ""
+    return clean(os.path.join(told(paths[0]), "")) if len(paths) == 1 else ""
 
 
 def _placed(sinks: list[Sink], output: str | None, beside: tuple[str | None, ...]) -> list[Sink]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..adapter import AdapterError, Base, Question, question_of
 from ..adapter.findings import ERROR, NEVER, SEVERITIES, Finding
 from ..files import pins
+from ..files.loader import is_remote
 from ..verbs.report import Report
 
 OWN_FILE, SHARED_FILE = "ckpt-doctor.toml", "pyproject.toml"
@@ -64,7 +65,7 @@ class Config(NamedTuple):
         from fnmatch import fnmatchcase
 
         root = os.path.dirname(os.path.realpath(self.path))
-        place = os.path.relpath(os.path.realpath(folder), root).replace(os.sep, "/")
+        place = folder if is_remote(folder) else os.path.relpath(os.path.realpath(folder), root).replace(os.sep, "/")
         for patterns, values in self.overrides:
             if any(fnmatchcase(place, p) or fnmatchcase(place, f"{p.rstrip('/')}/*") for p in patterns):
                 settings = settings._replace(**{key: values[key] for key in values.keys() - given})

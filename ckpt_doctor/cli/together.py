@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..adapter import AdapterError
+from ..files.loader import is_remote, locate, told
 from ..reports import Style, json, table
 from . import options
 from .terminal import busy, clean_end, complain, width
@@ -42,11 +43,13 @@ def command(ctx: click.Context, /, paths: tuple[str, ...], format_: str, **_: An
         raise click.UsageError("name two adapters or more")
     try:
         with busy("reading"):
+            paths = tuple(locate(path) if is_remote(path) else path for path in paths)
             found = together(paths, options.settings(ctx)(paths[0]).question)
     except AdapterError as error:
         complain(str(error))
         if format_ == "json":
-            click.echo(json.dump({"adapters": list(map(json.place, paths)), "error": str(error), "runtimes": []}))
+            places = [json.place(told(path)) for path in paths]
+            click.echo(json.dump({"adapters": places, "error": str(error), "runtimes": []}))
         sys.exit(2)
     output = json.together(paths, found) if format_ == "json" else table.together(paths, found, Style(width()))
     for line in output:

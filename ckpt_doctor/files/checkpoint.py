@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..adapter import AdapterError, DamagedFile
 from .foreign import NO_WEIGHTS
-from .loader import CONFIG, WEIGHTS, read_json, read_weights, shards
+from .loader import CONFIG, WEIGHTS, is_remote, is_there, read_json, read_weights, shards
 
 if TYPE_CHECKING:
     from ..adapter import TensorInfo
@@ -36,7 +36,7 @@ def weights(folder: str, file: str, others: Iterable[str]) -> tuple[tuple[str, .
     index = re.sub(r"-[0-9]{5}-of-[0-9]{5}(\.\w+)$", r"\1", file) + ".index.json"
     files: tuple[str, ...]
     tensors: Mapping[str, TensorInfo]
-    if os.path.lexists(os.path.join(folder, index)):
+    if is_there(os.path.join(folder, index)):
         files, tensors = shards(folder, index, nested=True)
     elif index != f"{file}.index.json":
         raise DamagedFile("broken-index", f"the index of the shards, {index}, is missing")
@@ -59,7 +59,7 @@ def configs(folder: str, adapters: list[str]) -> dict[str, Config]:
         places = [os.path.join(folder, name, CONFIG)] if re.fullmatch(r"[\w-]+", name) else []
         if name == "default" or len(adapters) == 1:
             places.append(os.path.join(folder, CONFIG))
-        config = next((_config(place, beside=True) for place in places if os.path.lexists(place)), None)
+        config = next((_config(place, beside=True) for place in places if is_there(place)), None)
         if config is None and name and len(adapters) == 1:
             config = _of_run(folder)
         if config is not None:
@@ -70,7 +70,7 @@ def configs(folder: str, adapters: list[str]) -> dict[str, Config]:
 def _of_run(folder: str) -> Config | None:
     """What the run says that a checkpoint is of (transformers trainer_utils.py: PREFIX_CHECKPOINT_DIR)."""
     parent, name = os.path.split(os.path.abspath(folder))
-    if not re.fullmatch(r"checkpoint-[0-9]+", name):
+    if is_remote(folder) or not re.fullmatch(r"checkpoint-[0-9]+", name):
         return None
     places = [os.path.join(parent, CONFIG)]
     places += sorted(glob.glob(os.path.join(glob.escape(parent), "checkpoint-*", CONFIG)))[:MOST_CHECKPOINTS]

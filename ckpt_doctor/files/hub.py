@@ -8,19 +8,29 @@ from functools import lru_cache
 
 from ..adapter import AdapterError, Base
 from .base import is_hub_id, load_base
-from .loader import CONFIG, locate
+from .loader import CONFIG, is_remote, locate
 
 _ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def fetched(path: str, subfolder: str | None = None, revision: str | None = None) -> str:
-    """A local folder: `path` where it exists, else the Hub's files of the adapter that the id `path` names.
+    """The local folder of the one adapter that `path` means: at or below it where it exists, else of the Hub's files of
+    the id that it is, or of the address, whose files are then in the cache.
 
     Of several adapters below the root only the one that is meant is fetched, and of it what loaders read. Raises
     AdapterError.
     """
     if os.path.lexists(path):
-        return path
+        return locate(path, subfolder)
+    if path.startswith("hf://"):
+        from .stores.hub import hub_parts
+
+        path, given, inner = hub_parts(path)
+        revision, subfolder = given or revision, "/".join(filter(None, (inner, subfolder))) or None
+    elif is_remote(path):
+        from .remote import kept
+
+        return kept(locate(path, subfolder))
     if not _ID.fullmatch(path):
         raise AdapterError(f"{path} does not exist")
     try:
@@ -33,7 +43,10 @@ def fetched(path: str, subfolder: str | None = None, revision: str | None = None
         root = huggingface_hub.snapshot_download(path, revision=revision, allow_patterns=f"{at}*{CONFIG}")
         folder = os.path.relpath(locate(root, subfolder), root)
         at = "" if folder == "." else f"{folder.replace(os.sep, '/')}/"
-        return str(huggingface_hub.snapshot_download(path, revision=revision, allow_patterns=f"{at}adapter_*"))
+        # of the commit that the folder is named after: the branch may have moved in between
+        commit = os.path.basename(root) if _COMMIT.fullmatch(os.path.basename(root)) else revision
+        root = huggingface_hub.snapshot_download(path, revision=commit, allow_patterns=f"{at}adapter_*")
+        return locate(os.path.join(root, folder))
     except (OSError, ValueError) as error:
         message = (str(error).strip() or repr(error)).splitlines()[0]
         raise AdapterError(f"{path} does not exist here, and the Hub did not give it: {message}") from None

@@ -4,9 +4,9 @@ import json
 import math
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from ..adapter import Adapter, AdapterError, DamagedFile, Fault, forms
 from ..adapter.limits import JSON, check_depth, check_values
@@ -29,6 +29,10 @@ MAX_COMPARED = 1 << 20
 MAX_GLANCE = 1 << 20
 READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 Stamp = tuple[str, int, int, int]
+REMOTE = ("hf://", "s3://", "gs://", "http://", "https://")
+"""What addresses begin with that are no paths here; what is there is read by `remote`."""
+SMALL = 2 << 20
+"""Bytes of a remote .bin that is read as a whole; where the numbers of a larger one are is not read."""
 SKIPPED_FOLDERS = {"node_modules", "__pycache__", "site-packages"}
 
 
@@ -42,12 +46,58 @@ class Glance(NamedTuple):
     stamps: tuple[Stamp, ...]
 
 
+def is_remote(path: str) -> bool:
+    """Whether a path is the address of something in a store or on a server."""
+    return path.startswith(REMOTE)
+
+
+def told(path: str) -> str:
+    """A path as it may be printed: of an address without user, password and signature."""
+    if not is_remote(path):
+        return path
+    from .stores.address import named
+
+    try:
+        return named(path)
+    except AdapterError:
+        return path.partition("//")[0] + "//"
+
+
+def told_in_part(path: str) -> bool:
+    """Whether the address of a remote folder has a password or a signature, which is not told."""
+    if not is_remote(path):
+        return False
+    from . import remote
+
+    return remote.has_secret(path)
+
+
+@contextmanager
+def reading(*folders: str, whole: bool | Callable[[str, int], bool] = True) -> Iterator[None]:
+    """Have what is read of remote folders held as long as it lasts; with `whole` they are downloaded: what an adapter
+    is made of, or the files whose name and size it says.
+    """
+    if not any(map(is_remote, folders)):
+        yield
+        return
+    from . import remote
+
+    with remote.reading(folders, remote.numbers if whole is True else whole or None):
+        yield
+
+
 def find(path: str, marks: Collection[str] = MARKS, others: list[str] | None = None) -> list[str]:
     """The adapter folders at or below `path`, sorted: those with weights or a file of `marks` in them.
 
     `others` gets the folders beside them, and not below one, that have weights of whatever kind. Raises AdapterError
     where there is nothing to look at.
     """
+    if is_remote(path):
+        from . import remote
+
+        _, is_file = remote.folder_of(path)
+        folder = remote.look(path)
+        return [folder] if is_file else sorted(_found(folder, marks, others))
     if not os.path.lexists(path):
         raise AdapterError(f"{path} does not exist")
     if os.path.isdir(path):
@@ -70,7 +120,7 @@ def nothing_in(path: str) -> AdapterError:
     """What to raise for a path without an adapter: what lies there instead, where that is recognised."""
     from .recognise import said
 
-    return AdapterError(f"no adapter was found in {path}{said(path)}")
+    return AdapterError(f"no adapter was found in {told(path)}{said(path)}")
 
 
 def locate(path: str, subfolder: str | None = None) -> str:
@@ -83,6 +133,7 @@ def locate(path: str, subfolder: str | None = None) -> str:
     folders = find(path)
     if not folders:
         raise nothing_in(path)
+    path = told(path)
     own = os.path.normpath(path) in map(os.path.normpath, folders)
     if own or len(folders) == 1:
         return path if own else folders[0]
@@ -91,6 +142,7 @@ def locate(path: str, subfolder: str | None = None) -> str:
     raise AdapterError(f"{path} holds {len(folders)} adapters: name one of the subfolders {shown}")
 
 
+DOWNLOAD = "scan it with --values, which downloads it first"
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".gguf")
 """Endings of files of weights."""
 
@@ -98,9 +150,9 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".gguf")
 def _found(root: str, marks: Collection[str], others: list[str] | None) -> Iterator[str]:
     outer = ""  # the adapter that others may lie in
     for folder, entries in walk(root):
-        if isinstance(entries, OSError):
-            if folder == root:
-                raise AdapterError(f"{root} cannot be read: {entries.strerror}")
+        if isinstance(entries, OSError) and folder == root:
+            raise AdapterError(f"{root} cannot be read: {entries.strerror}")
+        if entries is None or isinstance(entries, OSError):
             yield folder  # scanning it says why it cannot be read
             continue
         within = bool(outer) and is_within(folder, outer)
@@ -111,10 +163,26 @@ def _found(root: str, marks: Collection[str], others: list[str] | None) -> Itera
             others.append(folder)
 
 
-def walk(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
+class Named(Protocol):
+    """A file or folder in a folder, as os.DirEntry is one."""
+
+    @property
+    def name(self) -> str:
+        """What it is called there."""
+
+    def is_dir(self, *, follow_symlinks: bool = ...) -> bool:
+        """Whether it is a folder."""
+
+
+def walk(root: str) -> Iterator[tuple[str, Sequence[Named] | OSError | None]]:
     """Each folder at and below one, and what is in it, or why it cannot be read; no links are followed. All below a
-    folder come next after it.
+    folder come next after it. Of a remote folder what was listed; None where its server lists nothing.
     """
+    if is_remote(root):
+        from . import remote
+
+        yield from remote.walk(root)
+        return
     folders = [root]
     while folders:
         folder = folders.pop()
@@ -140,6 +208,12 @@ def load(folder: str, seen: Glance | None = None) -> Adapter:
 
     What is damaged is in `faults` of the result. Raises AdapterError for what cannot be examined.
     """
+    if is_remote(folder) and seen is None:
+        from . import remote
+
+        here = remote.here(folder)
+        if here is not None:
+            return remote.moved(load, here, folder)
     seen = seen or glance(folder)
     whole = _whole(folder, seen) if seen else None
     if whole is not None:
@@ -148,7 +222,7 @@ def load(folder: str, seen: Glance | None = None) -> Adapter:
     from .recognise import of_tensors, recognised
 
     try:
-        names = sorted(os.listdir(folder))
+        names = listed(folder)
     except NotADirectoryError:
         return _file(folder)
     except OSError as error:
@@ -233,8 +307,32 @@ def _whole(folder: str, seen: Glance) -> Adapter | None:
     return Adapter(folder, folder, config, tensors, "safetensors", (SAFETENSORS,), seen.names, stamps=seen.stamps)
 
 
+def listed(folder: str) -> list[str]:
+    """The names of what is in a folder, sorted. Raises OSError, and AdapterError for a remote one."""
+    if is_remote(folder):
+        from . import remote
+
+        return remote.names(folder)
+    return sorted(os.listdir(folder))
+
+
+def is_listed(folder: str) -> bool:
+    """Whether it can be told which files are in a folder without asking for each. Raises AdapterError."""
+    if is_remote(folder):
+        from . import remote
+
+        return remote.lists(folder)
+    return True
+
+
 def stamped(folder: str, names: Iterable[str]) -> tuple[Stamp, ...]:
-    """Name, number (inode), size and time of each file, as long as nobody replaces it or writes to it."""
+    """Name, number (inode), size and time of each file, as long as nobody replaces it or writes to it; of a remote one
+    a number of its tag, as its ETag is one.
+    """
+    if is_remote(folder):
+        from . import remote
+
+        return remote.stamped(folder, names)
     stamps = []
     for name in names:
         try:
@@ -266,6 +364,10 @@ def _stamp(name: str, about: os.stat_result) -> Stamp:
 
 def glance(folder: str) -> Glance | None:
     """The bytes of an adapter whose config and safetensors are all that is looked into, and not large; else None."""
+    if is_remote(folder):
+        from . import remote
+
+        return remote.glance(folder)
     try:
         names = sorted(os.listdir(folder))
         if CONFIG not in names or SAFETENSORS not in names or BIN in names or RECORD in names:
@@ -326,6 +428,10 @@ def agree(
 
 def regular(path: str) -> tuple[BinaryIO, int]:
     """A regular file, opened, and its size. Never waits, as on a FIFO. Raises DamagedFile and AdapterError."""
+    if is_remote(path):
+        from . import remote
+
+        return remote.opened(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise DamagedFile("not-a-file", "it is not a regular file")
@@ -381,10 +487,14 @@ def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo
         if is_zip:
             from .formats import torch_zip
 
-            return torch_zip.read(file, path, size, nested=nested)
+            return torch_zip.read(file, path, size, nested=nested, heads=size <= SMALL or not is_remote(path))
         if _is_tar(head):
             raise DamagedFile("pickle-with-code", "it is a tar archive, and torch would run every pickle in it")
         if is_pickle:
+            if size > SMALL and is_remote(path):
+                raise AdapterError(
+                    f"{path} is in torch's format from before 1.6, which only a whole file tells: {DOWNLOAD}"
+                )
             from .formats import torch_old
 
             return torch_old.read(file, path, size, nested=nested)
@@ -419,13 +529,22 @@ def shards(folder: str, index: str = INDEX, *, nested: bool = False) -> "tuple[t
     for file in files:
         if os.path.basename(file) != file or not file.endswith(end):
             raise DamagedFile("broken-index", f"{file[:80]!r} is not the name of a shard in this folder")
-        if not os.path.lexists(os.path.join(folder, file)):
+        if not is_there(os.path.join(folder, file)):
             raise DamagedFile("broken-index", f"the shard {file} is missing")
         tensors.update(read_weights(os.path.join(folder, file), nested=nested))
     missing = [name for name in names if name not in tensors]
     if missing:
         raise DamagedFile("broken-index", f"no shard has {missing[0]}")
     return tuple(files), tensors
+
+
+def is_there(path: str) -> bool:
+    """Whether there is something at a path, be it a link to nothing."""
+    if is_remote(path):
+        from . import remote
+
+        return remote.has(path)
+    return os.path.lexists(path)
 
 
 def read_json(folder: str, name: str) -> tuple[dict[str, object] | None, str]:

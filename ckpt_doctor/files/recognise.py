@@ -11,7 +11,7 @@ from ..adapter import AdapterError, DamagedFile, Fault, clean
 from ..adapter.codes import OTHER_NAME
 from . import foreign
 from .foreign import BY_FILES, NO_WEIGHTS, TRAINER, Form
-from .loader import BIN, CONFIG, SAFETENSORS, WEIGHTS, is_within, read_weights, walk
+from .loader import BIN, CONFIG, SAFETENSORS, WEIGHTS, is_within, listed, read_weights, walk
 
 MOST_FILES = 4
 """Weights files of one folder that are looked into."""
@@ -58,8 +58,8 @@ def fault_at(place: str) -> Fault | None:
         if os.path.isfile(place):
             folder, name = os.path.split(place)
             return recognised(folder or ".", [name])
-        return recognised(place, sorted(os.listdir(place)))
-    except OSError:
+        return recognised(place, listed(place))
+    except (AdapterError, OSError):
         return None
 
 
@@ -77,7 +77,7 @@ def below(path: str) -> list[str]:
         return [path] if fault_at(path) else []
     found: list[str] = []
     for folder, entries in islice(walk(path), MOST_FOLDERS):
-        if isinstance(entries, OSError) or (found and is_within(folder, found[-1])):
+        if entries is None or isinstance(entries, OSError) or (found and is_within(folder, found[-1])):
             continue
         if recognised(folder, sorted(entry.name for entry in entries)):
             found.append(folder)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
 from ..adapter import DTYPE_BITS, AdapterError, Computed, Constant, FileRange, Gathered, Joined, TensorInfo, Zeros
+from .loader import is_remote, regular
 
 CHUNK = 1 << 20
 HELD = 1 << 27
@@ -22,7 +23,7 @@ class Files:
 
     def __getitem__(self, path: str) -> BinaryIO:
         if path not in self.open:
-            self.open[path] = open(path, "rb")  # noqa: SIM115 - closed in close
+            self.open[path] = regular(path)[0] if is_remote(path) else open(path, "rb")  # noqa: SIM115 - closed in close
         return self.open[path]
 
     def __enter__(self) -> Files:

@@ -246,6 +246,19 @@ def _offsets(pieces: Iterator[bytes | memoryview]) -> Iterator[tuple[bytes | mem
         at += len(piece)
 
 
+def wanted(copy_all: bool) -> Callable[[str, int], bool]:
+    """Which files of a remote folder a fix downloads, by name and size: what an adapter is made of, and what comes
+    along.
+    """
+
+    def is_wanted(name: str, size: int) -> bool:
+        from .remote import numbers
+
+        return copy_all or numbers(name, size) or (not _LEFT_OUT.fullmatch(name) and size <= MAX_OTHER)
+
+    return is_wanted
+
+
 def carried(source: Adapter, copy_all: bool = False) -> list[str]:
     """The names of the other files of the folder that come along with an adapter."""
     ours = {CONFIG, RECORD, BIN, SAFETENSORS, *source.weights}

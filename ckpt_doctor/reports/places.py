@@ -7,7 +7,7 @@ import os
 import re
 
 from ..adapter.findings import Finding
-from ..files.loader import CONFIG
+from ..files.loader import CONFIG, is_remote
 from ..verbs.report import Report
 
 _TOKEN = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}\[\]]', re.DOTALL)
@@ -19,6 +19,8 @@ def relative(path: str) -> str:
     A path on another drive stays whole.
     """
     location = path
+    if is_remote(path):
+        return path
     for root in (os.environ.get("GITHUB_WORKSPACE"), os.curdir):
         if root:
             try:

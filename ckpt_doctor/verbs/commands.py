@@ -12,6 +12,7 @@ from ..adapter import Base, clean, codes
 from ..adapter.findings import Finding, verdict
 from ..adapter.runtimes import NEWEST, RAN
 from ..facts.subject import Subject
+from ..files.loader import is_remote
 from .report import Report
 
 LLAMA = RAN["llama.cpp"]
@@ -36,7 +37,7 @@ def conversion(path: str, subject: Subject | None, findings: Iterable[Finding]) 
     asked = subject.question.runtimes if subject else None
     if base is None or LLAMA not in (asked or ()) or verdict(LLAMA, findings) != "accepts":
         return
-    if clean(path) != path or "," in path:
+    if clean(path) != path or "," in path or is_remote(path):  # which the converter cannot read
         return
     place, out = _typed(path), f"{_typed(path).rstrip('/')}.gguf"
     model = _model(base)
@@ -76,6 +77,7 @@ def merges(report: Report) -> Iterator[Command]:
             continue
         taken = verdict(NEWEST, report.findings) == "accepts"
         reason = unmergeable(subject) or ("" if taken else "the newest PEFT is not known to take it as it is")
+        reason = reason or ("it is remote: download it first" if is_remote(report.path) else "")
         yield Command(
             server, "merge", "" if reason else _merge(report.path, model_class(subject), subject.question.base), reason
         )

@@ -16,8 +16,10 @@ from ..facts.layers import module_of
 from ..facts.meaning import Meaning, meanings, saved_meanings
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
+from ..files.loader import reading
 from ..files.streams import Files, content, identical
 from ..files.values import Array, read
+from .conversion import located, opened
 from .forms import in_one_form
 from .norms import largest, norm, ordinary, product_norm, scaled, times_power
 
@@ -96,6 +98,14 @@ class Comparison(NamedTuple):
 
     def _repr_html_(self) -> str:
         return html("Comparison", self._summary())
+
+
+def compared(first: str, second: str, tolerance: float) -> Comparison:
+    """As `compare`, of the adapters at or below two paths; remote ones are downloaded for it. Raises AdapterError."""
+    places = located(first), located(second)
+    with reading(*places):
+        a, b = (Subject(opened(place)) for place in places)
+        return compare(a, b, tolerance)
 
 
 def compare(

@@ -9,13 +9,13 @@ from itertools import islice
 from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..adapter import Adapter, AdapterError, Base, DamagedFile, Fault, Origin, clean
+from ..adapter import Adapter, AdapterError, Base, DamagedFile, Fault, NotRead, Origin, clean
 from ..adapter.codes import OTHER_FORMAT
 from ..conversions.peft import named
 from ..files import checkpoint, foreign, recognise
 from ..files.foreign import NO_WEIGHTS, SALVAGE
 from ..files.formats import gguf, safetensors
-from ..files.loader import WEIGHTS, load, locate, read_json, read_weights, regular, stamped
+from ..files.loader import WEIGHTS, is_there, load, locate, read_json, read_weights, regular, stamped
 
 if TYPE_CHECKING:
     from ..conversions import Converted
@@ -67,7 +67,9 @@ def _usual(of: str) -> str:
 
 
 def located(path: str) -> str:
-    """As `locate`, or the one folder or file at or below a path that another tool wrote. Raises AdapterError."""
+    """The folder, or the file, of the one adapter at or below a path, also where another tool wrote it. Raises
+    AdapterError.
+    """
     try:
         return locate(path)
     except AdapterError:
@@ -77,9 +79,8 @@ def located(path: str) -> str:
         return found[0]
 
 
-def opened(path: str) -> Adapter:
-    """The one adapter at or below a path, also where another tool wrote it. Raises AdapterError."""
-    folder = located(path)
+def opened(folder: str) -> Adapter:
+    """The adapter that was located. Raises AdapterError."""
     first, *others = parts(load(folder), None)
     if others:
         raise AdapterError(f"{folder} holds {len(others) + 1} adapters: fix writes each to a folder of its own")
@@ -105,6 +106,8 @@ def parts(adapter: Adapter, base: Base | None, config: str = "") -> list[Part]:
         if fault.tool in WITHOUT_CONFIG:
             return _by_configs(adapter, fault, base, given)
         return _converted(adapter, fault, base)
+    except NotRead:
+        raise
     except (Refused, AdapterError, DamagedFile) as error:
         reason = error.message if isinstance(error, DamagedFile) else str(error)
         if fault not in adapter.faults and fault.tool != "peft":
@@ -151,7 +154,7 @@ def _converted(adapter: Adapter, fault: Fault, base: Base | None) -> list[Part]:
         with opened:
             config = gguf.values(opened, path, size)
     names = [file]
-    if config_name and os.path.lexists(os.path.join(adapter.folder, config_name)):
+    if config_name and is_there(os.path.join(adapter.folder, config_name)):
         names.append(config_name)
         found, wrong = read_json(adapter.folder, config_name)
         if found is None:

@@ -10,7 +10,7 @@ from .. import __version__
 from ..adapter import Adapter, NotExactError
 from ..adapter.findings import ERROR, verdict
 from ..adapter.runtimes import PEFT, order
-from ..files.loader import load
+from ..files.loader import is_remote, load, told
 from .plan import REPAIRED, How, Plan, plan
 from .planner import Step
 from .report import Report
@@ -73,10 +73,16 @@ def carry_out(
 ) -> Written:  # fmt: skip
     """Write a plan's adapter to `out`: read back, and proved to compute the same, before it takes its place.
 
-    Without `out` that is the place of the old one. Raises AdapterError.
+    Without `out` that is the place of the old one. What goes to a store is made here first. Raises AdapterError.
     """
     from ..files.writer import OF_PEFT, write, write_in_place
 
+    if out is not None and is_remote(out):
+        from ..files.upload import uploaded
+
+        with uploaded(out) as here:
+            written = carry_out(the_plan, here, copy_all=copy_all, tolerance=tolerance, load=load)
+        return written._replace(out=told(out))
     before, record, prove = _evidence(the_plan, out or the_plan.before.path, tolerance, load)
     if out is None:
         return write_in_place(the_plan.after.adapter, before, record, prove)
@@ -173,5 +179,8 @@ def _loaded(stage: str, out: str, the_plan: Plan, load_in: Loaded) -> dict[str, 
 
 def same_place(a: str, b: str) -> bool:
     """Whether two paths are one folder, or one lies in the other."""
+    if is_remote(a) or is_remote(b):
+        first, second = f"{told(a).rstrip('/')}/", f"{told(b).rstrip('/')}/"
+        return is_remote(a) and is_remote(b) and (first.startswith(second) or second.startswith(first))
     first, second = os.path.realpath(a), os.path.realpath(b)
     return first == second or os.path.commonpath([first, second]) in (first, second)

@@ -16,7 +16,7 @@ from ..adapter.findings import counted
 from ..facts.budget import BELOW, HALF_WAY, NEVER, TO, UNKNOWN, Budget, Schedule, planned, schedule
 from ..facts.places import Place, natural, places
 from ..facts.subject import Subject
-from ..files.loader import find, nothing_in, regular
+from ..files.loader import find, is_remote, nothing_in, reading, regular
 from .report import Report
 from .scan import examine_all
 
@@ -295,7 +295,8 @@ def look(paths: Iterable[str], *, values: bool = False) -> list[Ranks | Run]:
             found.append(logged(path))
             continue
         for name, group in _groups(_below(path)):
-            found += _seen(name, group, values=values)
+            with reading(*(folder for folder, _ in group), whole=values):
+                found += _seen(name, group, values=values)
     return found
 
 
@@ -318,7 +319,7 @@ def _below(path: str) -> list[str]:
 
 def _groups(folders: list[str]) -> list[tuple[str, list[tuple[str, int | None]]]]:
     """The adapters of each training, by their steps, and where they lie; one that is of none is a group of its own."""
-    plain = {os.path.normpath(folder): folder for folder in folders}
+    plain = {folder if is_remote(folder) else os.path.normpath(folder): folder for folder in folders}
     runs: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for path, folder in plain.items():
         match = _CHECKPOINT.fullmatch(path)
@@ -329,7 +330,8 @@ def _groups(folders: list[str]) -> list[tuple[str, list[tuple[str, int | None]]]
     for (above, name), steps in runs.items():
         if len(steps) < 2:
             continue
-        end = os.path.normpath(f"{above}.{name}")  # where a Trainer saves in the end
+        end = f"{above}.{name}"
+        end = end.rstrip("./") if is_remote(end) else os.path.normpath(end)  # where a Trainer saves in the end
         in_order: list[tuple[str, int | None]] = [(folder, step) for step, folder in sorted(steps)]
         in_order += [(plain[end], None)] if end in plain else []
         groups.append((f"{above}checkpoint-*{name}" if name else end, in_order))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ..adapter import NOTHING_ASKED, Adapter, AdapterError, Question, unforeseen
+from ..adapter import NOTHING_ASKED, Adapter, AdapterError, NotRead, Question, unforeseen
 from ..adapter.codes import REPAIRED_UNASKED, UNCLEAR_TARGET
 from ..adapter.findings import ERROR, in_the_way, verdict, weighed
 from ..adapter.runtimes import NEWEST
 from ..facts.names import PREFIX
 from ..facts.patterns import TooCostly, new_adapter
 from ..facts.subject import Subject
-from ..files.loader import Glance, load
+from ..files.loader import Glance, load, reading
 from ..rules import judge
 from .report import Report
 
@@ -58,6 +58,9 @@ def examine_all(
 
         found = parts(adapter, question.base, config)
         return [_examined(folder, Subject(x, question), repairs)._replace(part=part) for part, x in found]
+    except NotRead:  # what would help hangs on numbers of a remote file
+        with reading(folder):
+            return examine_all(folder, question, repairs=repairs, config=config)
     except AdapterError as error:
         return [Report(folder, error=str(error))]
     except OSError as error:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..adapter import AdapterError, DamagedFile
 from ..conversions import WRITTEN
-from ..files.loader import BIN, CONFIG, RECORD, SAFETENSORS, read_json, regular
+from ..files.loader import BIN, CONFIG, RECORD, SAFETENSORS, is_remote, read_json, regular
 from ..files.writer import SCHEMA, digest
 
 LFS = b"version https://git-lfs"
@@ -29,6 +29,8 @@ def verify(folder: str) -> Verified:
     can write the files can write the record as well: this finds what was lost or changed, not who meant to deceive.
     Raises AdapterError where there is no record, or none that a fix wrote.
     """
+    if is_remote(folder):
+        raise AdapterError(f"{folder} is remote, and what is on a disk is verified: download it first")
     record = _record(folder)
     sums: dict[str, str] = record["sha256"]["after"]
     faults = [fault for name, expected in sums.items() for fault in _changed(folder, name, expected)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..adapter import NOTHING_ASKED, clean
 from ..adapter.findings import ERROR, NOTE, THE_BASE, THE_WEIGHTS, Finding, accepted, hits, verdict
 from ..adapter.runtimes import NEWEST, PEFT, bounds, ranges, specs, unreviewed
+from ..files.loader import is_remote, told_in_part
 
 if TYPE_CHECKING:
     from .report import Reach, Report
@@ -191,14 +192,16 @@ def _fix(report: Report, asked: frozenset[str] | None, text: str, *, drop: bool 
     kind = DROP if drop else FIX
     if clean(report.path) != report.path:
         return Way(kind, f"{text} with ckpt-doctor fix, under a name that can be typed")
+    if told_in_part(report.path):
+        return Way(kind, f"{text} with ckpt-doctor fix, and its address as you have it, with what is not shown here")
     path = f"./{report.path}" if report.path.startswith("-") else report.path
     words = ["ckpt-doctor", "fix", path, free(path), *_question(report, asked), *(["--drop"] if drop else [])]
     return Way(kind, text, shlex.join(words))
 
 
 def free(path: str) -> str:
-    """A place beside a folder where nothing is: `adapter-fixed`, `adapter-fixed-2` …"""
-    out = path.rstrip("/")
+    """A place beside a folder where nothing is, `adapter-fixed`, `adapter-fixed-2` …; here for a remote one."""
+    out = path.rstrip("/").rpartition("/")[2].partition("@")[0] if is_remote(path) else path.rstrip("/")
     if os.path.basename(out) in ("", os.curdir, os.pardir):
         out = os.path.abspath(out)
     first = f"{out}-fixed"

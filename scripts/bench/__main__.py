@@ -1,6 +1,6 @@
 """How fast a scan is, and how fast a fix copies, each beside what it is measured by, in the same rotation.
 
-usage: python scripts/bench [--adapters N] [--rounds N] [--values GIGABYTES] [--copy GIGABYTES]
+usage: python scripts/bench [--adapters N] [--rounds N] [--values GIGABYTES] [--copy GIGABYTES] [--remote]
 Trust the ratios: machines are noisy.
 """
 
@@ -143,6 +143,24 @@ def copying(folder: Path, gigabytes: float, rounds: int) -> None:
     print(f"fix of {gigabytes} GB: {statistics.median(ratios):.2f} x cp + fsync")
 
 
+def remote(folder: Path, adapters: int, rounds: int) -> None:
+    """Scans of remote adapters beside the same ranges by fsspec's cat_ranges, as many at once, of a server here."""
+    subprocess.run([*PYTHON, HERE / "corpora.py", folder, str(adapters)], check=True)
+    for name in ("families", "distinct"):
+        command = [*PYTHON, str(HERE / "range_server.py"), str(folder / name)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+            port = server.stdout.readline().strip() if server.stdout else ""
+            found = sorted(
+                path.parent.relative_to(folder / name) for path in (folder / name).rglob("adapter_config.json")
+            )
+            listed = folder / f"{name}.txt"
+            listed.write_text("".join(f"http://127.0.0.1:{port}/{path}\n" for path in found))
+            scan = [*SCAN, "--format", "jsonl", "--files-from", str(listed)]
+            commands = {"cat_ranges": [*PYTHON, str(HERE / "cat_ranges.py"), str(listed)], "scan": scan}
+            rotation(f"{adapters} remote adapters, {name}", commands, rounds)
+            server.communicate()  # which ends it
+
+
 def processor() -> str:
     """What the machine is, as ratios are of it alone."""
     try:
@@ -158,10 +176,14 @@ if __name__ == "__main__":
     parser.add_argument("--adapters", type=int, default=1000, help="of each corpus that has many")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--values", type=float, default=0.25, metavar="GIGABYTES", help="read so much of each type")
+    parser.add_argument("--remote", action="store_true", help="measure scans of remote adapters, and nothing else")
     parser.add_argument("--copy", type=float, metavar="GIGABYTES", help="measure a fix of so much as well")
     asked = parser.parse_args()
     print(f"Python {platform.python_version()}, {processor()}", flush=True)
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", ".")) as name:
+        if asked.remote:
+            remote(Path(name).resolve(), asked.adapters, asked.rounds)
+            sys.exit()
         scans(Path(name).resolve(), asked.adapters, asked.rounds)
         values(Path(name).resolve(), asked.values, asked.rounds)
         spectra(Path(name).resolve(), asked.rounds)

@@ -48,9 +48,16 @@ class _View(NamedTuple):
     strides: tuple[int, ...]
 
 
-def read(file: BinaryIO, path: str, size: int, *, nested: bool = False) -> dict[str, TensorInfo]:
-    """The tensors of an open zip file; of a checkpoint as of `tensors`. Raises DamagedFile, or AdapterError where it is
-    beyond what is read here.
+UNREAD = 1 << 62
+"""What is added to the place of a record whose own header was not read, which tells where its bytes are: no file has so
+many.
+"""
+
+
+def read(file: BinaryIO, path: str, size: int, *, nested: bool = False, heads: bool = True) -> dict[str, TensorInfo]:
+    """The tensors of an open zip file; of a checkpoint as of `tensors`. Without `heads` the header of each record is
+    not read, and with it where its bytes begin. Raises DamagedFile, or AdapterError where it is beyond what is read
+    here.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -69,7 +76,7 @@ def read(file: BinaryIO, path: str, size: int, *, nested: bool = False) -> dict[
                 raise AdapterError(f"{path}: the tensors are big-endian; save them again on a little-endian machine")
             state = Machine(archive.read(pickles[0]), path).run()
             storages = {
-                name[len(root) + 5 :]: record_range(file, path, info, size)
+                name[len(root) + 5 :]: record_range(file if heads else None, path, info, size)
                 for name, info in records.items()
                 if name.startswith(root + "data/")
             }
@@ -141,8 +148,12 @@ def tensors(state: Any, storages: dict[str, FileRange], path: str, *, nested: bo
     return {name: _tensor(name, value, storages) for name, value in state.items()}
 
 
-def record_range(file: BinaryIO, path: str, info: zipfile.ZipInfo, size: int) -> FileRange:
-    """Where the bytes of a record that is not compressed are. Raises DamagedFile."""
+def record_range(file: BinaryIO | None, path: str, info: zipfile.ZipInfo, size: int) -> FileRange:
+    """Where the bytes of a record that is not compressed are, behind UNREAD without the file. Raises DamagedFile."""
+    if file is None:
+        if info.header_offset + 30 + info.file_size > size:
+            raise DamagedFile("truncated-file", f"the file ends within {info.filename}")
+        return FileRange(path, UNREAD + info.header_offset, info.file_size)
     file.seek(info.header_offset)
     head = file.read(30)
     if len(head) < 30 or head[:4] != b"PK\x03\x04":
