@@ -252,6 +252,19 @@ def test_many_are_on_the_way_at_once(run: Any, serve: Any) -> None:
     assert "16 adapters: 16 accepted" in result.stdout
 
 
+def test_formats_with_locations_name_the_address(run: Any, serve: Any) -> None:
+    server = serve(ZERO)
+    address = f"{server.address}/{ZERO.name}"
+    document = json.loads(run("scan", "--format", "sarif", "--fail-on", "note", address).stdout)
+    locations = [place for result in document["runs"][0]["results"] for place in result["locations"]]
+    assert {place["physicalLocation"]["artifactLocation"]["uri"] for place in locations} == {
+        f"{address}/adapter_config.json"
+    }
+    assert (
+        f"file={address}/adapter_config.json".replace(":", "%3A") in run("scan", "--format", "github", address).stdout
+    )
+
+
 # Fix and preload
 
 

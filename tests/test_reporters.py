@@ -31,6 +31,7 @@ from ckpt_doctor.adapter.codes import CODES
 from ckpt_doctor.adapter.findings import ERROR, NOTE, WARNING, Finding
 from ckpt_doctor.adapter.runtimes import PEFT, SERVERS, peft
 from ckpt_doctor.facts.subject import Subject
+from ckpt_doctor.files.loader import is_remote
 from ckpt_doctor.reports import github, places
 from ckpt_doctor.verbs.report import Report
 from ckpt_doctor.verbs.scan import examine
@@ -470,7 +471,8 @@ def test_hostile_names_stay_within_their_annotation(monkeypatch: pytest.MonkeyPa
             shown = [part for part in re.split(r"[^ -~\n]", one.path[:300]) if part]
             assert all(part in data for part in shown)
             if one.path.replace("\r\n", "").replace("\n", "").isprintable():
-                expected = os.path.relpath(one.path if one.error else f"{one.path}/adapter_config.json")
+                file = one.path if one.error else f"{one.path}/adapter_config.json"
+                expected = file if is_remote(file) else os.path.relpath(file)  # an address stays what it is
                 assert properties["file"] == expected
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from .. import __version__
 from ..adapter.codes import CODES
 from ..adapter.findings import NOTE, SEVERITIES, Finding, fingerprints
+from ..files.loader import is_remote
 from ..verbs.report import Report
 from .json import written
 from .pages import markdown, paragraphs
@@ -107,6 +108,8 @@ def _artifact(path: str) -> dict[str, Any]:
         raw = os.fsencode(path)
     except UnicodeEncodeError:  # no file has such a name
         raw = clean(path).encode()
+    if is_remote(path):
+        return {"uri": quote(raw, safe=":/@")}
     return {"uri": quote(raw), "uriBaseId": "%SRCROOT%"}
 
 
