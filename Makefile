@@ -8,6 +8,8 @@ SEED ?= 1
 SECONDS ?= 600
 COUNT ?= 100
 
+# A file of tests by one process; the folder is short, as lines break by the length of a path.
+PARALLEL = -n auto --dist loadfile --basetemp "$$(mktemp -d)"
 AXE = build/npm/node_modules/axe-core/axe.min.js
 
 .PHONY: fuzz demo example front-door test page compat compat-all lab lab-servers lint bench wheel actions nightly
@@ -31,7 +33,7 @@ demo: .venv/.run  ## scan a real AdaLoRA adapter with rank-0 layers, and repair 
 	$(BIN)/ckpt-doctor scan build/demo
 
 test: .venv/.dev lint
-	$(BIN)/python -m pytest -q -m 'not compat'
+	$(BIN)/python -m pytest -q -m 'not compat' $(PARALLEL)
 
 page: .venv/.dev $(AXE)  ## open the pages of --html in a headless Chromium, which is to be installed
 	PAGE=required $(BIN)/python -m pytest -q -m page
@@ -45,7 +47,7 @@ lint: .venv/.dev
 
 compat: .venv/.dev  ## prove each fixture, before and after, in real PEFT releases
 	scripts/make_peft_venvs.sh .venvs $(RELEASES)
-	PEFT_VENVS=.venvs $(BIN)/python -m pytest -q -m compat
+	PEFT_VENVS=.venvs $(BIN)/python -m pytest -q -m compat $(PARALLEL)
 
 fuzz: .venv/.dev  ## files of chance for every reader, for SECONDS
 	$(BIN)/python scripts/fuzz.py $(SECONDS) --seed $(SEED)

@@ -721,7 +721,8 @@ def test_endpoint_cache_and_offline_are_as_huggingface_hub_takes_them(hub: Any, 
         "HF_HOME": str(tmp_path / "home"),
         "HF_HUB_DISABLE_XET": "1",
     }
-    environment.pop("HF_HUB_CACHE", None)
+    for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE"):
+        environment.pop(name, None)
 
     def scanned(**more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "ckpt_doctor", "scan", "hf://org/name@refs/pr/1", "--for", "peft"]
