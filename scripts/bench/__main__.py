@@ -1,6 +1,7 @@
 """How fast a scan is, and how fast a fix copies, each beside what it is measured by, in the same rotation.
 
 usage: python scripts/bench [--adapters N] [--rounds N] [--values GIGABYTES] [--copy GIGABYTES] [--remote]
+                            [--others BIN] [--write FILE]
 Trust the ratios: machines are noisy.
 """
 
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +39,21 @@ hello()
 """
 
 
+PAGE = """# Benchmarks
+
+Medians of one rotation: the commands of a part ran in turn, so that whatever else the machine did disturbed all alike. Read the ratios: by the clock, and in brackets by
+the time of cores. What each part is, and how its files are made, is in `scripts/bench/`.
+
+`python scripts/bench {command}`
+
+```
+{said}
+```
+"""
+SAID: list[str] = []
+"""All that was printed."""
+
+
 class Run(NamedTuple):
     """What one run of a command took: seconds, seconds of a core for it and the processes that it started, and the most
     memory that one of them held, in MB.
@@ -55,28 +72,41 @@ def run(command: list[str]) -> Run:
     return Run(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def rotation(title: str, commands: dict[str, list[str]], rounds: int) -> None:
-    """Run commands in turn, once for nothing, and print the median of each beside those of all that are no scan: by the
-    clock, and in brackets by the time of cores, which others on the machine disturb less.
-    """
+def medians(commands: dict[str, list[str]], rounds: int, between: Callable[[], None] = lambda: None) -> dict[str, Run]:
+    """Run commands in turn, once for nothing; the median of each, and the most memory. `between` cleans up."""
     taken: dict[str, list[Run]] = {name: [] for name in commands}
     for _ in range(rounds + 1):
         for name, command in commands.items():
             taken[name].append(run(command))
+        between()
     for runs in taken.values():
         del runs[0]
-    medians = {
-        name: (statistics.median(one.seconds for one in runs), statistics.median(one.cpu for one in runs))
+    return {
+        name: Run(*(statistics.median(values) for values in list(zip(*runs, strict=True))[:2]), max(r[2] for r in runs))
         for name, runs in taken.items()
     }
-    print(f"\n{title}")
-    for name, (median, cpu) in medians.items():
+
+
+def rotation(
+    title: str, commands: dict[str, list[str]], rounds: int, between: Callable[[], None] = lambda: None
+) -> None:
+    """Tell the medians of commands, each beside those of all that are none of ours: by the clock, and in brackets by
+    the time of cores, which others on the machine disturb less.
+    """
+    found = medians(commands, rounds, between)
+    say(f"\n{title}")
+    for name, one in found.items():
         ratios = [
-            f"{median / seconds:7.2f} ({cpu / least:.2f}) x {other}"
-            for other, (seconds, least) in medians.items() if not other.startswith("scan")
+            f"{one.seconds / other.seconds:7.2f} ({one.cpu / other.cpu:.2f}) x {of}"
+            for of, other in found.items() if not of.startswith(("scan", "fix"))
         ]  # fmt: skip
-        memory = max(one.megabytes for one in taken[name])
-        print(f"{name:24} {median * 1000:9.1f} ms  {memory:4.0f} MB  {'  '.join(ratios)}", flush=True)
+        say(f"{name:24} {one.seconds * 1000:9.1f} ms  {one.megabytes:4.0f} MB  {'  '.join(ratios)}")
+
+
+def say(text: str) -> None:
+    """Print a line, and keep it."""
+    SAID.append(text)
+    print(text, flush=True)
 
 
 def walker(folder: Path) -> dict[str, list[str]]:
@@ -128,19 +158,52 @@ def spectra(folder: Path, rounds: int) -> None:
 
 
 def copying(folder: Path, gigabytes: float, rounds: int) -> None:
-    """A fix of a LoRA with a layer of rank 0, in so many gigabytes, against cp and fsync of the same folder."""
+    """A fix of a LoRA with a layer of rank 0, in so many gigabytes, beside what copies the same folder: cp and fsync,
+    that with the digests of both sides and a cat, and torch's way. Every file is in memory.
+    """
     subprocess.run([*PYTHON, HERE / "corpora.py", folder, "0", str(gigabytes), "BF16", "0"], check=True)
-    copy = ["sh", "-c", f"cp -r {folder}/BF16 {folder}/copy && sync {folder}/copy/*"]
-    fix = [*PYTHON, "-m", "ckpt_doctor", "fix", str(folder / "BF16"), str(folder / "out")]
-    ratios = []
-    for _ in range(rounds):
-        copied, _, _ = run(copy)
-        fixed, _, memory = run(fix)
-        ratios.append(fixed / copied)
-        print(f"cp + fsync {copied:6.2f} s   fix {fixed:6.2f} s, {memory:4.0f} MB   {fixed / copied:5.2f} x")
-        shutil.rmtree(folder / "copy")
-        shutil.rmtree(folder / "out")
-    print(f"fix of {gigabytes} GB: {statistics.median(ratios):.2f} x cp + fsync")
+    source, copy, weights = folder / "BF16", folder / "copy", "adapter_model.safetensors"
+    cp = f"cp -r {source} {copy} && sync {copy}/*"
+    read = f"sha256sum {source}/{weights} {copy}/{weights} && cat {copy}/{weights}"
+    torch = f"from safetensors.torch import load_file, save_file; save_file(load_file('{source}/{weights}'), '{copy}/{weights}')"
+    commands = {
+        "cp + fsync": ["sh", "-c", f"rm -rf {copy}; {cp}"],
+        "cp + fsync + sha256 + cat": ["sh", "-c", f"rm -rf {copy}; {cp} && {read}"],
+        "load_file + save_file": ["sh", "-c", f'rm -rf {copy}; mkdir {copy}; {" ".join(PYTHON)} -c "{torch}"'],
+        "fix": [*PYTHON, "-m", "ckpt_doctor", "fix", str(source), str(folder / "out")],
+    }
+    rotation(f"fix of {gigabytes:g} GB", commands, rounds, lambda: shutil.rmtree(folder / "out"))
+    shutil.rmtree(copy)
+
+
+def beside_others(folder: Path, adapters: int, tools: Path, rounds: int) -> None:
+    """Seconds for each adapter, of scans of many and of other scanners that are in the folder `tools`, of two of them."""
+    two = folder / "two"
+    found = sorted(path.parent for path in (folder / "families").rglob("adapter_config.json"))[:2]
+    for path in found:
+        shutil.copytree(path, two / path.name)
+    theirs = {
+        "adaptersentry": [
+            "batch",
+            "--workers",
+            "1",
+            "--no-cache",
+            "--output-dir",
+            str(folder / "theirs"),
+            "--input-dir",
+        ],
+        "modelaudit": ["scan", "--no-cache", "--quiet"],
+    }
+    commands = {
+        name: [str(tools / name), *options, str(two)] for name, options in theirs.items() if (tools / name).exists()
+    }
+    ENVIRONMENT.update(PROMPTFOO_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+    ours = medians({"scan": [*SCAN, "--format", "jsonl", str(folder / "families")]}, rounds)["scan"].seconds / adapters
+    say(f"\neach adapter: {ours * 1000:.3f} ms of {adapters}, families")
+    for name, one in medians(commands, 1).items():
+        say(
+            f"{name:24} {one.seconds / len(found) * 1000:9.1f} ms  {one.megabytes:4.0f} MB  {one.seconds / len(found) / ours:9.0f} x scan"
+        )
 
 
 def remote(folder: Path, adapters: int, rounds: int) -> None:
@@ -178,8 +241,12 @@ if __name__ == "__main__":
     parser.add_argument("--values", type=float, default=0.25, metavar="GIGABYTES", help="read so much of each type")
     parser.add_argument("--remote", action="store_true", help="measure scans of remote adapters, and nothing else")
     parser.add_argument("--copy", type=float, metavar="GIGABYTES", help="measure a fix of so much as well")
+    parser.add_argument(
+        "--others", type=Path, metavar="BIN", help="beside adaptersentry and modelaudit, installed there"
+    )
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write what is printed into a file of Markdown")
     asked = parser.parse_args()
-    print(f"Python {platform.python_version()}, {processor()}", flush=True)
+    say(f"Python {platform.python_version()}, {processor()}")
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", ".")) as name:
         if asked.remote:
             remote(Path(name).resolve(), asked.adapters, asked.rounds)
@@ -187,5 +254,9 @@ if __name__ == "__main__":
         scans(Path(name).resolve(), asked.adapters, asked.rounds)
         values(Path(name).resolve(), asked.values, asked.rounds)
         spectra(Path(name).resolve(), asked.rounds)
+        if asked.others:
+            beside_others(Path(name).resolve(), asked.adapters, asked.others.resolve(), asked.rounds)
         if asked.copy:
             copying(Path(name).resolve(), asked.copy, asked.rounds)
+    if asked.write:
+        asked.write.write_text(PAGE.format(command=" ".join(sys.argv[1:]), said="\n".join(SAID)))
