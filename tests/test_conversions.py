@@ -254,6 +254,19 @@ def test_a_config_that_is_not_of_each_is_refused(run: Any, tmp_path: Path, confi
     assert not (tmp_path / "out").exists()
 
 
+def test_parts_of_a_quantised_factor_are_no_adapters(scan: Any, tmp_path: Path) -> None:
+    """As compressed-tensors names them (weight_packed, weight_scale): PEFT ignores them in silence."""
+    folder = tmp_path / "packed"
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", folder)
+    tensors = {}
+    for key, value in load_file(folder / "adapter_model.safetensors").items():
+        tensors.update({key: value} if ".q." in key else {f"{key}_packed": value, f"{key}_scale": value})
+    save_file(tensors, folder / "adapter_model.safetensors")
+    report = scan(folder)
+    assert [finding["code"] for finding in report["findings"] if finding["severity"] == "error"] == ["CD520"]
+    assert report["verdicts"]["peft==0.21.2"] == "misloads"
+
+
 @pytest.mark.parametrize("name", ["../out", "a/b", "x" * 80])
 def test_a_name_that_is_none_of_a_folder_is_not_written(run: Any, tmp_path: Path, name: str) -> None:
     evil = {f"base_model.model.blocks.0.q.lora_A.{name}.weight": np.ones((4, 16), "float32")}

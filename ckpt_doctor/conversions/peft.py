@@ -13,14 +13,18 @@ from . import Converted, Foreign, Refused, Tool, Wants
 
 NAMED = re.compile(r"(.*\.(?:lora_(?:embedding_)?[ABE]|lora_magnitude_vector))\.([^.]+)(\.weight)?")
 """A factor with the name of its adapter, as in memory (tuners/lora/layer.py: LoraLayer.update_layer)."""
+TELLING = re.compile(r".*\.(?:lora_[AB]\.([^.]+)\.weight|lora_(?:embedding_[AB]|E)\.([^.]+))")
+"""Those that tell a name: what stands behind lora_A and ends the key may be a part of a factor (`weight_packed` of one
+that is quantised), unless there is an E, as in each layer of AdaLoRA (tuners/adalora/layer.py: AdaLoraLayer)."""
 OPTIONS = {"use_dora": ".lora_magnitude_vector", "lora_bias": ".lora_B.bias"}
 """Keys of a LoRA's config, and what of a layer is there where they are true (tuners/lora/layer.py)."""
 
 
 def named(key: str) -> str:
-    """The name of the adapter in a key, "" where there is none."""
-    match = NAMED.fullmatch(key)
-    return match[2] if match and match[2] != "weight" else ""
+    """The name of the adapter in a key, "" where that tells none."""
+    match = TELLING.fullmatch(key)
+    name = (match[1] or match[2]) if match else ""
+    return "" if name == "weight" else name
 
 
 def adapters(tensors: Iterable[str]) -> list[str]:
