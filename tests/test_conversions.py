@@ -611,6 +611,17 @@ NO_LORALIB: dict[str, tuple[dict[str, tuple[int, int]], dict[str, Any], str]] = 
     "another name": ({"h.0.q.lora_A": (3, 16), "h.0.q.lora_B": (16, 3)}, {}, "no module called h.0.q"),
     "another rank": ({f"{Q}.lora_A": (4, 16), f"{Q}.lora_B": (16, 4)}, {}, "ranks in adapter_config.json"),
     "rsLoRA": ({f"{Q}.lora_A": (3, 16), f"{Q}.lora_B": (16, 3)}, {"use_rslora": True}, "has no such scale"),
+    **{
+        option: ({f"{Q}.lora_A": (3, 16), f"{Q}.lora_B": (16, 3)}, {option: value}, reason)
+        for option, value, reason in (
+            ("alora_invocation_tokens", [1, 2], "alora_invocation_tokens has no counterpart"),
+            ("layer_replication", [[0, 2], [0, 2]], "layer_replication has no counterpart"),
+            ("target_parameters", ["mlp.down_proj.weight"], "target_parameters has no counterpart"),
+            ("use_bdlora", {"nblocks": 2}, "use_bdlora has no counterpart"),
+            ("bias", "all", "bias has no counterpart"),
+            ("init_lora_weights", "pissa", "takes something off the base weights"),
+        )
+    },
 }  # fmt: skip
 
 
@@ -624,6 +635,20 @@ def test_what_of_loralib_has_no_counterpart_is_refused(
     result = run("fix", tmp_path / "lora.safetensors", tmp_path / "out", *options)
     assert (result.exit_code, reason in " ".join(result.stdout.split())) == (1, True), result.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_an_embedding_as_high_as_it_is_wide_is_not_taken_for_a_linear(run: Any, tmp_path: Path) -> None:
+    """As GPT-2's wpe at 1024: loralib's Embedding has other factors under the same names, of the same sizes."""
+    shapes = {"lora_A": (3, 16), "lora_B": (16, 3)}
+    save_file({f"wpe.{name}": np.ones(x, "float32") for name, x in shapes.items()}, tmp_path / "lora.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({**PLAIN, "target_modules": ["wpe"]}))
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
+    save_file({"wpe.weight": np.ones((16, 16), "float32")}, model / "model.safetensors")
+    options = ["--adapter-config", tmp_path / "config.json", "--base", model]
+    result = run("fix", tmp_path / "lora.safetensors", tmp_path / "out", *options)
+    assert (result.exit_code, "wpe may be an embedding" in " ".join(result.stdout.split())) == (1, True), result.stdout
 
 
 def test_arrays_of_older_mlx_are_read(run: Any, tmp_path: Path) -> None:

@@ -100,6 +100,12 @@ def lora(
     return Converted(part, {**config, **others}, tensors)
 
 
+def may_be_embedding(module: str) -> bool:
+    """Whether a module is called as embeddings are."""
+    leaf = module.rpartition(".")[2]
+    return any(part in leaf for part in ("emb", "wte", "wpe", "shared"))
+
+
 def _targets(modules: Collection[str]) -> list[str] | str:
     blocks: dict[str, set[str]] = {}
     for module in modules:
@@ -121,17 +127,22 @@ PLAIN = frozenset((
 init_lora_weights this holds for what does not change the base."""
 
 
+def check_plain(subject: Subject) -> None:
+    """Raises Refused for what the config of a LoRA says beside its layers, their ranks and scales."""
+    if subject.changes_base:
+        raise Refused("its init_lora_weights takes something off the base weights at load")
+    for key, value in subject.chosen.items():
+        if key not in PLAIN and value and not neutral("LORA", key, value):
+            raise Refused(f"{key} has no counterpart")
+
+
 def factors(subject: Subject, dimensions: Collection[int] = (2,)) -> dict[str, tuple[Layer, dict[str, TensorInfo]]]:
     """The layers of a LoRA or DoRA and their factors by name, for a tool that has nothing else: A and B of as many
     dimensions, and a magnitude. Raises Refused for what the adapter has beside them.
     """
     if subject.method != "LORA":
         raise Refused(f"{subject.method or 'an adapter of an unknown method'} is no LoRA")
-    if subject.changes_base:
-        raise Refused("its init_lora_weights takes something off the base weights at load")
-    for key, value in subject.chosen.items():
-        if key not in PLAIN and value and not neutral("LORA", key, value):
-            raise Refused(f"{key} has no counterpart")
+    check_plain(subject)
     layers = meant(subject)
     if layers.keys() != subject.layers.keys():
         raise Refused("some layers have tensors that the release which saved them ignores")

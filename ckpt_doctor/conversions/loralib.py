@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..adapter import Adapter
 from ..adapter.findings import several
 from ..facts.names import PREFIX
+from ..facts.subject import Subject
 from ..files.base import as_loaded
-from . import Converted, Foreign, Refused, Tool, Wants
+from . import Converted, Foreign, Refused, Tool, Wants, check_plain, may_be_embedding
 from .peft import adapters as adapters
 from .peft import hold
 
@@ -52,11 +54,14 @@ def to_peft(foreign: Foreign) -> list[Converted]:
             raise Refused(
                 f"{module} has factors {list(a)} and {list(b)} for a weight {list(weights[module])}: it is no Linear"
             )
+        if a[1] == b[0] and may_be_embedding(module):
+            raise Refused(f"{module} may be an embedding, whose sizes are those of a Linear where they are equal")
         tensors.update({f"{PREFIX}{module}.{factor}.weight": parts[factor] for factor in FACTORS})
     config = foreign.config_of("")
     if config.get("use_rslora"):
         raise Refused("use_rslora is set in the config that is named, and loralib has no such scale")
     hold(config, tensors, "LORA")
+    check_plain(Subject(Adapter("", "", config, tensors)))
     return [Converted("", config, tensors)]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from ..adapter import Base, TensorInfo
 from ..facts.subject import Subject
 from ..repairs.cuts import transposed
-from . import Converted, Foreign, Refused, Tool, Wants, lora, plain
+from . import Converted, Foreign, Refused, Tool, Wants, lora, may_be_embedding, plain
 
 PARTS = {"lora_a": "lora_A", "lora_b": "lora_B", "m": "lora_magnitude_vector"}
 """The last part of a name → PEFT's factor (tuner/utils.py: load_adapters takes no other)."""
@@ -124,8 +124,7 @@ def _is_embedding(foreign: Foreign, module: str, rows: int, columns: int) -> boo
     """Whether a module is an embedding, whose LoRA mlx_lm applies to a head that is tied to it as well (tuner/lora.py:
     LoRAEmbedding.as_linear), and PEFT does not. Raises Refused where that is so or not known.
     """
-    leaf = module.rpartition(".")[2]
-    if not any(part in leaf for part in ("emb", "wte", "wpe", "shared")):
+    if not may_be_embedding(module):
         return False
     base = foreign.base
     shape = base.weights.get(module) if base is not None else None
