@@ -250,7 +250,9 @@ def test_a_config_that_is_not_of_each_is_refused(run: Any, tmp_path: Path, confi
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
     result = run("fix", folder, tmp_path / "out", "--adapter-config", path)
-    assert (result.exit_code, reason in " ".join(result.stdout.split())) == (1, True)
+    said = " ".join(result.stdout.split())
+    assert (result.exit_code, reason in said) == (1, True)
+    assert f"by hand: type `ckpt-doctor fix {folder} OUT --adapter-config FILE`" in said
     assert not (tmp_path / "out").exists()
 
 

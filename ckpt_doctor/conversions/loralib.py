@@ -17,8 +17,8 @@ from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from ..files.base import as_loaded
 from . import Converted, Foreign, Refused, Tool, Wants, check_plain, may_be_embedding
+from .peft import CONFIG, hold
 from .peft import adapters as adapters
-from .peft import hold
 
 if TYPE_CHECKING:
     from ..adapter import TensorInfo
@@ -38,10 +38,10 @@ def to_peft(foreign: Foreign) -> list[Converted]:
         modules[module][factor] = info
     if not foreign.config:
         told = "lora_alpha is in no tensor of loralib's: a config of PEFT has to say it, with r and target_modules"
-        raise Wants("--adapter-config FILE --base MODEL", told)
+        raise Wants(f"{CONFIG} --base MODEL", told)
     if foreign.base is None or not foreign.base.weights:
         told = "only the base model tells whether its layers have the names and sizes that they have here"
-        raise Wants("--adapter-config FILE --base MODEL", told)
+        raise Wants(f"{CONFIG} --base MODEL", told)
     weights = as_loaded(foreign.base, list(modules), headless=True).weights
     strange = [module for module in modules if module not in weights]
     if strange:
@@ -60,7 +60,10 @@ def to_peft(foreign: Foreign) -> list[Converted]:
     config = foreign.config_of("")
     if config.get("use_rslora"):
         raise Refused("use_rslora is set in the config that is named, and loralib has no such scale")
-    hold(config, tensors, "LORA")
+    try:
+        hold(config, tensors, "LORA")
+    except Wants as error:
+        raise Wants(f"{error.option} --base MODEL", str(error)) from None
     check_plain(Subject(Adapter("", "", config, tensors)))
     return [Converted("", config, tensors)]
 

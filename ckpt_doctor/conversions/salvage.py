@@ -27,7 +27,7 @@ from ..files.base import as_loaded
 from ..files.foreign import EMBEDDINGS
 from ..repairs.cuts import cut
 from . import Converted, Foreign, Refused, Tool, Wants
-from .peft import hold, hold_method, no_config
+from .peft import CONFIG, hold, hold_method, no_config
 
 if TYPE_CHECKING:
     from ..adapter import Base, TensorInfo
@@ -230,7 +230,7 @@ class _Salvage(NamedTuple):
                 f"{self.name} is {self._described(mine)}, and what scales it stands in its adapter_config.json alone, "
                 "which is not there"
             )
-            raise Wants("--adapter-config FILE", told if len(self.methods) == 1 else no_config([self.name]))
+            raise Wants(CONFIG, told if len(self.methods) == 1 else no_config([self.name]))
         hold_method(self.config, self.method)
         pattern = self.config.get("rank_pattern")
         if self.method == "ADALORA" and isinstance(pattern, dict):
