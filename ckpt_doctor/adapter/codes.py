@@ -515,11 +515,13 @@ What to do: name the right base model.
 References: torch.nn.Module.load_state_dict.
 """)
 UNSUPPORTED_TARGET = Code("CD322", "unsupported-target", """
-target_modules also names a module that cannot be adapted: one that holds layers, or has a vector for a weight.
+target_modules also names a module that cannot be adapted: one that holds layers, or has a vector for a weight, or whose
+weight target_parameters names, too.
 Why: a name in a list is held against the ends of all names, so a short one reaches more than was meant.
 Who stops: the releases whose matching reaches it, "Target module … is not supported".
 What to do: name the adapted layers in full.
-References: tuners/lora/model.py: _create_new_module; tuners/tuners_utils.py: check_target_module_exists.
+References: tuners/lora/model.py: _create_new_module; tuners/tuners_utils.py: check_target_module_exists,
+BaseTuner._inject_parameters.
 """)
 MISSING_SAVED = Code("CD323", "missing-saved", """
 modules_to_save or trainable_token_indices is set, and the file has no tensors for it.

@@ -14,8 +14,9 @@ from ..adapter.codes import (
     NO_TARGET,
     UNKNOWN_INIT,
     UNPROVEN_OPTION,
+    UNSUPPORTED_TARGET,
 )
-from ..adapter.findings import THE_BASE, Finding, counted, spelled
+from ..adapter.findings import THE_BASE, Finding, counted, several, spelled
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
 from ..facts.config_keys import CHANGES_BASE, knows, refusing_bias
 from ..facts.methods import LORAS
@@ -290,6 +291,7 @@ def unproven_option(subject: Subject) -> Iterator[Finding]:
     if config.get("target_parameters"):
         yield from _parameters(subject)
         yield from _packed_parameters(subject)
+        yield from _wrapped_twice(subject)
     for key in UNPROVEN:
         if config.get(key):
             known = knows(subject.method, key)
@@ -317,6 +319,23 @@ def _packed_parameters(subject: Subject) -> Iterator[Finding]:
         message = f"target_parameters names {packed[0]}, which the base model's files hold in a packed form"
         needs = "a load of that model"
         yield UNPROVEN_OPTION(message, keys=("target_parameters",), undecided=since("0.17"), needs=needs)
+
+
+def _wrapped_twice(subject: Subject) -> Iterator[Finding]:
+    """Modules that are adapted, and whose weight is to be as well: "Trying to wrap an `nn.Parameter` of layer …, which
+    is not a valid target" (tuners/tuners_utils.py: BaseTuner._inject_parameters). Of `all-linear` nothing is said.
+    """
+    target, names = subject.config.get("target_modules"), subject.config["target_parameters"]
+    if not target or not isinstance(names, list) or str(target).lower() == "all-linear":
+        return
+    ends = tuple(f".{name}" for name in names if isinstance(name, str))
+    twice = [
+        module for module in subject.layers
+        if f".{module}.weight".endswith(ends) and targeted(subject.config, module, NEWEST_SERIES)
+    ]  # fmt: skip
+    if twice:
+        message = f"target_parameters names the weight of {several(twice)}, which target_modules names as well"
+        yield UNSUPPORTED_TARGET(message, keys=("target_modules", "target_parameters"), rejects=since("0.17"))
 
 
 def _parameters(subject: Subject) -> Iterator[Finding]:
