@@ -602,7 +602,8 @@ The targets of an AdaLoRA match a module of the base model for which AdaLoRA has
 embedding.
 Why: a name as conv1 or embed_tokens was written into the config, or into the list of a script, and no release has saved
 such a layer.
-Who stops: every PEFT release, "Target module … is not supported".
+Who stops: every PEFT release, "Target module … is not supported. Currently, only `torch.nn.Linear` and `Conv1D`"
+(and `Conv2d`, from 0.20 on).
 What to do: `fix --base` takes the names off that match such modules alone, or names the layers of the file in full.
 References: tuners/adalora/model.py: AdaLoraModel._create_new_module.
 """)
