@@ -236,6 +236,15 @@ def test_two_adapters_in_one_file_are_split_where_it_is_told_what_scales_each(
     assert [one["lora_alpha"] for one in configs] == [8, 3]
 
 
+def test_what_cannot_be_converted_is_not_compared(run: Any, tmp_path: Path) -> None:
+    """Of two adapters in one file neither is the adapter, and of what was not read nothing differs."""
+    result = run("compare", two(tmp_path / "in"), FIXTURES / "lora-plain-0.21.2")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "holds 2 adapters" in " ".join(result.stderr.split())
+    result = run("compare", LORALIB / "lora.pt", FIXTURES / "lora-plain-0.21.2")
+    assert (result.exit_code, "lora_alpha is in no tensor" in " ".join(result.stderr.split())) == (2, True)
+
+
 SPLIT: dict[str, tuple[dict[str, Any], str]] = {
     "another method": ({"peft_type": "ADALORA"}, "is of ADALORA, and the tensors are of LORA"),
     "another rank": ({"r": 8}, "the ranks in adapter_config.json are not those"),

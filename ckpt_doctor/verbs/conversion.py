@@ -84,6 +84,9 @@ def opened(folder: str) -> Adapter:
     first, *others = parts(load(folder), None)
     if others:
         raise AdapterError(f"{folder} holds {len(others) + 1} adapters: fix writes each to a folder of its own")
+    refused = next((fault for fault in first.adapter.faults if fault.tool), None)
+    if refused:
+        raise AdapterError(f"{folder}: {refused.message}: {refused.remedy}")
     return first.adapter
 
 
