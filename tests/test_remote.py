@@ -417,7 +417,17 @@ def test_credentials_go_to_no_other_host_and_into_no_output(run: Any, serve: Any
 
 
 @pytest.mark.parametrize(
-    "address", ["http://", "s3://", "hf://alone", "hf://datasets/a/b", "s3://AKIA:hunter2@bucket/a"]
+    "address",
+    [
+        "http://",
+        "s3://",
+        "hf://alone",
+        "hf://datasets/a/b",
+        "s3://AKIA:hunter2@bucket/a",
+        "http://[::1/a",
+        "http://user:hunter2@host:port/a",
+        "http://[hunter2]/a",
+    ],
 )
 def test_what_is_no_address_is_said_without_it(run: Any, address: str) -> None:
     for arguments in (["scan"], ["ranks"], ["fix", "--dry-run"], ["preload"], ["compare", PLAIN]):
@@ -426,6 +436,16 @@ def test_what_is_no_address_is_said_without_it(run: Any, address: str) -> None:
         assert result.exit_code == 2
         assert "hunter2" not in result.stdout + result.stderr
         assert len(result.stderr.splitlines()) == 1
+        assert "report it" not in result.stderr
+
+
+def test_what_is_no_address_stops_no_other(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "list").write_text(f"s3:///a\nhttp://[::1/a\nhf://alone\n{PLAIN}\n")
+    result = run("scan", "--files-from", tmp_path / "list", "--format", "jsonl")
+    first, *others, _ = map(json.loads, result.stdout.splitlines())
+    assert first["verdicts"]["peft==0.21.2"] == "accepts"
+    assert [one["path"] for one in others] == ["s3:///a", "http://[::1/a", "hf://alone"]
+    assert len(result.stderr.splitlines()) == 3
 
 
 # S3

@@ -60,7 +60,7 @@ def told(path: str) -> str:
     try:
         return named(path)
     except AdapterError:
-        return path.partition("//")[0] + "//"
+        return path if not {*"@?#"} & {*path} else path.partition("//")[0] + "//"
 
 
 def told_in_part(path: str) -> bool:

@@ -161,8 +161,8 @@ def look(address: str) -> str:
 
 
 def walk(root: str) -> Iterator[tuple[str, Sequence[Named] | None]]:
-    """As of the loader, of what was looked at before."""
-    root = named(root)
+    """As of the loader, of what was looked at before: nothing of what is no address, which looking at it says."""
+    root = loader.told(root)
     if root in STORES and not STORES[root].lists:
         yield root, None
     for address in _BELOW.get(root, ()):
