@@ -30,7 +30,7 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
         raise AdapterError("--dask needs Dask: pip install 'ckpt-doctor[dask]'") from None
     try:
         client = Client(address, set_as_default=False, timeout=SECONDS, name="ckpt-doctor")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # the last where TLS is not configured
         why = next(iter(str(error).splitlines()), "")
         raise AdapterError(f"no Dask scheduler answers at {address} ({why})") from None
     try:
