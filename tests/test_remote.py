@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,20 @@ def test_many_are_on_the_way_at_once(run: Any, serve: Any) -> None:
         shutil.copytree(PLAIN, server.root / str(number))
     result = run("scan", *(f"{server.address}/{number}" for number in range(16)))
     assert "16 adapters: 16 accepted" in result.stdout
+
+
+def test_a_cluster_is_for_disks(run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(PLAIN)
+    scan = ["scan", f"{server.address}/{PLAIN.name}", PLAIN, "--format", "jsonl"]
+    result = run(*scan, "--dask", "tcp://127.0.0.1:1")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--dask is for adapters on a disk that its workers share: scan remote ones without it" in result.stderr
+    monkeypatch.setenv("CKPT_DOCTOR_DASK", "tcp://127.0.0.1:1")
+    result = run(*scan)
+    assert len(result.stdout.splitlines()) == 3
+    assert "all were examined here" in result.stderr
+    with ThreadPoolExecutor(1) as executor, pytest.raises(AdapterError, match="scan remote ones without it"):
+        ckpt_doctor.scan_tree(f"{server.address}/{PLAIN.name}", executor=executor)
 
 
 def test_formats_with_locations_name_the_address(run: Any, serve: Any) -> None:
@@ -671,6 +686,18 @@ def test_a_repository_is_a_tree_at_one_commit(run: Any, hub: Any) -> None:
     assert alike(report(run, "hf://org/name@refs%2Fpr%2F1")) == alike(report(run, ZERO))
     assert alike(report(run, "hf://org/name/runs")) == alike(report(run, ZERO))
     assert alike(report(run, f"hf://org/name@{'2' * 40}/adapter_config.json")) == alike(report(run, ZERO))
+
+
+def test_a_tree_is_asked_for_at_once_from_python_too(hub: Any) -> None:
+    together = threading.Barrier(2)
+
+    def waiting(_: Handler, asked: Asked) -> bool:
+        if asked.name == "adapter_config.json":
+            together.wait(10)  # breaks where one is asked for after the other
+        return False
+
+    hub.odd = waiting
+    assert [each.error for each in ckpt_doctor.scan_tree("hf://org/name")] == [None, None]
 
 
 def test_the_token_goes_to_the_hub_alone(run: Any, hub: Any) -> None:

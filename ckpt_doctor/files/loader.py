@@ -86,6 +86,15 @@ def reading(*folders: str, whole: bool | Callable[[str, int], bool] = True) -> I
         yield
 
 
+def arriving(folders: list[str], *, whole: bool) -> Iterable[str]:
+    """Folders one by one; what is read of remote ones is on the way meanwhile, `whole` where all numbers are."""
+    if not any(map(is_remote, folders)):
+        return folders
+    from . import remote
+
+    return remote.ahead(folders, lambda folder: folder if is_remote(folder) else None, whole=whole)
+
+
 def find(path: str, marks: Collection[str] = MARKS, others: list[str] | None = None) -> list[str]:
     """The adapter folders at or below `path`, sorted: those with weights or a file of `marks` in them.
 
