@@ -688,6 +688,22 @@ def test_a_repository_is_a_tree_at_one_commit(run: Any, hub: Any) -> None:
     assert alike(report(run, f"hf://org/name@{'2' * 40}/adapter_config.json")) == alike(report(run, ZERO))
 
 
+def test_a_hub_that_is_busy_is_asked_for_its_files_again(run: Any, hub: Any) -> None:
+    wait = ["0"]
+
+    def busy(handler: Handler, asked: Asked) -> bool:
+        if "/api/" not in asked.path or not wait:
+            return False
+        handler.reply(429, headers={"Retry-After": wait.pop()})
+        return True
+
+    hub.odd = busy
+    assert report(run, "hf://org/name@refs/pr/1")["error"] is None
+    wait[:] = ["3600"]
+    said = run("scan", "hf://org/name").stderr
+    assert "hf://org/name was not given by the Hub: it answered with 429, and asks to wait 3600 s" in said
+
+
 def test_a_tree_is_asked_for_at_once_from_python_too(hub: Any) -> None:
     together = threading.Barrier(2)
 

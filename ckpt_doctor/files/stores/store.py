@@ -146,7 +146,7 @@ class Store:
                     raise Busy("was cut off by the server")
                 return Piece(data, entry)
 
-        return await _again(once, SECONDS + length / SLOWEST)
+        return await again(once, SECONDS + length / SLOWEST)
 
     async def copy(self, name: str, known: Entry | None, sink: BinaryIO, room: int) -> Entry:
         """Write a whole file to `sink`, where there is `room` for so many bytes. Raises Unread and OSError."""
@@ -172,7 +172,7 @@ class Store:
                         left -= len(data)
             return entry
 
-        return await _again(once, None)
+        return await again(once, None)
 
 
 def check(entry: Entry, known: Entry | None) -> None:
@@ -204,8 +204,10 @@ async def _within(seconds: float) -> AsyncIterator[None]:
         timer.cancel()
 
 
-async def _again(once: Callable[[], Coroutine[Any, Any, Result]], seconds: float | None) -> Result:
-    """What `once` gives, asked again where the server is busy or breaks off, as long as there is patience."""
+async def again(once: Callable[[], Coroutine[Any, Any, Result]], seconds: float | None) -> Result:
+    """What `once` gives, asked again where the server is busy or breaks off, as long as there is patience. Raises
+    Unread.
+    """
     waited, pause = 0.0, PAUSE
     for tried in range(1, TRIES + 1):
         try:
