@@ -635,6 +635,28 @@ def test_a_run_goes_on_by_tags(run: Any, bucket: Any, tmp_path: Path, monkeypatc
     assert {name.partition("/")[0] for name in asked} == {"b"}
 
 
+def test_a_run_goes_on_by_all_tags_or_none(
+    run: Any, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = bucket.put(PLAIN, "a")
+    listing = S3.listing
+
+    async def untagged(self: Any) -> Any:
+        return {
+            name: entry._replace(tag="") if name.endswith("config.json") else entry
+            for name, entry in (await listing(self)).items()
+        }
+
+    monkeypatch.setattr(S3, "listing", untagged)
+    scan = ["scan", address, "--format", "jsonl", "--resume", tmp_path / "journal"]
+    first = run(*scan)
+    config = (PLAIN / "adapter_config.json").read_text()
+    bucket.put_object(Bucket=bucket.name, Key="a/adapter_config.json", Body=config.replace("LORA", "LORB"))
+    second = run(*scan)
+    assert second.stdout != first.stdout
+    assert second.stderr == first.stderr == ""
+
+
 def test_credentials_of_a_bucket_are_in_no_output(run: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     address = bucket.put(PLAIN, "a")
 
@@ -702,6 +724,14 @@ def test_a_hub_that_is_busy_is_asked_for_its_files_again(run: Any, hub: Any) -> 
     wait[:] = ["3600"]
     said = run("scan", "hf://org/name").stderr
     assert "hf://org/name was not given by the Hub: it answered with 429, and asks to wait 3600 s" in said
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_file_without_a_size_is_not_taken_as_missing(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = servers.HubHandler.about
+    monkeypatch.setattr(servers.HubHandler, "about", lambda self, commit, _: about(self, commit, blobs=False))
+    said = run("scan", "hf://org/name").stderr
+    assert "hf://org/name was given by the Hub without the size of" in said
 
 
 def test_a_tree_is_asked_for_at_once_from_python_too(hub: Any) -> None:

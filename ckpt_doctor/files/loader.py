@@ -325,13 +325,15 @@ def listed(folder: str) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def is_listed(folder: str) -> bool:
-    """Whether it can be told which files are in a folder without asking for each. Raises AdapterError."""
+def settled(folder: str) -> tuple[Stamp, ...] | None:
+    """What `stamped` has of all that is in a folder; None where it does not tell one version of it from another, as
+    where a server lists no files, or a store gives one no tag. Raises OSError and AdapterError.
+    """
     if is_remote(folder):
         from . import remote
 
-        return remote.lists(folder)
-    return True
+        return remote.settled(folder)
+    return stamped(folder, listed(folder))
 
 
 def stamped(folder: str, names: Iterable[str]) -> tuple[Stamp, ...]:

@@ -211,6 +211,12 @@ class Place:
             if entry is not None and entry.tag
         )
 
+    def settled(self) -> tuple[Stamp, ...] | None:
+        """As of the loader, before anything but a list of the files was asked for."""
+        if self.here is None and not (self.listed and all(entry.tag for entry in (self.files or {}).values())):
+            return None
+        return self.stamps(self.names())
+
     def _entry(self, name: str) -> Entry | None:
         held = self._held.get(name)
         return held.entry if held and held.entry else (self.files or {}).get(name)

@@ -194,9 +194,9 @@ def names(folder: str) -> list[str]:
     return place_of(folder).names()
 
 
-def lists(folder: str) -> bool:
-    """Whether it is known which files a folder has, before they are asked for."""
-    return place_of(folder).listed
+def settled(folder: str) -> tuple[Stamp, ...] | None:
+    """As of the loader."""
+    return place_of(folder).settled()
 
 
 def glance(folder: str) -> Glance | None:

@@ -61,8 +61,9 @@ class Hub(Http):
                 continue
             lfs = each.lfs
             tag = (lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", "")) if lfs else each.blob_id
-            if each.size is not None:
-                found[name[len(self.inner) :].lstrip("/")] = Entry(int(each.size), str(tag or ""))
+            if each.size is None:  # as of a mirror that does not say; what is left out would be taken as not there
+                raise Unread(f"was given by the Hub without the size of {name}")
+            found[name[len(self.inner) :].lstrip("/")] = Entry(int(each.size), str(tag or ""))
         return found
 
     async def _about(self) -> Any:
