@@ -360,6 +360,15 @@ def test_a_server_that_fails_is_one_sentence_and_stops_no_other(
     assert sum(asked.sent[0] for asked in bad.asked) < 20 << 20
 
 
+@pytest.mark.parametrize("fault", ["cut off", "forbidden"])
+def test_what_is_downloaded_fails_with_the_same_sentence(run: Any, serve: Any, fault: str) -> None:
+    odd, said = FAULTS[fault]
+    server = serve(PLAIN, odd=lambda handler, asked: asked.name.endswith("safetensors") and odd(handler, asked))
+    address = f"{server.address}/{PLAIN.name}"
+    assert said in report(run, address)["error"]
+    assert said in report(run, address, "--values")["error"]
+
+
 def test_who_is_busy_is_asked_again_when_it_says(run: Any, serve: Any) -> None:
     def busy_once(handler: Handler, asked: Asked) -> bool:
         if [each.name for each in handler.server.asked].count(asked.name) > 1:

@@ -219,7 +219,9 @@ class Place:
 
     def _entry(self, name: str) -> Entry | None:
         held = self._held.get(name)
-        return held.entry if held and held.entry else (self.files or {}).get(name)
+        if held and (held.entry or held.failure):  # of what failed from the start nothing is known
+            return held.entry
+        return (self.files or {}).get(name)
 
     def glance(self) -> Glance | None:
         """As of the loader."""
