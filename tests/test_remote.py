@@ -369,6 +369,22 @@ def test_what_is_downloaded_fails_with_the_same_sentence(run: Any, serve: Any, f
     assert said in report(run, address, "--values")["error"]
 
 
+def test_a_fault_unforeseen_tells_no_secret(run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing(*_: Any) -> Any:
+        raise TypeError("https://user:hunter2@host/a?token=hf_secretsecret is odd")
+
+    monkeypatch.setattr(store.Store, "piece", failing)
+    error = report(run, f"{serve(PLAIN).address}/{PLAIN.name}")["error"]
+    assert error.endswith("cannot be read: https://host/a is odd")
+
+
+@pytest.mark.parametrize("base", ["hf://org/name", "https://user:hunter2@host/model"])
+def test_a_base_model_is_read_on_a_disk(run: Any, base: str) -> None:
+    result = run("scan", PLAIN, "--base", base)
+    assert "is remote, and a base model is read on a disk" in result.stderr
+    assert "hunter2" not in result.stderr
+
+
 def test_who_is_busy_is_asked_again_when_it_says(run: Any, serve: Any) -> None:
     def busy_once(handler: Handler, asked: Asked) -> bool:
         if [each.name for each in handler.server.asked].count(asked.name) > 1:

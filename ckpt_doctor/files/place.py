@@ -35,7 +35,7 @@ from .loader import (
     Glance,
     Stamp,
 )  # fmt: skip
-from .stores.store import Absent, Entry, Piece, Store, Unread, begin, run
+from .stores.store import Absent, Entry, Piece, Store, Unread, begin, run, why
 
 HEAD = 128 << 10
 """Bytes of weights that the first request asks for: more headers than not are in them."""
@@ -160,7 +160,7 @@ class Place:
         for name, error in zip(new, await asyncio.gather(*map(self._first, new), return_exceptions=True), strict=True):
             if isinstance(error, BaseException):
                 known = isinstance(error, Unread)
-                self._held[name].failure = cast(Unread, error) if known else Unread(f"cannot be read: {error!r}")
+                self._held[name].failure = cast(Unread, error) if known else Unread(f"cannot be read: {why(error)}")
 
     async def _first(self, name: str) -> None:
         """The beginning of a file: of a config all, of safetensors the header, of a .bin its end as well."""
