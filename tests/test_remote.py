@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -578,6 +579,17 @@ def test_what_changes_in_a_bucket_while_it_is_read_is_said(
 
     monkeypatch.setattr(S3, "listing", changed)
     assert report(run, address)["error"] == f"{address}/adapter_config.json {store.CHANGED}"
+
+
+def test_a_list_that_does_not_come_is_not_waited_for(run: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_: Any) -> Any:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(store, "LISTING", 0.2)
+    monkeypatch.setattr(S3, "listing", never)
+    said = f"s3://{bucket.name}/a was given up, as it did not come within"
+    for arguments in (["scan", f"s3://{bucket.name}/a"], ["fix", PLAIN, f"s3://{bucket.name}/a"]):
+        assert said in run(*arguments).stderr
 
 
 def test_a_fix_goes_from_a_bucket_to_a_bucket(run: Any, bucket: Any, tmp_path: Path) -> None:

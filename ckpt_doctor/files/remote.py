@@ -19,7 +19,7 @@ from .loader import CONFIG, NAMES, RECORD, SKIPPED_FOLDERS, STATE, WEIGHTS, Glan
 from .place import Name, Place, start
 from .stores.address import named, store
 from .stores.hub import Hub, offline
-from .stores.store import Entry, Store, Unread, run
+from .stores.store import Entry, Store, Unread, listed, run
 
 AHEAD, BATCH = 64, 16
 """Adapters that are on the way before the first of them is looked at, and how many of them are asked for together."""
@@ -90,7 +90,7 @@ def _list(root: str) -> None:
             _BELOW.setdefault(root, []).append(address)
         return
     try:
-        files = run(of.listing())
+        files = run(listed(of))
     except (Unread, CancelledError) as error:
         raise AdapterError(f"{root} {error}") from None
     if "" in files:

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 SECONDS = 30.0
 """For the answer to one request, and for each piece of a download."""
+LISTING = 600.0
+"""For a list of files, which may take a request for each thousand, and whose libraries ask again by themselves."""
 SLOWEST = 1 << 14
 """Bytes a second of a download, which has `SECONDS` beside."""
 IN_FLIGHT = 64
@@ -173,6 +175,12 @@ class Store:
             return entry
 
         return await again(once, None)
+
+
+async def listed(store: Store) -> dict[str, Entry]:
+    """The files of a store that lists them, as it gives them. Raises Unread."""
+    async with _within(LISTING):
+        return await store.listing()
 
 
 def check(entry: Entry, known: Entry | None) -> None:
