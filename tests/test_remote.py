@@ -370,6 +370,25 @@ def test_what_is_downloaded_fails_with_the_same_sentence(run: Any, serve: Any, f
     assert said in report(run, address, "--values")["error"]
 
 
+def test_an_index_of_shards_without_end_costs_its_time(run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(handler: Handler, asked: Asked) -> bool:
+        if not asked.name.endswith(".safetensors") or asked.name == "adapter_model.safetensors":
+            return False
+        time.sleep(0.1)
+        handler.file(PLAIN / "adapter_model.safetensors", asked)
+        return True
+
+    server = serve(PLAIN, odd=slowly)
+    folder = server.root / PLAIN.name
+    (folder / "adapter_model.safetensors").unlink()
+    names = {f"x{number}": f"{number}.safetensors" for number in range(10_000)}
+    (folder / "adapter_model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    monkeypatch.setattr(place, "PATIENCE", 0.3)
+    error = report(run, f"{server.address}/{PLAIN.name}")["error"]
+    assert error.endswith("was given up, as it was waited for longer than 0 s")
+    assert len(server.asked) < 20
+
+
 def test_a_fault_unforeseen_tells_no_secret(run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def failing(*_: Any) -> Any:
         raise TypeError("https://user:hunter2@host/a?token=hf_secretsecret is odd")
