@@ -572,6 +572,19 @@ def test_a_prefix_of_a_bucket_is_a_tree(run: Any, bucket: Any, tmp_path: Path) -
     assert f"\n{ZERO.name} " in table
 
 
+def test_each_of_several_is_repaired_to_a_place_of_its_own(
+    run: Any, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for above in "ab":
+        bucket.put(ZERO, f"{above}/lora")
+    reports = json.loads(run("scan", f"s3://{bucket.name}", "--format", "json").stdout)["reports"]
+    commands = [step["command"].split() for one in reports for step in one["next"] if step["kind"] == "fix"]
+    assert [command[3] for command in commands] == [f"{bucket.name}-{above}-lora-fixed" for above in "ab"]
+    for _, *arguments in commands:
+        assert run(*arguments).exit_code == 0
+
+
 def test_in_a_bucket_other_tools_and_nothing_are_recognised(run: Any, bucket: Any, tmp_path: Path) -> None:
     (tmp_path / "all/kohya").mkdir(parents=True)
     shutil.copy(IMAGES / "kohya-sd1-alphas-by-sd-scripts.safetensors", tmp_path / "all/kohya")
