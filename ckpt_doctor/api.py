@@ -18,7 +18,7 @@ from .conversions import WRITTEN
 from .files import pins
 from .files.base import named_base
 from .files.hub import fetched
-from .files.loader import find, is_remote, locate, nothing_in, reading
+from .files.loader import arriving, find, is_remote, locate, nothing_in, reading
 from .files.loader import load as load_folder
 from .repairs import DTYPES
 from .verbs.conversion import located
@@ -189,7 +189,7 @@ def scan_tree(
     its workers examine, which see the same paths; `workers` is how many it has (None: as it says, or as there are
     cores here). What they do when one is lost is done again, and one that ends them each time has an `error`. Raises
     AdapterError, while it is iterated over, where the executor takes no more work, or a worker has another
-    ckpt-doctor. It is left as it is.
+    ckpt-doctor; at once for remote adapters, many of which are on the way at once without it. It is left as it is.
     """
     question = _question(for_, base, adapter_name, max_rank, values=values)
     if workers is not None and not workers >= 1:
@@ -199,6 +199,8 @@ def scan_tree(
         raise nothing_in(os.fspath(path))
     if executor is None:
         return _reports(folders, question)
+    if any(map(is_remote, folders)):
+        raise AdapterError("executor= is for adapters on a disk that its workers share: scan remote ones without it")
     from .verbs.batches import Batches, Job
 
     width = workers or getattr(executor, "_max_workers", None) or os.cpu_count() or 1  # as the standard library has it
@@ -208,9 +210,8 @@ def scan_tree(
 
 
 def _reports(folders: list[str], question: Question) -> Iterator[Report]:
-    for folder in folders:
-        with reading(folder, whole=question.values):
-            yield _of_arguments(examine(folder, question))
+    for folder in arriving(folders, whole=question.values):
+        yield _of_arguments(examine(folder, question))
 
 
 @_arguments_named()

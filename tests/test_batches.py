@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Timer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +25,7 @@ from conftest import FIXTURES
 
 import ckpt_doctor
 from ckpt_doctor.adapter import AdapterError
+from ckpt_doctor.cli.cluster import _Width
 from ckpt_doctor.verbs import batches
 from ckpt_doctor.verbs.batches import Batches, Job
 
@@ -91,6 +95,22 @@ def test_an_executor_that_loses_all_is_not_asked_for_ever() -> None:
     jobs = tell(executor, [f"/{n}" for n in range(10)])
     assert all(job.lost for job in jobs)
     assert max(Counter(task for tasks in executor.begun for task in tasks).values()) == 2 * batches.TRIES
+
+
+def test_where_nothing_is_done_any_more_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(Executor):
+        def submit(self, *_: Any, **__: Any) -> Future[Any]:
+            return Future()
+
+    monkeypatch.setattr(batches, "LOOK", 0.05)
+    width = _Width(client := SimpleNamespace(status="running", nthreads=lambda: {"one": 1}), "tcp://head:8786")  # type: ignore[arg-type]
+    told = Batches(Silent(), echo, width, 1).told([Job[str]("/0")])
+    Timer(0.2, setattr, (client, "status", "closed")).start()
+    try:
+        with pytest.raises(AdapterError, match="the Dask scheduler at tcp://head:8786 is gone"):
+            next(told)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def test_no_more_is_begun_than_a_window_holds_and_batches_are_as_large_as_time_says() -> None:

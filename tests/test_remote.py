@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -252,6 +254,20 @@ def test_many_are_on_the_way_at_once(run: Any, serve: Any) -> None:
     assert "16 adapters: 16 accepted" in result.stdout
 
 
+def test_a_cluster_is_for_disks(run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(PLAIN)
+    scan = ["scan", f"{server.address}/{PLAIN.name}", PLAIN, "--format", "jsonl"]
+    result = run(*scan, "--dask", "tcp://127.0.0.1:1")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--dask is for adapters on a disk that its workers share: scan remote ones without it" in result.stderr
+    monkeypatch.setenv("CKPT_DOCTOR_DASK", "tcp://127.0.0.1:1")
+    result = run(*scan)
+    assert len(result.stdout.splitlines()) == 3
+    assert "all were examined here" in result.stderr
+    with ThreadPoolExecutor(1) as executor, pytest.raises(AdapterError, match="scan remote ones without it"):
+        ckpt_doctor.scan_tree(f"{server.address}/{PLAIN.name}", executor=executor)
+
+
 def test_formats_with_locations_name_the_address(run: Any, serve: Any) -> None:
     server = serve(ZERO)
     address = f"{server.address}/{ZERO.name}"
@@ -345,6 +361,50 @@ def test_a_server_that_fails_is_one_sentence_and_stops_no_other(
     assert sum(asked.sent[0] for asked in bad.asked) < 20 << 20
 
 
+@pytest.mark.parametrize("fault", ["cut off", "forbidden"])
+def test_what_is_downloaded_fails_with_the_same_sentence(run: Any, serve: Any, fault: str) -> None:
+    odd, said = FAULTS[fault]
+    server = serve(PLAIN, odd=lambda handler, asked: asked.name.endswith("safetensors") and odd(handler, asked))
+    address = f"{server.address}/{PLAIN.name}"
+    assert said in report(run, address)["error"]
+    assert said in report(run, address, "--values")["error"]
+
+
+def test_an_index_of_shards_without_end_costs_its_time(run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(handler: Handler, asked: Asked) -> bool:
+        if not asked.name.endswith(".safetensors") or asked.name == "adapter_model.safetensors":
+            return False
+        time.sleep(0.1)
+        handler.file(PLAIN / "adapter_model.safetensors", asked)
+        return True
+
+    server = serve(PLAIN, odd=slowly)
+    folder = server.root / PLAIN.name
+    (folder / "adapter_model.safetensors").unlink()
+    names = {f"x{number}": f"{number}.safetensors" for number in range(10_000)}
+    (folder / "adapter_model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    monkeypatch.setattr(place, "PATIENCE", 0.3)
+    error = report(run, f"{server.address}/{PLAIN.name}")["error"]
+    assert error.endswith("was given up, as it was waited for longer than 0 s")
+    assert len(server.asked) < 20
+
+
+def test_a_fault_unforeseen_tells_no_secret(run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing(*_: Any) -> Any:
+        raise TypeError("https://user:hunter2@host/a?token=hf_secretsecret is odd")
+
+    monkeypatch.setattr(store.Store, "piece", failing)
+    error = report(run, f"{serve(PLAIN).address}/{PLAIN.name}")["error"]
+    assert error.endswith("cannot be read: https://host/a is odd")
+
+
+@pytest.mark.parametrize("base", ["hf://org/name", "https://user:hunter2@host/model"])
+def test_a_base_model_is_read_on_a_disk(run: Any, base: str) -> None:
+    result = run("scan", PLAIN, "--base", base)
+    assert "is remote, and a base model is read on a disk" in result.stderr
+    assert "hunter2" not in result.stderr
+
+
 def test_who_is_busy_is_asked_again_when_it_says(run: Any, serve: Any) -> None:
     def busy_once(handler: Handler, asked: Asked) -> bool:
         if [each.name for each in handler.server.asked].count(asked.name) > 1:
@@ -417,7 +477,17 @@ def test_credentials_go_to_no_other_host_and_into_no_output(run: Any, serve: Any
 
 
 @pytest.mark.parametrize(
-    "address", ["http://", "s3://", "hf://alone", "hf://datasets/a/b", "s3://AKIA:hunter2@bucket/a"]
+    "address",
+    [
+        "http://",
+        "s3://",
+        "hf://alone",
+        "hf://datasets/a/b",
+        "s3://AKIA:hunter2@bucket/a",
+        "http://[::1/a",
+        "http://user:hunter2@host:port/a",
+        "http://[hunter2]/a",
+    ],
 )
 def test_what_is_no_address_is_said_without_it(run: Any, address: str) -> None:
     for arguments in (["scan"], ["ranks"], ["fix", "--dry-run"], ["preload"], ["compare", PLAIN]):
@@ -426,6 +496,16 @@ def test_what_is_no_address_is_said_without_it(run: Any, address: str) -> None:
         assert result.exit_code == 2
         assert "hunter2" not in result.stdout + result.stderr
         assert len(result.stderr.splitlines()) == 1
+        assert "report it" not in result.stderr
+
+
+def test_what_is_no_address_stops_no_other(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "list").write_text(f"s3:///a\nhttp://[::1/a\nhf://alone\n{PLAIN}\n")
+    result = run("scan", "--files-from", tmp_path / "list", "--format", "jsonl")
+    first, *others, _ = map(json.loads, result.stdout.splitlines())
+    assert first["verdicts"]["peft==0.21.2"] == "accepts"
+    assert [one["path"] for one in others] == ["s3:///a", "http://[::1/a", "hf://alone"]
+    assert len(result.stderr.splitlines()) == 3
 
 
 # S3
@@ -492,6 +572,19 @@ def test_a_prefix_of_a_bucket_is_a_tree(run: Any, bucket: Any, tmp_path: Path) -
     assert f"\n{ZERO.name} " in table
 
 
+def test_each_of_several_is_repaired_to_a_place_of_its_own(
+    run: Any, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for above in "ab":
+        bucket.put(ZERO, f"{above}/lora")
+    reports = json.loads(run("scan", f"s3://{bucket.name}", "--format", "json").stdout)["reports"]
+    commands = [step["command"].split() for one in reports for step in one["next"] if step["kind"] == "fix"]
+    assert [command[3] for command in commands] == [f"{bucket.name}-{above}-lora-fixed" for above in "ab"]
+    for _, *arguments in commands:
+        assert run(*arguments).exit_code == 0
+
+
 def test_in_a_bucket_other_tools_and_nothing_are_recognised(run: Any, bucket: Any, tmp_path: Path) -> None:
     (tmp_path / "all/kohya").mkdir(parents=True)
     shutil.copy(IMAGES / "kohya-sd1-alphas-by-sd-scripts.safetensors", tmp_path / "all/kohya")
@@ -518,6 +611,17 @@ def test_what_changes_in_a_bucket_while_it_is_read_is_said(
 
     monkeypatch.setattr(S3, "listing", changed)
     assert report(run, address)["error"] == f"{address}/adapter_config.json {store.CHANGED}"
+
+
+def test_a_list_that_does_not_come_is_not_waited_for(run: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_: Any) -> Any:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(store, "LISTING", 0.2)
+    monkeypatch.setattr(S3, "listing", never)
+    said = f"s3://{bucket.name}/a was given up, as it did not come within"
+    for arguments in (["scan", f"s3://{bucket.name}/a"], ["fix", PLAIN, f"s3://{bucket.name}/a"]):
+        assert said in run(*arguments).stderr
 
 
 def test_a_fix_goes_from_a_bucket_to_a_bucket(run: Any, bucket: Any, tmp_path: Path) -> None:
@@ -600,6 +704,28 @@ def test_a_run_goes_on_by_tags(run: Any, bucket: Any, tmp_path: Path, monkeypatc
     assert {name.partition("/")[0] for name in asked} == {"b"}
 
 
+def test_a_run_goes_on_by_all_tags_or_none(
+    run: Any, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = bucket.put(PLAIN, "a")
+    listing = S3.listing
+
+    async def untagged(self: Any) -> Any:
+        return {
+            name: entry._replace(tag="") if name.endswith("config.json") else entry
+            for name, entry in (await listing(self)).items()
+        }
+
+    monkeypatch.setattr(S3, "listing", untagged)
+    scan = ["scan", address, "--format", "jsonl", "--resume", tmp_path / "journal"]
+    first = run(*scan)
+    config = (PLAIN / "adapter_config.json").read_text()
+    bucket.put_object(Bucket=bucket.name, Key="a/adapter_config.json", Body=config.replace("LORA", "LORB"))
+    second = run(*scan)
+    assert second.stdout != first.stdout
+    assert second.stderr == first.stderr == ""
+
+
 def test_credentials_of_a_bucket_are_in_no_output(run: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     address = bucket.put(PLAIN, "a")
 
@@ -651,6 +777,42 @@ def test_a_repository_is_a_tree_at_one_commit(run: Any, hub: Any) -> None:
     assert alike(report(run, "hf://org/name@refs%2Fpr%2F1")) == alike(report(run, ZERO))
     assert alike(report(run, "hf://org/name/runs")) == alike(report(run, ZERO))
     assert alike(report(run, f"hf://org/name@{'2' * 40}/adapter_config.json")) == alike(report(run, ZERO))
+
+
+def test_a_hub_that_is_busy_is_asked_for_its_files_again(run: Any, hub: Any) -> None:
+    wait = ["0"]
+
+    def busy(handler: Handler, asked: Asked) -> bool:
+        if "/api/" not in asked.path or not wait:
+            return False
+        handler.reply(429, headers={"Retry-After": wait.pop()})
+        return True
+
+    hub.odd = busy
+    assert report(run, "hf://org/name@refs/pr/1")["error"] is None
+    wait[:] = ["3600"]
+    said = run("scan", "hf://org/name").stderr
+    assert "hf://org/name was not given by the Hub: it answered with 429, and asks to wait 3600 s" in said
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_file_without_a_size_is_not_taken_as_missing(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = servers.HubHandler.about
+    monkeypatch.setattr(servers.HubHandler, "about", lambda self, commit, _: about(self, commit, blobs=False))
+    said = run("scan", "hf://org/name").stderr
+    assert "hf://org/name was given by the Hub without the size of" in said
+
+
+def test_a_tree_is_asked_for_at_once_from_python_too(hub: Any) -> None:
+    together = threading.Barrier(2)
+
+    def waiting(_: Handler, asked: Asked) -> bool:
+        if asked.name == "adapter_config.json":
+            together.wait(10)  # breaks where one is asked for after the other
+        return False
+
+    hub.odd = waiting
+    assert [each.error for each in ckpt_doctor.scan_tree("hf://org/name")] == [None, None]
 
 
 def test_the_token_goes_to_the_hub_alone(run: Any, hub: Any) -> None:

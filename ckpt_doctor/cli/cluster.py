@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ..adapter import AdapterError
@@ -30,7 +30,7 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
         raise AdapterError("--dask needs Dask: pip install 'ckpt-doctor[dask]'") from None
     try:
         client = Client(address, set_as_default=False, timeout=SECONDS, name="ckpt-doctor")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # the last where TLS is not configured
         why = next(iter(str(error).splitlines()), "")
         raise AdapterError(f"no Dask scheduler answers at {address} ({why})") from None
     try:
@@ -38,7 +38,7 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
             client.wait_for_workers(1, timeout=SECONDS)
         except asyncio.TimeoutError:
             raise AdapterError(f"the Dask cluster at {address} has no worker") from None
-        yield client.get_executor(pure=False), _Width(client)
+        yield client.get_executor(pure=False), _Width(client, address)
     finally:
         logging.disable()  # what is cut off tells of it
         client.close()
@@ -46,14 +46,24 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
 
 
 class _Width:
-    """How many workers a cluster has, which may become more and less."""
+    """How many workers a cluster has, which may become more and less. Raises AdapterError where its scheduler is gone,
+    of which the futures that were begun while the client looked for it never tell.
+    """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, address: str) -> None:
         self._client = client
+        self._address = address
         self._known, self._until = 1, 0.0
 
     def __call__(self) -> int:
         now = time.monotonic()
-        if now > self._until:
-            self._known, self._until = max(len(self._client.nthreads()), 1), now + STEADY
+        if self._client.status in ("closing", "closed"):
+            logging.disable()  # nothing can be cancelled there any more, which each future would tell of
+            raise AdapterError(
+                f"the Dask scheduler at {self._address} is gone: a run with --resume goes on, begun again"
+            )
+        if now > self._until and self._client.status == "running":
+            with suppress(OSError):  # it was lost just now, and is looked for
+                self._known = max(len(self._client.nthreads()), 1)
+            self._until = time.monotonic() + STEADY
         return self._known

@@ -12,7 +12,6 @@ from importlib import import_module
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..adapter import AdapterError
 from ..files.loader import is_remote
 from ..reports.wording import Mark, Tally, mark
 from ..verbs.memory import Memory
@@ -105,9 +104,7 @@ class Fleet:
         rest = iter(folders)
         remote = any(map(is_remote, folders))
         if remote:
-            if self._dask:
-                raise AdapterError("--dask is for adapters on a disk that all share; of remote ones take --shard")
-            self._jobs = 1  # what takes long of them is on the way at once, and needs no process
+            self._jobs, self._dask = 1, None  # what takes long of them is on the way at once, and needs no process
         try:
             if self._jobs < 2 and not self._dask:
                 yield from self._here(rest, len(folders), remote)

@@ -14,7 +14,7 @@ from hashlib import sha256
 
 from ..adapter import AdapterError, Base
 from ..files.hub import cached_base
-from ..files.loader import is_listed, listed, stamped
+from ..files.loader import settled
 from ..reports.wording import Mark
 from ..verbs.batches import ourselves
 from ..verbs.ways import free
@@ -130,13 +130,13 @@ class Journal:
 def state(folder: str, by: Settings, format_: str) -> bytes | None:
     """What a line hangs on: its format, the question, this version, each file of the folder by name, number, size and
     time (a remote one by name, size and tag), and where a fix would be written. None where it cannot be told, as where
-    a server lists no files, or a file was only just written to.
+    a server lists no files or gives one no tag, or a file was only just written to.
     """
     try:
-        if not is_listed(folder):
-            return None
-        stamps = stamped(folder, listed(folder))
+        stamps = settled(folder)
     except (AdapterError, OSError):
+        return None
+    if stamps is None:
         return None
     newest = max((stamp[3] for stamp in stamps), default=0)
     if newest > time.time_ns() - RACY:

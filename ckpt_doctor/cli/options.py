@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -294,15 +294,6 @@ def folders(
             alone = len(paths) == 1 or is_remote(folder)
             seen.setdefault(folder if alone else os.path.realpath(folder), folder)
     return list(seen.values())
-
-
-def arriving(folders: list[str], *, whole: bool) -> Iterable[str]:
-    """Folders one by one; what is read of remote ones is on the way meanwhile, `whole` where all numbers are."""
-    if not any(map(is_remote, folders)):
-        return folders
-    from ..files import remote
-
-    return remote.ahead(folders, lambda folder: folder if is_remote(folder) else None, whole=whole)
 
 
 def _others(path: str) -> list[str]:

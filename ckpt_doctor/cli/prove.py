@@ -9,6 +9,7 @@ import click
 
 from ..adapter import AdapterError
 from ..adapter.runtimes import SERVERS, UnknownRuntimeError, installed, parse
+from ..files.loader import arriving
 from ..reports import Style, json, table
 from ..verbs.memory import Memory
 from . import options
@@ -83,7 +84,7 @@ def command(
         complain(str(error))
         sys.exit(2)
     memory = Memory()
-    for folder in options.arriving(options.folders(paths, failed), whole=True):
+    for folder in arriving(options.folders(paths, failed), whole=True):
         question = settings(folder).question
         if runtime in SERVERS:  # whose verdicts are those that are asked for
             question = question._replace(runtimes=frozenset((runtime,)))

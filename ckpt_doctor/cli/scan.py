@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from ..adapter import AdapterError
-from ..files.loader import is_remote, told
+from ..files.loader import arriving, is_remote, told
 from ..reports import BINARY, FORMATS, Style
 from ..reports import scan as render
 from ..verbs.memory import Memory
@@ -139,8 +139,8 @@ def command(
             _tell_lines(ctx, folders, unread, sinks[0], codes)
         else:
             blocks = ("table", None) in sinks and watches(sys.stdout)
-            arriving = options.arriving(folders, whole=prove or ctx.params["values"])
-            one_by_one = watched(arriving, len(folders), quiet=quiet or blocks)
+            coming = arriving(folders, whole=prove or ctx.params["values"])
+            one_by_one = watched(coming, len(folders), quiet=quiet or blocks)
             reports = _examined(options.settings(ctx), one_by_one, known, codes, verbose, prove)
             kept = list(reports) if len(sinks) > 1 or target or html or ("github", None) in sinks else None
             for format_, file in sinks:
@@ -189,11 +189,17 @@ def _tell_lines(ctx: click.Context, folders: list[str], unread: list[Report], si
     from .fleet import Fleet, lines
 
     jobs, resume, dask, verbose, quiet = (ctx.params[name] for name in ("jobs", "resume", "dask", "verbose", "quiet"))
+    remote = any(map(is_remote, folders))
+    of_disks = "--dask is for adapters on a disk that its workers share"
+    if dask and remote and ctx.get_parameter_source("dask") == ParameterSource.COMMANDLINE:
+        raise AdapterError(f"{of_disks}: scan remote ones without it, on several machines with --shard")
     format_, file = sink
     fleet = Fleet(options.settings(ctx), options.choice(ctx), format_, jobs, resume, dask, verbose=verbose)
     one_by_one = watched(fleet.told(folders), len(folders), quiet=quiet)
     _write(format_, file, lines(format_, one_by_one, unread, codes))
-    if jobs != 1 and any(map(is_remote, folders)) and not quiet:
+    if dask and remote and not quiet:
+        complain(f"{of_disks}: as there are remote ones, all were examined here")
+    if jobs != 1 and remote and not quiet:
         complain("--jobs is for adapters on a disk: of remote ones many requests are on the way at once")
     if fleet.again and not quiet:
         complain(f"{fleet.again} of {len(folders)} adapters are unchanged, and told as {resume} has them")

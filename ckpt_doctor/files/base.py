@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from ..adapter import NO_BASE, AdapterError, Base, DamagedFile
-from .loader import read_weights
+from .loader import is_remote, read_weights, told
 
 CONFIG = "config.json"
 """The config of a model, which says which class a server builds, and in which sizes."""
@@ -18,6 +18,8 @@ def load_base(path: str) -> Base:
     """Read a model folder, one of its safetensors files, its index, or its config.json alone: headers and config only.
     Raises AdapterError.
     """
+    if is_remote(path):
+        raise AdapterError(f"{told(path)} is remote, and a base model is read on a disk: its config.json alone will do")
     if not os.path.exists(path):
         raise AdapterError(f"{path} does not exist")
     if os.path.basename(path) == CONFIG or (os.path.isdir(path) and _config_alone(path)):

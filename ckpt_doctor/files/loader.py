@@ -60,7 +60,7 @@ def told(path: str) -> str:
     try:
         return named(path)
     except AdapterError:
-        return path.partition("//")[0] + "//"
+        return path if not {*"@?#"} & {*path} else path.partition("//")[0] + "//"
 
 
 def told_in_part(path: str) -> bool:
@@ -84,6 +84,15 @@ def reading(*folders: str, whole: bool | Callable[[str, int], bool] = True) -> I
 
     with remote.reading(folders, remote.numbers if whole is True else whole or None):
         yield
+
+
+def arriving(folders: list[str], *, whole: bool) -> Iterable[str]:
+    """Folders one by one; what is read of remote ones is on the way meanwhile, `whole` where all numbers are."""
+    if not any(map(is_remote, folders)):
+        return folders
+    from . import remote
+
+    return remote.ahead(folders, lambda folder: folder if is_remote(folder) else None, whole=whole)
 
 
 def find(path: str, marks: Collection[str] = MARKS, others: list[str] | None = None) -> list[str]:
@@ -316,13 +325,15 @@ def listed(folder: str) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def is_listed(folder: str) -> bool:
-    """Whether it can be told which files are in a folder without asking for each. Raises AdapterError."""
+def settled(folder: str) -> tuple[Stamp, ...] | None:
+    """What `stamped` has of all that is in a folder; None where it does not tell one version of it from another, as
+    where a server lists no files, or a store gives one no tag. Raises OSError and AdapterError.
+    """
     if is_remote(folder):
         from . import remote
 
-        return remote.lists(folder)
-    return True
+        return remote.settled(folder)
+    return stamped(folder, listed(folder))
 
 
 def stamped(folder: str, names: Iterable[str]) -> tuple[Stamp, ...]:

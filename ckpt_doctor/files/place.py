@@ -12,11 +12,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from hashlib import sha256
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from ..adapter import AdapterError, NotRead
 from ..adapter.limits import HEADER
@@ -35,7 +36,7 @@ from .loader import (
     Glance,
     Stamp,
 )  # fmt: skip
-from .stores.store import Absent, Entry, Piece, Store, Unread, begin, run
+from .stores.store import Absent, Entry, Piece, Store, Unread, begin, run, why
 
 HEAD = 128 << 10
 """Bytes of weights that the first request asks for: more headers than not are in them."""
@@ -43,6 +44,8 @@ BLOCK, MOST_BLOCK = 64 << 10, 8 << 20
 """Bytes that are asked for at once where somebody reads on: the first time, and at the most."""
 MOST_READ = 192 << 20
 """Bytes that are read of a file at once."""
+PATIENCE = 300.0
+"""Seconds that one adapter has for what is asked for one after the other, as shards that an index names."""
 MARGIN = 1 << 28
 """Bytes of a disk that a download leaves free."""
 
@@ -107,6 +110,7 @@ class Place:
         self._held: dict[str, _Held] = {}
         self.future: Future[None] | None = None
         self._temporary: str | None = None
+        self._waited = 0.0
 
     def _path(self, name: str) -> str:
         return f"{self._inner}/{name}" if self._inner else name
@@ -119,6 +123,17 @@ class Place:
                 self.future.result()
         if self._failure:
             raise self._failure
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for what somebody reads on. Raises AdapterError where that was too long, and what the work does."""
+        if self._waited > PATIENCE:
+            work.close()
+            raise self._sentence("", Unread(f"was given up, as it was waited for longer than {PATIENCE:.0f} s"))
+        begun = time.monotonic()
+        try:
+            run(work)
+        finally:
+            self._waited += time.monotonic() - begun
 
     def is_begun(self) -> bool:
         """Whether what a scan reads was asked for, or is here."""
@@ -160,7 +175,7 @@ class Place:
         for name, error in zip(new, await asyncio.gather(*map(self._first, new), return_exceptions=True), strict=True):
             if isinstance(error, BaseException):
                 known = isinstance(error, Unread)
-                self._held[name].failure = cast(Unread, error) if known else Unread(f"cannot be read: {error!r}")
+                self._held[name].failure = cast(Unread, error) if known else Unread(f"cannot be read: {why(error)}")
 
     async def _first(self, name: str) -> None:
         """The beginning of a file: of a config all, of safetensors the header, of a .bin its end as well."""
@@ -194,7 +209,7 @@ class Place:
     def has(self, name: str) -> bool:
         """Whether there is a file of a name; a server that lists none is asked."""
         if not self.listed and self.future is not None and name not in self._held:
-            run(self._begin(name))
+            self._run(self._begin(name))
             if not self._is_absent(name):
                 assert self.files is not None  # noqa: S101 - it was begun
                 self.files[name] = self._held[name].entry or Entry(0, "")
@@ -211,9 +226,17 @@ class Place:
             if entry is not None and entry.tag
         )
 
+    def settled(self) -> tuple[Stamp, ...] | None:
+        """As of the loader, before anything but a list of the files was asked for."""
+        if self.here is None and not (self.listed and all(entry.tag for entry in (self.files or {}).values())):
+            return None
+        return self.stamps(self.names())
+
     def _entry(self, name: str) -> Entry | None:
         held = self._held.get(name)
-        return held.entry if held and held.entry else (self.files or {}).get(name)
+        if held and (held.entry or held.failure):  # of what failed from the start nothing is known
+            return held.entry
+        return (self.files or {}).get(name)
 
     def glance(self) -> Glance | None:
         """As of the loader."""
@@ -246,7 +269,7 @@ class Place:
     def file(self, name: str) -> tuple[BinaryIO, int]:
         """A file that can be read, and its size. Raises AdapterError."""
         if name not in self._held:
-            run(self._begin(name))
+            self._run(self._begin(name))
         held = self._held[name]
         if held.failure:
             raise self._sentence(name, held.failure)
@@ -258,7 +281,7 @@ class Place:
         held = self._held[name]
         del held.pieces[3:]  # but the beginning, the end and what was read last
         try:
-            run(self._fetch(name, start, length))
+            self._run(self._fetch(name, start, length))
         except (Unread, CancelledError) as error:
             raise self._sentence(name, error) from None
 
@@ -313,7 +336,7 @@ class Place:
 
     def drop(self) -> None:
         """Forget what was read, and remove what was downloaded."""
-        self.future, self._failure = None, None
+        self.future, self._failure, self._waited = None, None, 0.0
         self._held = {}
         if not self.listed:
             self.files = None

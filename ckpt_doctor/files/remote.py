@@ -19,7 +19,7 @@ from .loader import CONFIG, NAMES, RECORD, SKIPPED_FOLDERS, STATE, WEIGHTS, Glan
 from .place import Name, Place, start
 from .stores.address import named, store
 from .stores.hub import Hub, offline
-from .stores.store import Entry, Store, Unread, run
+from .stores.store import Entry, Store, Unread, listed, run
 
 AHEAD, BATCH = 64, 16
 """Adapters that are on the way before the first of them is looked at, and how many of them are asked for together."""
@@ -90,7 +90,7 @@ def _list(root: str) -> None:
             _BELOW.setdefault(root, []).append(address)
         return
     try:
-        files = run(of.listing())
+        files = run(listed(of))
     except (Unread, CancelledError) as error:
         raise AdapterError(f"{root} {error}") from None
     if "" in files:
@@ -161,8 +161,8 @@ def look(address: str) -> str:
 
 
 def walk(root: str) -> Iterator[tuple[str, Sequence[Named] | None]]:
-    """As of the loader, of what was looked at before."""
-    root = named(root)
+    """As of the loader, of what was looked at before: nothing of what is no address, which looking at it says."""
+    root = loader.told(root)
     if root in STORES and not STORES[root].lists:
         yield root, None
     for address in _BELOW.get(root, ()):
@@ -194,9 +194,9 @@ def names(folder: str) -> list[str]:
     return place_of(folder).names()
 
 
-def lists(folder: str) -> bool:
-    """Whether it is known which files a folder has, before they are asked for."""
-    return place_of(folder).listed
+def settled(folder: str) -> tuple[Stamp, ...] | None:
+    """As of the loader."""
+    return place_of(folder).settled()
 
 
 def glance(folder: str) -> Glance | None:

@@ -16,7 +16,7 @@ from .loader import CONFIG
 from .place import TEMPORARY
 from .remote import STORES, known
 from .stores.address import named
-from .stores.store import Absent, Taken, Unread, run
+from .stores.store import Absent, Taken, Unread, listed, run
 
 
 def check_free(out: str) -> None:
@@ -26,7 +26,7 @@ def check_free(out: str) -> None:
     if not of.by_stream:
         raise AdapterError(f"{plain} cannot be written to: name a folder here, s3://… or gs://…{of.otherwise}")
     try:
-        there = run(of.listing())
+        there = run(listed(of))
     except Absent:
         there = {}
     except (Unread, CancelledError) as error:

@@ -33,6 +33,8 @@ WINDOW = 3
 """Batches for each worker that are begun before the first of them is told."""
 ROOM = 256 << 20
 """Bytes of answers that may be held for the sake of order."""
+LOOK = 5.0
+"""Seconds without an answer after which it is asked whether there still are workers."""
 TRIES = 3
 """Times that a batch is begun, and then each task of it alone, where workers are lost that others may have ended."""
 
@@ -68,7 +70,7 @@ class _Errand(NamedTuple):
 
 class Batches(Generic[Answer]):
     """Jobs done by an executor, which may be a cluster, and which is left as it is. `width` says how many workers it
-    has, `total` how many jobs there are at the most.
+    has, or raises AdapterError where they are gone for good; `total` how many jobs there are at the most.
 
     With `apart` a future that fails has lost its own process, and no other can have ended it.
     """
@@ -155,7 +157,9 @@ class Batches(Generic[Answer]):
         """Wait until something is done, or lost. Raises AdapterError."""
         if not self._running:
             self._begin(self._suspects.popleft())
-        for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+        while not (over := wait(self._running, LOOK, FIRST_COMPLETED).done):
+            self._width()  # which raises where nothing is done any more
+        for future in over:
             errand = self._running.pop(future)
             try:
                 answers, seconds, refused = future.result()

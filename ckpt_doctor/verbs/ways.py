@@ -200,8 +200,12 @@ def _fix(report: Report, asked: frozenset[str] | None, text: str, *, drop: bool 
 
 
 def free(path: str) -> str:
-    """A place beside a folder where nothing is, `adapter-fixed`, `adapter-fixed-2` …; here for a remote one."""
-    out = path.rstrip("/").rpartition("/")[2].partition("@")[0] if is_remote(path) else path.rstrip("/")
+    """A place beside a folder where nothing is, `adapter-fixed`, `adapter-fixed-2` …; for a remote one here, by all of
+    its address, as what is told of several at once would lead to one place else.
+    """
+    out = path.rstrip("/")
+    if is_remote(path):
+        out = out.partition("://")[2].translate(dict.fromkeys(map(ord, "/@:"), "-"))[-200:].lstrip("-")
     if os.path.basename(out) in ("", os.curdir, os.pardir):
         out = os.path.abspath(out)
     first = f"{out}-fixed"

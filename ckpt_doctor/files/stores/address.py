@@ -44,7 +44,11 @@ def named(address: str) -> str:
     """
     scheme, _, rest = address.partition("://")
     if scheme in ("http", "https"):
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+            _ = parts.port
+        except ValueError:
+            raise AdapterError(f"{scheme}://… is no address: its host or port is none") from None
         host = parts.netloc.rpartition("@")[2]
         if not host:
             raise AdapterError(f"{scheme}:// names no server")

@@ -13,6 +13,9 @@ from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 from . import store
 from .store import CHANGED, HOPS, UNSIZED, Absent, Answer, Busy, Entry, Piece, Store, Unread, check, why
 
+BUSY = (429, 500, 502, 503, 504)
+"""Answers after which the same may go later."""
+
 
 @lru_cache
 def _filesystem(scheme: str) -> Any:
@@ -134,9 +137,9 @@ class Http(Store):
             raise Unread(CHANGED)
         if status == 416:
             raise _OutOfRange(response)
-        if status in (429, 500, 502, 503, 504):
+        if status in BUSY:
             said = f"is on a server that is busy ({status})"
-            raise Busy(said, _seconds(response.headers.get("Retry-After", "")))
+            raise Busy(said, seconds(response.headers.get("Retry-After", "")))
         raise Unread(f"was answered with {status}")
 
     access = "the server wants a user and a password, or others than it was given"
@@ -202,7 +205,7 @@ def _answer(response: Any, start: int, tag: str) -> Answer:
     return Answer(first, last + 1, size, tag, read)
 
 
-def _seconds(text: str) -> float | None:
+def seconds(text: str) -> float | None:
     """What a Retry-After says: seconds, or a date."""
     if re.fullmatch(r"[0-9]{1,9}", text):
         return float(text)

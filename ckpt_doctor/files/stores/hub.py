@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from ...adapter import AdapterError
-from .http import Http
-from .store import CHANGED, SECONDS, Entry, Unread, why
+from .http import BUSY, Http, seconds
+from .store import CHANGED, SECONDS, Busy, Entry, Unread, again, why
 
 
 def hub_parts(address: str) -> tuple[str, str | None, str]:
@@ -50,18 +50,7 @@ class Hub(Http):
 
     async def listing(self) -> dict[str, Entry]:
         """As of Store; which commit it is is settled here, and holds for all that is read."""
-        from huggingface_hub import HfApi
-
-        loop = asyncio.get_running_loop()
-        try:
-            about = await loop.run_in_executor(
-                None,
-                lambda: HfApi().model_info(
-                    self.repository, revision=self.revision, files_metadata=True, timeout=SECONDS
-                ),
-            )
-        except Exception as error:  # of requests or of httpx, by the release of huggingface_hub
-            raise Unread(f"was not given by the Hub: {_hub_says(error, self.access)}") from None
+        about = await again(self._about, None)
         if not re.fullmatch(r"[0-9a-f]{40}", about.sha or ""):
             raise Unread("was given by the Hub without a commit")
         self.commit = str(about.sha)
@@ -72,9 +61,26 @@ class Hub(Http):
                 continue
             lfs = each.lfs
             tag = (lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", "")) if lfs else each.blob_id
-            if each.size is not None:
-                found[name[len(self.inner) :].lstrip("/")] = Entry(int(each.size), str(tag or ""))
+            if each.size is None:  # as of a mirror that does not say; what is left out would be taken as not there
+                raise Unread(f"was given by the Hub without the size of {name}")
+            found[name[len(self.inner) :].lstrip("/")] = Entry(int(each.size), str(tag or ""))
         return found
+
+    async def _about(self) -> Any:
+        """What the Hub says of the repository. Raises Unread."""
+        from huggingface_hub import HfApi
+
+        def ask() -> Any:
+            return HfApi().model_info(self.repository, revision=self.revision, files_metadata=True, timeout=SECONDS)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, ask)
+        except Exception as error:  # of requests or of httpx, by the release of huggingface_hub
+            said = f"was not given by the Hub: {_hub_says(error, self.access)}"
+            answer: Any = getattr(error, "response", None)
+            if getattr(answer, "status_code", None) in BUSY:
+                raise Busy(said, seconds(answer.headers.get("Retry-After", ""))) from None
+            raise Unread(said) from None
 
     def address(self, name: str, tag: str) -> str:
         """As of Http."""

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 SECONDS = 30.0
 """For the answer to one request, and for each piece of a download."""
+LISTING = 600.0
+"""For a list of files, which may take a request for each thousand, and whose libraries ask again by themselves."""
 SLOWEST = 1 << 14
 """Bytes a second of a download, which has `SECONDS` beside."""
 IN_FLIGHT = 64
@@ -146,7 +148,7 @@ class Store:
                     raise Busy("was cut off by the server")
                 return Piece(data, entry)
 
-        return await _again(once, SECONDS + length / SLOWEST)
+        return await again(once, SECONDS + length / SLOWEST)
 
     async def copy(self, name: str, known: Entry | None, sink: BinaryIO, room: int) -> Entry:
         """Write a whole file to `sink`, where there is `room` for so many bytes. Raises Unread and OSError."""
@@ -172,7 +174,13 @@ class Store:
                         left -= len(data)
             return entry
 
-        return await _again(once, None)
+        return await again(once, None)
+
+
+async def listed(store: Store) -> dict[str, Entry]:
+    """The files of a store that lists them, as it gives them. Raises Unread."""
+    async with _within(LISTING):
+        return await store.listing()
 
 
 def check(entry: Entry, known: Entry | None) -> None:
@@ -204,8 +212,10 @@ async def _within(seconds: float) -> AsyncIterator[None]:
         timer.cancel()
 
 
-async def _again(once: Callable[[], Coroutine[Any, Any, Result]], seconds: float | None) -> Result:
-    """What `once` gives, asked again where the server is busy or breaks off, as long as there is patience."""
+async def again(once: Callable[[], Coroutine[Any, Any, Result]], seconds: float | None) -> Result:
+    """What `once` gives, asked again where the server is busy or breaks off, as long as there is patience. Raises
+    Unread.
+    """
     waited, pause = 0.0, PAUSE
     for tried in range(1, TRIES + 1):
         try:
