@@ -8,8 +8,7 @@ SEED ?= 1
 SECONDS ?= 600
 COUNT ?= 100
 
-# A file of tests by one process; the folder is short, as lines break by the length of a path.
-PARALLEL = -n auto --dist loadfile --basetemp "$$(mktemp -d)"
+PARALLEL = -n auto --dist loadfile
 AXE = build/npm/node_modules/axe-core/axe.min.js
 
 .PHONY: fuzz demo example front-door test page compat compat-all lab lab-servers lint bench wheel actions nightly

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ckpt_doctor.cli import main
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 sys.path[:0] = [str(FIXTURES), str(FIXTURES.parent / "scripts")]
+os.environ.pop("COLUMNS", None)  # which pytest-xdist sets: what is tested writes to a pipe
 OLD_READING = ("lora-nested-0.9.0", "lora-patterns-0.9.0", "lora-head-bert-0.9.0")
 """Saved by PEFT 0.9, which reads them otherwise than the newest."""
 ADAPTERS = sorted(path.name for path in FIXTURES.iterdir() if (path / "adapter_config.json").exists())

@@ -883,7 +883,7 @@ def test_endpoint_cache_and_offline_are_as_huggingface_hub_takes_them(hub: Any, 
         "HF_HOME": str(tmp_path / "home"),
         "HF_HUB_DISABLE_XET": "1",
     }
-    for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE"):
+    for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         environment.pop(name, None)
 
     def scanned(**more: str) -> subprocess.CompletedProcess[str]:
