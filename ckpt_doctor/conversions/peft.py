@@ -59,8 +59,8 @@ def to_peft(foreign: Foreign) -> list[Converted]:
 def no_config(names: list[str]) -> str:
     """Why adapters of several in one file are not told apart from others of their shapes: the sentence."""
     return (
-        f"what scales {several(names)} stands in no tensor, and of several in one file only default has its "
-        "adapter_config.json beside them: lay that of each in a folder of its name, or name one that holds for all"
+        f"what scales {several(names)} stands in no tensor, and an adapter_config.json beside several in one file is "
+        "that of default alone: lay that of each in a folder of its name, or name one that holds for all"
     )
 
 

@@ -89,7 +89,8 @@ def _patterns(subject: Subject) -> tuple[dict[str, int], dict[str, float]]:
     for layer in map(layers.__getitem__, ordered):
         if layer.rank is None or layer.alpha is None:
             raise Refused("the tensors do not tell the rank of every layer")
-        ranks[layer.module], alphas[layer.module] = layer.rank, layer.alpha
+        alpha = layer.alpha
+        ranks[layer.module], alphas[layer.module] = layer.rank, int(alpha) if float(alpha).is_integer() else alpha
     return ranks, alphas
 
 
