@@ -112,7 +112,7 @@ def main() -> None:
                     if how == "error" and code == 0 and seen(interrupt.tree()) != seen(new):
                         left.append("it is said to be done, and is not")
                     if scenario != "in place":
-                        left += again(scenario, new)
+                        left += interrupt.again(scenario, new, call)
                     wrong += bool(left)
                     for line in left:
                         print(f"{scenario}, {rule}: {line}", flush=True)
@@ -123,21 +123,6 @@ def main() -> None:
 def seen(files: interrupt.Tree) -> interrupt.Tree:
     """Those that are not staged: where a folder cannot be removed it stays until the next run."""
     return {name: data for name, data in files.items() if ".ckpt-doctor-" not in name}
-
-
-def again(scenario: str, new: interrupt.Tree) -> list[str]:
-    """What is wrong with the next run of the command."""
-    aside = any(interrupt.REPLACED in name for name in interrupt.tree())
-    done = scenario == "new" and os.path.exists("out")
-    code, stderr = call(scenario)
-    faults = interrupt.damage(scenario, "again", new, new)
-    if done:  # nothing is written, so nothing is looked for
-        faults = [line for line in faults if not line.startswith("left: ")]
-    if code != (2 if done else 0):
-        faults.append(f"exit code {code}: {stderr}")
-    if aside and "when a fix was killed" not in stderr:
-        faults.append("it does not say where the old one is")
-    return [f"again: {line}" for line in faults]
 
 
 if __name__ == "__main__":

@@ -160,11 +160,11 @@ def damage(scenario: str, how: str, old: Tree, new: Tree) -> list[str]:
     return faults
 
 
-def again(scenario: str, new: Tree) -> list[str]:
+def again(scenario: str, new: Tree, run: Callable[[str], tuple[int, str]] = forked) -> list[str]:
     """What is wrong with the next run of the command."""
     aside = any(REPLACED in name for name in tree())
     done = scenario == "new" and os.path.exists("out")
-    code, stderr = forked(scenario)
+    code, stderr = run(scenario)
     faults = damage(scenario, "again", new, new)
     if done:  # nothing is written, so nothing is looked for
         faults = [line for line in faults if not line.startswith("left: ")]
