@@ -103,6 +103,7 @@ UNUSED = (
     "api", "facts.methods.", "facts.servers", "files.base", "files.formats.torch", "files.numbers", "files.streams",
     "files.values", "files.writer", "repairs.lora", "repairs.servers", "rules.methods", "rules.servers",
     "rules.weights", "verbs.compare", "verbs.fix", "verbs.plan", "verbs.preload", "cli.baseline", "cli.fix",
+    "verbs.ranks", "facts.budget", "conversions", "files.remote", "files.place", "files.stores", "cli.fleet",
 )  # fmt: skip
 """Modules of this package, or what their names begin with, that a healthy LoRA needs none of."""
 

@@ -286,6 +286,8 @@ def kept(folder: str) -> str:
     AdapterError.
     """
     from . import cache
+    from .replacing import take_place
+    from .staging import staging
 
     place = place_of(folder)
     place.wait()
@@ -296,13 +298,10 @@ def kept(folder: str) -> str:
         return all(os.path.isfile(path) and os.path.getsize(path) == size for path, size in sizes)
 
     def make(there: str) -> None:
-        stage = os.path.join(cache.root(), f".{name}.{os.urandom(8).hex()}")
-        try:
-            shutil.copytree(_downloaded(place), stage)
-            shutil.rmtree(there, ignore_errors=True)
-            os.rename(stage, there)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+        with staging(cache.root()) as stage:
+            copy = os.path.join(stage, name)
+            shutil.copytree(_downloaded(place), copy)
+            take_place(copy, there, force=True)
 
     try:
         if all(entry.tag for entry in files.values()):

@@ -13,7 +13,6 @@ from .. import __version__
 from ..adapter.findings import NOTE, Finding, accepted, verdict
 from ..adapter.runtimes import order, ran
 from ..facts.names import are_few
-from ..verbs.ranks import Ranks, Run
 from ..verbs.report import OUTCOMES, Report, named_release
 from .wording import STOPPED, Tally
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from ..verbs.compare import Comparison, Row
     from ..verbs.plan import Plan
     from ..verbs.prove import Proof
+    from ..verbs.ranks import Ranks, Run
     from ..verbs.start import Start
     from ..verbs.together import Together
     from ..verbs.verify import Verified
@@ -346,6 +346,8 @@ def _row(row: Row) -> dict[str, object]:
 
 def ranks(found: Iterable[Ranks | Run]) -> Iterator[str]:
     """The document of what was looked at: adapters, and runs with their steps."""
+    from ..verbs.ranks import Run
+
     yield dump({"ranks": [_run(one) if isinstance(one, Run) else _ranks(one) for one in found]})
 
 

@@ -31,7 +31,7 @@ MOST = 2_000
 """Tasks of a batch."""
 WINDOW = 3
 """Batches for each worker that are begun before the first of them is told."""
-ROOM = 256 << 20
+ROOM = 32 << 20
 """Bytes of answers that may be held for the sake of order."""
 LOOK = 5.0
 """Seconds without an answer after which it is asked whether there still are workers."""

@@ -17,7 +17,7 @@ from ..facts.meaning import Meaning, meanings, saved_meanings
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from ..files.loader import reading
-from ..files.streams import Files, content, identical
+from ..files.streams import Files, chunks, content, identical
 from ..files.values import Array, read
 from .conversion import located, opened
 from .forms import in_one_form
@@ -284,7 +284,10 @@ class Delta(NamedTuple):
 
 
 def _delta_row(module: str, sides: list[tuple[Subject, Layer | None]], tolerance: float, files: Files) -> Row:
-    computed = [delta(adapter, layer, files) for adapter, layer in sides if layer and layer.rank != 0]
+    ranked = [(adapter, layer) for adapter, layer in sides if layer and layer.rank != 0]
+    if len(ranked) == 1 and _is_zero(*ranked[0], files):
+        return _row(module, 0.0, 0.0, 0)
+    computed = [delta(adapter, layer, files) for adapter, layer in ranked]
     deltas = [delta for delta in computed if delta is not None]
     if len(deltas) < len(computed):
         return _unlike(module)
@@ -303,6 +306,14 @@ def _delta_row(module: str, sides: list[tuple[Subject, Layer | None]], tolerance
     return _row(module, norm, difference, exponent)
 
 
+def _is_zero(adapter: Subject, layer: Layer, files: Files) -> bool:
+    """Whether a layer has nothing but zeros, as one of rank 0 has that was padded: in pieces, as it may be large."""
+    infos = _tensors_of(adapter, layer)
+    for info in infos:
+        read(info._replace(shape=(0,)), b"")  # which raises for a type whose zero bits are another number
+    return all(bytes(piece).count(0) == len(piece) for info in infos for piece in chunks(info, files))
+
+
 def delta(adapter: Subject, layer: Layer, files: Files) -> Delta | None:
     """A layer's delta, scaling · B · A.
 
@@ -315,19 +326,25 @@ def factors(adapter: Subject, layer: Layer, files: Files) -> tuple[Array, Array,
     """B `[out, r]`, A `[r, in]`, flattened of a convolution, and AdaLoRA's E `[r, 1]`, which multiplies the rows
     of A. Raises AdapterError where they are not all there, or do not agree.
     """
+    b, a, *rest = (read(info, content(info, files)) for info in _tensors_of(adapter, layer))
+    rank = a.shape[0]
+    return b.reshape(b.shape[0], rank), a.reshape(rank, -1), rest[0].reshape(-1, 1) if rest else None
+
+
+def _tensors_of(adapter: Subject, layer: Layer) -> list[TensorInfo]:
+    """B, A and, of an AdaLoRA, E, as far as the layer has one. Raises AdapterError."""
     infos = {name: adapter.tensors[key] for name, key in layer.factors.items()}
-    parts = {name: read(info, content(info, files)) for name, info in infos.items()}
-    a = next((parts[name] for name in ("lora_A", "lora_embedding_A") if name in parts), None)
-    b = next((parts[name] for name in ("lora_B", "lora_embedding_B") if name in parts), None)
-    if a is None or b is None or layer.scaling is None or a.ndim < 2 or b.ndim < 2:
+    a = next((infos[name] for name in ("lora_A", "lora_embedding_A") if name in infos), None)
+    b = next((infos[name] for name in ("lora_B", "lora_embedding_B") if name in infos), None)
+    if a is None or b is None or layer.scaling is None or len(a.shape) < 2 or len(b.shape) < 2:
         raise AdapterError(f"the factors of {layer.module} are not all there")
     rank = a.shape[0]
-    e = parts.get("lora_E") if adapter.method == "ADALORA" else None  # which no LoRA reads
-    if b.shape[1] != rank or (e is not None and e.size != rank):
+    e = infos.get("lora_E") if adapter.method == "ADALORA" else None  # which no LoRA reads
+    if b.shape[1] != rank or (e is not None and math.prod(e.shape) != rank):
         raise AdapterError(f"the factors of {layer.module} do not agree on a rank")
-    if b.size != b.shape[0] * rank:
+    if math.prod(b.shape) != b.shape[0] * rank:
         raise AdapterError(f"lora_B of {layer.module} has the shape {list(b.shape)}, which no PEFT computes with")
-    return b.reshape(b.shape[0], rank), a.reshape(rank, -1), None if e is None else e.reshape(-1, 1)
+    return [b, a] if e is None else [b, a, e]
 
 
 def delta_of(product: tuple[Array, Array, Array | None], scaling: float) -> Delta | None:
