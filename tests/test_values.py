@@ -134,6 +134,14 @@ def test_rows_and_columns_of_zeros_are_found(tmp_path: Path, dtype: str) -> None
     assert read(path, dtype, (8, 4)).is_zero
 
 
+def test_one_zero_at_a_corner_has_no_tensor_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbers, "_zero_sides", lambda *_: pytest.fail("read again"))
+    tensor = torch.ones(40, 30)
+    tensor[0, 0] = tensor[-1, -1] = 0
+    (tmp_path / "x").write_bytes(raw(tensor))
+    assert read(tmp_path / "x", "F32", (40, 30)) == Numbers(1.0)
+
+
 def test_the_edge_of_a_real_block(tmp_path: Path) -> None:
     tensor = torch.ones((1 << 20) + 7, dtype=torch.bfloat16)
     for place in ((1 << 19) - 1, 1 << 19, len(tensor) - 1):

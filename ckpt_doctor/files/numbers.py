@@ -20,6 +20,9 @@ MOST_READ = 8
 READERS, MOST_ALONE = 2, 1 << 26
 """How many read at once what has more bytes than one reads before another is there."""
 
+SOME = 8
+"""How many numbers of a row are read, beside the first, before all are, to see whether it is zero."""
+
 _BELOW_INFINITY = {
     "F64": 0x7FF0 << 48, "F32": 0x7F80 << 16, "F16": 0x7C00, "BF16": 0x7F80, "F8_E5M2": 0x7C, "F8_E4M3": 0x7F,
 }  # fmt: skip
@@ -75,7 +78,7 @@ def _all_of(tensors: Iterable[tuple[TensorInfo, TensorInfo]]) -> list[tuple[Tens
     with Files() as files:
         for info, plain in tensors:
             one = _numbers(plain, buffer, files)
-            if not one.is_zero and _has_zero_corner(info, files):
+            if not one.is_zero and _may_have_zero_side(info, files):
                 rows, columns = _zero_sides(info, files)
                 one = one._replace(rows=rows, columns=columns)
             found.append((info, one))
@@ -159,26 +162,35 @@ def _gathered(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
         yield b"".join(held)
 
 
-def _has_zero_corner(info: TensorInfo, files: Files) -> bool:
-    """Whether the first number or the last is zero, as it is where the rows or columns at a side are."""
-    source, width = info.source, DTYPE_BITS[info.dtype] // 8
+def _may_have_zero_side(info: TensorInfo, files: Files) -> bool:
+    """Whether the first row, the last, the first column or the last is zero at all of some places."""
     if len(info.shape) < 2:
         return False
+    width, source = DTYPE_BITS[info.dtype] // 8, info.source
     if isinstance(source, FileRange):
-        ends = [source.offset, source.offset + source.length - width]
-        path = source.path
+        path, start = source.path, source.offset
+        down, right = (math.prod(info.shape[axis:]) * width for axis in (1, 2))
     elif isinstance(source, Gathered):
-        last = sum((size - 1) * stride for size, stride in zip(info.shape, source.strides, strict=True))
-        ends = [source.storage.offset + (source.start + at) * width for at in (0, last)]
-        path = source.storage.path
+        path, start = source.storage.path, source.storage.offset + source.start * width
+        down, right = (stride * width for stride in source.strides[:2])
     else:
         return False
-    for end in ends:
-        files[path].seek(end)
+    height, columns = info.shape[:2]
+
+    def is_zero(row: int, column: int) -> bool:
+        files[path].seek(start + row * down + column * right)
         bits = int.from_bytes(files[path].read(width), "little")
-        if not bits & ((1 << (8 * width - 1)) - 1):
-            return True
-    return False
+        return not bits & ((1 << (8 * width - 1)) - 1)
+
+    return any(
+        all(is_zero(row, at) for at in _some(columns)) or all(is_zero(at, column) for at in _some(height))
+        for row, column in ((0, 0), (height - 1, columns - 1))
+    )
+
+
+def _some(count: int) -> list[int]:
+    """Places along an axis: the first, the last, and some between them."""
+    return sorted({at * (count - 1) // SOME for at in range(SOME + 1)})
 
 
 def _zero_sides(info: TensorInfo, files: Files) -> tuple[Span | None, Span | None]:
