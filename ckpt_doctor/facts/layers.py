@@ -13,7 +13,8 @@ from .methods import record
 from .names import PREFIX, are_few, pattern_value
 from .patterns import TooCostly, once
 
-_KEY = re.compile(r"(?P<module>.+?)\.(?P<factor>lora_(?:embedding_)?[ABE])(?:\.(?!weight)[^.]+)?(?:\.weight)?")
+# an adapter's name may stand behind the factor; a `.bias` there is lora_bias's own
+_KEY = re.compile(r"(?P<module>.+?)\.(?P<factor>lora_(?:embedding_)?[ABE])(?:\.(?!weight|bias$)[^.]+)?(?:\.weight)?")
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _PREFIXES = (PREFIX, "module.")
 

@@ -39,7 +39,8 @@ def against_base(subject: Subject) -> Iterator[Finding]:
     if any(config.get(key) for key in ("layer_replication", "use_bdlora", "use_qalora", "target_parameters")):
         return  # other layers, or other sizes, than the base model's
     if _is_named_bare(subject):
-        message = f"the layers are named as in a model without a head, and a {subject.adapted_class} was adapted"
+        adapted = f"a {subject.adapted_class}" if subject.adapted_class else f"one with a head, for {subject.task},"
+        message = f"the layers are named as in a model without a head, and {adapted} was adapted"
         needs = "how that class names its modules"
         yield NOT_IN_BASE(message, tensors=subject.keys_of(layers), undecided=PEFT, needs=needs)
     strange = absent(subject, [module for module in layers if module in meant.hit])
@@ -117,14 +118,18 @@ KINDS = {3: "Conv1d", 4: "Conv2d", 5: "Conv3d"}
 
 def _is_named_bare(subject: Subject) -> bool:
     """Whether the layers are named as the base model's files name them, which are those of a model without a head, and
-    a class with one was adapted, which mostly puts a prefix before the names.
+    a class with one was adapted, which mostly puts a prefix before the names: files of such a class that begin with a
+    block (`h.0`) are of a model without one whatever their config says, as GPT-2's own.
     """
     from ..files.base import class_prefixes
 
     base = subject.base
-    if base is None or base is not subject.question.base or "For" not in subject.adapted_class or not subject.saved_as:
+    if base is None or base is not subject.question.base or class_prefixes(base, subject.layers):
         return False
-    return all(map(is_bare, subject.saved_as)) and not class_prefixes(base, subject.layers)
+    if "For" not in subject.adapted_class and subject.task not in CLASSES:
+        return False
+    saved_bare = bool(subject.saved_as) and all(map(is_bare, subject.saved_as))
+    return saved_bare or any(re.match(r"[^.]+\.\d+\.", module) for module in subject.layers)
 
 
 def absent(subject: Subject, modules: Iterable[str]) -> list[str]:
