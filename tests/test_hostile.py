@@ -289,6 +289,15 @@ def test_all_patterns_of_an_adapter_have_one_budget() -> None:
     assert keys.first("layers.0") is None
 
 
+def test_patterns_that_are_many_are_not_all_compiled() -> None:
+    patterns.new_adapter()
+    patterns._Spent.seconds = limits.PATTERN_BUDGET + 1
+    with pytest.raises(patterns.TooCostly):
+        patterns.is_pattern("never.+compiled$")
+    patterns.new_adapter()
+    assert patterns.is_pattern("never.+compiled$")
+
+
 # Values of every type
 
 OF_A_KEY = ("null", "true", "-1", "[[]]", "{a: []}", "NaN", "10 ** 400", "['a', 1]", "lone surrogate", "(", "ugly")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -242,3 +243,24 @@ def test_what_a_program_says_of_sigterm_holds(run: Any, tmp_path: Path) -> None:
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, earlier)
+
+
+def test_a_folder_that_cannot_be_listed_now_is_not_taken_for_another_tools(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in"
+    shutil.copytree(ZERO, source)
+    shutil.copytree(ZERO, source / "sub")
+    real, failed = os.scandir, []
+
+    def once(path: Any = ".") -> Any:
+        if str(path) == str(source) and not failed:
+            failed.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", once)
+    result = run("fix", source, tmp_path / "out")
+    assert (result.exit_code, failed) == (2, [str(source)])
+    assert "cannot be read: Input/output error" in result.output
+    assert not (tmp_path / "out").exists()

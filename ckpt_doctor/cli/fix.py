@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from ..adapter import NOTHING_ASKED, AdapterError, NotExactError, unforeseen
 from ..adapter.runtimes import SERVERS
 from ..conversions import WRITTEN
-from ..files.loader import CONFIG, is_remote, reading, told
+from ..files.loader import CONFIG, Unlisted, is_remote, is_within, reading, told
 from ..files.writer import wanted
 from ..repairs import DTYPES, Pairs
 from ..reports import Style, json, table
@@ -309,8 +309,7 @@ def _from(source: str, folder: str) -> str:
     """The way from IN to an adapter below it; "" where IN is that adapter, or a file of it."""
     if is_remote(source):
         return folder.removeprefix(told(source)).strip("/") if folder.startswith(told(source)) else ""
-    way = os.path.relpath(folder, source) if os.path.isdir(source) else os.curdir
-    return "" if way == os.curdir else way
+    return os.path.relpath(folder, source) if is_within(folder, source) else ""
 
 
 def _within(out: str, way: str) -> str:
@@ -330,6 +329,8 @@ def _below(source: str) -> list[str]:
     others: list[str] = []
     try:
         return sorted([*options.adapters_below(source, others=others), *apart(others)])
+    except Unlisted:
+        raise
     except AdapterError:
         found = apart(recognise.below(source))
         if not found:

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from ..adapter import AdapterError, Base
 from ..adapter.runtimes import unreviewed
 from ..files import pins
-from ..files.loader import MARKS, find, is_remote, nothing_in, told
+from ..files.loader import MARKS, Unlisted, find, is_remote, nothing_in, told
 from ..reports import OF_EVERY_VERB
 from .settings import FAIL_ON, Choice, Config, Settings, find_config, read_config, selectors
 from .terminal import busy, complain
@@ -287,7 +287,7 @@ def folders(
             if others is not None:
                 others += beside or []
         except AdapterError as error:
-            found = _others(path) if others is not None else []
+            found = _others(path) if others is not None and not isinstance(error, Unlisted) else []
             if not found:
                 failed(told(path), error)
         for folder in found:  # no two of which are one, as links are not followed

@@ -178,10 +178,18 @@ class _Compiled(NamedTuple):
 @lru_cache(512)
 def _compiled(pattern: str, of: str) -> _Compiled | None:
     """A pattern, compiled; None where `re` does not take it. Raises TooCostly."""
+    if _Spent.seconds > PATTERN_BUDGET or len(pattern) > PATTERN_LENGTH or not pattern.isascii():
+        raise TooCostly(of)
+    start = process_time()
+    try:
+        return _made_of(pattern, of)
+    finally:
+        _Spent.seconds += process_time() - start
+
+
+def _made_of(pattern: str, of: str) -> _Compiled | None:
     from warnings import catch_warnings, simplefilter
 
-    if len(pattern) > PATTERN_LENGTH or not pattern.isascii():
-        raise TooCostly(of)
     try:
         with catch_warnings():
             simplefilter("ignore")

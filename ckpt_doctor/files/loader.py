@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 from ..adapter import Adapter, AdapterError, DamagedFile, Fault, forms
 from ..adapter.limits import JSON, check_depth, check_values
 from .formats import safetensors
+from .there import is_folder, mode
 
 if TYPE_CHECKING:
     from ..adapter import TensorInfo
@@ -95,6 +96,10 @@ def arriving(folders: list[str], *, whole: bool) -> Iterable[str]:
     return remote.ahead(folders, lambda folder: folder if is_remote(folder) else None, whole=whole)
 
 
+class Unlisted(AdapterError):  # noqa: N818 - no fault of what may be there
+    """What is at a path cannot be looked at, so that it is not known whether there is an adapter."""
+
+
 def find(path: str, marks: Collection[str] = MARKS, others: list[str] | None = None) -> list[str]:
     """The adapter folders at or below `path`, sorted: those with weights or a file of `marks` in them.
 
@@ -107,10 +112,13 @@ def find(path: str, marks: Collection[str] = MARKS, others: list[str] | None = N
         _, is_file = remote.folder_of(path)
         folder = remote.look(path)
         return [folder] if is_file else sorted(_found(folder, marks, others))
-    if not os.path.lexists(path):
-        raise AdapterError(f"{path} does not exist")
-    if os.path.isdir(path):
-        return sorted(_found(path, marks, others))
+    try:
+        if "\0" in path or not mode(path):
+            raise AdapterError(f"{path} does not exist")
+        if is_folder(path):
+            return sorted(_found(path, marks, others))
+    except OSError as error:
+        raise Unlisted(f"{path} cannot be read: {error.strerror}") from None
     folder, name = os.path.split(path)
     if name.startswith("adapter_") or name in marks:
         return [folder or "."]
@@ -160,7 +168,7 @@ def _found(root: str, marks: Collection[str], others: list[str] | None) -> Itera
     outer = ""  # the adapter that others may lie in
     for folder, entries in walk(root):
         if isinstance(entries, OSError) and folder == root:
-            raise AdapterError(f"{root} cannot be read: {entries.strerror}")
+            raise Unlisted(f"{root} cannot be read: {entries.strerror}")
         if entries is None or isinstance(entries, OSError):
             yield folder  # scanning it says why it cannot be read
             continue
