@@ -208,6 +208,12 @@ def of_files(work: Path) -> list[str]:
     return found
 
 
+def _has_other_weights(adapter: Path) -> bool:
+    """Whether its weights are not those of the healthy adapter that it was made of."""
+    weights = adapter / hostile.WEIGHTS
+    return not weights.is_file() or weights.read_bytes() != (hostile.LORA / hostile.WEIGHTS).read_bytes()
+
+
 def verdicts(work: Path, case: hostile.Input) -> list[str]:
     """What a scan says of an input that it may not say."""
     path = work / "scan.json"
@@ -216,7 +222,7 @@ def verdicts(work: Path, case: hostile.Input) -> list[str]:
     (report,) = json.loads(path.read_text())["reports"]
     codes = {finding["code"] for finding in report["findings"]}
     found = []
-    if case.finds and not codes & {*case.finds}:
+    if case.finds and not report["error"] and not codes & {*case.finds}:
         found.append(f"none of {', '.join(case.finds)} in {', '.join(sorted(codes))}")
     if case.doubted and not report["error"] and report["verdicts"].get(NEWEST) == "accepts":
         found.append("is accepted")
@@ -245,7 +251,7 @@ def check(name: str, case: hostile.Input, usual: dict[str, Run], half: dict[str,
             if command == "scan":
                 said = of_files(work) + verdicts(work, case)
                 flagged += [f"{name}: {command}: {fault}" for fault in said]
-            if command == "compare" and '"verdict": "same"' in result.out and name != HEALTHY:
+            if command == "compare" and '"verdict": "same"' in result.out and _has_other_weights(adapter):
                 flagged.append(f"{name}: compare: same as another")
         if digest(adapter) != before:
             flagged.append(f"{name}: it was written to")

@@ -264,3 +264,14 @@ def test_a_folder_that_cannot_be_listed_now_is_not_taken_for_another_tools(
     assert (result.exit_code, failed) == (2, [str(source)])
     assert "cannot be read: Input/output error" in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_a_pipe_are_not_waited_for(tmp_path: Path) -> None:
+    shutil.copytree(HEALTHY, tmp_path / "in")
+    (tmp_path / "in/adapter_model.safetensors").unlink()
+    os.mkfifo(tmp_path / "in/adapter_model.safetensors")
+    command = [sys.executable, "-m", "ckpt_doctor", "fix", "in", "out", "--for", "peft==*", "--best-effort"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "it is not a regular file" in done.stderr
+    assert not (tmp_path / "out").exists()

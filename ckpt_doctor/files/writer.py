@@ -11,9 +11,20 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
-from ..adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo, forms
+from ..adapter import Adapter, AdapterError, Computed, DamagedFile, FileRange, NotExactError, TensorInfo, forms
 from .formats import safetensors
-from .loader import BIN, CONFIG, INDEX, RECORD, SAFETENSORS, check_steady, may_hold_adapters, read_weights, steady
+from .loader import (
+    BIN,
+    CONFIG,
+    INDEX,
+    RECORD,
+    SAFETENSORS,
+    check_steady,
+    may_hold_adapters,
+    read_weights,
+    regular,
+    steady,
+)  # fmt: skip
 from .replacing import check_replaceable, sync, take_place
 from .staging import staging
 from .streams import CHUNK, Files, chunks, content
@@ -306,8 +317,12 @@ def _copy(source: str, target: str) -> None:
 
 
 def sha256(path: str) -> str:
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
+    """Hex digest of a regular file; never waits, as on a FIFO. Raises AdapterError."""
+    try:
+        file, _ = regular(path)
+    except DamagedFile as error:
+        raise AdapterError(f"{path} cannot be read: {error.message}") from None
+    with file:
         return digest(file)
 
 
