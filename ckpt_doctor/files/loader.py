@@ -113,7 +113,7 @@ def find(path: str, marks: Collection[str] = MARKS, others: list[str] | None = N
         folder = remote.look(path)
         return [folder] if is_file else sorted(_found(folder, marks, others))
     try:
-        if "\0" in path or not mode(path):
+        if not mode(path):
             raise AdapterError(f"{path} does not exist")
         if is_folder(path):
             return sorted(_found(path, marks, others))

@@ -10,11 +10,11 @@ import stat
 
 def mode(path: str, *, follow: bool = False) -> int:
     """The st_mode of what is at a path: of a link itself, or with `follow` of where it ends. 0 where nothing is there,
-    or a link cannot be followed. Raises OSError where that cannot be told.
+    or a link cannot be followed, or nothing can have such a name. Raises OSError where that cannot be told.
     """
     try:
         found = os.lstat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a NUL, a lone surrogate
         return 0
     if follow and stat.S_ISLNK(found):
         return os.stat(path).st_mode if os.path.exists(path) else 0

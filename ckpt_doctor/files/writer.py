@@ -24,7 +24,7 @@ from .loader import (
     read_weights,
     regular,
     steady,
-)  # fmt: skip
+)
 from .replacing import check_replaceable, sync, take_place
 from .staging import staging
 from .streams import CHUNK, Files, chunks, content

@@ -15,7 +15,7 @@ from ..conversions.peft import named
 from ..files import checkpoint, foreign, recognise
 from ..files.foreign import NO_WEIGHTS, SALVAGE
 from ..files.formats import gguf, safetensors
-from ..files.loader import WEIGHTS, is_there, load, locate, read_json, read_weights, regular, stamped
+from ..files.loader import WEIGHTS, Unlisted, is_there, load, locate, read_json, read_weights, regular, stamped
 
 if TYPE_CHECKING:
     from ..conversions import Converted
@@ -72,6 +72,8 @@ def located(path: str) -> str:
     """
     try:
         return locate(path)
+    except Unlisted:
+        raise
     except AdapterError:
         found = apart(below(path))
         if len(found) != 1:

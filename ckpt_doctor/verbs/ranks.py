@@ -16,7 +16,7 @@ from ..adapter.findings import counted
 from ..facts.budget import BELOW, HALF_WAY, NEVER, TO, UNKNOWN, Budget, Schedule, planned, schedule
 from ..facts.places import Place, natural, places
 from ..facts.subject import Subject
-from ..files.loader import find, is_remote, nothing_in, reading, regular
+from ..files.loader import Unlisted, find, is_remote, nothing_in, reading, regular
 from .report import Report
 from .scan import examine_all
 
@@ -307,6 +307,8 @@ def _below(path: str) -> list[str]:
         if folders:
             return folders
         raise nothing_in(path)
+    except Unlisted:
+        raise
     except AdapterError:
         from ..files import recognise
         from .conversion import apart
