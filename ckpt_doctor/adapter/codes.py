@@ -508,8 +508,9 @@ What to do: name the right base model, or rename the tensors.
 References: utils/save_and_load.py: set_peft_model_state_dict, which reports unexpected keys at most.
 """)
 OTHER_SIZE = Code("CD321", "other-size", """
-The tensors do not have the size of the base model's weights.
-Why: it is another model, or another size of it.
+The tensors do not have the size of the base model's weights; or a copy of a weight does not have that of the factors
+beside.
+Why: it is another model, or another size of it, or the file was changed.
 Who stops: every PEFT release, "size mismatch".
 What to do: name the right base model.
 References: torch.nn.Module.load_state_dict.

@@ -14,7 +14,7 @@ from ..adapter.codes import (
     NOT_IN_BASE,
     OTHER_SIZE,
 )
-from ..adapter.findings import Finding, counted, several
+from ..adapter.findings import THE_BASE, Finding, counted, several
 from ..adapter.runtimes import NONE, PEFT, since, upto
 from ..facts.layers import module_of
 from ..facts.meaning import left_random, meant_era, without_layer
@@ -26,6 +26,9 @@ from ..facts.tasks import CLASSES, is_bare
 from .declared import rule
 from .whole import has_module
 
+HEAD = "lm_head"
+"""What transformers mostly calls a head for language modelling."""
+
 
 @rule
 def against_base(subject: Subject) -> Iterator[Finding]:
@@ -36,7 +39,7 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         return
     none_left = subject.pruned if subject.method == "ADALORA" else set[str]()  # sized to nothing by the pattern
     weights = subject.base.weights
-    if any(config.get(key) for key in ("layer_replication", "use_bdlora", "use_qalora", "target_parameters")):
+    if any(config.get(key) for key in ("layer_replication", "target_parameters", *OTHER_SIZES)):
         return  # other layers, or other sizes, than the base model's
     if _is_named_bare(subject):
         adapted = f"a {subject.adapted_class}" if subject.adapted_class else f"one with a head, for {subject.task},"
@@ -75,8 +78,8 @@ def against_base(subject: Subject) -> Iterator[Finding]:
     if str(config.get("target_modules")).lower() == "all-linear":  # it takes what it finds
         heads = missing = []
     listed = config.get("target_modules")
-    if isinstance(listed, list) and "lm_head" in listed and not heads and not missing and "lm_head" not in layers:
-        heads = ["lm_head"] if has_module(subject, "lm_head") is not False and "lm_head" not in weights else []
+    if isinstance(listed, list) and HEAD in listed and not heads and not missing and HEAD not in layers:
+        heads = [HEAD] if has_module(subject, HEAD) is not False and HEAD not in weights else []
     # a LoRA's layer without tensors computes nothing, so that a head which was not there, or not trained, is no doubt
     if heads and not missing and (subject.method == "ADALORA" or config.get("init_lora_weights") is False):
         message = f"the config targets {several(heads)} of the base model, if the adapted class has such a head"
@@ -139,7 +142,10 @@ def absent(subject: Subject, modules: Iterable[str]) -> list[str]:
     # the parts of a MultiheadAttention are no modules with a weight
     attention = {module.removesuffix(OUT_PROJ) for module in subject.layers if module.endswith(OUT_PROJ)}
     known = subject.base.weights.keys() | attention | {module + OUT_PROJ for module in attention}
-    return [module for module in modules if module not in known]
+    return [
+        module for module in modules
+        if module not in known and (module != HEAD or has_module(subject, HEAD) is False)  # a tied one is in no file
+    ]  # fmt: skip
 
 
 def mean_nothing(strange: Iterable[str]) -> bool:
@@ -195,15 +201,16 @@ def parameters(subject: Subject) -> Iterator[Finding]:
 
     A head may have as many classes as the training had, and a vocabulary may have been resized before the load.
     """
-    if subject.base is None or subject.method not in LORAS:
+    if subject.base is None:
         return
     heads = [f".{name}." for name in subject.saved_whole]
     resized, unfit, rejecting = [], [], NONE
-    for key, info in subject.tensors.items():
-        if ".lora_" in key or subject.unread.get(key, NONE) >= PEFT:
+    for key in subject.others:
+        if subject.unread.get(key, NONE) >= PEFT or _is_its_own(subject, key):
             continue
+        info = subject.tensors[key]
         name = re.sub(_WRAPPED, "", key.removeprefix(PREFIX))
-        shape, module = subject.base.parameters.get(name), name.rpartition(".")[0]
+        shape, module = subject.base.parameters.get(name) or _tied(subject, name), name.rpartition(".")[0]
         if shape is None or shape == info.shape:
             continue
         if shape[1:] == info.shape[1:] and (re.search(_RESIZED, name) or any(head in f".{name}" for head in heads)):
@@ -219,6 +226,68 @@ def parameters(subject: Subject) -> Iterator[Finding]:
         message = f"of another number of rows than the base model's parameters: {several(resized)}"
         needs = "whether the model is resized before the load"
         yield OTHER_SIZE(message, tensors=resized, undecided=PEFT, needs=needs)
+
+
+def _is_its_own(subject: Subject, key: str) -> bool:
+    """Whether a tensor is no parameter of the base model, or one that the method's own rules hold against it."""
+    return ".lora_" in key or (subject.method not in LORAS and ".base_layer." not in key)
+
+
+def _tied(subject: Subject, name: str) -> tuple[int, ...] | None:
+    """The shape of a head that is tied to the embedding and so in no file: that of the one table of the vocabulary."""
+    base, rows = subject.base, subject.base.config.get("vocab_size") if subject.base else None
+    if base is None or name != f"{HEAD}.weight" or not has_module(subject, HEAD):
+        return None
+    tables = {shape for shape in base.parameters.values() if len(shape) == 2 and shape[0] == rows}
+    return tables.pop() if len(tables) == 1 else None
+
+
+@rule
+def copies(subject: Subject) -> Iterator[Finding]:
+    """Copies of weights that are adapted (utils/save_and_load.py: get_peft_model_state_dict, save_embedding_layers), of
+    a size that their layer cannot have: each release since 0.7, which wraps the layer, has a size mismatch.
+
+    Without the factors of a LoRA and without the base model only the ways of a table are known: it mostly has more rows
+    than columns.
+    """
+    ends = ".base_layer.weight"
+    unfit, doubted = [], []
+    for key in subject.tensors_where(lambda key: key.endswith(ends)):
+        module, shape = module_of(key.removesuffix(ends)), subject.tensors[key].shape
+        layer = subject.layers.get(module)
+        if layer is None or len(shape) != 2 or subject.unread.get(key, NONE) >= PEFT:
+            continue
+        is_table = module.rpartition(".")[2] in (HEAD, "embed_tokens")  # a Linear or an Embedding in every class
+        if subject.method in LORAS and not any(subject.config.get(key) for key in OTHER_SIZES):
+            sizes = _sizes(subject, layer)
+            if sizes is None or sizes == shape:
+                continue
+            if is_table or sizes != shape[::-1]:
+                unfit.append(key)
+            elif subject.base is None:
+                doubted.append(key)
+        elif is_table and shape[0] < shape[1] and subject.base is None:
+            doubted.append(key)
+    if unfit:
+        message = f"of another size than the factors beside: {several(unfit)}"
+        yield OTHER_SIZE(message, tensors=unfit, rejects=since("0.7"))
+    if doubted:
+        message = f"the sizes may be the wrong way round: {several(doubted)}"
+        yield OTHER_SIZE(message, tensors=doubted, undecided=since("0.7"), needs=THE_BASE)
+
+
+OTHER_SIZES = ("use_bdlora", "use_qalora")
+"""Options with which factors have other sizes than the weight."""
+
+
+def _sizes(subject: Subject, layer: Layer) -> tuple[int, int] | None:
+    """The sizes of the Linear or Embedding that a layer with one pair of factors adapts, as its weight has them."""
+    inner = [subject.tensors[key].shape[-1] for name, key in layer.factors.items() if name.endswith("A")]
+    outer = [subject.tensors[key].shape[0] for name, key in layer.factors.items() if name.endswith("B")]
+    if len(inner) != 1 or len(outer) != 1:
+        return None
+    embeds = any("embedding" in name for name in layer.factors)
+    return (inner[0], outer[0]) if embeds else (outer[0], inner[0])
 
 
 _WRAPPED = r"(?:base_layer|original_module|modules_to_save)\."
