@@ -46,7 +46,7 @@ lint: .venv/.dev
 
 compat: .venv/.dev  ## prove each fixture, before and after, in real PEFT releases
 	scripts/make_peft_venvs.sh .venvs $(RELEASES)
-	PEFT_VENVS=.venvs $(BIN)/python -m pytest -q -m compat $(PARALLEL)
+	PEFT_VENVS=.venvs $(BIN)/python -m pytest -q -m compat -n auto --dist loadgroup
 
 fuzz: .venv/.dev  ## files of chance for every reader, for SECONDS
 	$(BIN)/python scripts/fuzz.py $(SECONDS) --seed $(SEED)

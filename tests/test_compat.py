@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from check_fixes import faults
+from click.testing import CliRunner
 from conftest import ADAPTERS, FIXTURES, OLD_READING
 from test_fix import fixed, load
 
 from ckpt_doctor.adapter.findings import verdict
 from ckpt_doctor.adapter.runtimes import parse
+from ckpt_doctor.cli import main
 from ckpt_doctor.verbs.prove import proofs
 from ckpt_doctor.verbs.scan import examine
 
@@ -51,40 +53,47 @@ def test_after_is_as_the_findings_say(run: Any, tmp_path: Path, venv: Path, how:
 def test_fix_for_a_release_is_accepted_by_it(run: Any, tmp_path: Path, venv: Path) -> None:
     """Also in the form for all releases."""
     release = venv.name.replace("-", "==")
+    folders = []
     for spec in (release, "peft==*"):
         (tmp_path / spec).mkdir()
         heads = [] if release in parse("peft>=0.7,<0.13") and spec == release else OLD_READING[2:]
         names = [name for name in ADAPTERS if name not in heads]
-        rows = load(str(venv / "bin/python"), fixed(run, tmp_path / spec, "--for", spec, names=names))
-        assert [row for row in rows if row["verdict"] != "accepts"] == []
+        folders += fixed(run, tmp_path / spec, "--for", spec, names=names)
+    rows = load(str(venv / "bin/python"), folders)
+    assert [row for row in rows if row["verdict"] != "accepts"] == []
+
+
+SPECS = [*(venv.name.replace("-", "==") for venv in VENVS), "nothing"]
 
 
 @pytest.fixture(scope="module")
-def verdicts() -> Any:
-    """What each release that is here makes of adapters: release → folder → verdict."""
+def verdicts(tmp_path_factory: Any) -> Any:
+    """What each release makes of the fixtures, and of what is written for each of SPECS: folder → release → verdict;
+    and where that is. Each release is started once.
+    """
+    out = tmp_path_factory.mktemp("fixes")
+    for spec in SPECS:
+        (out / spec).mkdir()
+        for name in ADAPTERS:
+            options = ["--for", spec] if "==" in spec else []
+            CliRunner().invoke(
+                main, ["fix", str(FIXTURES / name), str(out / spec / name), *options], catch_exceptions=False
+            )
+    originals = [FIXTURES / name for name in ADAPTERS]
+    fixes = [out / spec / name for spec in SPECS for name in ADAPTERS if (out / spec / name).exists()]
+    found: dict[Path, dict[str, str]] = {}
+    for venv in VENVS:
+        for row in load(str(venv / "bin/python"), [*originals, *fixes]):
+            found.setdefault(Path(row["folder"]), {})[venv.name.removeprefix("peft-")] = row["verdict"]
+    return out, found
 
-    def of(folders: list[Path]) -> dict[str, dict[str, str]]:
-        tables = {venv.name.removeprefix("peft-"): load(str(venv / "bin/python"), folders) for venv in VENVS}
-        return {release: {row["folder"]: row["verdict"] for row in rows} for release, rows in tables.items()}
 
-    return of
-
-
-@pytest.fixture(scope="module")
-def originals(verdicts: Any) -> Any:
-    return verdicts([FIXTURES / name for name in ADAPTERS])
-
-
-@pytest.mark.parametrize("spec", [*(venv.name.replace("-", "==") for venv in VENVS), "nothing"])
-def test_no_fix_takes_a_release_from_a_loud_rejection_to_a_silent_difference(
-    run: Any, tmp_path: Path, verdicts: Any, originals: Any, spec: str
-) -> None:
+@pytest.mark.xdist_group("silent")
+@pytest.mark.parametrize("spec", SPECS)
+def test_no_fix_takes_a_release_from_a_loud_rejection_to_a_silent_difference(verdicts: Any, spec: str) -> None:
+    out, found = verdicts
     for name in ADAPTERS:
-        run("fix", FIXTURES / name, tmp_path / name, *(["--for", spec] if "==" in spec else []))
-    fixes = verdicts([tmp_path / name for name in ADAPTERS if (tmp_path / name).exists()])
-    for name in ADAPTERS:
-        before = {release: rows[str(FIXTURES / name)] for release, rows in originals.items()}
-        after = {release: rows[str(tmp_path / name)] for release, rows in fixes.items() if str(tmp_path / name) in rows}
+        before, after = found[FIXTURES / name], found.get(out / spec / name, {})
         assert (name, faults(spec.removeprefix("peft=="), before, after)) == (name, [])
 
 

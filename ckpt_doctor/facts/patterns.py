@@ -6,7 +6,7 @@ only if both read it alike, and `re`, which PEFT has, would not take for ever. A
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from math import factorial
@@ -359,19 +359,21 @@ class Keys:
     def __init__(self, keys: Iterable[str], form: str = NEW) -> None:
         self._keys = list(keys)
         self._form = form
-        words: list[tuple[_Word, int]] = []
         self._others: list[int] = []
+        self._words = Words(self._each())
+
+    def _each(self) -> Iterator[tuple[_Word, int]]:
+        """The words, each with the place of its key; the places of keys that are more than words are noted."""
         for place, key in enumerate(self._keys):
-            if form == NEW:
+            if self._form == NEW:
                 own = _words(key, MAYBE)
             else:  # no group is around it
                 pieces = _pieces(key)
-                own = None if pieces is None else (_Word(DOT if form == OLD else MAYBE, pieces),)
+                own = None if pieces is None else (_Word(DOT if self._form == OLD else MAYBE, pieces),)
             if own is None:
                 self._others.append(place)
             else:
-                words += [(word, place) for word in own]
-        self._words = Words(words)
+                yield from ((word, place) for word in own)
 
     def first(self, name: str) -> str | None:
         """The first that matches a name; None where none does. Raises TooCostly."""
