@@ -183,3 +183,14 @@ def test_a_file_that_may_not_be_read_is_an_error(
     result = run("scan", tmp_path)
     assert result.exit_code == 2
     assert "LORA" in result.output  # the other one is examined all the same
+
+
+def test_what_no_release_takes_is_an_error_also_by_several_causes(run: Any, tmp_path: Path) -> None:
+    """0.2 and 0.3 do not know layers_to_transform, and want a .bin."""
+    shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "a")
+    config = json.loads((tmp_path / "a/adapter_config.json").read_text())
+    (tmp_path / "a/adapter_config.json").write_text(json.dumps({**config, "layers_to_transform": [9]}))
+    result = run("scan", tmp_path / "a")
+    assert result.exit_code == 1
+    assert "target_modules (['q', 'v']) in layers_to_transform ([9]) matches none of the layers" in result.output
+    assert run("fix", tmp_path / "a", tmp_path / "b").exit_code == 1

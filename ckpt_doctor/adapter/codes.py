@@ -683,7 +683,7 @@ References: Megatron-LM megatron/core/transformer/attention.py: SelfAttention.li
 Megatron-Bridge models/conversion/auto_bridge.py: AutoBridge.export_adapter_ckpt; ms-swift docs, LoRA Training.
 """)
 NON_FINITE = Code("CD410", "non-finite", """
-Weights are NaN or infinite, so that no output of the model is a number. Seen with `--values`.
+Weights are NaN or infinite, which is seen with `--values`, or the scale of a layer is, so that no output is a number.
 Why: the training diverged (a loss of NaN, often in fp16), or the file was damaged. One such number is in every product
 that it is part of, and a layer hands it to all that come after.
 Who stops: every release and server loads it and computes NaN. PEFT raises in a merge with safe_merge=True alone; LoRAX

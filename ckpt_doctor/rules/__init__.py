@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..adapter import codes
-from ..adapter.findings import THE_BASE, Finding, numbers
-from ..adapter.runtimes import PEFT, SERVERS
+from ..adapter.findings import ERROR, THE_BASE, Finding, numbers
+from ..adapter.runtimes import NEWEST, NONE, PEFT, SERVERS
 from ..facts.methods import LORAS
 from ..facts.patterns import TooCostly
 from ..facts.subject import Subject
@@ -57,7 +57,7 @@ def judge(subject: Subject, watched: frozenset[str] = frozenset()) -> tuple[Find
     asked = ((subject.question.runtimes or frozenset()) | watched) & SERVERS
     if costly:
         return (*found, not_followed(subject, costly, PEFT | asked))
-    findings = tuple(found)
+    findings = tuple(found) if subject.question.runtimes is not None else _graver(found)
     if not asked:
         return findings
     from . import servers
@@ -70,6 +70,18 @@ def judge(subject: Subject, watched: frozenset[str] = frozenset()) -> tuple[Find
     except TooCostly as error:
         return (*findings, not_followed(subject, [error.pattern], asked))
     return tuple(followed)
+
+
+def _graver(findings: list[Finding]) -> tuple[Finding, ...]:
+    """What stops the newest release is an error also where it takes several causes to stop them all: an adapter that no
+    release takes is not healthy.
+    """
+    newest = [finding for finding in findings if NEWEST in finding.rejected_by | finding.misloaded_by]
+    if not newest or any(finding.severity == ERROR for finding in findings):
+        return tuple(findings)
+    if NONE.union(*(finding.rejected_by | finding.misloaded_by for finding in findings)) < PEFT:
+        return tuple(findings)
+    return tuple(finding._replace(severity=ERROR) if finding in newest else finding for finding in findings)
 
 
 def not_followed(subject: Subject, patterns: Iterable[str], ids: frozenset[str]) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import isfinite
 
 from ..adapter.codes import (
     ALL_LINEAR,
@@ -12,12 +13,13 @@ from ..adapter.codes import (
     LAYERS_OPTIONS,
     NO_LAYERS,
     NO_TARGET,
+    NON_FINITE,
     UNKNOWN_INIT,
     UNPROVEN_OPTION,
     UNSUPPORTED_TARGET,
 )
 from ..adapter.findings import THE_BASE, Finding, counted, several, spelled
-from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, minor, since, upto
+from ..adapter.runtimes import NEWEST_SERIES, NONE, PEFT, SERVERS, between, minor, since, upto
 from ..facts.config_keys import CHANGES_BASE, knows, refusing_bias
 from ..facts.methods import LORAS
 from ..facts.names import targets
@@ -181,6 +183,28 @@ def _number(subject: Subject, key: str) -> str:
     if key == "r" and rank:
         return f"set r to {rank}, the rank of the tensors, in adapter_config.json"
     return f"set {key} in adapter_config.json to the value of the training: the files do not tell it"
+
+
+@rule
+def non_finite_scale(subject: Subject) -> Iterator[Finding]:
+    """lora_alpha is Infinity or NaN, which JSON has not and Python's json reads: so is what the layer's delta is
+    multiplied with, and infinity times the zeros of an untrained factor is NaN (loaded in 0.9.0 and 0.21.2).
+    """
+    config, pattern = subject.config, subject.config.get("alpha_pattern")
+    values = {**config, **pattern} if isinstance(pattern, dict) else config
+    keys = tuple(key for key, value in values.items() if type(value) is float and not isfinite(value))
+    if not keys:
+        return
+    wrong = [
+        name for name, layer in subject.layers.items() if layer.scaling is not None and not isfinite(layer.scaling)
+    ]
+    if wrong:
+        where = f"{counted(len(wrong), 'layer')} ({several(wrong)})"
+        message = f"the scale of {where} is no finite number, and neither are the outputs"
+        keys = tuple(key if key in config else "alpha_pattern" for key in keys)
+        remedy = f"set {keys[0]} in adapter_config.json to the value of the training: the files do not tell it"
+        servers = SERVERS & (subject.question.runtimes or NONE)
+        yield NON_FINITE(message, keys=(*{*keys},), misloads=PEFT | servers, remedy=remedy)
 
 
 @rule

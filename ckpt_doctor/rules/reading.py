@@ -92,12 +92,15 @@ def reading(subject: Subject) -> Iterator[Finding]:
     if untargeted and not empty and not all(of_parameter(module, parameters) for module in layers):
         ids = NONE.union(*(era.ids for era in untargeted))
         others = NONE.union(*(era.ids for era in untargeted if _hits_others(subject, era)))
-        message = (
-            f"target_modules ({str(config['target_modules'])[:60]}) matches none of the layers in the file: "
-            f"{several(list(layers))}"
-        )
-        remedy = targets_of(layers)
-        yield NO_TARGET(message, keys=("target_modules",), rejects=ids - others, misloads=others, remedy=remedy)
+        what, remedy = f"target_modules ({str(config['target_modules'])[:60]})", targets_of(layers)
+        keys: tuple[str, ...] = ("target_modules",)
+        numbers = config.get("layers_to_transform")
+        of_all = {**config, "layers_to_transform": None}
+        if numbers is not None and any(targeted(of_all, module, NEWEST_SERIES) for module in subject.sample):
+            what += f" in layers_to_transform ({str(numbers)[:60]})"
+            keys, remedy = ("target_modules", "layers_to_transform"), CONFIG_OF_THESE
+        message = f"{what} matches none of the layers in the file: {several(list(layers))}"
+        yield NO_TARGET(message, keys=keys, rejects=ids - others, misloads=others, remedy=remedy)
     misfit = [era for era in every if era.misfits]
     if misfit and type(config.get("r", 8)) is int:  # else CD306 says so
         ids = frozenset[str]().union(*(era.ids for era in misfit))

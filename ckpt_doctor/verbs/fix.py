@@ -116,6 +116,9 @@ def _evidence(
 
     before, after = the_plan.before.subject, the_plan.after
     assert before is not None  # noqa: S101 - a plan has one
+    read = the_plan.read or before
+    for fault in read.adapter.faults:  # before a writer reads what cannot be read
+        raise NotExactError(f"{out} is not written, as it is not proved the same: {read.adapter.path}: {fault.message}")
     record: dict[str, Any] = {
         "schema_version": SCHEMA,
         "tool": {"name": "ckpt-doctor", "version": __version__},
@@ -139,7 +142,7 @@ def _evidence(
         return comparison
 
     def prove(stage: str) -> dict[str, Any]:
-        start = the_plan.read or before
+        start = read
         for cut in the_plan.cuts:
             exact(start, cut.before)
             start = cut.after
