@@ -296,7 +296,7 @@ def test_a_form_that_was_asked_for_is_repaired_once(run: Any, tmp_path: Path) ->
     no release to be named is repaired as well.
     """
     pattern = {"q": 4, "v": 4}
-    source = edited("lora-plain-0.21.2", tmp_path / "in", r=1, rank_pattern=pattern, alpha_pattern={"v": 16}, bias="all")
+    source = edited("lora-plain-0.21.2", tmp_path / "in", r=1, rank_pattern=pattern, alpha_pattern=pattern, bias="all")
     weights = source / "adapter_model.safetensors"
     tensors = load_file(weights)
     layers = {key.partition(".lora_")[0] for key in tensors}
