@@ -11,7 +11,7 @@ COUNT ?= 100
 PARALLEL = -n auto --dist loadfile
 AXE = build/npm/node_modules/axe-core/axe.min.js
 
-.PHONY: fuzz demo example front-door test page compat compat-all lab lab-servers lint bench wheel actions nightly
+.PHONY: fuzz demo example front-door test page compat compat-all lab lab-many lab-servers lint bench wheel actions nightly
 .DEFAULT_GOAL := test
 
 .venv/.run: pyproject.toml
@@ -55,6 +55,9 @@ lab: .venv/.dev  ## adapters of random draw, as saved and as people break them, 
 	scripts/make_peft_venvs.sh .venvs $(RELEASES) $(SAVERS)
 	$(BIN)/python scripts/lab $(RELEASES) --savers $(SAVERS) --seed $(SEED) --count $(COUNT)
 
+lab-many: .venv/.dev  ## COUNT adapters of random draw, of which no release is asked: what is read, compared and repaired of them
+	$(BIN)/python scripts/lab/many.py $(COUNT) --seed $(SEED)
+
 lab-servers: .venv/.dev  ## LoRAs of models that people serve, in real servers on a CPU: what is judged wrong
 	scripts/make_server_envs.sh .servers $(SERVERS)
 	$(BIN)/python scripts/lab/servers $(SERVERS) --seed $(SEED) --count $(COUNT)
@@ -82,10 +85,11 @@ ALL = 0.2.0 0.3.0 0.4.0 0.5.0 0.6.2 0.7.1 0.8.2 0.9.0 0.10.0 0.11.1 0.12.0 0.13.
 compat-all:  ## the same in every minor series that there is
 	$(MAKE) compat RELEASES='$(ALL)'
 
-nightly: .venv/.dev  ## what takes hours: fixtures in every series, cases and the lab's adapters proved on skeletons, the benchmarks
+nightly: .venv/.dev  ## what takes hours: fixtures in every series, cases and the lab's adapters proved on skeletons, 100,000 random adapters, the benchmarks
 	$(MAKE) compat-all
 	$(BIN)/python scripts/prove_cases.py $(RELEASES)
 	$(MAKE) lab
+	$(MAKE) lab-many COUNT=100000
 	$(BIN)/python scripts/check_prove.py build/seed-$(SEED) --releases $(RELEASES)
 	$(BIN)/python scripts/check_together.py --seed $(SEED)
 	$(MAKE) front-door

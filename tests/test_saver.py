@@ -289,3 +289,19 @@ def test_a_bin_beside_shards_is_what_peft_reads(tmp_path: Path) -> None:
     assert read(str(source)).adapter.weights == ("adapter_model.bin",)
     assert [row["verdict"] for row in load(sys.executable, [source])] == ["accepts"]
     assert verdict("peft==0.21.2", examine(str(source)).findings) == "accepts"
+
+
+def test_a_form_that_was_asked_for_is_repaired_once(run: Any, tmp_path: Path) -> None:
+    """0.5 rejects the ranks, and in one rank it takes the layers and not the biases: beside what that wants, what needs
+    no release to be named is repaired as well.
+    """
+    pattern = {"q": 4, "v": 4}
+    source = edited("lora-plain-0.21.2", tmp_path / "in", r=1, rank_pattern=pattern, alpha_pattern=pattern, bias="all")
+    weights = source / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    layers = {key.partition(".lora_")[0] for key in tensors}
+    save_file({**tensors, **{f"{layer}.base_layer.bias": np.ones(16, np.float32) for layer in layers}}, weights)
+    assert verdict("peft==0.5.0", examine(str(source)).findings) == "rejects"
+    assert run("fix", source, tmp_path / "out", "--to", "lora").exit_code == 0
+    result = run("fix", tmp_path / "out", tmp_path / "again", "--to", "lora", "--dry-run")
+    assert "nothing to repair" in result.output

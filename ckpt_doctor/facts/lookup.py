@@ -22,6 +22,8 @@ _NAMED = r"\.lora_(?:embedding_)?[ABE]\.(?!weight$)[^.]+(?:\.weight)?$"
 _FOREIGN_FACTOR = r"\.adapter\.linear_(?:in|out)\.weight$"
 _FACTOR_END = r"magnitude_vector|B\.bias|(?:embedding_)?[ABE](?:\.(?!weight_)|$)"
 
+_COPY = "modules_to_save"
+
 Unread = dict[str, frozenset[str]]
 """Tensor → the releases that do not find it."""
 
@@ -69,9 +71,8 @@ def _look_up(
     if method not in LORAS:
         below = "" if not layered else "base_model."  # of a prompt nothing is
         strays = [key for key in tensors if key not in own and (not key.startswith(below) or _is_wrapped(key))]
-        return Lookup(
-            dict.fromkeys((*(key for _, key in factors if not _is_below(key)), *strays), PEFT), {}, {}, {}, {}, {}
-        )
+        foreign = dict.fromkeys((*(key for _, key in factors if not _is_below(key)), *strays), PEFT)
+        return Lookup(foreign, {}, {}, dict(_replaced(saved, tensors)), {}, {})
     others = {key: PEFT for key in tensors if key not in own and _is_other(key, saved)}
     return Lookup(
         foreign={key: PEFT for key in tensors if key not in others and not _is_below(key)},
@@ -81,7 +82,8 @@ def _look_up(
             if key.endswith(".weight") is not (method == "LORA" and name in ("lora_A", "lora_B"))
             and not (method == "LORA" and name == "lora_E")
         },
-        mangled=dict(_mangled(saved, [key for _, key in factors])),
+        mangled={**dict(_replaced(saved, [key for key in tensors if key not in own])),
+                 **dict(_mangled(saved, [key for _, key in factors]))},
         stray={key: PEFT for name, key in factors if name == "lora_E" and method == "LORA"},
         others=others,
     )  # fmt: skip
@@ -108,6 +110,19 @@ def _mangled(saved: tuple[str, ...], factors: Iterable[str]) -> Iterator[tuple[s
         if "lora_" in path or ("weight" in path and end.endswith("weight")):
             yield key, between("0.3", "0.17")
         elif any(name in path for name in saved):
+            yield key, between("0.3", "0.14")
+
+
+def _replaced(saved: tuple[str, ...], keys: Iterable[str]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Tensors that get another name than their module's copy has: `layernorm` is in `layernorm_before.bias`, too. All
+    that is there of a copy by its name in memory lies beside the tensor that is loaded.
+    """
+    for key in keys if saved else ():
+        inside = f".{key}"
+        own = next((f".{name}." for name in saved if f".{name}." in inside), None)
+        meant = inside.replace(own, f"{own}{_COPY}.", 1) if own else inside
+        made = (inside.replace(name, f"{name}.{_COPY}") for name in saved if name in inside)
+        if f".{_COPY}." not in inside and ".original_module." not in inside and any(name != meant for name in made):
             yield key, between("0.3", "0.14")
 
 

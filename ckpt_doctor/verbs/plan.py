@@ -223,6 +223,10 @@ def plan(report: Report, asked: frozenset[str] | None = None, how: How = REPAIRE
         choice = []  # what would help some release only is of no use to the tool
     state, steps, refused = repaired(original, state, choice, wanted)
     done += steps
+    if wanted and asked is None and not how.tool:  # and then what needs no release to be named
+        choice = repairs.all_of(how.rank_zero, asked=None, training=how.training, serving=serving)
+        state, steps, refused = repaired(original, state, choice, None)
+        done += steps
     cuts: list[Cut] = []
     gone = _lost(state, asked)
     while how.drop and gone:

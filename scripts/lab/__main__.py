@@ -3,6 +3,7 @@
 usage: python scripts/lab RELEASE... [--count N] [--seed SEED] [--savers RELEASE...] [--record]
 Environments are those of scripts/make_peft_venvs.sh. In OUT are adapters/, base/, outputs/ and truth.json afterwards, as
 scripts/make_net.py reads them. What the verdicts get wrong is printed; with --record, it joins tests/data/lab.json.xz.
+What `fix` writes of all of them is loaded as well, and has to compute what its original means: repairs.json.
 A release that the facts do not know yet is judged as the newest that they know, and scripts/add_release.py says what it
 changes in the tables.
 """
@@ -18,13 +19,20 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 import edits
+import repairs
+import report
 from truth import Truths
+
+from ckpt_doctor.adapter.runtimes import PEFT_RELEASES
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parent
 ROOT = SCRIPTS.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(SCRIPTS)]
 
 
 class Lab:
@@ -33,6 +41,7 @@ class Lab:
     def __init__(self, out: Path, venvs: Path, seed: str) -> None:
         self.out, self.venvs, self.seed = out, venvs, seed
         self.made: dict[str, dict[str, Any]] = {}
+        self.repairs: list[repairs.Repair] = []
 
     def _run(self, release: str, script: str, *arguments: str) -> list[dict[str, Any]]:
         """Run one of these scripts in the environment of a release; the JSON lines that it prints."""
@@ -55,6 +64,11 @@ class Lab:
         """Put edited copies beside some."""
         self.made |= edits.edited(self.out / "adapters", self.seed, self.made)
 
+    def fix(self, releases: list[str]) -> None:
+        """Put beside them what fixes make of them."""
+        results, self.repairs = repairs.repaired(self.out, self.made, releases)
+        self.made |= results
+
     def load(self, releases: list[str], savers: list[str]) -> None:
         """Load each in each release, and where it was saved; write what became of it."""
         pairs = [f"{row['base']}:{name}" for name, row in self.made.items()]
@@ -62,13 +76,11 @@ class Lab:
         for release in dict.fromkeys((*releases, *savers)):
             rows = self._run(release, "load.py", f"outputs/{release}", *pairs)
             loads[release] = {row["adapter"]: row for row in rows}
-        Truths(self.out, self.made, loads).write(releases)
+        Truths(self.out, self.made, loads).write(releases, self.repairs)
 
 
 def unknown(releases: list[str]) -> list[str]:
     """Those of which the facts know nothing."""
-    from ckpt_doctor.adapter.runtimes import PEFT_RELEASES
-
     return [release for release in releases if release not in PEFT_RELEASES]
 
 
@@ -93,9 +105,8 @@ def main() -> None:
     lab = Lab(asked.out.resolve(), asked.venvs.resolve(), asked.seed)
     lab.save(savers, asked.count)
     lab.edit()
+    lab.fix([release for release in asked.release if release not in unknown(asked.release)])
     lab.load(asked.release, savers)
-    import report
-
     report.tell(asked.out, record=asked.record)
     for release in unknown(asked.release):
         python = str(lab.venvs / f"peft-{release}/bin/python")

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import judging
 import make_net
 import net
+import repairs
+from repairs import WITH, WITHOUT
 from tabulate import tabulate
 
 OUTCOMES = ("accepts", "rejects", "misloads", "unknown")
-WITHOUT, WITH = "without base", "with base"
 
 
 class Judged(NamedTuple):
@@ -107,6 +108,9 @@ def tell(folder: Path, *, record: bool) -> None:
     print(shares(rows, "method", lambda row: row.group.split()[0]))
     print(shares(rows, "release", lambda row: row.release.rjust(6)))
     print(matrix(rows))
+    if (folder / "repairs.json").exists():
+        tried = json.loads((folder / "repairs.json").read_text(encoding="utf-8"))
+        print(repairs.told([repairs.Repair(*one) for one in tried["repairs"]], truths, tried["results"]))
     if record:
         before = net.read(net.LAB) if net.LAB.exists() else whole
         together = {key: before[key] | whole[key] for key in ("bases", "corpora")}

@@ -12,6 +12,7 @@ from typing import Any
 
 import edits
 import numpy as np
+from repairs import Repair
 
 NEAR = 1e-4
 """How far outputs of one function are apart, by its largest number."""
@@ -49,6 +50,8 @@ class Truths:
     def meaning(self, name: str) -> Path | None:
         """The file with what the adapter means; None where that cannot be said."""
         row = self.made[name]
+        if "fixed" in row:
+            return self.meaning(row["fixed"])
         if not row["edit"]:
             return self._trained(name)
         saver, origin = row["saved_by"], self._trained(row["of"])
@@ -79,13 +82,17 @@ class Truths:
             return ["accepts", ""]
         return ["misloads", f"left over: {row['unexpected'][:2]}; missed: {row['missing'][:2]}"]
 
+    def ran(self, releases: list[str], name: str) -> dict[str, list[str]]:
+        """Release → what it makes of an adapter, and why; none where it cannot be said what that means."""
+        meaning = self.meaning(name)
+        return {rel: self.outcome(rel, name, meaning) for rel in releases if meaning and self.comparable(rel, name)}
+
     def all(self, releases: list[str]) -> dict[str, dict[str, Any]]:
         """The content of truth.json."""
         whole = {}
         for name, row in self.made.items():
-            meaning = self.meaning(name)
-            if meaning:
-                ran = {rel: self.outcome(rel, name, meaning) for rel in releases if self.comparable(rel, name)}
+            if "fixed" not in row and self.meaning(name):
+                ran = self.ran(releases, name)
                 unsaid = edits.UNSAID.get(row["edit"], "base" if row["method"] in SHAPED_BY_BASE else None)
                 whole[name] = {
                     "base": row["base"], "saved_by": row["saved_by"], "drawn": row["drawn"],
@@ -94,7 +101,13 @@ class Truths:
                 }  # fmt: skip
         return whole
 
-    def write(self, releases: list[str]) -> None:
-        """Write truth.json."""
-        text = json.dumps(self.all(releases), indent=1)
-        (self.folder / "truth.json").write_text(text, encoding="utf-8")
+    def results(self, releases: list[str]) -> dict[str, dict[str, list[str]]]:
+        """What releases make of what fixes wrote."""
+        return {name: self.ran(releases, name) for name, row in self.made.items() if "fixed" in row}
+
+    def write(self, releases: list[str], repairs: list[Repair]) -> None:
+        """Write truth.json and repairs.json."""
+        for name, value in {
+            "truth": self.all(releases), "repairs": {"repairs": repairs, "results": self.results(releases)}
+        }.items():  # fmt: skip
+            (self.folder / f"{name}.json").write_text(json.dumps(value, indent=1), encoding="utf-8")
