@@ -222,7 +222,7 @@ def done(_: str, version: str, program: str, where: str, work: bytes, tasks: lis
         return [], 0.0, f"a worker is in {os.getcwd()} and not in {where}: name paths from the root on"
     with _ONE:
         begun = time.perf_counter()
-        answer = _made(work)
+        answer = made(work)
         answers = [pickle.dumps(_answer(answer, task)) for task in tasks]
         return answers, time.perf_counter() - begun, ""
 
@@ -237,9 +237,10 @@ def _answer(answer: Callable[[str], Any], task: str) -> tuple[Any, str]:
 
 
 @lru_cache(2)
-def _made(work: bytes) -> Callable[[str], Any]:
-    made: Callable[[str], Any] = pickle.loads(work)()  # noqa: S301 - of the run that this worker is for
-    return made
+def made(work: bytes) -> Callable[..., Any]:
+    """What work gave in this process, which is asked for once."""
+    work_of: Callable[..., Any] = pickle.loads(work)()  # noqa: S301 - of the run that this worker is for
+    return work_of
 
 
 @lru_cache(1)
