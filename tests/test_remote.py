@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import os
 import shutil
 import struct
@@ -25,6 +26,7 @@ from test_fix import tree
 
 import ckpt_doctor
 from ckpt_doctor.adapter import AdapterError
+from ckpt_doctor.cli import fleet
 from ckpt_doctor.files import loader, place, remote, upload
 from ckpt_doctor.files.loader import load
 from ckpt_doctor.files.stores import address as addresses
@@ -252,6 +254,39 @@ def test_many_are_on_the_way_at_once(run: Any, serve: Any) -> None:
         shutil.copytree(PLAIN, server.root / str(number))
     result = run("scan", *(f"{server.address}/{number}" for number in range(16)))
     assert "16 adapters: 16 accepted" in result.stdout
+
+
+@pytest.mark.parametrize("seconds", [60, 0.001], ids=["judged there", "lost there"])
+def test_what_one_process_asks_for_another_judges(
+    run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    server, bad = serve(*ADAPTERS), serve(PLAIN, odd=servers.status(403))
+    (server.root / "damaged").mkdir()
+    shutil.copy(PLAIN / "adapter_config.json", server.root / "damaged")
+    (server.root / "damaged/adapter_model.safetensors").write_bytes(struct.pack("<Q", 9) + b'{"a": []}')
+    for number in range(70 if seconds == 60 else 2):  # more than are with the other process at once
+        shutil.copytree(PLAIN, server.root / str(number))
+    secret = server.address.replace("://", "://user:hunter2@")
+    folders = [f"{server.address}/{path.name}" for path in sorted(server.root.iterdir())]
+    folders[3:3] = [f"{bad.address}/{PLAIN.name}", f"{secret}/{ZERO.name}", str(ZERO)]
+    scan = ["scan", "--format", "jsonl", *folders]
+    monkeypatch.setattr(fleet, "_cores", lambda: 1)
+    alone, asked = run(*scan), len(server.asked)
+    for name, value in (("TRIAL", 0), ("LEAST", 0), ("REMOTE_LEFT", 0), ("_cores", lambda: 2), ("SECONDS", seconds)):
+        monkeypatch.setattr(fleet, name, value)
+    there = list[bool]()
+    judged = fleet.Fleet._judged
+
+    def watched(self: Any, few: Any, future: Any) -> Any:
+        there.append(future.exception() is None and any(future.result()))
+        return judged(self, few, future)
+
+    monkeypatch.setattr(fleet.Fleet, "_judged", watched)
+    assert run(*scan).stdout == alone.stdout
+    assert len(server.asked) == 2 * asked
+    assert len(there) == -(-len(folders) // fleet.FEW)
+    assert all(there) == any(there) == (seconds == 60)
+    assert multiprocessing.active_children() == []
 
 
 def test_a_cluster_is_for_disks(run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, SupportsIndex
 
 if TYPE_CHECKING:
@@ -104,12 +105,11 @@ class Columns(Mapping[str, "TensorInfo"]):
     and those of all once all are.
 
     `forms` are dtype and shape by name, `spans`, in the same order, where the bytes are behind byte `start` of the file
-    `path`. `even` is whether it is known that tensors whose names differ in numbers only are of one form.
+    `path`.
     """
 
-    def __init__(self, forms: dict[str, Form], spans: list[Span], path: str, start: int, *, even: bool = False) -> None:
+    def __init__(self, forms: Mapping[str, Form], spans: list[Span], path: str, start: int) -> None:
         self.forms = forms
-        self.even = even
         self._spans = spans
         self._path = path
         self._start = start
@@ -158,7 +158,69 @@ class Columns(Mapping[str, "TensorInfo"]):
         return self.forms.keys()
 
 
-def forms(tensors: "Mapping[str, TensorInfo]") -> dict[str, Form]:
+def are_few(names: tuple[str, ...]) -> bool:
+    """Whether names may be remembered, as other adapters have the same: a file has them of any number and length."""
+    return len(names) <= 4096 and len("".join(names)) <= 1 << 20
+
+
+class Names:
+    """The names of tensors that several files have: one object for all of them, equal to no other, with which is kept
+    what hangs on the names alone. `kinds` says of which kind each is: those of one differ in numbers only. `few` is
+    whether that may be remembered.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        every, numbers = tuple(names), dict[str, int]()
+        kinds = [numbers.setdefault(alike, len(numbers)) for alike in numbered_alike(every)]
+        self.kinds = dict(zip(every, kinds, strict=True))
+        self.few = are_few(every)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.kinds)
+
+
+class Alike(Mapping[str, Form]):
+    """The forms of tensors that have one for each kind, `each`."""
+
+    def __init__(self, names: Names, each: list[Form]) -> None:
+        self._kinds = names.kinds
+        self._each = each
+
+    def __getitem__(self, name: str) -> Form:
+        return self._each[self._kinds[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kinds)
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._kinds
+
+    def keys(self) -> KeysView[str]:
+        """The names, in the order of the header."""
+        return self._kinds.keys()
+
+
+class Even(Columns):
+    """The tensors of a file whose names others have, too, and of which those of a kind are of one form, `each` by kind;
+    `ends` is where each ends, after a 0.
+    """
+
+    def __init__(self, names: Names, each: list[Form], ends: list[int], path: str, start: int) -> None:
+        self.names = names
+        self.forms = Alike(names, each)
+        self._ends = ends
+        self._path = path
+        self._start = start
+
+    @cached_property
+    def _spans(self) -> list[Span]:  # type: ignore[override]
+        return [*pairwise(self._ends)]
+
+
+def forms(tensors: "Mapping[str, TensorInfo]") -> Mapping[str, Form]:
     """Dtype and shape of each tensor, by name."""
     return tensors.forms if isinstance(tensors, Columns) else {name: info[:2] for name, info in tensors.items()}
 

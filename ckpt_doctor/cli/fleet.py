@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from itertools import islice, repeat
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..files.loader import is_remote
+from ..files.loader import Glance, glance, is_remote, told_in_part
 from ..reports.wording import Mark, Tally, mark
 from ..verbs.memory import Memory
 from ..verbs.report import Report
@@ -21,7 +23,7 @@ from .settings import Choice, Settings
 from .terminal import show_trace
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
+    from concurrent.futures import Executor, Future
 
     from .journal import Journal
 
@@ -35,6 +37,13 @@ LEAST, LEAST_LEFT = 0.0005, 5.0
 """Seconds of an adapter, and of all that are left, from which on workers help: less is what it takes to hand one over,
 and to start them.
 """
+REMOTE_LEFT = 1.0
+"""The same of remote adapters, where one process judges for the one that asks."""
+FEW, WITH_IT = 16, 3
+"""Remote adapters that are handed over together, and how many times so many are with the process that judges."""
+
+_Item = tuple[str, bytes | None, "Told | None"]
+"""A folder, its state, and what the journal tells of it."""
 
 
 class Told(NamedTuple):
@@ -58,10 +67,10 @@ class Examiner:
         self._memory = Memory()
         self._lines = import_module(f"..reports.{format_}", __package__).Lines()
 
-    def __call__(self, folder: str) -> Told:
-        """One adapter."""
+    def __call__(self, folder: str, seen: Glance | None = None) -> Told:
+        """One adapter, or what a glance has read of it."""
         by = self._choice.of(folder)
-        return self.tell(by.settle(self._memory.examine(folder, by.question)))
+        return self.tell(by.settle(self._memory.examine(folder, by.question, seen)))
 
     def tell(self, report: Report) -> Told:
         """What is told of a report. Of one that is damaged, or of another tool, more may be read than its folder."""
@@ -116,27 +125,67 @@ class Fleet:
 
     def _here(self, rest: Iterator[str], total: int, remote: bool) -> Iterator[Told]:
         """Until all are done, or it shows that workers help."""
-        begun, spent, examined = time.monotonic(), 0.0, 0
-        items: Iterator[tuple[str, bytes | None, Told | None]]
-        items = ((folder, *self._known(folder)) for folder in rest)
-        if remote:
-            from ..files.remote import ahead
+        items: Iterator[_Item] = ((folder, *self._known(folder)) for folder in rest)
+        if not remote:
+            yield from self._one_by_one(items, total, remote)
+            return
+        from ..files.remote import ahead
 
-            whole = self._choice.settings.values
-            items = ahead(items, lambda item: item[0] if is_remote(item[0]) and not item[2] else None, whole=whole)
+        whole, held = self._choice.settings.values, FEW * (WITH_IT + 1)
+        with ahead(items, _to_ask_for, whole=whole, held=held) as coming:
+            yield from self._one_by_one(coming, total, remote)
+
+    def _one_by_one(self, items: Iterator[_Item], total: int, remote: bool) -> Iterator[Told]:
+        begun, spent, examined = time.monotonic(), 0.0, 0
+        clock, least_left = (time.thread_time, REMOTE_LEFT) if remote else (time.monotonic, LEAST_LEFT)
+        may_help = _cores() > 1 and (self._jobs == AUTO or (remote and not self._choice.settings.values))
         for done, (folder, state, known) in enumerate(items, 1):
             if known is None:
-                start = time.monotonic()
+                start = clock()
                 known = self._examiner(folder)
-                spent, examined = spent + time.monotonic() - start, examined + 1
+                spent, examined = spent + clock() - start, examined + 1
                 self._note(folder, state, known)
             yield known
-            if self._jobs == AUTO and time.monotonic() - begun > TRIAL and examined:
+            if may_help and time.monotonic() - begun > TRIAL and examined:
                 each = spent / examined
-                if _cores() > 1 and each > LEAST and each * (total - done) > LEAST_LEFT:
-                    self._jobs = _cores()
+                if each > LEAST and each * (total - done) > least_left:
+                    if remote:
+                        yield from self._judged_beside(items)
+                    else:
+                        self._jobs = _cores()
                     return
                 begun = time.monotonic()
+
+    def _judged_beside(self, items: Iterator[_Item]) -> Iterator[Told]:
+        """Remote adapters, judged by a process of its own, as this one has its hands full with asking for them; what
+        more than a glance has to be read of, or what that process is lost with, is judged here.
+        """
+        from ..verbs.workers import Workers
+
+        work = pickle.dumps(partial(Examiner, self._choice, self._format))
+        begun: deque[tuple[list[tuple[_Item, Glance | None]], Future[list[Told | None]]]] = deque()
+        with Workers(1, SECONDS) as workers:
+            while True:
+                few = [(item, _glance(item)) for item in islice(items, FEW)]
+                if few:
+                    given = [(folder, seen) for (folder, _, _), seen in few if seen]
+                    begun.append((few, workers.submit(judged, work, given)))
+                elif not begun:
+                    return
+                if len(begun) > WITH_IT or not few:
+                    yield from self._judged(*begun.popleft())
+
+    def _judged(self, few: list[tuple[_Item, Glance | None]], future: Future[list[Told | None]]) -> Iterator[Told]:
+        answers: Iterator[Told | None]
+        try:
+            answers = iter(future.result())
+        except Exception:  # it was lost, or does not start
+            answers = repeat(None)
+        for (folder, state, known), seen in few:
+            told = known or (next(answers) if seen else None) or self._examiner(folder)
+            if not known:
+                self._note(folder, state, told)
+            yield told
 
     def _by_workers(self, rest: Iterator[str], total: int) -> Iterator[Told]:
         from ..verbs.batches import Batches, Job
@@ -189,6 +238,36 @@ class Fleet:
             show_trace(told.trace)
         if self._journal and state:
             self._journal.note(folder, state, told)
+
+
+def _to_ask_for(item: _Item) -> str | None:
+    folder, _, known = item
+    return folder if is_remote(folder) and not known else None
+
+
+def _glance(item: _Item) -> Glance | None:
+    """What a glance reads of an adapter that another process may judge by it: one without a secret in its address."""
+    folder, _, known = item
+    return None if known or told_in_part(folder) else glance(folder)
+
+
+def judged(work: bytes, few: list[tuple[str, Glance]]) -> list[Told | None]:
+    """What is told of adapters by what a glance has read, in a process that asks for nothing; None of one of which more
+    has to be read.
+    """
+    from ..files import remote
+    from ..verbs.batches import made
+
+    remote.seal()
+    every: list[Told | None] = []
+    for folder, seen in few:
+        told: Told = made(work)(folder, seen)
+        if remote.wanted_more():
+            made.cache_clear()  # with what it may have remembered of it
+            every.append(None)
+        else:
+            every.append(told if told.mark.outcome else None)
+    return every
 
 
 def lines(format_: str, told: Iterable[Told], unread: Iterable[Report], codes: set[int]) -> Iterator[Any]:

@@ -131,11 +131,14 @@ def command(
         unread = [report for report in unread if shard.has(report.path)]
     style = Style(width(), -1 if quiet else int(verbose), layers or verbose, _root(paths))
     codes = {0}
-    if any(map(is_remote, folders)):
+    remote = any(map(is_remote, folders))
+    if remote:
         ctx.with_resource(clean_end())  # so that no download stays
     try:
         known = _baseline(baseline if target is None else None)
-        if _is_fleet(ctx, sinks, {"--html": html, "--prove": prove, "--baseline": known, "--write-baseline": target}):
+        if _is_fleet(
+            ctx, sinks, remote, {"--html": html, "--prove": prove, "--baseline": known, "--write-baseline": target}
+        ):
             _tell_lines(ctx, folders, unread, sinks[0], codes)
         else:
             blocks = ("table", None) in sinks and watches(sys.stdout)
@@ -167,9 +170,10 @@ def command(
     sys.exit(0 if code == 1 and (exit_zero or target) else code)
 
 
-def _is_fleet(ctx: click.Context, sinks: list[Sink], beside: dict[str, object]) -> bool:
-    """Whether each adapter is no more than a line of text, as other processes and the journal have it. Raises
-    UsageError where the command line wants that and something else; what a project's file wants gives way.
+def _is_fleet(ctx: click.Context, sinks: list[Sink], remote: bool, beside: dict[str, object]) -> bool:
+    """Whether each adapter is no more than a line of text, as other processes and the journal have it: where these are
+    wanted, and of remote ones, which another process may judge. Raises UsageError where the command line wants that and
+    something else; what a project's file wants gives way.
     """
     wanted = [name for name, usual in (("resume", None), ("jobs", 1), ("dask", None)) if ctx.params[name] != usual]
     against = [f"--format {format_}" for format_, _ in sinks if len(sinks) > 1 or format_ not in OF_FLEETS]
@@ -181,7 +185,7 @@ def _is_fleet(ctx: click.Context, sinks: list[Sink], beside: dict[str, object]) 
             )
     if ctx.params["dask"] and ctx.params["jobs"] != 1 and not against:
         raise click.UsageError("--dask has the workers of a cluster examine, and --jobs processes here: name one")
-    return bool(wanted) and not against
+    return bool(wanted or remote) and not against
 
 
 def _tell_lines(ctx: click.Context, folders: list[str], unread: list[Report], sink: Sink, codes: set[int]) -> None:

@@ -1,16 +1,16 @@
 """Tensors → adapted layers: the rank inference. Parses leniently, so that one fault does not hide another."""
 
 import re
-from collections.abc import Collection, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from functools import cached_property, lru_cache
 from itertools import repeat
 from operator import add
 from typing import Any, TypeGuard
 
-from ..adapter import NUMBER, Adapter, Columns, Form, Layer, forms, numbered_alike
+from ..adapter import NUMBER, Adapter, Even, Form, Layer, Names, are_few, forms, numbered_alike
 from .kinds import Kinds, reads_numbers
 from .methods import record
-from .names import PREFIX, are_few, pattern_value
+from .names import PREFIX, pattern_value
 from .patterns import TooCostly, once
 
 # an adapter's name may stand behind the factor; a `.bias` there is lora_bias's own
@@ -99,10 +99,11 @@ def layers(adapter: Adapter) -> tuple[Mapping[str, Layer], Kinds]:
         return found, [[module] for module in found]
     tensors, config = adapter.tensors, adapter.config or {}
     shaped = forms(tensors)
-    names = tuple(tensors)
-    parts = _parted(names) if are_few(names) else once(tensors, "parts", lambda: _part(names))
+    names = tensors.names if isinstance(tensors, Even) else tuple(tensors)
+    few = names.few if isinstance(names, Names) else are_few(names)
+    parts = _parted(names) if few else once(tensors, "parts", lambda: _part(names))
     factors, alike, kinds, places = parts
-    if not (isinstance(tensors, Columns) and tensors.even):
+    if not isinstance(tensors, Even):
         numbers: dict[object, int] = {}
         columns = [numbers.setdefault(form, len(numbers)) for form in shaped.values()]
         formed = [(kind, *[columns[at] for at in here]) for kind, here in zip(alike, places, strict=True)]
@@ -126,11 +127,11 @@ that differ in numbers only, and these together; and where the factors stand in 
 
 
 @lru_cache(8)
-def _parted(names: tuple[str, ...]) -> _Parts:
+def _parted(names: Names | tuple[str, ...]) -> _Parts:
     return _part(names)
 
 
-def _part(names: Collection[str]) -> _Parts:
+def _part(names: Iterable[str]) -> _Parts:
     """The layers that the names of tensors tell, in their order."""
     by_module: dict[str, tuple[dict[str, str], list[int], list[int]]] = {}
     patterns: dict[str, tuple[int, str, int, int]] = {}

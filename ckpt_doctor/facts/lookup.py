@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..adapter import Layer
+from ..adapter import Layer, are_few
 from ..adapter.runtimes import PEFT, between, upto
 from .layers import WRAPPERS
 from .methods import LORAS
-from .names import PREFIX, are_few
+from .names import PREFIX
 from .tasks import saved_whole
 
 _USUAL = (".lora_A.weight", ".lora_B.weight")

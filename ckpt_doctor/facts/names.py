@@ -15,11 +15,6 @@ PREFIX = "base_model.model."
 """What PEFT puts before the names of the base model's modules (peft_model.py: PeftModel)."""
 
 
-def are_few(names: tuple[str, ...]) -> bool:
-    """Whether names may be remembered, as other adapters have the same: a file has them of any number and length."""
-    return len(names) <= 4096 and len("".join(names)) <= 1 << 20
-
-
 def as_number(digits: str) -> int:
     """A number in a name. One of ten digits or more is past any that a model has; Python refuses those of 4,301."""
     return int(digits) if len(digits) < 10 else 1_000_000_000

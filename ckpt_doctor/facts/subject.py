@@ -289,7 +289,7 @@ class Subject:
         return self.config[key] if key in self.config else self.defaults.get(key)
 
     @cached_property
-    def forms(self) -> dict[str, Form]:
+    def forms(self) -> Mapping[str, Form]:
         """The dtype and the shape of every tensor."""
         return forms(self.tensors)
 

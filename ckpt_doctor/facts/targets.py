@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..adapter import numbered_alike
+from ..adapter import are_few, numbered_alike
 from .kinds import reads_numbers, stacks
-from .names import are_few, as_number
+from .names import as_number
 from .patterns import NEW, OLD, matched, of_keys, once, whole
 from .tasks import saved_whole
 

@@ -93,7 +93,11 @@ def arriving(folders: list[str], *, whole: bool) -> Iterable[str]:
         return folders
     from . import remote
 
-    return remote.ahead(folders, lambda folder: folder if is_remote(folder) else None, whole=whole)
+    def one_by_one() -> Iterator[str]:
+        with remote.ahead(folders, lambda folder: folder if is_remote(folder) else None, whole=whole) as coming:
+            yield from coming
+
+    return one_by_one()
 
 
 class Unlisted(AdapterError):  # noqa: N818 - no fault of what may be there

@@ -35,6 +35,8 @@ STORES: dict[str, Store] = {}
 _PLACES: dict[str, Place] = {}
 _BELOW: dict[str, list[str]] = {}
 """The folders at and below the addresses that were listed."""
+_SEALED: list[str] = []
+"""In a process that asks for nothing: the folders of which more was wanted than it was given, behind an empty word."""
 _FRESH: dict[str, AdapterError | None] = {}
 """Addresses that were listed for whoever asks next, or why they could not be."""
 
@@ -57,8 +59,23 @@ def _root(address: str) -> str:
     return root
 
 
+def seal() -> None:
+    """Have this process ask for nothing: it judges what it is given of addresses without a secret."""
+    _SEALED[:] = [""]
+
+
+def wanted_more() -> bool:
+    """Whether more was wanted, since this was asked last, than a sealed process was given."""
+    wanted = len(_SEALED) > 1
+    del _SEALED[1:]
+    return wanted
+
+
 def place_of(address: str) -> Place:
     """A folder. Raises AdapterError."""
+    if _SEALED:
+        _SEALED.append(address)
+        raise AdapterError(f"{address} is not read by this process")
     place = _PLACES.get(address)
     if place is None:
         address = named(address)
@@ -186,7 +203,7 @@ def folder_of(address: str) -> tuple[str, bool]:
 
 def has_secret(folder: str) -> bool:
     """Whether more is needed to read a folder than is told of its address."""
-    return STORES[_root(folder)].secret
+    return not _SEALED and STORES[_root(folder)].secret
 
 
 def names(folder: str) -> list[str]:
@@ -233,13 +250,35 @@ def stamped(folder: str, names: Iterable[str]) -> tuple[Stamp, ...]:
     return place_of(folder).stamps(names)
 
 
-def ahead(items: Iterable[Item], address: Callable[[Item], str | None], *, whole: bool) -> Iterator[Item]:
+@contextmanager
+def ahead(
+    items: Iterable[Item], address: Callable[[Item], str | None], *, whole: bool, held: int = 0
+) -> Iterator[Iterator[Item]]:
     """Items one by one, while the files of those behind them are on the way; `address` gives the remote folder that has
-    to be read for one. What was read for an item is forgotten when the next is asked for. With `whole` each is
-    downloaded, one after the other.
+    to be read for one. What was read for an item is forgotten when the next is asked for, or `held` more, and in the
+    end. With `whole` each is downloaded, one after the other.
     """
-    with _short_turns():
-        yield from _ahead(items, address, whole)
+    told = deque[str]()
+
+    def coming() -> Iterator[Item]:
+        for item, folder in _ahead(items, address, whole):
+            if folder is not None:
+                told.append(folder)
+            yield item
+            while len(told) > held:
+                _drop(told.popleft())
+
+    try:
+        with _short_turns():
+            yield coming()
+    finally:
+        for folder in told:
+            _drop(folder)
+
+
+def _drop(folder: str) -> None:
+    if folder in _PLACES:
+        _PLACES.pop(folder).drop()
 
 
 @contextmanager
@@ -253,7 +292,9 @@ def _short_turns() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def _ahead(items: Iterable[Item], address: Callable[[Item], str | None], whole: bool) -> Iterator[Item]:
+def _ahead(
+    items: Iterable[Item], address: Callable[[Item], str | None], whole: bool
+) -> Iterator[tuple[Item, str | None]]:
     waiting = deque[tuple[Item, str | None]]()
     rest = iter(items)
     while True:
@@ -268,17 +309,10 @@ def _ahead(items: Iterable[Item], address: Callable[[Item], str | None], whole: 
         if not waiting:
             return
         item, folder = waiting.popleft()
-        if folder is None:
-            yield item
-            continue
-        try:
-            if whole:
-                with suppress(AdapterError):
-                    place_of(folder).download(numbers)
-            yield item
-        finally:
-            if folder in _PLACES:
-                _PLACES.pop(folder).drop()
+        if folder is not None and whole:
+            with suppress(AdapterError):
+                place_of(folder).download(numbers)
+        yield item, folder
 
 
 def kept(folder: str) -> str:

@@ -10,9 +10,9 @@ from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..adapter import are_few
 from ..adapter.findings import NOTE, Finding, accepted, verdict
 from ..adapter.runtimes import order, ran
-from ..facts.names import are_few
 from ..verbs.report import OUTCOMES, Report, named_release
 from .wording import STOPPED, Tally
 

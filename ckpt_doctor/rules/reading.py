@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
+from ..adapter import are_few
 from ..adapter.codes import (
     ADALORA_PATTERN_MISMATCH,
     AMBIGUOUS_PATTERN,
@@ -26,7 +27,7 @@ from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Code, Finding, counte
 from ..adapter.runtimes import NEWEST_SERIES, NONE, PEFT, between, since, upto
 from ..facts.meaning import Era, left_random, meant_era, taking
 from ..facts.methods import LORAS
-from ..facts.names import PREFIX, are_few
+from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from ..facts.targets import Reading, ambiguous, hits, holes, of_parameter, targeted
 from .declared import rule

@@ -31,8 +31,10 @@ MOST = 2_000
 """Tasks of a batch."""
 WINDOW = 3
 """Batches for each worker that are begun before the first of them is told."""
-ROOM = 32 << 20
-"""Bytes of answers that may be held for the sake of order."""
+ROOM, PIECE = 32 << 20, 2 << 20
+"""Bytes of answers that may be held for the sake of order, and of those of one batch, which are sent in one piece: both
+sides hold it several times over.
+"""
 LOOK = 5.0
 """Seconds without an answer after which it is asked whether there still are workers."""
 TRIES = 3
@@ -137,7 +139,7 @@ class Batches(Generic[Answer]):
         width = self._width()
         most = min(MOST, GROWTH * self._largest, -(-self._left // (2 * width)))
         by_time = SECONDS / max(self._seconds, 1e-6)
-        by_room = ROOM / (WINDOW * width) / max(self._bytes, 1)
+        by_room = min(PIECE, ROOM / (WINDOW * width)) / max(self._bytes, 1)
         return max(1, int(min(most, by_time, by_room)))
 
     def _begin(self, errand: _Errand) -> None:
@@ -222,7 +224,7 @@ def done(_: str, version: str, program: str, where: str, work: bytes, tasks: lis
         return [], 0.0, f"a worker is in {os.getcwd()} and not in {where}: name paths from the root on"
     with _ONE:
         begun = time.perf_counter()
-        answer = _made(work)
+        answer = made(work)
         answers = [pickle.dumps(_answer(answer, task)) for task in tasks]
         return answers, time.perf_counter() - begun, ""
 
@@ -237,9 +239,10 @@ def _answer(answer: Callable[[str], Any], task: str) -> tuple[Any, str]:
 
 
 @lru_cache(2)
-def _made(work: bytes) -> Callable[[str], Any]:
-    made: Callable[[str], Any] = pickle.loads(work)()  # noqa: S301 - of the run that this worker is for
-    return made
+def made(work: bytes) -> Callable[..., Any]:
+    """What work gave in this process, which is asked for once."""
+    work_of: Callable[..., Any] = pickle.loads(work)()  # noqa: S301 - of the run that this worker is for
+    return work_of
 
 
 @lru_cache(1)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain
 from math import prod
 from operator import itemgetter, ne
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ...adapter import DTYPE_BITS, Columns, DamagedFile, Form, Span, numbered_alike
+from ...adapter import DTYPE_BITS, Columns, DamagedFile, Even, Form, Names, Span
 from ...adapter.limits import HEADER, check_names, check_values
 
 if TYPE_CHECKING:
@@ -47,15 +47,22 @@ def parse_header(raw: bytes, path: str, start: int, size: int) -> Columns:
     """Header bytes → tensors; data begins at byte `start` of the file of `size` bytes. Raises as `read`."""
     check_values(raw, path)
     before = _as_before(raw)
-    forms, spans = before or _as_written(raw) or _as_json(raw)
-    left = size - start - (spans[-1][1] if before else _end(forms, spans))
-    if left < 0:
-        raise DamagedFile("truncated-file", f"the file ends {-left} bytes before its last tensor does")
-    if left > 0:
-        raise DamagedFile("malformed-safetensors", f"{left} bytes after the last tensor belong to none")
-    if before is None:  # else they are those of a header that was checked
-        check_names(forms, path)
-    return Columns(forms, spans, path, start, even=before is not None)
+    if before is not None:  # the names are those of a header that was checked
+        names, each, ends = before
+        _check_end(ends[-1], size - start)
+        return Even(names, each, ends, path, start)
+    forms, spans = _as_written(raw) or _as_json(raw)
+    _check_end(_end(forms, spans), size - start)
+    check_names(forms, path)
+    return Columns(forms, spans, path, start)
+
+
+def _check_end(end: int, size: int) -> None:
+    """Raises DamagedFile where the last tensor does not end with the file."""
+    if end > size:
+        raise DamagedFile("truncated-file", f"the file ends {end - size} bytes before its last tensor does")
+    if end < size:
+        raise DamagedFile("malformed-safetensors", f"{size - end} bytes after the last tensor belong to none")
 
 
 def _end(forms: dict[str, Form], spans: list[Span]) -> int:
@@ -68,6 +75,8 @@ def _end(forms: dict[str, Form], spans: list[Span]) -> int:
 
 
 _OFFSETS = '"data_offsets":['
+_Filled = tuple[Names, list[Form], list[int]]
+"""The names of tensors, the form of each kind of them, and where each tensor ends, after a 0."""
 
 
 class _Written:
@@ -78,19 +87,19 @@ class _Written:
     """
 
     def __init__(self, start: str, names: list[str]) -> None:
-        numbers: dict[str, int] = {}
-        self._names = names
-        self._alike = [numbers.setdefault(alike, len(numbers)) for alike in numbered_alike(names)]
+        self._names = Names(names)
+        kinds = [*self._names.kinds.values()]
+        self._of_each = itemgetter(*kinds, kinds[0])  # of at least two, so that it gives a tuple
         marks = [f'"{name}":{{"dtype":"' for name in names]
-        self._marks = [marks[self._alike.index(number)] for number in numbers.values()]
+        self._marks = [marks[kinds.index(kind)] for kind in range(max(kinds) + 1)]
         self._last = marks[-1]
         self._start = start + marks[0]
         # before the form, the form, where the bytes begin, where they end
         self._pieces = [piece for mark in marks for piece in (f"]}},{mark}", "", "", ",", "")] + ["]}}"]
         self._pieces[0] = self._start
 
-    def filled(self, text: str) -> tuple[dict[str, Form], list[Span]] | None:
-        """The tensors of a header; None where it is another one than of these names."""
+    def filled(self, text: str) -> _Filled | None:
+        """What is read of a header; None where it is another one than of these names."""
         if not text.startswith(self._start) or self._last not in text[-len(self._last) - 256 :]:
             return None
         at, read = 0, list[str]()
@@ -105,15 +114,14 @@ class _Written:
             return None
         if any(bits % 8 for bits in sizes):
             return None
-        ends = [0, *accumulate([sizes[number] // 8 for number in self._alike])]
+        ends = [0, *accumulate(self._of_each([bits // 8 for bits in sizes])[:-1])]
         words = list(map(str, ends))
         pieces = self._pieces.copy()
-        pieces[1:-1:5] = [read[number] for number in self._alike]
+        pieces[1:-1:5] = self._of_each(read)[:-1]
         pieces[2::5], pieces[4::5] = words[:-1], words[1:]
         if "".join(pieces) != text or ends[-1] >= MAX_INT:
             return None
-        found = dict(zip(self._names, [forms[number] for number in self._alike], strict=True))
-        return found, [*pairwise(ends)]
+        return self._names, forms, ends
 
 
 _MET, _WRITTEN, _LONGEST = 10_000, 8, 1 << 20
@@ -122,8 +130,8 @@ _met: dict[int, int] = {}
 _written: list[_Written] = []
 
 
-def _as_before(raw: bytes) -> tuple[dict[str, Form], list[Span]] | None:
-    """The tensors of a header that has the names of one before, and sizes of its own: in a third of the time."""
+def _as_before(raw: bytes) -> _Filled | None:
+    """What is read of a header that has the names of one before, and sizes of its own: in a third of the time."""
     if not _written:
         return None
     try:
