@@ -130,7 +130,7 @@ def _shards(index: str) -> list[str]:
 def _json(path: str) -> dict[str, object]:
     try:
         with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+            content: object = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
         raise AdapterError(f"{path} cannot be read: {error}") from None
     if not isinstance(content, dict):

@@ -109,14 +109,14 @@ def exported(the_plan: Plan) -> tuple[Adapter, Layout]:
 
 def _evidence(
     the_plan: Plan, out: str, tolerance: float, load_in: Loaded | None
-) -> tuple[Adapter, dict[str, Any], Prove]:
+) -> tuple[Adapter, dict[str, object], Prove]:
     """The adapter before, what is recorded of its repair, and the proof that the result computes the same."""
     from ..files.writer import SCHEMA
     from .compare import compare, proof
 
     before, after = the_plan.before.subject, the_plan.after
     assert before is not None  # noqa: S101 - a plan has one
-    record: dict[str, Any] = {
+    record: dict[str, object] = {
         "schema_version": SCHEMA,
         "tool": {"name": "ckpt-doctor", "version": __version__},
         "saved_by": sorted(id_.removeprefix("peft==") for id_ in before.saved_by),
