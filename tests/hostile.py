@@ -180,7 +180,7 @@ def number(value: int) -> bytes:
 
 def string(value: str) -> bytes:
     """The pickle of a text."""
-    return b"X" + struct.pack("<I", len(value)) + value.encode()
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
 
 
 def group(*items: bytes) -> bytes:
@@ -656,6 +656,8 @@ def _torch() -> dict[str, tuple[str, bytes]]:
             "refused",
             one(of_storage(group(string("storage"), named("torch.FloatStorage"), b"K\x00", string("cpu"), number(4)) + b"Q")),
         ),
+        "a key of a storage with NUL": ("refused", one(of_storage(storage(key="0\0x")))),
+        "a key of a storage beyond ASCII": ("refused", saved(state(a=of_storage(storage(key="\u212a"))).replace(b"data/0", b"data/k"))),
         "a newer protocol": ("refused", saved(b"\x80\x04\x95" + bytes(8) + state(a=plain)[2:])),
         "big-endian": ("refused", saved(state(a=plain), ("archive/byteorder", b"big"))),
         "big-endian in capitals": ("refused", saved(state(a=plain), ("archive/ByteOrder", b"big"))),

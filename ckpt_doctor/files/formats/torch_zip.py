@@ -84,10 +84,9 @@ many.
 
 
 def read(file: BinaryIO, path: str, size: int, *, nested: bool = False, heads: bool = True) -> dict[str, TensorInfo]:
-    """The tensors of an open zip file; of a checkpoint as of `tensors`, also one that torch 2.6 and newer do not read
-    for its opcodes. Without `heads` the header of each record is
-    not read, and with it where its bytes begin. Raises DamagedFile, or AdapterError where it is beyond what is read
-    here.
+    """The tensors of an open zip file; of a checkpoint as of `tensors`, also one whose opcodes are those of an older
+    torch alone. Without `heads` the header of each record is not read, and with it where its bytes begin. Raises
+    DamagedFile, or AdapterError where it is beyond what is read here.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -225,7 +224,7 @@ def record_range(file: BinaryIO | None, path: str, info: zipfile.ZipInfo, size: 
 
 def _tensor(name: Any, view: Any, storages: dict[str, FileRange]) -> TensorInfo:
     if not isinstance(name, str) or not isinstance(view, _View):
-        raise DamagedFile("malformed-bin", f"the entry {name!r} is not a tensor")
+        raise DamagedFile("malformed-bin", f"the entry {repr(name)[:80]} is not a tensor")
     storage = storages[view.storage.key]
     width = DTYPE_BITS[view.dtype] // 8
     last = view.start
@@ -301,7 +300,9 @@ class Machine:
             handler(self)
 
     def check_opcodes(self) -> None:
-        """Raises AdapterError where there were opcodes that torch does not write, and reads before 2.6 alone."""
+        """Raises AdapterError where there were opcodes of Python's pickle that torch reads before 2.6 alone
+        (_weights_only_unpickler.py: Unpickler.load).
+        """
         if self.opcodes:
             raise AdapterError(
                 f"{self.path}: its pickle has the opcode {min(self.opcodes)!r}, which torch 2.6 and newer do not read; "
@@ -311,10 +312,6 @@ class Machine:
     def unfollowed(self, what: str) -> AdapterError:
         """What to raise for what torch may read."""
         return AdapterError(f"{self.path}: its pickle has {what}, which is not followed here; save the tensors alone")
-
-    def newer(self, op: bytes) -> None:
-        """Note an opcode that torch 2.6 and newer do not read (_weights_only_unpickler.py: Unpickler.load)."""
-        self.opcodes.add(op)
 
     def take(self, count: int) -> bytes:
         piece = self.data[self.at : self.at + count]
@@ -424,7 +421,8 @@ class Machine:
         dtype = "U8" if kind.name == _UNTYPED else _STORAGES.get(kind.name)
         if dtype is None:
             raise _broken("a storage of no type")
-        if type(key) is not str or type(count) is not int or not 0 <= count < 1 << 48 or view not in ([], [None]):
+        plain = type(key) is str and re.fullmatch("[ -~]+", key) and type(count) is int and 0 <= count < 1 << 48
+        if not plain or view not in ([], [None]):
             raise self.unfollowed("a storage that is not described as torch.save does")
         storage = self.storages.setdefault(key, _Storage(dtype, key, count))
         if storage != (dtype, key, count):  # torch takes the first, but where it is empty
@@ -490,9 +488,9 @@ def _text(size: int) -> Any:
 
 _OPS: dict[bytes, Any] = {
     b"\x80": lambda m: m.take(1),
-    b"\x95": lambda m: (m.newer(b"\x95"), m.take(8)),
+    b"\x95": lambda m: (m.opcodes.add(b"\x95"), m.take(8)),
     b"(": lambda m: m.marks.append(len(m.stack)),
-    b"0": lambda m: (m.newer(b"0"), m.pop()),
+    b"0": lambda m: (m.opcodes.add(b"0"), m.pop()),
     b"}": lambda m: m.push({}),
     b"]": lambda m: m.push([]),
     b")": lambda m: m.push(()),
@@ -514,14 +512,14 @@ _OPS: dict[bytes, Any] = {
     b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
     b"X": _text(4),
     b"U": lambda m: m.push(m.take(m.number(1)).decode("utf-8")),
-    b"\x8c": lambda m: (m.newer(b"\x8c"), _text(1)(m)),
+    b"\x8c": lambda m: (m.opcodes.add(b"\x8c"), _text(1)(m)),
     b"q": lambda m: m.put(m.number(1)),
     b"r": lambda m: m.put(m.number(4)),
-    b"\x94": lambda m: (m.newer(b"\x94"), m.put(len(m.memo))),
+    b"\x94": lambda m: (m.opcodes.add(b"\x94"), m.put(len(m.memo))),
     b"h": lambda m: m.get(m.number(1)),
     b"j": lambda m: m.get(m.number(4)),
     b"c": lambda m: m.find_global(m.line(), m.line()),
-    b"\x93": lambda m: (m.newer(b"\x93"), (lambda name, module: m.find_global(module, name))(m.pop(), m.pop())),
+    b"\x93": lambda m: (m.opcodes.add(b"\x93"), (lambda name, module: m.find_global(module, name))(m.pop(), m.pop())),
     b"i": lambda m: m.instance(),
     b"Q": lambda m: m.persistent(),
     b"R": lambda m: m.reduce(),
