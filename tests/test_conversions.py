@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import fuzz
 import numpy as np
 import pytest
 from conftest import FIXTURES
@@ -725,3 +728,30 @@ def test_what_is_no_plain_array_is_not_read(
     with pytest.raises((AdapterError, DamagedFile)) as error:
         read_weights(str(path))
     assert reason in str(error.value)
+
+
+NPZ_HEADERS = {
+    "plain": b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }",
+    "no comma": b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}",
+    "one size": b"{'descr': '<f4', 'fortran_order': False, 'shape': (6,), }",
+    "a number": b"{'descr': '<f4', 'fortran_order': False, 'shape': (6), }",
+    "no size": b"{'descr': '<f4', 'fortran_order': False, 'shape': (), }",
+    "a zero before": b"{'descr': '<f4', 'fortran_order': False, 'shape': (06,), }",
+    "a comma alone": b"{'descr': '<f4', 'fortran_order': False, 'shape': (,), }",
+    "no-break space": b"{'descr': '<f4', 'fortran_order': False, 'shape': (6,), }\xa0",
+    "objects": b"{'descr': '|O', 'fortran_order': False, 'shape': (6,), }",
+}
+
+
+@pytest.mark.parametrize("name", NPZ_HEADERS)
+@pytest.mark.parametrize("version", [b"\1\0", b"\1\5", b"\4\0"])
+def test_an_array_that_is_read_is_what_numpy_reads(tmp_path: Path, name: str, version: bytes) -> None:
+    header = NPZ_HEADERS[name]
+    for more in (b"", b"x"):
+        size = 4 if name == "no size" else 24
+        array = b"\x93NUMPY" + version + struct.pack("<H", len(header)) + header + bytes(range(size)) + more
+        path = tmp_path / "adapters.npz"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.npy", array)
+        assert fuzz._differs(path, fuzz.of_numpy(path.read_bytes())) == ""
+    assert name != "plain" or version != b"\1\0" or isinstance(fuzz.of_numpy(path.read_bytes()), dict)
