@@ -646,6 +646,15 @@ def _torch() -> dict[str, tuple[str, bytes]]:
         "a torch.Size": ("refused", one(called("torch.Size", group(b"K\x04")))),
         "a set": ("refused", one(b"\x8f")),
         "a set of Python 2": ("refused", one(named("__builtin__.set"))),
+        "an OrderedDict of Python 2": ("refused", one(called("UserDict.OrderedDict"))),
+        "a name in two halves": (
+            "refused",
+            one(of_storage(storage()).replace(b"ctorch._utils\n_", b"ctorch\n_utils._")),
+        ),
+        "a key that is None": (
+            "refused",
+            saved(b"\x80\x02" + ordered + b"(" + string("a") + plain + b"u}" + string("_metadata") + b"}NNssb."),
+        ),
         "an object": ("refused", one(ordered + b")\x81")),
         "a tensor that is set": ("refused", one(plain + b"(tb")),
         "the shape as a list": (

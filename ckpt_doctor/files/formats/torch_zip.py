@@ -35,7 +35,7 @@ _REBUILDS = {
     "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter", "_rebuild_parameter_with_state"
 }  # fmt: skip
 _UNFOLLOWED = re.compile(
-    r"collections\.Counter|_codecs\.encode|(?:builtins|__builtin__)\.(?:bytearray|complex|set)"
+    r"collections\.Counter|User(?:Dict|List|String)\.(?:Counter|OrderedDict)|_codecs\.encode|(?:builtins|__builtin__)\.(?:bytearray|complex|set)"
     r"|torch\.(?:Size|Tensor|device|nn\.parameter\.Parameter|serialization\._get_layout|storage\.TypedStorage)"
     r"|torch\._tensor\._rebuild_from_type_v2"
     r"|torch\._utils\._rebuild_(?:device_tensor_from_(?:cpu_tensor|numpy)|meta_tensor_no_storage|nested_tensor|qtensor"
@@ -46,8 +46,8 @@ _UNFOLLOWED = re.compile(
     r"|torch\.(?:u?int[1-7]|q(?:u?int8|int32|uint2x4|uint4x2)|bits(?:8|16|1x8|2x4|4x2)|complex(?:32|128)"
     r"|float4_e2m1fn_x2|per_(?:tensor|channel)_(?:affine|symmetric)|per_channel_affine_float_qparams)"
 )
-"""What else torch calls or names in a pickle without being told to (torch 2.13, _weights_only_unpickler.py:
-_get_allowed_globals)."""
+"""What else torch calls or names in a pickle without being told to, also as Python 2 named it (torch 2.13,
+_weights_only_unpickler.py: _get_allowed_globals, _read_global_instruction)."""
 _OTHERS = b"12BCFILPSTVdglo\x82\x83\x84\x8b\x8d\x8e\x90\x91\x92\x96\x97\x98"
 """Opcodes that Python's pickle reads, and neither torch 2.6 nor `_OPS`."""
 _OF_GRADIENTS = ("F64", "F32", "F16", "BF16", "C64", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0")
@@ -366,7 +366,7 @@ class Machine:
             raise _broken("entries of what is no dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in (str, int):
-                raise _broken("a key of a dict that is neither a string nor a number")
+                raise self.unfollowed("a key of a dict that is neither a string nor a number")
             target[key] = value
 
     def set_one(self) -> None:
@@ -395,16 +395,21 @@ class Machine:
     def find_global(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
             raise _broken("what is no name where it names an object")
-        if not (
-            (module == "collections" and name == "OrderedDict")
-            or (module == "torch._utils" and name in _REBUILDS)
-            or (module == "torch" and (name in _STORAGES or name in _DTYPES))
-            or (module == "torch.storage" and name == _UNTYPED)
-        ):
-            if len(module) < 100 and len(name) < 100 and _UNFOLLOWED.fullmatch(f"{module}.{name}"):
-                raise self.unfollowed(f"{module}.{name}")
+        if len(module) + len(name) > 200:
             raise _code(f"call {module[:60]}.{name[:60]}")
-        self.push(_Global(module, name))
+        home, _, last = f"{module}.{name}".rpartition(".")  # torch looks at both as one
+        followed = (
+            (home == "collections" and last == "OrderedDict")
+            or (home == "torch._utils" and last in _REBUILDS)
+            or (home == "torch" and (last in _STORAGES or last in _DTYPES))
+            or (home == "torch.storage" and last == _UNTYPED)
+        )
+        if followed and last == name:
+            self.push(_Global(module, name))
+        elif followed or _UNFOLLOWED.fullmatch(f"{module}.{name}"):
+            raise self.unfollowed(f"{module}.{name}")
+        else:
+            raise _code(f"call {module[:60]}.{name[:60]}")
 
     def instance(self) -> None:
         """An object as Python's pickle alone reads it: what it names may run."""
