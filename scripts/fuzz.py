@@ -58,7 +58,7 @@ from ckpt_doctor.verbs.verify import verify
 ROOT = Path(__file__).parent.parent
 PACKAGE = str(ROOT / "ckpt_doctor")
 KEPT = ROOT / "tests/data/fuzz"
-MOST_KEPT = 12 << 10
+MOST_KEPT = 10_000
 """Bytes that are kept of the files of one reader."""
 DATA = ROOT / "tests/data/conversions"
 RECORD, INDEX, SHARD = "ckpt-doctor.json", "adapter_model.safetensors.index.json", "adapter_model-1.safetensors"

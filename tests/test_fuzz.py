@@ -53,6 +53,14 @@ def test_a_number_or_a_list_that_python_cannot_read_in_the_project_file(tmp_path
         fuzz.READERS["project"].read(text, tmp_path)
 
 
+def test_an_override_for_no_runtime_asks_for_none(run: Any, tmp_path: Path) -> None:
+    """Where nothing is asked for by name there was no outcome: RuntimeError, generator raised StopIteration."""
+    (tmp_path / "ckpt-doctor.toml").write_text('[[overrides]]\npaths = ["*"]\nfor = []\n')
+    result = run("scan", hostile.LORA, "--config", tmp_path / "ckpt-doctor.toml", "--format", "json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["summary"]["accepted"] == 1
+
+
 @pytest.mark.parametrize("text", [DEEP, LONG])
 def test_the_same_in_a_file_of_pins(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "uv.lock").write_bytes(text)

@@ -229,6 +229,11 @@ def selectors(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
+def _asked(specs: list[str]) -> frozenset[str] | None:
+    """The runtimes of specifiers; None, as where nothing is asked for, of none."""
+    return pins.ids(specs) or None
+
+
 @cache
 def _base(path: str) -> Base:
     from ..files.base import named_base
@@ -244,7 +249,7 @@ _KEYS: dict[str, Callable[[object, str], object]] = {
 """The keys of the file, and how each is checked."""
 
 _OF_PATHS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "for": ("asked", pins.ids), "select": ("select", selectors), "ignore": ("ignore", selectors),
+    "for": ("asked", _asked), "select": ("select", selectors), "ignore": ("ignore", selectors),
     "fail-on": ("fail_on", str), "adapter-name": ("adapter_name", str), "base": ("base", _base),
     "max-rank": ("max_rank", int),
 }  # fmt: skip
