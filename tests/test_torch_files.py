@@ -33,7 +33,7 @@ def test_a_file_on_which_readers_may_differ(tmp_path: Path, name: str) -> None:
     path = tmp_path / "adapter_model.bin"
     path.write_bytes(data)
     assert kind(path) == expected
-    assert fuzz.outcome(fuzz.READERS["bin"], data) == ""
+    assert fuzz.outcome(fuzz.READERS["torch"], data) == ""
     theirs = fuzz.of_torch(data)
     assert isinstance(theirs, str) or expected in ("read", "refused")
     if expected == "code":
@@ -68,7 +68,7 @@ DTYPES = {str(dtype): saved_of(dtype) for dtype in vars(torch).values() if isins
 def test_a_dtype_is_read_as_torch_reads_it_or_refused(tmp_path: Path, dtype: str) -> None:
     (tmp_path / "adapter_model.bin").write_bytes(DTYPES[dtype])
     assert kind(tmp_path / "adapter_model.bin") in ("read", "refused")
-    assert fuzz.outcome(fuzz.READERS["bin"], DTYPES[dtype]) == ""
+    assert fuzz.outcome(fuzz.READERS["torch"], DTYPES[dtype]) == ""
 
 
 def test_a_file_without_checksums_is_read(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_file_without_checksums_is_read(tmp_path: Path) -> None:
         torch.save({"a": torch.ones(2)}, file)
     finally:
         torch.serialization.set_crc32_options(True)
-    assert fuzz.outcome(fuzz.READERS["bin"], file.getvalue()) == ""
+    assert fuzz.outcome(fuzz.READERS["torch"], file.getvalue()) == ""
     (tmp_path / "adapter_model.bin").write_bytes(file.getvalue())
     assert kind(tmp_path / "adapter_model.bin") == "read"
 
