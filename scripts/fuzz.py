@@ -25,6 +25,7 @@ import tempfile
 import time
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
@@ -526,7 +527,7 @@ class Chance:
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 records = [(info.filename, archive.read(info)) for info in archive.infolist()]
-        except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError, struct.error):
+        except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, struct.error, zlib.error):
             return self._bytes(data, files)
         at = 0 if self._draw.random() < 0.7 else self._draw.randrange(len(records)) if records else 0
         if not records:
@@ -566,7 +567,7 @@ class Chance:
 
 def _pickle_of(data: bytes) -> bytes:
     """The pickle in a file of torch, or whatever it is."""
-    with suppress(zipfile.BadZipFile, KeyError, OSError, ValueError, RuntimeError, NotImplementedError, struct.error):
+    with suppress(zipfile.BadZipFile, EOFError, KeyError, OSError, ValueError, RuntimeError, struct.error, zlib.error):
         if data[:2] == b"PK":
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 return archive.read("archive/data.pkl")

@@ -671,6 +671,11 @@ def _torch() -> dict[str, tuple[str, bytes]]:
         "big-endian": ("refused", saved(state(a=plain), ("archive/byteorder", b"big"))),
         "big-endian in capitals": ("refused", saved(state(a=plain), ("archive/ByteOrder", b"big"))),
         "an odd version": ("refused", saved(state(a=plain), version=b" 3x")),
+        "an odd version in its second place": (
+            "refused", saved(state(a=plain), ("archive/.data/version", b"x"))
+        ),
+        "an alignment that is no number": ("refused", saved(state(a=plain), ("archive/.storage_alignment", b"x"))),
+        "an id that is no text": ("refused", saved(state(a=plain), ("archive/.data/serialization_id", b"\x85"))),
         "a record that is encrypted": ("refused", record(file, 8, 1)),
         "a record on another disk": ("refused", record(file, 34, 2)),
         "a record of two sizes": ("refused", record(file, 20, 8)),
@@ -683,6 +688,7 @@ def _torch() -> dict[str, tuple[str, bytes]]:
             "refused", saved_old(state(a=of_storage(storage("torch.FloatStorage", "0", 4, group(string("v"), b"K\x01", b"K\x02")), 0, (2,)))),
         ),
         # what torch does not read
+        "a pickle that is encrypted": ("damaged", encrypted()),
         "no version": ("damaged", saved(state(a=plain), version=None)),
         "no byte order": ("damaged", saved(state(a=plain), ("archive/byteorder", b"little\n"))),
         "a storage larger than its record": ("damaged", one(of_storage(storage(count=8)))),

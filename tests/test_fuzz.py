@@ -81,6 +81,20 @@ def test_a_row_of_a_journal_that_no_run_wrote_is_not_told(mark: object) -> None:
     assert fuzz.outcome(fuzz.READERS["journal row"], row) == ""
 
 
+def test_a_journal_whose_tables_are_no_text_cannot_be_used(tmp_path: Path) -> None:
+    """SQLite quotes them in its message, of which Python makes no text: UnicodeDecodeError."""
+    path = fuzz._journal_file(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE adapters", b"CREATE \xce\xceBLE adapters"))
+    with pytest.raises(AdapterError, match="damaged"):
+        Journal(str(path)).known("adapter", fuzz.STATE)
+
+
+def test_an_index_of_a_base_that_names_half_a_character_is_none(tmp_path: Path) -> None:
+    """UnicodeEncodeError where the file is looked for."""
+    with pytest.raises(AdapterError, match="no weight_map from tensors to files"):
+        fuzz.READERS["base index"].read(b'{"weight_map": {"a": "\\ud800"}}', tmp_path)
+
+
 def test_a_row_of_a_journal_is_told_again(tmp_path: Path) -> None:
     path = fuzz._journal_file(tmp_path)
     journal = Journal(str(path))

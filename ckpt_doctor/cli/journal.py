@@ -78,6 +78,8 @@ class Journal:
             if "not a database" in str(error):
                 raise AdapterError(f"{self.path} is not a journal that ckpt-doctor wrote: name another file") from None
             raise AdapterError(f"{self.path} cannot be used: {error}") from None
+        except UnicodeDecodeError:  # SQLite's own message on a damaged schema, which quotes it
+            raise AdapterError(f"{self.path} cannot be used: it is damaged") from None
 
     def known(self, folder: str, state: bytes) -> Told | None:
         """What was told of the adapter in a folder, where nothing has changed; else None."""

@@ -102,21 +102,23 @@ def read(file: BinaryIO, path: str, size: int, *, nested: bool = False, heads: b
         raise DamagedFile("malformed-bin", f"the zip cannot be read ({error})") from None
     if any(info.compress_type != zipfile.ZIP_STORED for info in listed):
         raise AdapterError(f"{path}: the zip is compressed; save it again with torch.save")
-    if any(info.flag_bits & ~_FLAGS or info.volume or info.compress_size != info.file_size for info in listed):
-        raise AdapterError(f"{path}: the zip is not of the form that torch writes, and is not followed; save it again")
     records = {info.filename[len(root) :].lower(): info for info in listed}  # torch finds them whatever the case
 
     def content(name: str, most: int) -> bytes:
         if name not in records:
             raise DamagedFile("malformed-bin", f"the zip has no record {name}")
         _, at, length = record_range(file, path, records[name], size)
+        if records[name].flag_bits & 1:
+            raise DamagedFile("malformed-bin", f"the record {name} of the zip is encrypted, which torch does not read")
         PICKLE.check(length, path)
         file.seek(at)
         return file.read(min(length, most))
 
     machine = Machine(content("data.pkl", PICKLE.most), path)
     state = machine.run()  # before what else may be wrong, as it says what is code
-    version = content("version", 20)
+    if any(info.flag_bits & ~_FLAGS or info.volume or info.compress_size != info.file_size for info in listed):
+        raise AdapterError(f"{path}: the zip is not of the form that torch writes, and is not followed; save it again")
+    version = content(".data/version" if ".data/version" in records else "version", 20)
     if not re.fullmatch(rb"(?:[1-9]|10)\n?", version):
         raise AdapterError(f"{path} is of a version of torch's format that is not followed here: {version[:20]!r}")
     order = content("byteorder", 20) if "byteorder" in records else b"little"
@@ -124,6 +126,9 @@ def read(file: BinaryIO, path: str, size: int, *, nested: bool = False, heads: b
         if order != b"big":
             raise DamagedFile("malformed-bin", f"its byte order is {order!r}, which is none")
         raise AdapterError(f"{path}: the tensors are big-endian; save them again on a little-endian machine")
+    for name, form in _TEXTS.items():
+        if name in records and not re.fullmatch(form, content(name, 1000), re.DOTALL):
+            raise AdapterError(f"{path}: the record {name} of the zip is not as torch writes it; save it again")
     storages = {}
     for key, storage in machine.storages.items():
         info = records.get(f"data/{key}".lower())
@@ -137,6 +142,8 @@ def read(file: BinaryIO, path: str, size: int, *, nested: bool = False, heads: b
     return tensors(state, storages, path, nested=nested)
 
 
+_TEXTS = {".storage_alignment": rb"[0-9]{1,18}", ".data/serialization_id": rb"[\0-\x7f]*"}
+"""Records that torch reads as a number and as a text, and does not take for others (torch/serialization.py: _load)."""
 _FLAGS = 0x0808
 """Of a record, as torch and zipfile write them: its sizes follow its bytes, its name is UTF-8 (APPNOTE.TXT, 4.4.4)."""
 
