@@ -674,6 +674,7 @@ def _torch() -> dict[str, tuple[str, bytes]]:
         "an odd version in its second place": (
             "refused", saved(state(a=plain), ("archive/.data/version", b"x"))
         ),
+        "a zip of a version to come": ("refused", record(file, 6, 99)),
         "an alignment that is no number": ("refused", saved(state(a=plain), ("archive/.storage_alignment", b"x"))),
         "an id that is no text": ("refused", saved(state(a=plain), ("archive/.data/serialization_id", b"\x85"))),
         "a record that is encrypted": ("refused", record(file, 8, 1)),

@@ -755,3 +755,10 @@ def test_an_array_that_is_read_is_what_numpy_reads(tmp_path: Path, name: str, ve
             archive.writestr("a.npy", array)
         assert fuzz._differs(path, fuzz.of_numpy(path.read_bytes())) == ""
     assert name != "plain" or version != b"\1\0" or isinstance(fuzz.of_numpy(path.read_bytes()), dict)
+
+
+def test_a_npz_of_no_arrays_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "adapters.npz"
+    path.write_bytes(b"PK\5\6" + bytes(18))
+    assert fuzz.of_numpy(path.read_bytes()) == {}
+    assert fuzz._differs(path, {}) == ""

@@ -502,7 +502,7 @@ def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo
             if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
                 raise DamagedFile("wrong-container", "it is compressed; unpack it")
             return safetensors.read(file, path, size)
-        if is_zip and path.endswith(".npz"):
+        if path.endswith(".npz") and (is_zip or head.startswith(b"PK\x05\x06")):  # also one of no arrays
             from .formats import npz
 
             return npz.read(file, path, size)

@@ -98,7 +98,11 @@ def read(file: BinaryIO, path: str, size: int, *, nested: bool = False, heads: b
             _no_other_reading(listed, root)
             if _directory(file, size) != (archive.start_dir, len(listed)):
                 raise _hidden("the zip has more than its records and its directory")
+    except NotImplementedError as error:
+        raise AdapterError(f"{path}: the zip is not followed here ({error}); save it again with torch.save") from None
     except (zipfile.BadZipFile, EOFError, ValueError, OSError, RuntimeError) as error:
+        if _END in _tail(file, size):
+            raise _hidden(f"the zip has an end, and no directory before it ({error})") from None
         raise DamagedFile("malformed-bin", f"the zip cannot be read ({error})") from None
     if any(info.compress_type != zipfile.ZIP_STORED for info in listed):
         raise AdapterError(f"{path}: the zip is compressed; save it again with torch.save")
@@ -142,8 +146,8 @@ def read(file: BinaryIO, path: str, size: int, *, nested: bool = False, heads: b
     return tensors(state, storages, path, nested=nested)
 
 
-_TEXTS = {".storage_alignment": rb"[0-9]{1,18}", ".data/serialization_id": rb"[\0-\x7f]*"}
-"""Records that torch reads as a number and as a text, and does not take for others (torch/serialization.py: _load)."""
+_TEXTS = {".format_version": rb".*", ".storage_alignment": rb"[0-9]{1,18}", ".data/serialization_id": rb"[\0-\x7f]*"}
+"""Records that torch reads, the latter two as a number and as a text (torch/serialization.py: _load)."""
 _FLAGS = 0x0808
 """Of a record, as torch and zipfile write them: its sizes follow its bytes, its name is UTF-8 (APPNOTE.TXT, 4.4.4)."""
 
@@ -167,6 +171,15 @@ def _no_other_reading(records: list[zipfile.ZipInfo], root: str) -> None:
         raise _hidden("the zip has a constants.pkl, as TorchScript has")
 
 
+_END = b"PK\x05\x06"
+
+
+def _tail(file: BinaryIO, size: int) -> bytes:
+    """What a zip can have its end in, with the longest comment."""
+    file.seek(max(size - (1 << 16) - 22, 0))
+    return file.read()
+
+
 def _directory(file: BinaryIO, size: int) -> tuple[int, int] | None:
     """Where the directory at the very end of a zip begins, and its number of records; None where it is not there.
 
@@ -176,7 +189,7 @@ def _directory(file: BinaryIO, size: int) -> tuple[int, int] | None:
     file.seek(max(size - 98, 0))
     tail = file.read(98)
     mark, *disks, here, count, length, start, comment = struct.unpack("<4s4H2IH", tail[-22:])
-    if mark != b"PK\x05\x06" or any(disks) or here != count or comment:
+    if mark != _END or any(disks) or here != count or comment:
         return None
     end = size - 22
     if len(tail) == 98 and tail[-42:-38] == b"PK\x06\x07":
