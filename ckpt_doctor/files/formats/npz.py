@@ -30,7 +30,7 @@ LONGEST = 1 << 12
 _SIZE = "(?:0|[1-9][0-9]{0,14})"
 _HEADER = re.compile(
     r"\{'descr': '[<|]([a-z][0-9])', 'fortran_order': (True|False), "
-    rf"'shape': \((|{_SIZE},|{_SIZE}(?:, ?{_SIZE}){{1,31}},?)\),? ?\}}[ \n]*"
+    rf"'shape': \((|{_SIZE}, ?|{_SIZE}(?:, ?{_SIZE}){{1,31}}(?:, ?)?)\),? ?\}}[ \n]*"
 )
 
 
