@@ -3,7 +3,8 @@
     python scripts/check_odd_values.py [FILE…]
 
 FILE is one of config, adalora, ia3, vera, index, record, base, state, project, baseline, base index; all without. What is
-printed are crashes: exceptions, requests to report one, and JSON output that is none. It ends with 1 where there are any.
+printed are crashes: exceptions, requests to report one, and JSON output that is none; and of each kind of file how many
+values were tried. It ends with 1 where there are any crashes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -30,8 +32,13 @@ ODD = {**hostile.ODD, "deep": "@deep"}
 DEEP = hostile.nested(900)
 
 
-def text_of(value: Any) -> str:
+TRIED: Counter[str] = Counter()
+"""Files that were made, by what kind they are of."""
+
+
+def text_of(name: str, value: Any) -> str:
     """JSON of a value, deep ones too, which Python's json does not write."""
+    TRIED[name] += 1
     return json.dumps(value).replace('"@deep"', DEEP)
 
 
@@ -53,15 +60,6 @@ def run(*arguments: object) -> list[str]:
     return [f"{' '.join(texts[:1] + [t for t in texts if t.startswith('--')])}: {line[:300]}" for line in crashes]
 
 
-def trees(name: str, keys: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """A key of a file, and the texts of that file by the odd value in it."""
-    plain: dict[str, Any] = {}
-    if name in ("config", "adalora"):
-        plain = json.loads(((hostile.LORA if name == "config" else hostile.ADALORA) / hostile.CONFIG).read_text())
-    for key in keys:
-        yield key, {word: text_of({**plain, key: value}) for word, value in ODD.items()}
-
-
 FORMATS = ("table", "json", "jsonl", "sarif", "junit", "github", "markdown")
 
 
@@ -76,7 +74,7 @@ def of_configs(name: str, keys: list[str], values: dict[str, Any], deeper: bool)
             tree, out = Path(folder, "in"), Path(folder, "out")
             for at, (_, value) in enumerate(values.items()):
                 shutil.copytree(source, tree / f"{at:02}")
-                (tree / f"{at:02}" / hostile.CONFIG).write_text(text_of({**plain, key: value}))
+                (tree / f"{at:02}" / hostile.CONFIG).write_text(text_of(name, {**plain, key: value}))
             sinks = [f"--format={one}={folder}/x.{one}" for one in FORMATS]
             crashes = run("scan", tree, "-v", "--layers", *sinks)
             crashes += run("scan", tree, "--for", "servers", "--for", "peft==*", "--format", "json")
@@ -124,7 +122,7 @@ def of_others(name: str, values: dict[str, Any]) -> Iterator[str]:
             (adapter / hostile.WEIGHTS).unlink()
         for key in plain:
             for word, value in values.items():
-                changed = text_of({**plain, key: value})
+                changed = text_of(name, {**plain, key: value})
                 path.write_text(f'{{"schema_version": 1, "findings": [{changed}]}}' if name == "baseline" else changed)
                 crashes = []
                 if name == "record":
@@ -170,6 +168,7 @@ def of_projects() -> Iterator[str]:
                     f'[[overrides]]\npaths = ["*"]\n{key} = {text}\n',
                     f"[[overrides]]\npaths = {text}\n",
                 ):
+                    TRIED["project"] += 1
                     path.write_text(body)
                     crashes = run("scan", hostile.LORA, "--config", path, "--format", "json")
                     yield from (f"project: {key} [{word}]: {crash}" for crash in crashes)
@@ -202,7 +201,8 @@ def main() -> None:
         for line in check(name):
             found += 1
             print(line, flush=True)
-    print(f"{found} crashes")
+        print(f"{name}: {TRIED[name]} values", flush=True)
+    print(f"{sum(TRIED.values())} values, {found} crashes")
     sys.exit(bool(found))
 
 

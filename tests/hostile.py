@@ -118,7 +118,7 @@ def bin_of(data: bytes, *, beside: bool = False) -> Callable[[Path], None]:
     return make
 
 
-def zipped(data: bytes, *more: tuple[str, bytes]) -> bytes:
+def zipped(data: bytes, *more: tuple[str, bytes], version: bytes | None = b"3\n") -> bytes:
     """The zip that torch.save writes of a pickle, and records that it does not."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive, warnings.catch_warnings():
@@ -126,6 +126,8 @@ def zipped(data: bytes, *more: tuple[str, bytes]) -> bytes:
         archive.writestr("archive/data.pkl", data)
         for name, content in more:
             archive.writestr(name, content)
+        if version is not None:
+            archive.writestr("archive/version", version)
     return file.getvalue()
 
 
@@ -170,34 +172,61 @@ def legacy_tar() -> bytes:
     return bytes(head) + data[512:]
 
 
+def number(value: int) -> bytes:
+    """The pickle of a number."""
+    raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(raw)]) + raw
+
+
+def string(value: str) -> bytes:
+    """The pickle of a text."""
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def group(*items: bytes) -> bytes:
+    """The pickle of a tuple."""
+    return b"(" + b"".join(items) + b"t"
+
+
+def named(name: str) -> bytes:
+    """The pickle of what a module has by a name."""
+    module, _, name = name.rpartition(".")
+    return f"c{module}\n{name}\n".encode()
+
+
+def called(name: str, *arguments: bytes) -> bytes:
+    """The pickle of a call."""
+    return named(name) + group(*arguments) + b"R"
+
+
+def storage(kind: str = "torch.FloatStorage", key: str = "0", count: int = 4, *more: bytes) -> bytes:
+    """The pickle of a storage."""
+    return group(string("storage"), named(kind), string(key), string("cpu"), number(count), *more) + b"Q"
+
+
+def of_storage(
+    of: bytes, start: int = 0, sizes: tuple[int, ...] = (4,), strides: tuple[int, ...] = (1,), *more: bytes,
+    grad: bytes = b"\x89", hooks: bytes = called("collections.OrderedDict"), by: str = "_rebuild_tensor_v2",
+) -> bytes:  # fmt: skip
+    """The pickle of a tensor in a storage."""
+    numbers = (group(*map(number, sizes)), group(*map(number, strides)))
+    return called(f"torch._utils.{by}", of, number(start), *numbers, grad, hooks, *more)
+
+
 def view(sizes: tuple[int, ...], strides: tuple[int, ...], count: int = 1) -> bytes:
     """The pickle of a tensor that looks at a storage of `count` numbers through sizes and strides."""
-
-    def number(value: int) -> bytes:
-        raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
-        return b"\x8a" + bytes([len(raw)]) + raw
-
-    def numbers(values: tuple[int, ...]) -> bytes:
-        return b"(" + b"".join(map(number, values)) + b"t"
-
-    def string(value: str) -> bytes:
-        return b"X" + struct.pack("<I", len(value)) + value.encode()
-
-    storage = b"(" + string("storage") + b"ctorch\nFloatStorage\n" + string("0") + string("cpu") + number(count) + b"tQ"
-    rest = b"K\x00" + numbers(sizes) + numbers(strides) + b"\x89ccollections\nOrderedDict\n)R"
-    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + rest + b"tR"
+    return of_storage(storage(count=count), 0, sizes, strides)
 
 
 def state(**entries: bytes) -> bytes:
     """The pickle of a state dict."""
-    items = b"".join(b"X" + struct.pack("<I", len(name)) + name.encode() + value for name, value in entries.items())
-    return b"\x80\x02}(" + items + b"u."
+    return b"\x80\x02}(" + b"".join(string(name) + value for name, value in entries.items()) + b"u."
 
 
 def views(sizes: tuple[int, ...], strides: tuple[int, ...]) -> bytes:
     """A .bin of LoRA factors that are views larger than their file."""
     names = {f"base_model.model.blocks.0.q.lora_{factor}.weight": view(sizes, strides) for factor in "AB"}
-    return zipped(state(**names), ("archive/data/0", bytes(4)), ("archive/version", b"3\n"))
+    return zipped(state(**names), ("archive/data/0", bytes(4)))
 
 
 SLOW = "(?:[a-z.0-9]+)+!"
@@ -513,6 +542,187 @@ SAFETENSORS: dict[str, bytes] = {
     "metadata null": container(b'{"__metadata__":null,"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(8)),
 }  # fmt: skip
 """Headers on which two readers may differ."""
+
+
+BYTES = bytes(range(1, 17))
+"""A storage of four F32."""
+
+
+def saved(pickle: bytes, *more: tuple[str, bytes], data: bytes = BYTES, version: bytes | None = b"3\n") -> bytes:
+    """A .bin of one storage."""
+    return zipped(pickle, ("archive/data/0", data), *more, version=version)
+
+
+def saved_old(
+    pickle: bytes,
+    order: tuple[str, ...] = ("0",),
+    data: bytes = BYTES,
+    *,
+    magic: bytes = b"\x80\x02",
+    little: bytes = b"\x88",
+) -> bytes:
+    """A .bin of torch before 1.6, with the storages in an order."""
+    head = (
+        magic
+        + b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}"
+        + string("little_endian")
+        + little
+        + b"s."
+    )
+    each = struct.pack("<q", len(data) // 4) + data
+    return head + pickle + b"\x80\x02](" + b"".join(map(string, order)) + b"e." + each * len(order)
+
+
+def record(data: bytes, place: int, value: int, mark: bytes = b"PK\x01\x02") -> bytes:
+    """A zip with another byte in what it says of its storage: in its directory, or before the bytes."""
+    changed = bytearray(data)
+    at = data.rindex(
+        mark, 0, data.rindex(b"archive/data/0") if mark == b"PK\x01\x02" else data.index(b"archive/data/0")
+    )
+    changed[at + place] = value
+    return bytes(changed)
+
+
+def _torch() -> dict[str, tuple[str, bytes]]:
+    plain, old = of_storage(storage()), of_storage(storage("torch.FloatStorage", "0", 4, b"N"))
+    ints, untyped = storage("torch.IntStorage"), storage("torch.storage.UntypedStorage", "0", 16)
+    ordered = called("collections.OrderedDict")
+    file = saved(state(a=plain))
+
+    def third(of: bytes, dtype: str, *more: bytes, grad: bytes = b"\x89") -> bytes:
+        return of_storage(of, 0, (4,), (1,), named(f"torch.{dtype}"), *more, grad=grad, by="_rebuild_tensor_v3")
+
+    def parameter(of: bytes, *more: bytes, grad: bytes = b"\x88", by: str = "_rebuild_parameter") -> bytes:
+        return called(f"torch._utils.{by}", of, grad, ordered, *more)
+
+    def one(value: bytes) -> bytes:
+        return saved(state(a=value))
+
+    def flag(value: bytes) -> bytes:
+        return b"}" + value + b"\x88s"
+
+    return {
+        "plain": ("read", file),
+        "read by bytes": ("read", one(of_storage(untyped, 0, (16,)))),
+        "another dtype than its storage": ("read", one(third(storage(), "uint16"))),
+        "bytes of a dtype": ("read", one(third(untyped, "bfloat16"))),
+        "a view": ("read", one(of_storage(storage(), 1, (1, 2), (7, 2)))),
+        "a tensor of no numbers beyond its storage": ("read", one(of_storage(storage(), 100, (0,)))),
+        "a tensor that requires gradients": ("read", one(of_storage(storage(), grad=b"\x88"))),
+        "no metadata": ("read", one(of_storage(storage(), 0, (4,), (1,), b"}"))),
+        "a parameter": ("read", one(parameter(plain))),
+        "a parameter of a parameter": ("read", one(parameter(parameter(plain)))),
+        "a state dict with metadata": (
+            "read", saved(b"\x80\x02" + ordered + b"(" + string("a") + plain + b"u}" + string("_metadata") + ordered + b"sb."),
+        ),
+        "a name in ASCII": ("read", saved(b"\x80\x02}(U\x01a" + plain + b"u.")),
+        "the pickle in capitals": ("read", file.replace(b"data.pkl", b"DATA.PKL")),
+        "a storage in capitals": ("read", saved(state(a=plain.replace(b"\1\0\0\x000", b"\1\0\0\0A"))).replace(b"data/0", b"data/a")),
+        "another checksum": ("read", record(file, 16, 255)),
+        "another name before its bytes": ("read", record(file, 38, 120, b"PK\3\4")),
+        "version 10": ("read", saved(state(a=plain), version=b"10")),
+        "before 1.6": ("read", saved_old(state(a=old))),
+        "before 1.6, without a protocol": ("read", saved_old(state(a=old), magic=b"")),
+        "before 1.6, a storage twice in the order": ("read", saved_old(state(a=old), ("0", "0"))),
+        "before 1.6, and more behind it": ("read", saved_old(state(a=old)) + b"abc"),
+        # what torch reads otherwise than it looks, or what is not worth to be followed
+        "a dict with other items": (
+            "refused",
+            saved(b"\x80\x02" + ordered + b"(" + string("a") + plain + b"u}" + string("items") + named("collections.OrderedDict") + b"sb."),
+        ),
+        "other data in a parameter": (
+            "refused",
+            one(parameter(plain, b"}" + string("data") + of_storage(storage(), 1, (2,)) + b"s", by="_rebuild_parameter_with_state")),
+        ),
+        "numbers to be negated": ("refused", one(of_storage(storage(), 0, (4,), (1,), flag(string("neg"))))),
+        "numbers to be conjugated": (
+            "refused", one(of_storage(storage("torch.ComplexFloatStorage", "0", 2), 0, (2,), (1,), flag(string("conj")))),
+        ),
+        "hooks": ("refused", one(of_storage(storage(), hooks=b"K\x01"))),
+        "a storage of two dtypes": (
+            "refused", saved(state(a=of_storage(storage("torch.HalfStorage", "0", 8)), b=plain)),
+        ),
+        "a storage of two sizes": ("refused", saved(state(a=plain, b=of_storage(storage("torch.FloatStorage", "0", 2), 0, (4,))))),
+        "complex128": ("refused", one(of_storage(storage("torch.ComplexDoubleStorage", "0", 1), 0, (1,)))),
+        "sparse": ("refused", one(called("torch._utils._rebuild_sparse_tensor", b"N", b"N"))),
+        "quantised": ("refused", one(of_storage(storage("torch.QInt8Storage", "0", 16), by="_rebuild_qtensor"))),
+        "a torch.Size": ("refused", one(called("torch.Size", group(b"K\x04")))),
+        "a set": ("refused", one(b"\x8f")),
+        "a set of Python 2": ("refused", one(named("__builtin__.set"))),
+        "an OrderedDict of Python 2": ("refused", one(called("UserDict.OrderedDict"))),
+        "a name in two halves": (
+            "refused",
+            one(of_storage(storage()).replace(b"ctorch._utils\n_", b"ctorch\n_utils._")),
+        ),
+        "a key that is None": (
+            "refused",
+            saved(b"\x80\x02" + ordered + b"(" + string("a") + plain + b"u}" + string("_metadata") + b"}NNssb."),
+        ),
+        "an object": ("refused", one(ordered + b")\x81")),
+        "a tensor that is set": ("refused", one(plain + b"(tb")),
+        "the shape as a list": (
+            "refused", one(called("torch._utils._rebuild_tensor_v2", storage(), number(0), b"]K\x04a", group(number(1)), b"\x89", ordered)),
+        ),
+        "two sizes and one stride": ("refused", one(of_storage(storage(), 0, (1,), ()))),
+        "a number as a key of a storage": (
+            "refused",
+            one(of_storage(group(string("storage"), named("torch.FloatStorage"), b"K\x00", string("cpu"), number(4)) + b"Q")),
+        ),
+        "a key of a storage with NUL": ("refused", one(of_storage(storage(key="0\0x")))),
+        "a key of a storage beyond ASCII": ("refused", saved(state(a=of_storage(storage(key="\u212a"))).replace(b"data/0", b"data/k"))),
+        "a newer protocol": ("refused", saved(b"\x80\x04\x95" + bytes(8) + state(a=plain)[2:])),
+        "big-endian": ("refused", saved(state(a=plain), ("archive/byteorder", b"big"))),
+        "big-endian in capitals": ("refused", saved(state(a=plain), ("archive/ByteOrder", b"big"))),
+        "an odd version": ("refused", saved(state(a=plain), version=b" 3x")),
+        "an odd version in its second place": (
+            "refused", saved(state(a=plain), ("archive/.data/version", b"x"))
+        ),
+        "a zip of a version to come": ("refused", record(file, 6, 99)),
+        "an alignment that is no number": ("refused", saved(state(a=plain), ("archive/.storage_alignment", b"x"))),
+        "an id that is no text": ("refused", saved(state(a=plain), ("archive/.data/serialization_id", b"\x85"))),
+        "a record that is encrypted": ("refused", record(file, 8, 1)),
+        "a record on another disk": ("refused", record(file, 34, 2)),
+        "a record of two sizes": ("refused", record(file, 20, 8)),
+        "before 1.6, big-endian": ("refused", saved_old(state(a=old), little=b"\x89")),
+        "before 1.6, a storage that a tensor reaches beyond": (
+            "refused", saved_old(state(a=of_storage(storage("torch.FloatStorage", "0", 2, b"N")))),
+        ),
+        "before 1.6, a storage without numbers": ("refused", saved_old(state(a=old), ())),
+        "before 1.6, a view of a storage": (
+            "refused", saved_old(state(a=of_storage(storage("torch.FloatStorage", "0", 4, group(string("v"), b"K\x01", b"K\x02")), 0, (2,)))),
+        ),
+        # what torch does not read
+        "a pickle that is encrypted": ("damaged", encrypted()),
+        "no version": ("damaged", saved(state(a=plain), version=None)),
+        "no byte order": ("damaged", saved(state(a=plain), ("archive/byteorder", b"little\n"))),
+        "a storage larger than its record": ("damaged", one(of_storage(storage(count=8)))),
+        "a storage smaller than its record": ("damaged", one(of_storage(storage(count=2), 0, (2,)))),
+        "a view beyond its storage": ("damaged", one(of_storage(storage(), 0, (5,)))),
+        "a storage of no type": ("damaged", one(of_storage(storage("torch.float32")))),
+        "gradients of whole numbers": ("damaged", one(of_storage(ints, grad=b"\x88"))),
+        "gradients of another dtype": ("damaged", one(third(untyped, "float32", grad=b"\x88"))),
+        "gradients that are None": ("damaged", one(of_storage(storage(), grad=b"N"))),
+        "a parameter of whole numbers": ("damaged", one(parameter(of_storage(ints)))),
+        "too few arguments": (
+            "damaged", one(called("torch._utils._rebuild_tensor_v2", storage(), number(0), group(number(4)), group(number(1)), b"\x89")),
+        ),
+        "an odd number of items": ("damaged", saved(b"\x80\x02}(" + string("a") + plain + string("b") + b"u.")),
+        "items of what is below a mark": ("damaged", saved(b"\x80\x02}(" + string("a") + plain + b"s.")),
+        "a storage as before 1.6": ("damaged", one(old)),
+        "before 1.6, a storage as later": ("damaged", saved_old(state(a=plain))),
+        "before 1.6, a storage of bytes": (
+            "damaged", saved_old(state(a=of_storage(storage("torch.storage.UntypedStorage", "0", 4, b"N")))),
+        ),
+        "before 1.6, cut short": ("damaged", saved_old(state(a=old))[:-1]),
+        # what torch does not call
+        "a storage by another name": ("code", one(of_storage(storage("torch.storage.FloatStorage")))),
+        "os.system": ("code", one(called("os.system", string("true")))),
+        "os.system, first of all": ("code", b"cos\nsystem\n" + group(string("true")) + b"R."),
+    }  # fmt: skip
+
+
+TORCH = _torch()
+"""Files of torch on which two readers may differ: whether one is read here, refused as not followed, damaged, or code."""
 
 
 def built(folder: Path, case: Input) -> Path:

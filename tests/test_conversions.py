@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import fuzz
 import numpy as np
 import pytest
 from conftest import FIXTURES
@@ -686,7 +689,8 @@ ARRAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "big-endian": ({"a.lora_a": np.ones((2, 2), ">f4")}, {}, "of a type that is not read"),
     "columns first": ({"a.lora_a": np.asfortranarray(np.ones((2, 3)))}, {}, "columns first"),
     "compressed": ({"a.lora_a": np.ones((2, 2))}, {"compressed": True}, "is compressed"),
-    "cut": ({"a.lora_a": np.ones((2, 2))}, {"bytes": b"1" * 40}, "not the bytes that its shape says"),
+    "cut": ({"a.lora_a": np.ones((2, 2))}, {"bytes": b"1" * 20}, "not the bytes that its shape says"),
+    "longer": ({"a.lora_a": np.ones((2, 2))}, {"bytes": b"1" * 40}, "more bytes than its shape says"),
     "two of one name": ({"a.lora_a": np.ones((2, 2))}, {"bytes": b"", "again": True}, "two arrays of one name"),
     "nearly nothing": ({"a.lora_a": np.ones((2, 2))}, {"bytes": b"\x93NUMPY\1"}, "is no array of numpy's"),
     "a header of 4 GB": ({"a.lora_a": np.ones((2, 2))}, {"bytes": b"\x93NUMPY\2\0" + b"\xff" * 8}, "is longer than"),
@@ -725,3 +729,38 @@ def test_what_is_no_plain_array_is_not_read(
     with pytest.raises((AdapterError, DamagedFile)) as error:
         read_weights(str(path))
     assert reason in str(error.value)
+
+
+NPZ_HEADERS = {
+    "plain": b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }",
+    "no comma": b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}",
+    "one size": b"{'descr': '<f4', 'fortran_order': False, 'shape': (6,), }",
+    "a number": b"{'descr': '<f4', 'fortran_order': False, 'shape': (6), }",
+    "no size": b"{'descr': '<f4', 'fortran_order': False, 'shape': (), }",
+    "a zero before": b"{'descr': '<f4', 'fortran_order': False, 'shape': (06,), }",
+    "as MLX writes it": b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3, )}",
+    "a comma alone": b"{'descr': '<f4', 'fortran_order': False, 'shape': (,), }",
+    "no-break space": b"{'descr': '<f4', 'fortran_order': False, 'shape': (6,), }\xa0",
+    "objects": b"{'descr': '|O', 'fortran_order': False, 'shape': (6,), }",
+}
+
+
+@pytest.mark.parametrize("name", NPZ_HEADERS)
+@pytest.mark.parametrize("version", [b"\1\0", b"\1\5", b"\4\0"])
+def test_an_array_that_is_read_is_what_numpy_reads(tmp_path: Path, name: str, version: bytes) -> None:
+    header = NPZ_HEADERS[name]
+    for more in (b"", b"x"):
+        size = 4 if name == "no size" else 24
+        array = b"\x93NUMPY" + version + struct.pack("<H", len(header)) + header + bytes(range(size)) + more
+        path = tmp_path / "adapters.npz"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.npy", array)
+        assert fuzz._differs(path, fuzz.of_numpy(path.read_bytes())) == ""
+    assert name != "plain" or version != b"\1\0" or isinstance(fuzz.of_numpy(path.read_bytes()), dict)
+
+
+def test_a_npz_of_no_arrays_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "adapters.npz"
+    path.write_bytes(b"PK\5\6" + bytes(18))
+    assert fuzz.of_numpy(path.read_bytes()) == {}
+    assert fuzz._differs(path, {}) == ""

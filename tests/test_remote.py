@@ -158,7 +158,7 @@ def test_of_a_bin_its_pickle_and_its_directory_are_read(
     asked = [each.headers["range"] for each in server.asked if each.name == path.name]
     size = path.stat().st_size
     assert asked[:2] == ["bytes=0-1023", f"bytes={size - 1024}-{size - 1}"]
-    assert len(asked) <= 5
+    assert len(asked) <= 7  # records of torch's beside the pickle and the directory are further away than these blocks
     with pytest.raises(AdapterError, match="where its numbers are was not read: scan it with --values"):
         list(_numbers(load(address)))
     assert alike(report(run, address, "--values")) == alike(report(run, folder, "--values"))

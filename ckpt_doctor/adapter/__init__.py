@@ -50,12 +50,15 @@ def clean(text: str) -> str:
 
 
 class DamagedFile(Exception):  # noqa: N818 - it is a diagnosis that becomes a finding, not an error of ours
-    """A file is recognised as damaged; `fault` is the name of the rule that reports it."""
+    """A file is recognised as damaged; `fault` is the name of the rule that reports it. `walked` is whether all was
+    looked at that another reader would run.
+    """
 
-    def __init__(self, fault: str, message: str) -> None:
+    def __init__(self, fault: str, message: str, *, walked: bool = True) -> None:
         super().__init__(message)
         self.fault = fault
         self.message = message
+        self.walked = walked
 
 
 class Fault(NamedTuple):

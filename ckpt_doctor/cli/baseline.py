@@ -32,10 +32,11 @@ class Baseline:
         """Read the file. Raises AdapterError."""
         self.folder = os.path.dirname(os.path.abspath(path))
         try:
-            self.entries = [_known(entry) for entry in json.loads(content(path).decode())["findings"]]
+            document: object = json.loads(content(path).decode())
+            self.entries = _entries(document)
         except AdapterError as error:
             raise AdapterError(f"{error}; --write-baseline makes it") from None
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, RecursionError):
             raise AdapterError(f"{path} is not a baseline that ckpt-doctor wrote") from None
         self._known = {(entry.path, entry.fingerprint): entry for entry in self.entries}
         self._again: set[Known] = set()
@@ -60,12 +61,22 @@ class Baseline:
         return [entry for entry in left if entry.path in self._examined or not _exists(entry, self.folder)]
 
 
-def _known(entry: dict[str, str]) -> Known:
-    """An entry of the file. Raises TypeError and ValueError for what ckpt-doctor did not write."""
-    record = Known(**entry)
-    if not all(isinstance(value, str) for value in record) or record.severity not in SEVERITIES or "\0" in record.path:
-        raise ValueError
-    return record
+def _entries(document: object) -> list[Known]:
+    """The entries of a file. Raises ValueError for what ckpt-doctor did not write."""
+    match document:
+        case {"findings": list(entries)}:
+            return [_known(entry) for entry in entries]
+    raise ValueError
+
+
+def _known(entry: object) -> Known:
+    match entry:
+        case {
+            "path": str(path), "code": str(code), "name": str(name), "severity": str(severity),
+            "fingerprint": str(fingerprint), **others,
+        } if severity in SEVERITIES and "\0" not in path and not others:  # fmt: skip
+            return Known(path, code, name, severity, fingerprint)
+    raise ValueError
 
 
 def document(path: str, reports: Iterable[Report], earlier: Iterable[Known]) -> str:

@@ -78,6 +78,8 @@ class Journal:
             if "not a database" in str(error):
                 raise AdapterError(f"{self.path} is not a journal that ckpt-doctor wrote: name another file") from None
             raise AdapterError(f"{self.path} cannot be used: {error}") from None
+        except UnicodeDecodeError:  # SQLite's own message on a damaged schema, which quotes it
+            raise AdapterError(f"{self.path} cannot be used: it is damaged") from None
 
     def known(self, folder: str, state: bytes) -> Told | None:
         """What was told of the adapter in a folder, where nothing has changed; else None."""
@@ -88,19 +90,17 @@ class Journal:
         if row is None:
             return None
         try:
-            model, mark = (json.loads(text) for text in row[:2])
-            if model and _cached(model["name"], model["revision"]) != model["found"]:
-                return None
+            model: object = json.loads(row[0])
+            mark: object = json.loads(row[1])
             packed = zlib.decompressobj()
             line = packed.decompress(row[2], LONGEST).decode()
-            outcome, failing, repairable, causes = mark
-            told = Told(line, Mark(outcome, failing, repairable, tuple((a, b, c) for a, b, c in causes)), True, None)
-        except (ValueError, TypeError, KeyError, RecursionError, zlib.error):
+        except (ValueError, TypeError, RecursionError, zlib.error):
             return None
-        if not packed.eof:
+        kept = _mark(mark)
+        if not packed.eof or kept is None or not _is_there(model):
             return None
         self.again += 1
-        return told
+        return Told(line, kept, True, None)
 
     def note(self, folder: str, state: bytes, told: Told) -> None:
         """Keep what was told, if it hangs on what `state` is made of."""
@@ -125,6 +125,32 @@ class Journal:
         with self._errors():
             self._file.commit()
             self._file.close()
+
+
+def _mark(value: object) -> Mark | None:
+    """What a row adds to a tally; None for what no run wrote."""
+    match value:
+        case [str(outcome), bool(failing), bool(repairable), list(causes)]:
+            kept = [(a, b, c) for cause in causes for a, b, c in _cause(cause)]
+            return Mark(outcome, failing, repairable, tuple(kept)) if len(kept) == len(causes) else None
+    return None
+
+
+def _cause(value: object) -> list[tuple[str, str, str]]:
+    match value:
+        case [str(code), str(name), str(how)]:
+            return [(code, name, how)]
+    return []
+
+
+def _is_there(model: object) -> bool:
+    """Whether the local cache of the Hub has of a model what it had, or there was none."""
+    match model:
+        case None:
+            return True
+        case {"name": str(name), "revision": str(revision), "found": str(found)}:
+            return _cached(name, revision) == found
+    return False
 
 
 def state(folder: str, by: Settings, format_: str) -> bytes | None:

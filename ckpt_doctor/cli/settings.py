@@ -55,7 +55,7 @@ class Config(NamedTuple):
     """
 
     path: str | None = None
-    values: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    values: dict[str, object] = {}  # noqa: RUF012 - never changed
     overrides: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = ()
 
     def settings_of(self, folder: str, settings: Settings, given: frozenset[str]) -> Settings:
@@ -111,11 +111,11 @@ def read_config(path: str) -> Config:
         import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
     try:
-        section = tomllib.loads(_content(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        section: object = tomllib.loads(_content(path).decode())
+    except (ValueError, RecursionError) as error:  # also of a number of too many digits
         raise AdapterError(f"{path} is not valid TOML: {error}") from None
     if os.path.basename(path) == SHARED_FILE:
-        tools = section.get("tool")
+        tools = section.get("tool") if isinstance(section, dict) else None
         if not isinstance(tools, dict) or SECTION not in tools:
             return Config()
         section = tools[SECTION]
@@ -137,7 +137,7 @@ def _content(path: str) -> bytes:
     return content(path)
 
 
-def _checked(section: dict[str, Any], known: Iterable[str], path: str) -> dict[str, Any]:
+def _checked(section: dict[str, object], known: Iterable[str], path: str) -> dict[str, object]:
     """The values of a table, each of its type. Raises ValueError, with the key."""
     values = {}
     for key, value in section.items():
@@ -150,7 +150,7 @@ def _checked(section: dict[str, Any], known: Iterable[str], path: str) -> dict[s
     return values
 
 
-def _override(entry: dict[str, Any], path: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+def _override(entry: dict[str, object], path: str) -> tuple[tuple[str, ...], dict[str, Any]]:
     patterns = _strings(entry.pop("paths", []), path)
     if not patterns:
         raise ValueError("an override needs paths, as paths = ['legacy/*']")
@@ -158,52 +158,52 @@ def _override(entry: dict[str, Any], path: str) -> tuple[tuple[str, ...], dict[s
     return tuple(patterns), {_OF_PATHS[key][0]: _OF_PATHS[key][1](value) for key, value in values.items()}
 
 
-def _strings(value: Any, _: str) -> list[str]:
+def _strings(value: object, _: str) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(item, str) for item in texts):
         raise ValueError(f"{value!r} is neither a text nor a list of texts")
     return texts
 
 
-def _runtimes(value: Any, path: str) -> list[str]:
+def _runtimes(value: object, path: str) -> list[str]:
     """Specifiers; a file that pins runtimes lies beside the project's."""
     folder = os.path.dirname(path)
     return [os.path.join(folder, spec) if pins.is_file(spec) else spec for spec in _strings(value, path)]
 
 
-def _string(value: Any, _: str) -> str:
+def _string(value: object, _: str) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise ValueError(f"{value!r} is not a text")
     return value
 
 
-def _path(value: Any, path: str) -> str:
+def _path(value: object, path: str) -> str:
     return os.path.join(os.path.dirname(path), _string(value, path))
 
 
-def _model(value: Any, path: str) -> str:
+def _model(value: object, path: str) -> str:
     return "none" if value == "none" else _path(value, path)
 
 
-def _severity(value: Any, _: str) -> str:
+def _severity(value: object, _: str) -> str:
     if value not in FAIL_ON:
         raise ValueError(f"{value!r} is none of {', '.join(FAIL_ON)}")
     return str(value)
 
 
-def _rank(value: Any, _: str) -> int:
-    if type(value) is not int or value < 1:
+def _rank(value: object, _: str) -> int:
+    if type(value) is not int or not 1 <= value < 1 << 63:
         raise ValueError(f"{value!r} is no whole number above 0")
     return value
 
 
-def _jobs(value: Any, _: str) -> str:
+def _jobs(value: object, _: str) -> str:
     if value != "auto" and type(value) is not int:
         raise ValueError(f"{value!r} is neither 'auto' nor a whole number")
     return str(value)  # which the option checks
 
 
-def _flag(value: Any, _: str) -> bool:
+def _flag(value: object, _: str) -> bool:
     if type(value) is not bool:
         raise ValueError(f"{value!r} is neither true nor false")
     return value
@@ -229,6 +229,11 @@ def selectors(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
+def _asked(specs: list[str]) -> frozenset[str] | None:
+    """The runtimes of specifiers; None, as where nothing is asked for, of none."""
+    return pins.ids(specs) or None
+
+
 @cache
 def _base(path: str) -> Base:
     from ..files.base import named_base
@@ -236,7 +241,7 @@ def _base(path: str) -> Base:
     return named_base(path)
 
 
-_KEYS: dict[str, Callable[[Any, str], Any]] = {
+_KEYS: dict[str, Callable[[object, str], object]] = {
     "for": _runtimes, "select": _strings, "ignore": _strings, "fail-on": _severity, "adapter-name": _string,
     "base": _model, "max-rank": _rank, "baseline": _path, "format": _strings, "exit-zero": _flag,
     "values": _flag, "jobs": _jobs, "resume": _path,
@@ -244,7 +249,7 @@ _KEYS: dict[str, Callable[[Any, str], Any]] = {
 """The keys of the file, and how each is checked."""
 
 _OF_PATHS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "for": ("asked", pins.ids), "select": ("select", selectors), "ignore": ("ignore", selectors),
+    "for": ("asked", _asked), "select": ("select", selectors), "ignore": ("ignore", selectors),
     "fail-on": ("fail_on", str), "adapter-name": ("adapter_name", str), "base": ("base", _base),
     "max-rank": ("max_rank", int),
 }  # fmt: skip

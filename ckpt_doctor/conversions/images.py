@@ -126,7 +126,7 @@ def constant(value: float) -> TensorInfo:
 def object_of(text: str) -> dict[str, object]:
     """The object that a text in a file's metadata is. Raises Refused."""
     try:
-        value = json.loads(text)
+        value: object = json.loads(text)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):

@@ -122,15 +122,26 @@ def _renamed(base: Base, added: str, removed: str) -> Base:
 
 def _shards(index: str) -> list[str]:
     files = _json(index).get("weight_map")
-    if not isinstance(files, dict) or not all(isinstance(name, str) and "\0" not in name for name in files.values()):
+    if not isinstance(files, dict) or not all(map(_is_name, files.values())):
         raise AdapterError(f"{index} has no weight_map from tensors to files")
     return sorted(set(files.values()))
+
+
+def _is_name(name: object) -> bool:
+    """Whether a value can be the name of a file; half a surrogate pair cannot."""
+    if not isinstance(name, str) or "\0" in name:
+        return False
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _json(path: str) -> dict[str, object]:
     try:
         with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+            content: object = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
         raise AdapterError(f"{path} cannot be read: {error}") from None
     if not isinstance(content, dict):

@@ -318,7 +318,7 @@ def _whole(folder: str, seen: Glance) -> Adapter | None:
     """The adapter of a glance; None where something is wrong with it, which `load` then says."""
     path = os.path.join(folder, SAFETENSORS)
     try:
-        config = json.loads(seen.config.decode("utf-8"))
+        config: object = json.loads(seen.config.decode("utf-8"))
         check_depth(config, seen.config, os.path.join(folder, CONFIG))
         tensors = safetensors.parse_header(seen.header, path, 8 + len(seen.header), seen.size)
     except (DamagedFile, ValueError, RecursionError):
@@ -430,7 +430,8 @@ def _with_beside(adapter: Adapter) -> Adapter:
         other = read_weights(os.path.join(adapter.folder, BIN))
         return adapter._replace(bin_agrees=agree(adapter.tensors, other, MAX_COMPARED))
     except DamagedFile as error:
-        return adapter._replace(bin_agrees=False, beside=Fault(error.fault, error.message))
+        fault = error.fault if error.walked else "not-read"
+        return adapter._replace(bin_agrees=False, beside=Fault(fault, error.message))
     except (AdapterError, OSError) as error:
         return adapter._replace(beside=Fault("not-read", str(error)))
 
@@ -492,6 +493,8 @@ def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo
         if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
             raise DamagedFile("html-page", "it is a web page, not the weights; download the file itself")
         if head.startswith(b"GGUF"):
+            if path.endswith((".safetensors", BIN)):
+                raise DamagedFile("wrong-container", "it is GGUF, as llama.cpp has it, under another name")
             from .formats import gguf
 
             return gguf.read(file, path, size)
@@ -503,7 +506,7 @@ def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo
             if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
                 raise DamagedFile("wrong-container", "it is compressed; unpack it")
             return safetensors.read(file, path, size)
-        if is_zip and path.endswith(".npz"):
+        if path.endswith(".npz") and (is_zip or head.startswith(b"PK\x05\x06")):  # also one of no arrays
             from .formats import npz
 
             return npz.read(file, path, size)
@@ -513,17 +516,25 @@ def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo
             return torch_zip.read(file, path, size, nested=nested, heads=size <= SMALL or not is_remote(path))
         if _is_tar(head):
             raise DamagedFile("pickle-with-code", "it is a tar archive, and torch would run every pickle in it")
-        if is_pickle:
-            if size > SMALL and is_remote(path):
-                raise AdapterError(
-                    f"{path} is in torch's format from before 1.6, which only a whole file tells: {DOWNLOAD}"
-                )
+        large = size > SMALL and is_remote(path)
+        if large and is_pickle:
+            raise AdapterError(
+                f"{path} is in torch's format from before 1.6, which only a whole file tells: {DOWNLOAD}"
+            )
+        walked = False
+        if not large:
             from .formats import torch_old
 
-            return torch_old.read(file, path, size, nested=nested)
+            try:  # whatever it begins with: Python's pickle runs more than torch writes
+                return torch_old.read(file, path, size, nested=nested)
+            except DamagedFile as error:
+                if is_pickle or error.fault != "malformed-bin":
+                    raise
+                walked = error.walked
         if head[8:9] == b"{":
-            raise DamagedFile("wrong-container", "it is safetensors under the name of torch's format")
-        raise DamagedFile("malformed-bin", "it is not a file that torch.save wrote")
+            message = "it is safetensors under the name of torch's format"
+            raise DamagedFile("wrong-container", message, walked=walked)
+        raise DamagedFile("malformed-bin", "it is not a file that torch.save wrote", walked=walked)
 
 
 def _is_tar(head: bytes) -> bool:
@@ -585,7 +596,7 @@ def _json(folder: str, name: str, faults: list[Fault], broken: str) -> dict[str,
             JSON.check(size, path)
             raw = file.read(size)
         check_values(raw, path)
-        value = json.loads(raw.decode("utf-8"))
+        value: object = json.loads(raw.decode("utf-8"))
         check_depth(value, raw, path)
         if not isinstance(value, dict):
             raise ValueError("it is not a JSON object")

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from ..adapter import AdapterError
 from ..adapter.runtimes import UnknownRuntimeError
@@ -93,10 +92,10 @@ def _locked(path: str) -> Iterator[str]:
         import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
     try:
-        document = tomllib.loads(_content(path))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        document: dict[str, object] = tomllib.loads(_content(path))
+    except (ValueError, RecursionError) as error:  # also of a number of too many digits
         raise AdapterError(f"{path} is not valid TOML: {error}") from None
-    packages: Any = document.get("packages", document.get("package", []))
+    packages = document.get("packages", document.get("package", []))
     for package in packages if isinstance(packages, list) else []:
         name, version = (package.get(key) for key in ("name", "version")) if isinstance(package, dict) else (None, None)
         if isinstance(name, str) and isinstance(version, str) and _canonical(name) in PACKAGES:

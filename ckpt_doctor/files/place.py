@@ -370,10 +370,12 @@ def _shards(index: str) -> list[str]:
     """The files that an index names in its folder; none where it is none, which loading it says."""
     try:
         with open(index, "rb") as file:
-            names = json.load(file)["weight_map"].values()
-        return sorted({name for name in names if isinstance(name, str) and _is_plain(name)})[:1000]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+            document: object = json.load(file)
+    except (OSError, ValueError, RecursionError):
         return []
+    files = document.get("weight_map") if isinstance(document, dict) else None
+    names = files.values() if isinstance(files, dict) else ()
+    return sorted({name for name in names if isinstance(name, str) and _is_plain(name)})[:1000]
 
 
 class _File(io.RawIOBase):

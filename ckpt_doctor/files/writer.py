@@ -71,8 +71,8 @@ class Written(NamedTuple):
 
 
 def write(
-    adapter: Adapter, source: Adapter, out: str, record: dict[str, Any], prove: Prove, *, force: bool, copy_all: bool,
-    layout: Layout = OF_PEFT,
+    adapter: Adapter, source: Adapter, out: str, record: dict[str, object], prove: Prove, *, force: bool,
+    copy_all: bool, layout: Layout = OF_PEFT,
 ) -> Written:  # fmt: skip
     """Write an adapter, made from `source`, to the folder `out`: whole, or not at all. Raises AdapterError.
 
@@ -102,7 +102,7 @@ def write(
     return Written(out, tuple(left_out), proof)
 
 
-def write_in_place(adapter: Adapter, source: Adapter, record: dict[str, Any], prove: Prove) -> Written:
+def write_in_place(adapter: Adapter, source: Adapter, record: dict[str, object], prove: Prove) -> Written:
     """Write an adapter, made from `source`, in the place of it. Raises AdapterError; then all is as it was.
 
     As `write`, but every other file stays where it is. An old file becomes a `.bak`, which stays unless git has it.
@@ -126,7 +126,7 @@ def _fill(
     stage: str,
     adapter: Adapter,
     source: Adapter,
-    record: dict[str, Any],
+    record: dict[str, object],
     prove: Prove,
     carry: Callable[[], list[str]],
     layout: Layout = OF_PEFT,

@@ -272,9 +272,9 @@ def verify(path: str, verified: Verified | None, error: str | None) -> dict[str,
         "error": error,
         "holds": not verified.faults if verified else None,
         "faults": list(verified.faults) if verified else [],
-        "repairs": [step["title"] for step in verified.record["repairs"]] if verified else [],
-        "dropped": verified.record["dropped"] if verified else [],
-        "proof": verified.record["proof"] if verified else None,
+        "repairs": list(verified.record.repairs) if verified else [],
+        "dropped": list(verified.record.dropped) if verified else [],
+        "proof": verified.record.proof if verified else None,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..adapter.findings import ERROR, NOTE, Finding, accepted, counted, hits, several, verdict
 from ..adapter.runtimes import NEWEST, bounds, order, ranges
@@ -13,6 +13,7 @@ from .text import clean
 
 if TYPE_CHECKING:
     from ..verbs.start import Start, Starts
+    from ..verbs.verify import Record
     from ..verbs.ways import Way
 
 STOPPED = ("rejected", "misloaded")
@@ -48,17 +49,15 @@ def sentence(finding: Finding) -> str:
     return clean("; ".join((cut(finding.message, LONGEST), *outcomes(finding), *repair)))
 
 
-def proved(record: dict[str, Any]) -> str:
+def proved(record: Record) -> str:
     """What the record of a fix says of it: whether the result computes the same, how far, and what was done."""
-    worst = record["proof"]["largest_relative_difference"]
-    exact = f"within {worst:.2g}, relative" if worst else "bit-exact"
-    dropped = record["dropped"]
+    exact = f"within {record.worst:.2g}, relative" if record.worst else "bit-exact"
     kept = (
-        f"the original without {several(dropped)}, and else the same function"
-        if dropped
+        f"the original without {several(record.dropped)}, and else the same function"
+        if record.dropped
         else "same function as the original"
     )
-    done = ", ".join(step["title"] for step in record["repairs"])
+    done = ", ".join(record.repairs)
     return f"{kept}: {exact}; " + (f"repaired: {done}" if done else "nothing was repaired")
 
 

@@ -109,7 +109,7 @@ def exported(the_plan: Plan) -> tuple[Adapter, Layout]:
 
 def _evidence(
     the_plan: Plan, out: str, tolerance: float, load_in: Loaded | None
-) -> tuple[Adapter, dict[str, Any], Prove]:
+) -> tuple[Adapter, dict[str, object], Prove]:
     """The adapter before, what is recorded of its repair, and the proof that the result computes the same."""
     from ..files.writer import SCHEMA
     from .compare import compare, proof
@@ -119,7 +119,7 @@ def _evidence(
     read = the_plan.read or before
     for fault in read.adapter.faults:  # before a writer reads what cannot be read
         raise NotExactError(f"{out} is not written, as it is not proved the same: {read.adapter.path}: {fault.message}")
-    record: dict[str, Any] = {
+    record: dict[str, object] = {
         "schema_version": SCHEMA,
         "tool": {"name": "ckpt-doctor", "version": __version__},
         "saved_by": sorted(id_.removeprefix("peft==") for id_ in before.saved_by),

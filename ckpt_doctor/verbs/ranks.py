@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from ..adapter import NOTHING_ASKED, Adapter, AdapterError
 from ..adapter.findings import counted
@@ -415,7 +415,7 @@ def _parameters(subject: Subject) -> dict[str, int]:
 
 def logged(path: str) -> Ranks | Run:
     """The run that a log of ranks tells: a line of JSON a step, after one on the config. Raises AdapterError."""
-    head: dict[str, Any] = {}
+    head: dict[str, object] = {}
     steps: dict[int, dict[str, int]] = {}
     file, size = regular(path)
     with file:
@@ -424,7 +424,7 @@ def logged(path: str) -> Ranks | Run:
         lines = file.read(_LONGEST_LOG).decode("utf-8", "replace").splitlines()
     for line in lines:
         try:
-            entry = json.loads(line) if line.strip() else None
+            entry: object = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError):
             continue  # the last line of a run that was killed
         if not isinstance(entry, dict):
@@ -450,7 +450,7 @@ def _is_below(number: object, bound: int) -> TypeGuard[int]:
     return type(number) is int and 0 <= number < bound
 
 
-def _of_log(path: str, head: dict[str, Any], step: int, ranks: dict[str, int]) -> Ranks:
+def _of_log(path: str, head: dict[str, object], step: int, ranks: dict[str, int]) -> Ranks:
     """What a line says, as an adapter that was saved at that step would."""
     config = {key: head.get(key) for key in ("init_r", "target_r", "tinit", "tfinal", "deltaT", "total_step")}
     subject = Subject(Adapter(path, os.path.dirname(path), {"peft_type": "ADALORA", **config}, {}))

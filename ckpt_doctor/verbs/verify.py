@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, NamedTuple
+import sys
+from typing import NamedTuple
 
 from ..adapter import AdapterError, DamagedFile
 from ..conversions import WRITTEN
@@ -15,10 +16,22 @@ LFS = b"version https://git-lfs"
 AGAIN = "restore it, or run `ckpt-doctor fix` again"
 
 
+class Record(NamedTuple):
+    """What is told of the record of a fix: the titles of its repairs, what it dropped, the proof, of that the largest
+    relative difference, and the sha256 of each file.
+    """
+
+    repairs: tuple[str, ...]
+    dropped: tuple[str, ...]
+    proof: dict[str, object]
+    worst: float
+    sums: dict[str, str]
+
+
 class Verified(NamedTuple):
     """What became of the files of a fix: the record that it left, and what no longer holds, a sentence each."""
 
-    record: dict[str, Any]
+    record: Record
     faults: tuple[str, ...]
 
 
@@ -32,7 +45,7 @@ def verify(folder: str) -> Verified:
     if is_remote(folder):
         raise AdapterError(f"{folder} is remote, and what is on a disk is verified: download it first")
     record = _record(folder)
-    sums: dict[str, str] = record["sha256"]["after"]
+    sums = record.sums
     faults = [fault for name, expected in sums.items() for fault in _changed(folder, name, expected)]
     # PEFT from 0.4 on reads safetensors before .bin, 0.2 and 0.3 read .bin alone (save_and_load.py: load_peft_weights)
     for name in (SAFETENSORS, BIN):
@@ -68,8 +81,8 @@ def _changed(folder: str, name: str, expected: str) -> list[str]:
     return [] if found == expected else [f"{name} was changed (sha256 {expected[:12]}… → {found[:12]}…): {AGAIN}"]
 
 
-def _record(folder: str) -> dict[str, Any]:
-    """The record of a fix, as far as it is used here of the shape that a fix gives it. Raises AdapterError."""
+def _record(folder: str) -> Record:
+    """The record of a fix. Raises AdapterError for one that is not as a fix writes it."""
     path = os.path.join(folder, RECORD)
     if not os.path.lexists(path):
         raise AdapterError(
@@ -81,29 +94,50 @@ def _record(folder: str) -> dict[str, Any]:
     version = record.get("schema_version")
     if isinstance(version, int) and version > SCHEMA:
         raise AdapterError(f"{path} is of a newer ckpt-doctor: verify with that one")
-    try:
-        wrong = _shape(record)
-    except (KeyError, TypeError, AttributeError) as error:
-        wrong = f"{error}"
-    if wrong:
+    told = _told(record)
+    if isinstance(told, str):
         raise AdapterError(
-            f"{path} is no record that ckpt-doctor wrote ({wrong}): write OUT again with `ckpt-doctor fix`"
+            f"{path} is no record that ckpt-doctor wrote ({told}): write OUT again with `ckpt-doctor fix`"
         )
-    return record
+    return told
 
 
-def _shape(record: dict[str, Any]) -> str | None:
-    """What is not as a fix writes it. Raises KeyError, TypeError and AttributeError for the same."""
-    proof, sums = record["proof"], record["sha256"]["after"]
-    titles = [*(step["title"] for step in record["repairs"]), *record["dropped"], record["tool"]["version"]]
-    if record["schema_version"] != SCHEMA or record["tool"]["name"] != "ckpt-doctor":
-        return "schema_version or tool"
-    if not all(isinstance(title, str) for title in titles):
-        return "repairs or dropped"
-    if sums.keys() not in ({CONFIG, SAFETENSORS}, {CONFIG, BIN}, *map(_files, WRITTEN)):
-        return "the files of sha256"
-    if not all(isinstance(sum_, str) and re.fullmatch("[0-9a-f]{64}", sum_) for sum_ in sums.values()):
+def _told(record: dict[str, object]) -> Record | str:
+    """A record, or what of it is not as a fix writes it."""
+    match record:
+        case {"schema_version": int(version), "tool": {"name": "ckpt-doctor", "version": str()}} if version == SCHEMA:
+            pass
+        case _:
+            return "schema_version or tool"
+    match record:
+        case {"repairs": list(steps), "dropped": list(names)}:
+            titles = tuple(title for step in steps if isinstance(title := _title(step), str))
+            dropped = tuple(name for name in names if isinstance(name, str))
+            if len(titles) != len(steps) or len(dropped) != len(names):
+                return "repairs or dropped"
+        case _:
+            return "repairs or dropped"
+    match record:
+        case {"sha256": {"after": dict(after)}} if after.keys() in (
+            {CONFIG, SAFETENSORS}, {CONFIG, BIN}, *map(_files, WRITTEN)
+        ):  # fmt: skip
+            sums = {name: sum_ for name, sum_ in after.items() if isinstance(sum_, str)}
+        case _:
+            return "the files of sha256"
+    if len(sums) != len(after) or not all(re.fullmatch("[0-9a-f]{64}", sum_) for sum_ in sums.values()):
         return "a sha256"
-    if proof["verdict"] != ("different" if record["dropped"] else "same"):
-        return "the verdict of the proof"
-    return None if 0 <= proof["largest_relative_difference"] <= proof["tolerance"] else "the error of the proof"
+    match record:
+        case {"proof": dict(proof)} if proof.get("verdict") == ("different" if dropped else "same"):
+            pass
+        case _:
+            return "the verdict of the proof"
+    match proof:
+        case {"largest_relative_difference": int() | float() as worst, "tolerance": int() | float() as most} if (
+            0 <= worst <= most and worst <= sys.float_info.max
+        ):
+            return Record(titles, dropped, proof, float(worst), sums)
+    return "the error of the proof"
+
+
+def _title(step: object) -> object:
+    return step.get("title") if isinstance(step, dict) else None
