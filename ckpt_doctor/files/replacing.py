@@ -64,8 +64,8 @@ def _replace(stage: str, out: str) -> None:
     """Put `stage` in the place of `out` in two steps, where the system cannot exchange two names in one.
 
     In between, what was in the place of `out` lies beside it, under a name that `left_behind` finds if the process is
-    killed there. It is removed only when the new one is in place. Raises OSError, and AdapterError where the old one
-    can neither be replaced nor go back.
+    killed there. It takes the name of `stage` only when the new one is in place. Raises OSError, and AdapterError where
+    the old one can neither be replaced nor go back.
     """
     aside = out + REPLACED + os.urandom(4).hex()
     old = os.path.join(aside, os.path.basename(out))
@@ -74,8 +74,13 @@ def _replace(stage: str, out: str) -> None:
         os.rename(out, old)
         os.rename(stage, out)
     finally:
-        if not is_there(stage):  # it is in place
-            remove(aside)
+        if not is_there(stage):  # it is in place, and what is left of the old one by that name goes with the next run
+            try:
+                os.rename(aside, stage)
+            except BaseException as error:
+                remove(aside)
+                if not isinstance(error, OSError):
+                    raise
         elif is_there(old):
             try:
                 to_free_name(old, out)
