@@ -105,9 +105,9 @@ def test_what_the_files_do_not_tell_is_unknown(trained: Path, tmp_path: Path, wh
 
 
 def test_a_long_schedule_is_not_walked(trained: Path, tmp_path: Path) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     budget = ckpt_doctor.scan(edited(trained / "15", tmp_path / "a", total_step=1 << 40)).budget
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert budget is not None
     assert budget.state == HALF_WAY
     assert budget.step is not None
@@ -181,9 +181,9 @@ def test_the_layers_fit_the_terminal(width: int) -> None:
 
 def test_names_that_share_nothing_make_no_large_matrix() -> None:
     ranks: dict[str, int | None] = {f"b.{n}.{m}{n}": 1 + n % 2 for n in range(20_000) for m in "xy"}
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(list(layer_lines(layers(ranks), Style(80)))) == 2 + len(ranks)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_modules_of_one_last_name_are_named_in_full() -> None:

@@ -217,9 +217,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_no_text_holds_it_up(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     named = likely(recognised(text))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert len(named) <= MOST
 
 

@@ -39,6 +39,10 @@ PARTS = Limit(64, "parts in the name of a tensor")
 PICKLE = Limit(64 << 20, "bytes in its pickle")
 STEPS = Limit(2_000_000, "steps in its pickle")
 """Opcodes. A tensor takes forty."""
+MEMO = Limit(750_000, "values that its pickle remembers")
+"""A tensor takes eleven."""
+STACK = Limit(200_000, "values on the stack of its pickle")
+"""A dict and a list are filled with a thousand at a time (pickle.py: _BATCHSIZE); an empty one takes 64 bytes."""
 PATTERN_LENGTH = 1 << 14
 """Characters of a pattern that is given to an engine for regular expressions."""
 PATTERN_REPEATS = 1_000

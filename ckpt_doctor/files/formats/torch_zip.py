@@ -16,7 +16,7 @@ from collections import OrderedDict
 from typing import Any, BinaryIO, NamedTuple
 
 from ...adapter import DTYPE_BITS, AdapterError, DamagedFile, FileRange, Gathered, TensorInfo
-from ...adapter.limits import PICKLE, STEPS, check_names
+from ...adapter.limits import MEMO, PICKLE, STACK, STEPS, check_names
 
 _STORAGES = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
@@ -353,6 +353,8 @@ class Machine:
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
+        if len(self.stack) > STACK.most:
+            STACK.check(len(self.stack), self.path)
 
     def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
