@@ -376,6 +376,8 @@ class Machine:
 
     def put(self, index: int) -> None:
         self.memo[index] = self.top()
+        if len(self.memo) > MEMO.most:
+            MEMO.check(len(self.memo), self.path)
 
     def get(self, index: int) -> None:
         if index not in self.memo:
