@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 
 from ..adapter.codes import ADAPTER_NAME, BIAS_SPELLING, UNAPPLIED_TENSOR
-from ..adapter.findings import THE_BASE, Finding, counted, spelled
+from ..adapter.findings import THE_BASE, Finding, counted, several, spelled
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, since, upto
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
+from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from ..facts.targets import targeted
 from ..facts.tasks import HEADS
@@ -97,6 +98,37 @@ def unapplied(subject: Subject) -> Iterator[Finding]:
 def _tensors_with(subject: Subject, part: str) -> list[str]:
     return subject.tensors_where(lambda key: part in key)
 
+
+@rule
+def weights_of_the_base(subject: Subject) -> Iterator[Finding]:
+    """The weight that a layer adapts: 0.7 and newer load it over the model's, older ones ignore it, as their layers
+    have no `base_layer` (tuners/tuners_utils.py: BaseTunerLayer). PEFT saves those of embeddings and heads alone, which
+    are the model's own unless its vocabulary was resized. Loaded on Mixtral and Whisper in 6 releases.
+    """
+    if subject.method not in LORAS or heads(subject):
+        return
+    beside = [key for key in subject.others if key.endswith(_ADAPTED)]
+    modules = {key: key.removeprefix(PREFIX).removesuffix(_ADAPTED) for key in beside}
+    layers = {key: subject.layers[module] for key, module in modules.items() if module in subject.layers}
+    tensors = [
+        key for key, layer in layers.items()
+        if not re.search(_SAVED_WITH, modules[key]) and not any("embedding" in factor for factor in layer.factors)
+    ]  # fmt: skip
+    if not tensors:
+        return
+    message = f"weights that layers adapt are in the file, and replace the model's from 0.7 on: {several(tensors)}"
+    loading = since("0.7")
+    if subject.saved_by <= loading:
+        yield UNAPPLIED_TENSOR(message, tensors=tensors, misloads=PEFT - loading)
+    elif subject.saved_by <= PEFT - loading:
+        yield UNAPPLIED_TENSOR(message, tensors=tensors, misloads=loading)
+    else:
+        yield UNAPPLIED_TENSOR(message, tensors=tensors, undecided=PEFT, needs="which release saved it")
+
+
+_ADAPTED = ".base_layer.weight"
+_SAVED_WITH = r"embed|lm_head|shared|\bwte\b"
+"""Names of embeddings and of the heads that are tied to them (utils/constants.py: EMBEDDING_LAYER_NAMES)."""
 
 _IN_MEMORY = r"\.modules_to_save\.(?:[^.]+\.(?=[^.]+$))?"
 

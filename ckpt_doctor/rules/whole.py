@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ..adapter import NUMBER
 from ..adapter.codes import MISSING_SAVED, OTHER_SIZE, UNSAVED_MODULE
 from ..adapter.findings import THE_BASE, Code, Finding, several
-from ..adapter.runtimes import NONE, PEFT, since, upto
+from ..adapter.runtimes import NONE, PEFT, Ids, since, upto
 from ..facts.config_keys import knows
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
@@ -38,14 +39,18 @@ def missing_modules(subject: Subject) -> Iterator[Finding]:
     For a task PEFT 0.13 and newer write all names that its head may have into modules_to_save, of which a model has one
     (huggingface/peft#2027). It is new, so that one which is not in the file was lost.
     """
-    named = subject.saved_whole
+    named, known = subject.saved_whole, knows(subject.method or "", "modules_to_save")
     heads = HEADS.get(subject.task, ()) if subject.layers else ()
+    if not subject.layers and subject.method:  # a prompt, beside which the head of its task is saved
+        known = PEFT
+        heads = tuple(
+            head for head in HEADS.get(subject.task, ()) if any(f".{head}." in key for key in subject.tensors)
+        )
     if heads and _calls_it_otherwise(subject):
         named, heads = [name for name in named if name not in heads], ()
     if not (named or heads) or not subject.tensors or not subject.method:
         return
     code = MISSING_SAVED if subject.method in LORAS else UNSAVED_MODULE
-    known = knows(subject.method, "modules_to_save")
     raising, silent = known & since("0.15"), known & upto("0.14")
     beside = [key for key in subject.others if not re.search(r"\.lora_(?:[ABE]|embedding|magnitude)", key)]
     there = {key for key in beside if not subject.unread.get(key, NONE) >= PEFT}
@@ -65,7 +70,7 @@ def missing_modules(subject: Subject) -> Iterator[Finding]:
         else:
             yield code(message, keys=KEYS, rejects=raising, misloads=silent)
         return
-    yield from _incomplete(subject, code, (*named, *heads), there)
+    yield from _incomplete(subject, code, (*named, *heads), there, known)
     lost = [name for name in named if name not in heads and not any(f"{name}." in key for key in there)]
     lost = [name for name in lost if subject.base is None or has_module(subject, name) is not False]
     if lost:
@@ -103,16 +108,17 @@ def has_module(subject: Subject, name: str) -> bool | None:
     return False if subject.task else None
 
 
-def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set[str]) -> Iterator[Finding]:
+def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set[str], known: Ids) -> Iterator[Finding]:
     """Modules that are in the file, and a parameter of theirs is not: the base model has it, or a bias alone is there,
-    or the weight alone of a head that is an nn.Linear in every class of transformers.
+    or the weight alone of a head that is an nn.Linear in every class of transformers, or one that the same module of
+    another block has.
     """
     parts: dict[str, set[str]] = {}
     for key in there:
         module, _, part = key.removeprefix(PREFIX).rpartition(".")
         if module.endswith(names):
             parts.setdefault(module, set()).add(part)
-    known, base = knows(subject.method or "", "modules_to_save"), subject.base.parameters if subject.base else {}
+    base = subject.base.parameters if subject.base else {}
     lost = [f"{module}.weight" for module, present in parts.items() if present == {"bias"}]
     # of another head that the base model was saved with the class that was adapted has nothing
     tops = {module.partition(".")[0] for module in (*parts, *subject.sample)}
@@ -131,6 +137,16 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
     if doubted and not lost:
         message = f"the file lacks what such a head has in transformers: {several(doubted)}"
         yield code(message, keys=KEYS, undecided=known, needs="the class that was adapted")
+    alike: dict[str, set[str]] = {}
+    for module, present in parts.items():
+        alike.setdefault(NUMBER.sub("0", module), set()).update(present)
+    unlike = [
+        f"{module}.{part}" for module, present in parts.items()
+        for part in sorted(alike[NUMBER.sub("0", module)] - present)
+    ]  # fmt: skip
+    if unlike and not (lost or base):
+        message = f"the file lacks what the same module of another block has: {several(unlike)}"
+        yield code(message, keys=KEYS, undecided=known, needs=THE_BASE)
 
 
 @rule

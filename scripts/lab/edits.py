@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -67,7 +68,10 @@ def half_dropped(rng: Random, _: Config, tensors: Tensors) -> bool:
 
 
 def factor_dropped(rng: Random, _: Config, tensors: Tensors) -> bool:
-    return _taken_out(tensors, [rng.choice(sorted(tensors))])
+    """A tensor that is not all that a layer has: without those the layer is gone (`layer_dropped`)."""
+    counts = Counter(NAMES.split(name)[0] for name in tensors if NAMES.search(name))
+    names = sorted(name for name in tensors if counts[NAMES.split(name)[0]] != 1 or not NAMES.search(name))
+    return bool(names) and _taken_out(tensors, [rng.choice(names)])
 
 
 def second_block_dropped(_: Random, __: Config, tensors: Tensors) -> bool:
@@ -248,6 +252,7 @@ EDITS: dict[str, Edit] = {edit.__name__: edit for edit in (*NAMES_OF_TENSORS, *T
 UNSAID = {
     "layer_dropped": "always", "second_block_dropped": "always", "factor_dropped": "base", "level_lost": "base",
     "base_layer_added": "always", "lora_scale_added": "always", "training_added": "always", "saved_added": "base", "target_modules_nulled": "base",
+    "layers_to_transform_nulled": "base",
 }  # fmt: skip
 
 EDITED = 0.6
