@@ -16,7 +16,9 @@ import pytest
 from conftest import FIXTURES
 from safetensors.numpy import load_file, save_file
 
+from ckpt_doctor.adapter import DamagedFile
 from ckpt_doctor.facts.subject import Subject
+from ckpt_doctor.files.loader import read_weights
 from ckpt_doctor.verbs.conversion import opened
 
 DATA = Path(__file__).parent / "data/conversions"
@@ -712,10 +714,7 @@ ARRAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 def test_what_is_no_plain_array_is_not_read(
     tmp_path: Path, arrays: dict[str, Any], edit: dict[str, Any], reason: str
 ) -> None:
-    import zipfile
-
-    from ckpt_doctor.adapter import AdapterError, DamagedFile
-    from ckpt_doctor.files.loader import read_weights
+    from ckpt_doctor.adapter import AdapterError
 
     path = tmp_path / "adapters.npz"
     (np.savez_compressed if edit.get("compressed") else np.savez)(path, **arrays)
@@ -764,3 +763,12 @@ def test_a_npz_of_no_arrays_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
     path.write_bytes(b"PK\5\6" + bytes(18))
     assert fuzz.of_numpy(path.read_bytes()) == {}
     assert fuzz._differs(path, {}) == ""
+
+
+def test_a_record_of_a_npz_under_two_names_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "adapters.npz"
+    data = (MLX / "npz/adapters.npz").read_bytes()
+    path.write_bytes(data.replace(b"model.layers.1", b"model.layers.9", 1))  # in its own header, and not the directory
+    assert isinstance(fuzz.of_numpy(path.read_bytes()), str)
+    with pytest.raises(DamagedFile, match="differ"):
+        read_weights(str(path))

@@ -46,6 +46,8 @@ def read(file: BinaryIO, path: str, size: int) -> dict[str, TensorInfo]:
                 raise AdapterError(f"{path}: the zip is compressed; save it again with numpy.savez")
             names = [info.filename.removesuffix(".npy") for info in records]
             check_names(names, path)
+            for info in records:
+                archive.open(info).close()  # which looks at the record's own header, as numpy has it looked at
             if len(set(names)) < len(names):
                 raise DamagedFile("malformed-bin", "the zip has two arrays of one name")
             return {

@@ -445,8 +445,10 @@ class Machine:
         if not isinstance(pid, tuple) or len(pid) != self.of_storage or pid[0] != "storage":
             raise _broken("what is no storage where one is named")
         _, kind, key, _, count, *view = pid
-        if not isinstance(kind, _Global) or (kind.name == _UNTYPED and view):  # legacy_load: storage_type.dtype
+        if not isinstance(kind, _Global):
             raise _broken("a storage of no type")
+        if kind.name == _UNTYPED and view:  # _legacy_load asks it for its dtype, which it has none of
+            raise _broken("a dtype that torch writes into its format from before 1.6, and does not read there")
         dtype = "U8" if kind.name == _UNTYPED else _STORAGES.get(kind.name)
         if dtype is None:
             raise _broken("a storage of no type")
