@@ -85,6 +85,18 @@ def of_many_experts(layers: int = 60) -> Callable[[Path], None]:
     return of_modules(*modules, target_modules=["gate_proj", "up_proj", "down_proj"])
 
 
+def of_saved(count: int) -> Callable[[Path], None]:
+    """As many modules that are saved whole, each by its name."""
+    modules = [f"norm{at}" for at in range(count)]
+
+    def make(folder: Path) -> None:
+        shapes = {f"base_model.model.{module}.weight": (8,) for module in modules}
+        (folder / WEIGHTS).write_bytes(tensors({**pair("layers.0.q"), **shapes}))
+        change(folder, modules_to_save=modules, target_modules=["q"])
+
+    return make
+
+
 def change(folder: Path, **values: Any) -> None:
     """Change keys of the config; `...` takes one out."""
     path = folder / CONFIG
@@ -403,10 +415,10 @@ def inputs() -> dict[str, Input]:
         "1,000 modules by 1,000 keys": Input(
             of_modules(*many[:1000], rank_pattern=dict.fromkeys(many[:1000], 4), target_modules=["q"]), long=True
         ),
-        "20,000 modules by 20,000 keys": Input(
-            of_modules(*many[:20_000], alpha_pattern=dict.fromkeys(many[:20_000], 4), target_modules=many[:20_000]),
-            long=True,
+        "4,000 modules by 4,000 keys": Input(
+            of_modules(*many[:4_000], alpha_pattern=dict.fromkeys(many[:4_000], 4), target_modules=many[:4_000])
         ),
+        "4,000 modules_to_save by 4,000 tensors": Input(late(lambda: of_saved(4_000))),
         # pickles
         "shared tuples": Input(bin_of(zipped(shared_tuples())), finds=("CD012", "CD010")),
         "shared tuples as a key": Input(bin_of(zipped(b"\x80\x02})" + b"2\x86" * 40 + b"K\x01s.")), finds=("CD012",)),

@@ -3,7 +3,7 @@
 Each limit is far above what training writes, and so low that what it lets through takes about a second and 200 MB.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from operator import methodcaller
 from typing import NamedTuple
 
@@ -43,6 +43,8 @@ MEMO = Limit(750_000, "values that its pickle remembers")
 """A tensor takes eleven."""
 STACK = Limit(200_000, "values on the stack of its pickle")
 """A dict and a list are filled with a thousand at a time (pickle.py: _BATCHSIZE); an empty one takes 64 bytes."""
+SAVED = Limit(2_000_000, "pairs of a name in modules_to_save and a tensor that is not LoRA's")
+"""Each name may be that of a module of each such tensor. A model has some, of a handful of names."""
 PATTERN_LENGTH = 1 << 14
 """Characters of a pattern that is given to an engine for regular expressions."""
 PATTERN_REPEATS = 1_000
@@ -66,6 +68,13 @@ def check_names(names: Collection[str], where: str) -> None:
     NAME.check(longest, where)
     if longest > PARTS.most:
         PARTS.check(max(map(methodcaller("count", "."), names)) + 1, where)
+
+
+def check_saved(config: Mapping[str, object], names: Collection[str], where: str) -> None:
+    """Raises AdapterError where modules_to_save has more names than are held against the tensors."""
+    saved = config.get("modules_to_save")
+    if isinstance(saved, list) and len(saved) * len(names) > SAVED.most:
+        SAVED.check(len(saved) * sum(".lora_" not in name for name in names), where)
 
 
 def check_values(raw: bytes, where: str) -> None:

@@ -133,14 +133,22 @@ class Words:
     """Words by their form, to be looked up in as many steps as there are forms; each with the place of its pattern."""
 
     def __init__(self, words: Iterable[tuple[_Word, int]]) -> None:
-        self._forms: dict[tuple[str, tuple[int, ...]], dict[tuple[str, ...], int]] = {}
+        self._forms: dict[tuple[str, tuple[int, ...]], dict[tuple[str, ...], list[int]]] = {}
         for word, place in words:
             form = self._forms.setdefault((word.head, tuple(map(len, word.pieces))), {})
-            form.setdefault(word.pieces, place)
+            form.setdefault(word.pieces, []).append(place)
 
     def first(self, name: str) -> int | None:
         """The place of the first pattern of which the name ends with a word. Raises TooCostly."""
-        places = []
+        return min((places[0] for places in self._found(name)), default=None)
+
+    def all(self, name: str) -> set[int]:
+        """The places of all patterns of which the name ends with a word. Raises TooCostly."""
+        return {place for places in self._found(name) for place in places}
+
+    def _found(self, name: str) -> list[list[int]]:
+        """For each word that the name ends with the places of its patterns, in their order. Raises TooCostly."""
+        found = []
         if len(self._forms) > 100:
             _pay("|".join(next(iter(next(iter(self._forms.values()))))), len(self._forms))
         for (head, sizes), words in self._forms.items():
@@ -153,10 +161,10 @@ class Words:
             for size in sizes:
                 pieces.append(name[start : start + size])
                 start += size + 1
-            place = words.get(tuple(pieces))
-            if place is not None:
-                places.append(place)
-        return min(places, default=None)
+            places = words.get(tuple(pieces))
+            if places:
+                found.append(places)
+        return found
 
 
 # What is more than names
@@ -386,14 +394,24 @@ class Keys:
         for place in places:
             if found is not None and place > found:
                 break
-            key = self._keys[place]
-            if _run(self._form.replace("{}", key), name, key, False) is not None:
-                return key
+            if self._run(place, name):
+                return self._keys[place]
         return None if found is None else self._keys[found]
 
     def all(self, name: str) -> list[str]:
         """All that match a name. Raises TooCostly."""
-        return [key for key in self._keys if of_keys([key], self._form).first(name) is not None]
+        found: set[int] = set()
+        places: Sequence[int] = range(len(self._keys))
+        if "\n" not in name:
+            found, places = self._words.all(name), self._others
+        if places:
+            _pay(self._keys[places[0]], len(places))
+        found.update(place for place in places if self._run(place, name))
+        return [self._keys[place] for place in sorted(found)]
+
+    def _run(self, place: int, name: str) -> bool:
+        key = self._keys[place]
+        return _run(self._form.replace("{}", key), name, key, False) is not None
 
 
 def ends(key: str, name: str) -> bool:
@@ -408,14 +426,24 @@ def _one(key: str) -> Keys:
 
 def matched(form: str, pattern: str, name: str) -> Match | None:
     """The match of a form around a pattern (`{}`) from the start of a name. Raises TooCostly."""
-    plain = _pieces(pattern) is not None
-    if plain:  # no repeat but those of the form, which ours are
-        return _plain(form.replace("{}", pattern)).match(name)
+    if is_plain(pattern):  # no repeat but those of the form, which ours are
+        _pay(pattern, 1)
+        return _plain(form.replace("{}", pattern), pattern).match(name)
     return _run(form.replace("{}", pattern), name, pattern, False)
 
 
+def is_plain(pattern: str) -> bool:
+    """Whether a pattern is a word, in which a dot stands for any character."""
+    return _pieces(pattern) is not None
+
+
+_COMPILED = 1_000
+"""How many names one looks at in the time that it takes to compile a word."""
+
+
 @lru_cache(512)
-def _plain(pattern: str) -> re.Pattern[str]:
+def _plain(pattern: str, of: str) -> re.Pattern[str]:
+    _pay(of, _COMPILED)
     return re.compile(pattern)
 
 

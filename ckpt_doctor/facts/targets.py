@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Iterable
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from ..adapter import are_few, numbered_alike
 from .kinds import reads_numbers, stacks
 from .names import as_number
-from .patterns import NEW, OLD, matched, of_keys, once, whole
+from .patterns import NEW, OLD, is_plain, matched, of_keys, once, whole
 from .tasks import saved_whole
 
 Release = tuple[int, ...]
@@ -110,15 +111,20 @@ def _is_saved_whole(config: dict[str, object], module: str) -> bool:
     names = config.get("modules_to_save")
     if not isinstance(names, list) or not names:
         return False
-    words, others = once(names, "saved", lambda: _divided(saved_whole(config)))
-    if not words.isdisjoint(module.split(".")):
+    words, dotted, others = once(names, "saved", lambda: _divided(saved_whole(config)))
+    parts = module.split(".")
+    if not words.isdisjoint(parts):
+        return True
+    if dotted and any(of_keys(dotted).first(outer) is not None for outer in accumulate(parts, "{}.{}".format)):
         return True
     return any(matched(r"(^|.*\.){}($|\..*)", name, module) is not None for name in others)
 
 
-def _divided(names: list[str]) -> tuple[frozenset[str], list[str]]:
-    """Names that are one part of a module's, and others."""
-    return frozenset(filter(str.isidentifier, names)), [name for name in names if not name.isidentifier()]
+def _divided(names: list[str]) -> tuple[frozenset[str], list[str], list[str]]:
+    """Names that are one part of a module's, those that are several, and patterns."""
+    others = [name for name in names if not name.isidentifier()]
+    dotted = list(filter(is_plain, others))
+    return frozenset(filter(str.isidentifier, names)), dotted, [name for name in others if not is_plain(name)]
 
 
 def _in_layers(config: dict[str, object], module: str, release: Release) -> bool:
