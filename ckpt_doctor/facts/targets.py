@@ -67,6 +67,8 @@ def hits(config: dict[str, object], modules: Iterable[str], releases: Iterable[R
 
 
 _WORDS = ("target_modules", "exclude_modules", "modules_to_save")
+_READ = (*_WORDS, "ensure_weight_tying", "layers_to_transform", "layers_pattern")
+"""The config keys that `targeted` reads."""
 
 
 def _are_words(names: object) -> bool:
@@ -205,8 +207,8 @@ def _first(keys: Collection[str], module: str, release: Release) -> str:
     return module if key is None else key
 
 
-_MOST_HOLES = 1 << 14
-"""More than any model has; a number in a name is no count to work through."""
+_MOST_HOLES = 1 << 12
+"""As many more than there are modules are looked at; a number in a name is no count to work through."""
 
 
 class Gaps(NamedTuple):
@@ -214,10 +216,18 @@ class Gaps(NamedTuple):
 
     names: list[str]
     alike: list[str]
+    more: bool
+    """Whether there may be others."""
 
 
 def holes(gaps: Gaps, config: dict[str, object], release: Release) -> list[str]:
-    """Those of the modules that one would expect that the config targets."""
+    """Those of the modules that one would expect that the config targets; remembered, as repairs change other keys."""
+    read = [config.get(key) for key in _READ]  # which live as long as their ids
+    what = f"holes {release} {[*map(id, read)]}"
+    return once(gaps.names, what, lambda: (_holes(gaps, config, release), read))[0]
+
+
+def _holes(gaps: Gaps, config: dict[str, object], release: Release) -> list[str]:
     if reads_numbers(config):
         return [name for name in gaps.names if targeted(config, name, release)]
     hit = {kind for kind in dict.fromkeys(gaps.alike) if targeted(config, kind, release)}
@@ -238,14 +248,14 @@ def gaps_beside(modules: Iterable[str]) -> Gaps:
 def _missing(modules: tuple[str, ...]) -> Gaps:
     present = dict.fromkeys(modules)
     alike = stacks(present)
-    if alike and not _gaps(dict.fromkeys(alike.first)):  # what is missing is so in every block, or in none
-        return Gaps([], [])
-    missing = _gaps(present)
-    return Gaps(missing, numbered_alike(missing) if missing else [])
+    if alike and not _gaps(dict.fromkeys(alike.first))[0]:  # what is missing is so in every block, or in none
+        return Gaps([], [], False)
+    missing, more = _gaps(present)
+    return Gaps(missing, numbered_alike(missing) if missing else [], more)
 
 
-def _gaps(present: dict[str, None]) -> list[str]:
-    """What is not there, of whatever is expected, targeted or not."""
+def _gaps(present: dict[str, None]) -> tuple[list[str], bool]:
+    """What is not there, of whatever is expected, targeted or not; and whether there may be more."""
     leaves: dict[str, dict[str, None]] = {}
     parents: dict[str, dict[str, None]] = {}
     numbers: dict[tuple[str, str], int] = {}
@@ -288,8 +298,8 @@ def _gaps(present: dict[str, None]) -> list[str]:
             names = [f"{parent}.{leaf}" for leaf in expected] if parent else []
             missing += [name for name in names if name not in present]
             if len(missing) > len(present) + _MOST_HOLES:
-                return missing
-    return missing
+                return missing, True
+    return missing, room <= 0
 
 
 def _kind(name: str) -> str:

@@ -337,6 +337,7 @@ def missing_layers(subject: Subject) -> Iterator[Finding]:
     doubt = left_random(subject)
     if missing:
         count = counted(len(missing), "layer")
+        count = f"at least {count}" if subject.gaps.more else count
         message = f"without tensors, though the config targets them: {count}, {several(missing)}"
         yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
     listed = config.get("target_modules")

@@ -236,11 +236,12 @@ def _is_target(config: LoraConfig, module: str) -> bool:
 
 def apart(one: dict[str, Any], other: dict[str, Any]) -> float:
     """The largest difference, relative to a norm; NaN where both hold the same numbers that are none."""
-    if one.keys() != other.keys():
-        gone = [side[key] for key in one.keys() ^ other.keys() for side in (one, other) if key in side]
-        return 1.0 if any(part.any() for part in gone) else 0.0
+    gone = [side[key] for key in one.keys() ^ other.keys() for side in (one, other) if key in side]
+    if any(part.any() for part in gone):
+        return 1.0
     largest = 0.0
-    for key, first in one.items():
+    for key in one.keys() & other.keys():
+        first = one[key]
         if first.shape != other[key].shape:
             return 1.0
         if not (np.isfinite(first).all() and np.isfinite(other[key]).all()):
@@ -325,12 +326,15 @@ VARIATIONS: tuple[Variation, ...] = (scaled, padded, turned, negated, nudged, va
 
 def miscompared(rng: Random, adapter: Drawn, folder: Path) -> tuple[str, str]:
     """What is said of an adapter and a copy that is otherwise, and what is wrong with that."""
+    one_dense = deltas(adapter.config, _rounded(adapter))
+    if one_dense is None or not layers(adapter.tensors):
+        return "", ""
     config, tensors = deepcopy(adapter.config), {key: value.copy() for key, value in adapter.tensors.items()}
     variation = rng.choice(VARIATIONS)
     variation(rng, config, tensors)
     other = Drawn(adapter.name, config, tensors, adapter.dtype if rng.random() < 0.8 else "F64")
-    one_dense, other_dense = (deltas(one.config, _rounded(one)) for one in (adapter, other))
-    if one_dense is None or other_dense is None:
+    other_dense = deltas(other.config, _rounded(other))
+    if other_dense is None:
         return "", ""
     copy = folder.with_name("copy")
     written(other, copy, rng)
