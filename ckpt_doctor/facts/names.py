@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from .patterns import of_keys, whole
+from .patterns import of_keys, once, whole
 
 Names = list[str]
 """Of modules or tensors."""
@@ -38,4 +39,18 @@ def targets(target: object, module: str) -> bool:
     """Whether target_modules names a module (tuners/tuners_utils.py: check_target_module_exists)."""
     if isinstance(target, str):
         return whole(target, module)
-    return isinstance(target, list) and any(module == name or module.endswith(f".{name}") for name in target)
+    if not isinstance(target, list):
+        return False
+    names = once(target, "names", lambda: frozenset(map(str, target)))
+    return any(name in names for name in _tails(module))
+
+
+def named(names: Iterable[object], modules: Iterable[str]) -> Names:
+    """Those of a list's names that name one of some modules."""
+    tails = {tail for module in modules for tail in _tails(module)}
+    return [str(name) for name in names if str(name) in tails]
+
+
+def _tails(module: str) -> Names:
+    """What a list may call a module by: its name, and what stands behind a dot in it."""
+    return [module, *(module[at + 1 :] for at, char in enumerate(module) if char == ".")]

@@ -93,7 +93,7 @@ def _named(names: Any, module: str, release: Release) -> bool:
         return False
     listed = once(names, "listed", lambda: _Listed(names))
     if release < (0, 5):
-        return module.endswith(listed.every)
+        return listed.is_end(module)
     if module in listed.names:
         return True
     if release < (0, 6):
@@ -107,6 +107,13 @@ class _Listed:
     def __init__(self, names: list[Any]) -> None:
         self.every = tuple(name for name in names if isinstance(name, str))
         self.names = frozenset(self.every)
+        self._lengths = {len(name) for name in self.names} if len(self.names) > 100 else set[int]()
+
+    def is_end(self, module: str) -> bool:
+        """Whether a module ends with one of the names."""
+        if not self._lengths:
+            return module.endswith(self.every)
+        return any(module[len(module) - length :] in self.names for length in self._lengths if length <= len(module))
 
 
 def _is_saved_whole(config: dict[str, object], module: str) -> bool:

@@ -7,7 +7,7 @@ proof of a fix begins with.
 from __future__ import annotations
 
 from ..adapter import Adapter
-from ..facts.names import PREFIX, targets
+from ..facts.names import PREFIX, named, targets
 from ..facts.subject import Subject
 from ..rules.defaults import null_feedforward
 from . import only, with_config
@@ -27,7 +27,7 @@ def without_prefix(subject: Subject) -> Adapter | None:
         return None
     bare = [name[len(PREFIX) :] for name in names]
     layers = subject.layers.keys()
-    if not {*bare} >= {*layers} or not all(any(targets([name], module) for module in layers) for name in bare):
+    if not {*bare} >= {*layers} or named(bare, layers) != bare:
         return None
     return with_config(subject.adapter, target_modules=bare)
 
@@ -50,14 +50,14 @@ def ia3_modules(subject: Subject) -> Adapter | None:
             return None
         (inner if first == 1 else outer).append(module)
     target, forward = (subject.config.get(key) for key in ("target_modules", "feedforward_modules"))
-    named = [module for module in subject.layers if targets(target, module)]
-    if named and len(named) < len(subject.layers):
+    adapted = [module for module in subject.layers if targets(target, module)]
+    if adapted and len(adapted) < len(subject.layers):
         return None  # the others are ignored, as long as nobody says more
     if forward is None:
-        return _null_forward(subject, target, inner) if named else None
+        return _null_forward(subject, target, inner) if adapted else None
     told = [module for module in subject.layers if targets(forward, module)] == inner
     listed = {*map(str, target)} if isinstance(target, list) and isinstance(forward, list) else None
-    if named and told and (listed is None or (isinstance(forward, list) and {*map(str, forward)} <= listed)):
+    if adapted and told and (listed is None or (isinstance(forward, list) and {*map(str, forward)} <= listed)):
         return None
     modules = {"target_modules": only(subject.layers), "feedforward_modules": only(inner) if inner else []}
     return with_config(subject.adapter, **modules)
@@ -70,7 +70,7 @@ def _null_forward(subject: Subject, target: object, inner: list[str]) -> Adapter
     if subject.model_type and not any(null_feedforward(subject)):
         return None
     listed = target if isinstance(target, list) else []
-    forward = [name for name in listed if any(targets([name], module) for module in inner)]
+    forward = named(listed, inner)
     # PEFT takes whatever ends so, also within a word (tuners/ia3/model.py: _check_target_module_feedforward)
     if listed and [module for module in subject.layers if module.endswith(tuple(forward))] == inner:
         return with_config(subject.adapter, feedforward_modules=forward)

@@ -10,7 +10,7 @@ from ...adapter.findings import THE_BASE, Finding, several
 from ...adapter.runtimes import PEFT, since
 from ...facts.meaning import left_random
 from ...facts.methods import COUNTED, NAMED
-from ...facts.names import Names, as_number, targets
+from ...facts.names import Names, as_number, named, targets
 from ...facts.record import Method
 from ...facts.subject import Subject
 from .review import of_methods
@@ -40,7 +40,8 @@ def target_modules(subject: Subject, method: Method) -> Iterator[Finding]:
     else:
         left = [module for module in layers if not targets(target, module)]
         if isinstance(target, list) and left_random(subject) and not left:
-            fresh = [str(name) for name in target if not any(targets([name], module) for module in layers)]
+            hit = {*named(target, layers)}
+            fresh = [name for name in map(str, target) if name not in hit]
             if fresh:
                 message = f"no tensor is of {several(fresh)}, and a layer of it would be adapted at random"
                 yield _unclear("target_modules", message)
