@@ -533,9 +533,10 @@ What to do: save again, or take the name off the list where the module was never
 References: utils/save_and_load.py: set_peft_model_state_dict; huggingface/peft#2027.
 """)
 UNTARGETED_LAYERS = Code("CD324", "untargeted-layers", """
-The file has tensors of several layers that the config does not target.
+The file has tensors of layers that the config does not target.
 Why: PEFT never saves that: the config or the file was changed.
-Who stops: every PEFT release, in silence: trained tensors are not applied. Undecided for those that do target them.
+Who stops: every PEFT release, in silence: trained tensors are not applied. Undecided for those that do target them, and
+of one layer outside the blocks, as a head, where the base model does not tell whether it has one.
 What to do: name the layers in target_modules, or fetch the config that was saved with the tensors.
 References: utils/save_and_load.py: get_peft_model_state_dict; loads in 18 releases.
 """)

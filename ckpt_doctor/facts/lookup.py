@@ -119,7 +119,7 @@ def _replaced(saved: tuple[str, ...], keys: Iterable[str]) -> Iterator[tuple[str
     """
     for key in keys if saved else ():
         inside = f".{key}"
-        own = next((f".{name}." for name in saved if f".{name}." in inside), None)
+        own = next((f"{name}." for name in saved if f"{name}." in inside), None)  # as PEFT compares ends
         meant = inside.replace(own, f"{own}{_COPY}.", 1) if own else inside
         made = (inside.replace(name, f"{name}.{_COPY}") for name in saved if name in inside)
         if f".{_COPY}." not in inside and ".original_module." not in inside and any(name != meant for name in made):

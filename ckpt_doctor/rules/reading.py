@@ -34,6 +34,7 @@ from .declared import rule
 from .rank import is_mask
 from .rank import misfit as ranks_apart
 from .remedies import CONFIG_OF_THESE, targets_of
+from .whole import has_module
 
 
 @rule
@@ -266,8 +267,9 @@ def _weights(subject: Subject) -> dict[str, tuple[int, ...]]:
 
 
 def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Finding]:
-    """Trained tensors that are not applied. A single stray module means nothing, but PEFT never saves many of a kind.
-    Where a release does target them, as it does not know what narrows the targets, nothing tells what was meant.
+    """Trained tensors that are not applied. PEFT never saves many of a kind that it does not adapt; a single one means
+    nothing where the base model has no such module. Where a release does target them, as it does not know what narrows
+    the targets, nothing tells what was meant.
     """
     config = subject.config
     if len(meant.hit) == len(subject.layers):
@@ -302,6 +304,25 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
             misloads=PEFT - applying - stopping, undecided=applying, needs="whether these layers were meant",
             remedy=remedy,
         )  # fmt: skip
+    elif _may_be_meant(subject, ignored[0]):
+        message = f"target_modules leaves out {ignored[0]}, which nothing is alike: its tensors are ignored"
+        yield UNTARGETED_LAYERS(
+            message, tensors=subject.keys_of(ignored), keys=("target_modules",), undecided=PEFT, needs=THE_BASE
+        )
+
+
+def _may_be_meant(subject: Subject, module: str) -> bool:
+    """Whether training may have adapted a module that is not targeted, and no other of its name: not where the base
+    model has none, nor in one of several blocks, in all of which its name would have been adapted. Of heads that are
+    wrapped `heads.py` speaks.
+    """
+    if ".modules_to_save" in module or ".original_module" in module or has_module(subject, module) is False:
+        return False
+    block = re.match(r"(.*?)\.\d+\.", f".{module}")
+    if block is None:
+        return True
+    others = [f".{other}" for other in subject.layers]
+    return not any(other.startswith(f"{block[1]}.") and not other.startswith(block[0]) for other in others)
 
 
 @rule
