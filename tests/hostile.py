@@ -85,6 +85,25 @@ def of_many_experts(layers: int = 60) -> Callable[[Path], None]:
     return of_modules(*modules, target_modules=["gate_proj", "up_proj", "down_proj"])
 
 
+FACTORS = {
+    "IA3": {"ia3_l": (8, 1)},
+    "LOHA": {"hada_w1_a": (8, 4), "hada_w1_b": (4, 8), "hada_w2_a": (8, 4), "hada_w2_b": (4, 8)},
+}
+
+
+def of_method(method: str, modules: list[str], **config: Any) -> Callable[[Path], None]:
+    """Have layers of another method."""
+
+    def make(folder: Path) -> None:
+        factors = FACTORS[method]
+        shapes = {f"base_model.model.{module}.{name}": factors[name] for module in modules for name in factors}
+        (folder / WEIGHTS).write_bytes(tensors(shapes))
+        known = {"peft_type": method, "target_modules": modules, "feedforward_modules": [], "r": 4, "alpha": 4}
+        (folder / CONFIG).write_text(json.dumps({**known, **config}))
+
+    return make
+
+
 def of_saved(count: int) -> Callable[[Path], None]:
     """As many modules that are saved whole, each by its name."""
     modules = [f"norm{at}" for at in range(count)]
@@ -417,6 +436,17 @@ def inputs() -> dict[str, Input]:
         ),
         "4,000 modules by 4,000 keys": Input(
             of_modules(*many[:4_000], alpha_pattern=dict.fromkeys(many[:4_000], 4), target_modules=many[:4_000])
+        ),
+        "4,000 modules of a LoHa by 4,000 keys": Input(
+            of_method("LOHA", many[:4_000], rank_pattern=dict.fromkeys(many[:4_000], 4))
+        ),
+        "8,000 targets of IA3": Input(of_method("IA3", many[:8_000])),
+        "4,000 modules by 4,000 layers_to_transform": Input(
+            of_modules(
+                *(f"layers.{at}.q{at}" for at in range(4_000)),
+                layers_to_transform=many[:4_000],
+                target_modules=[f"q{at}" for at in range(4_000)],
+            )
         ),
         "4,000 modules_to_save by 4,000 tensors": Input(late(lambda: of_saved(4_000))),
         # pickles

@@ -25,9 +25,13 @@ def old_config(config: Config, module: str) -> dict[str, Any]:
     return {**config, "r": r, "alpha": alpha, "rank_pattern": {}, "alpha_pattern": {}}
 
 
+_NONE: dict[str, Any] = {}
+"""One and the same, so that what is made of it is remembered."""
+
+
 def _pattern(config: Config, key: str) -> dict[str, Any]:
     pattern = config.get(key)
-    return pattern if isinstance(pattern, dict) else {}
+    return pattern if isinstance(pattern, dict) else _NONE
 
 
 def unscaled(subject: Subject) -> object:

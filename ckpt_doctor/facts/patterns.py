@@ -104,7 +104,7 @@ def _unanchored(pattern: str) -> str:
 _HEADS = ((MAYBE, MAYBE), (r"(?:.*\.)?", MAYBE), (DOT, DOT), (ANY, ANY), (START, START))
 
 
-@lru_cache(16384)
+@lru_cache(4096)
 def _pieces(word: str) -> tuple[str, ...] | None:
     """A word between its dots, which stand for any character; None where it is a pattern."""
     if word.isidentifier():

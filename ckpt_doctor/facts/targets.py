@@ -50,7 +50,7 @@ def targeted(config: dict[str, object], module: str, release: Release) -> bool:
         return whole(target, module)
     if not _named(target, module, release):
         return False
-    if release >= (0, 8) and isinstance(target, list) and module in target:
+    if release >= (0, 8) and isinstance(target, list) and module in _listed(target).names:
         return True
     return release < (0, 4) or _in_layers(config, module, release)
 
@@ -91,7 +91,7 @@ def _named(names: Any, module: str, release: Release) -> bool:
         return whole(names, module)
     if not isinstance(names, list):
         return False
-    listed = once(names, "listed", lambda: _Listed(names))
+    listed = _listed(names)
     if release < (0, 5):
         return listed.is_end(module)
     if module in listed.names:
@@ -99,6 +99,10 @@ def _named(names: Any, module: str, release: Release) -> bool:
     if release < (0, 6):
         return bool(listed.every) and of_keys(listed.every, OLD).first(module) is not None
     return any(module[at + 1 :] in listed.names for at, char in enumerate(module) if char == ".")
+
+
+def _listed(names: list[Any]) -> "_Listed":
+    return once(names, "listed", lambda: _Listed(names))
 
 
 class _Listed:
@@ -159,8 +163,12 @@ def _in_layers(config: dict[str, object], module: str, release: Release) -> bool
         match = matched(form, str(pattern), module)
         if match:
             index = as_number(match.group(1))
-            return index in wanted if isinstance(wanted, list) else index == wanted
+            return index in _numbers(wanted) if isinstance(wanted, list) else index == wanted
     return False
+
+
+def _numbers(listed: list[Any]) -> frozenset[Any]:
+    return once(listed, "numbers", lambda: frozenset(number for number in listed if isinstance(number, (int, float))))
 
 
 def lora_reading(config: dict[str, object], module: str, release: Release) -> Reading:
