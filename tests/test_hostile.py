@@ -62,11 +62,15 @@ def test_a_costly_pattern_is_undecided_everywhere(run: Any, tmp_path: Path, name
     assert not (tmp_path / "out").exists()
 
 
-UGLY = ("ugly names", "odd strings in the config", "lora_alpha NaN", "lora_alpha 1e400")
+EVERY = (
+    "ugly names", "odd strings in the config", "lora_alpha NaN", "lora_alpha 1e400", "a size of 4,301 digits in the header",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", UGLY)
-def test_no_output_commands_anything(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize("name", EVERY)
+def test_no_command_fails_unforeseen_or_commands_anything(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv("CKPT_DOCTOR_CACHE", str(tmp_path / "cache"))
     adapter = hostile.built(tmp_path / "in", SMALL[name])
     for command, arguments in check_hostile.commands(adapter, tmp_path).items():
