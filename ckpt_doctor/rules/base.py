@@ -224,7 +224,9 @@ def parameters(subject: Subject) -> Iterator[Finding]:
 
 def _is_its_own(subject: Subject, key: str) -> bool:
     """Whether a tensor is no parameter of the base model, or one that the method's own rules hold against it."""
-    return ".lora_" in key or (subject.method not in LORAS and ".base_layer." not in key)
+    if subject.method in LORAS:
+        return ".lora_" in key
+    return ".base_layer." not in key and not re.search(SAVED, key)
 
 
 def _tied(subject: Subject, name: str) -> tuple[int, ...] | None:

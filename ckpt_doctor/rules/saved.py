@@ -113,7 +113,7 @@ def weights_of_the_base(subject: Subject) -> Iterator[Finding]:
     layers = {key: subject.layers[module] for key, module in modules.items() if module in subject.layers}
     tensors = [
         key for key, layer in layers.items()
-        if not re.search(rf"{SAVED}|shared", modules[key])
+        if not re.search(SAVED, modules[key])
         and not any("embedding" in factor for factor in layer.factors)
     ]  # fmt: skip
     if not tensors:

@@ -230,7 +230,7 @@ def strange_tensors(subject: Subject, method: Method) -> Iterator[Finding]:
     own |= {key for group in parse(method.shared) for way in group.ways for key in way}
     strange = [
         key for key in subject.tensor_shapes
-        if key not in own and not re.match(method.buffers, key) and not re.search(rf"{SAVED}|\bwpe\b", key)
+        if key not in own and not re.match(method.buffers, key) and not re.search(SAVED, key)
         and not any(name in f".{key}" for name in beside)
         and not (key.endswith(".bias") and subject.config.get("bias", "none") != "none")
     ]  # fmt: skip
