@@ -52,6 +52,7 @@ def commands(adapter: Path, work: Path) -> dict[str, list[str]]:
         "scan --for": ["scan", name, "--for", "servers", "--for", "peft==*", "--format=json"],
         "fix": ["fix", name, f"{out}1", "-v"],
         "fix --for peft==*": ["fix", name, f"{out}2", "--for", "peft==*", "--best-effort", "--format=json"],
+        "fix --for peft==0.9.0": ["fix", name, f"{out}5", "--for", "peft==0.9.0", "--best-effort"],  # safetensors
         "fix --for servers": ["fix", name, f"{out}3", "--for", "servers", "--dry-run", "-v"],
         "fix --to lora": ["fix", name, f"{out}4", "--to", "lora", "--trim", "--format=json"],
         "compare": ["compare", name, healthy, "--format=json"],

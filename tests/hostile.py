@@ -470,6 +470,8 @@ def inputs() -> dict[str, Input]:
         "4,000,000 memos": Input(
             late(lambda: bin_of(zipped(b"\x80\x04N" + b"\x94" * 4_000_000 + b"."))), finds=("CD012",), long=True
         ),
+        "200,001 dicts on the stack": Input(bin_of(zipped(deep_pickle(b"}", 200_001)))),
+        "750,001 memos": Input(bin_of(zipped(b"\x80\x04N" + b"\x94" * 750_001 + b"."))),
         "a view of 2 by 2 ** 40": Input(bin_of(views((2, 1 << 40), (0, 0)))),
         "a view of 20,000,000 by 2": Input(bin_of(views((20_000_000, 2), (0, 0)))),
         "a view of 64 dimensions": Input(bin_of(views((2,) * 40, (0,) * 40))),
@@ -518,8 +520,8 @@ def inputs() -> dict[str, Input]:
             header(b'{"a":{"dtype":"F32","shape":[' + b"9" * 4000 + b'],"data_offsets":[0,8]}}'),
             finds=("CD005", "CD011"),
         ),
-        "a shape of 5,000 digits": Input(
-            header(b'{"a":{"dtype":"F32","shape":[' + b"9" * 5000 + b'],"data_offsets":[0,8]}}'),
+        "a size of 4,301 digits in the header": Input(  # the first that Python makes no number of
+            header(b'{"a":{"dtype":"F32","shape":[' + b"9" * 4301 + b'],"data_offsets":[0,8]}}'),
             finds=("CD005", "CD011"),
         ),
         "a config of 60 MB": Input(late(lambda: text('{"a":[' + "[]," * 20_000_000 + "[]]}")), long=True),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +127,17 @@ def test_what_has_a_place_under_another_name_is_not_dropped(run: Any, tmp_path: 
     assert result.exit_code == 0, result.output
     assert "1 layer dropped" in result.output
     assert len(load_file(out / "adapter_model.safetensors")) == 4
+
+
+def test_a_scan_ends_where_another_method_stands_under_other_names(tmp_path: Path) -> None:
+    """Of what a server has no place for nothing was dropped, again and again: the names of IA3 have no `.lora_`."""
+    base = plain_model(tmp_path / "base", "MistralForCausalLM", "mistral").parent
+    weights = {f"model.layers.{at}.self_attn.q_proj.weight": np.ones((16, HIDDEN), np.float32) for at in range(2)}
+    save_file(weights, base / "model.safetensors")
+    values = {"peft_type": "IA3", "target_modules": ["q_proj"], "feedforward_modules": []}
+    key = "base_model.model.transformer.layers.0.self_attn.q_proj.ia3_l"
+    source = saved(tmp_path / "a", {key: np.ones((16, 1), np.float32)}, **values)
+    command = [sys.executable, "-m", "ckpt_doctor", "scan", source, "--for", "tgi", "--base", base]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "servers take LoRA alone" in " ".join(done.stdout.split())

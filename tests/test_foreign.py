@@ -16,6 +16,7 @@ from conftest import FIXTURES
 from safetensors.numpy import save_file
 
 import ckpt_doctor
+from ckpt_doctor.facts.embeddings import EMBEDDINGS, HEADS
 from ckpt_doctor.files import foreign, recognise
 
 
@@ -84,6 +85,10 @@ def test_weights_of_the_adapted_layers_are_a_model() -> None:
         form = foreign.of_tensors([name.replace("q_proj", "lm_head") for name in names])
         assert form is not None
         assert "of PEFT" in form.what
+
+
+def test_the_tables_of_a_model_are_those_of_the_facts() -> None:
+    assert {*foreign.TABLES} == {*EMBEDDINGS, *HEADS}
 
 
 def test_factors_alone_are_no_model() -> None:

@@ -11,6 +11,8 @@ import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -62,11 +64,15 @@ def test_a_costly_pattern_is_undecided_everywhere(run: Any, tmp_path: Path, name
     assert not (tmp_path / "out").exists()
 
 
-UGLY = ("ugly names", "odd strings in the config", "lora_alpha NaN", "lora_alpha 1e400")
+EVERY = (
+    "ugly names", "odd strings in the config", "lora_alpha NaN", "lora_alpha 1e400", "a size of 4,301 digits in the header",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", UGLY)
-def test_no_output_commands_anything(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize("name", EVERY)
+def test_no_command_fails_unforeseen_or_commands_anything(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv("CKPT_DOCTOR_CACHE", str(tmp_path / "cache"))
     adapter = hostile.built(tmp_path / "in", SMALL[name])
     for command, arguments in check_hostile.commands(adapter, tmp_path).items():
@@ -115,6 +121,33 @@ def test_a_device_is_read_nowhere(run: Any, place: str) -> None:
 
 
 # Bounds
+
+
+BEYOND = {
+    "200,001 dicts on the stack": "more than 200,000 values on the stack of its pickle",
+    "750,001 memos": "more than 750,000 values that its pickle remembers",
+}
+
+MEASURED = """
+import json, re, sys, time
+from ckpt_doctor.verbs.scan import examine
+start = time.process_time()
+report = examine(sys.argv[1])
+seconds = time.process_time() - start
+(most,) = re.findall(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())
+print(json.dumps([report.error, seconds, int(most) << 10]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its own memory alone")
+@pytest.mark.parametrize("name", BEYOND)
+def test_a_pickle_beyond_a_limit_is_said_soon_and_takes_little(tmp_path: Path, name: str) -> None:
+    folder = hostile.built(tmp_path / "in", SMALL[name])
+    done = subprocess.run([sys.executable, "-c", MEASURED, folder], capture_output=True, text=True, check=True)
+    said, seconds, memory = json.loads(done.stdout)
+    assert BEYOND[name] in said
+    assert seconds < check_hostile.SECONDS
+    assert memory < check_hostile.MEMORY
 
 
 def test_each_limit_says_what_is_too_much() -> None:

@@ -19,7 +19,7 @@ from test_fix import tree
 
 from ckpt_doctor import fix
 from ckpt_doctor.adapter import AdapterError
-from ckpt_doctor.files import renaming, writer
+from ckpt_doctor.files import renaming, replacing, staging, writer
 
 ZERO, HEALTHY, OTHER = (FIXTURES / n for n in ("adalora-rank0-0.21.2", "lora-plain-0.21.2", "lora-plain-0.6.2"))
 
@@ -82,7 +82,7 @@ def test_what_appears_meanwhile_is_not_replaced(
 RACER = """
 import sys, time
 from ckpt_doctor.verbs import compare as comparison
-from ckpt_doctor.files import renaming, writer
+from ckpt_doctor.files import renaming, replacing, staging, writer
 from ckpt_doctor.cli import fix, main
 if sys.argv[4] == "fallback":
     renaming._renamed = lambda *_: False
@@ -229,6 +229,27 @@ def test_what_can_neither_be_replaced_nor_go_back_has_a_name_that_is_said(
     assert again.exit_code == 0
     assert f"{aside}/out was in the place of out" in again.stderr
     assert tree(aside) == {"out/mine": b"mine"}
+
+
+def test_what_is_left_of_the_old_one_has_the_name_of_what_was_staged(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where names cannot be exchanged: what could not be removed is not told of as what a killed fix left, and goes."""
+    monkeypatch.setattr(renaming, "_renamed", lambda *_: False)
+    monkeypatch.setattr(staging, "remove", lambda _: None)
+    monkeypatch.setattr(replacing, "remove", lambda _: None)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").write_text("mine")
+    assert run("fix", HEALTHY, out, "--force").exit_code == 0
+    (left,) = (path for path in tmp_path.iterdir() if path != out)
+    assert tree(left) == {"out/out/mine": b"mine"}
+    assert replacing.REPLACED not in "".join(map(str, left.rglob("*")))
+    monkeypatch.undo()
+    staging._sweep.cache_clear()
+    again = run("fix", HEALTHY, out, "--force")
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_what_a_program_says_of_sigterm_holds(run: Any, tmp_path: Path) -> None:

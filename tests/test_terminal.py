@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import pty
-import re
 import shutil
 import struct
 import subprocess
@@ -184,23 +183,27 @@ def many(tmp_path: Path, count: int) -> Path:
     return tmp_path / "many"
 
 
-IMPATIENT = """
+CLOCKED = """
 import sys
+from itertools import count
+from types import SimpleNamespace
 from ckpt_doctor.cli import main, terminal
-terminal.PATIENCE = terminal.PAUSE = 0
+clock = count(0, float(sys.argv.pop(1)))
+terminal.time = SimpleNamespace(monotonic=lambda: next(clock))
 main(sys.argv[1:])
 """
+"""A command by a clock on which each adapter takes as long, whatever the machine does beside."""
 
 
 def test_progress_is_for_a_person_who_waits(tmp_path: Path) -> None:
-    """On standard error, after a second, gone when it is done; never where it is a pipe or quiet is asked for."""
-    folder = many(tmp_path, 30)
-    waiting = ("-c", IMPATIENT, "scan", folder, "--format", "json")
-    output = at_a_terminal(*waiting, stderr_only=True, module=False)
-    assert re.search(r"\r\d+ of 30 adapters, [\d.]+ a second, \d+ s left", output)
-    assert output.endswith(f"{ESCAPE}K")
-    assert at_a_terminal(*waiting, "-q", stderr_only=True, module=False) == ""
-    assert at_a_terminal("scan", folder, "--format", "json", stderr_only=True) == ""
+    """On standard error, after a second, ten times a second, gone when it is done; never where quiet is asked for."""
+    command = ("scan", many(tmp_path, 30), "--format", "json")
+    slow, quick = (("-c", CLOCKED, seconds, *command) for seconds in (0.06, 0.03))
+    output = at_a_terminal(*slow, stderr_only=True, module=False)
+    assert output.startswith(f"\r16 of 30 adapters, 16 a second, 1 s left{ESCAPE}K\r18 of 30 adapters, ")
+    assert output.endswith(f"\r28 of 30 adapters, 16 a second, 0 s left{ESCAPE}K\r{ESCAPE}K")
+    assert at_a_terminal(*slow, "-q", stderr_only=True, module=False) == ""
+    assert at_a_terminal(*quick, stderr_only=True, module=False) == ""
 
 
 BUSY = """

@@ -232,6 +232,18 @@ def test_healthy_adapters_are_as_before(name: str) -> None:
     }  # type: ignore[union-attr]
 
 
+def test_keys_whose_values_are_no_numbers_are_named_in_the_order_of_the_config(tmp_path: Path) -> None:
+    """That of a set is another in each process."""
+    shutil.copytree(PLAIN, tmp_path / "a")
+    path = tmp_path / "a/adapter_config.json"
+    keys = ("lora_alpha", *(f"value{at}" for at in (7, 3, 5, 1, 6, 2, 4)), "alpha_pattern")
+    values = {**dict.fromkeys(keys, math.inf), "alpha_pattern": {"q_proj": math.inf, "v_proj": math.nan}}
+    config = {key: value for key, value in json.loads(path.read_text()).items() if key not in values}
+    path.write_text(json.dumps({**config, **values}))
+    named = [found.config_keys for found in examine(str(tmp_path / "a")).findings if found.code == "CD410"]
+    assert named == [keys]
+
+
 def test_values_are_read_where_they_are_asked_for(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = with_nan(tmp_path / "nan")
     assert run("scan", folder).exit_code == 0

@@ -510,10 +510,12 @@ References: utils/save_and_load.py: set_peft_model_state_dict, which reports une
 OTHER_SIZE = Code("CD321", "other-size", """
 The tensors do not have the size of the base model's weights; or a copy of a weight does not have that of the factors
 beside.
-Why: it is another model, or another size of it, or the file was changed.
-Who stops: every PEFT release, "size mismatch".
-What to do: name the right base model.
-References: torch.nn.Module.load_state_dict.
+Why: it is another model, or another size of it, or the file was changed. An embedding or a head has more rows where
+tokens were added, and is then saved with any adapter.
+Who stops: every PEFT release, "size mismatch". Another number of rows of an embedding or a head is undecided: the model
+may be resized before the load.
+What to do: name the right base model; or give it as many tokens, by resize_token_embeddings, before the load.
+References: torch.nn.Module.load_state_dict; utils/save_and_load.py: get_peft_model_state_dict, save_embedding_layers.
 """)
 UNSUPPORTED_TARGET = Code("CD322", "unsupported-target", """
 target_modules also names a module that cannot be adapted: one that holds layers, or has a vector for a weight, or whose
@@ -525,10 +527,12 @@ References: tuners/lora/model.py: _create_new_module; tuners/tuners_utils.py: ch
 BaseTuner._inject_parameters.
 """)
 MISSING_SAVED = Code("CD323", "missing-saved", """
-modules_to_save or trainable_token_indices is set, and the file has no tensors for it.
+modules_to_save or trainable_token_indices is set, and the file has no tensors for it, or not all: the weight alone of a
+module that has a bias in another block.
 Why: PEFT saves such modules whole, beside the factors. A filter for `lora` leaves them out.
 Who stops: 0.15 and newer raise KeyError, if the base model has the module; older ones keep the base model's own, which
-may be what was meant. A classifier names both heads that its class may have, and has one.
+may be what was meant. A classifier names both heads that its class may have, and has one. A part that only another
+block has is undecided without the base model.
 What to do: save again, or take the name off the list where the module was never trained.
 References: utils/save_and_load.py: set_peft_model_state_dict; huggingface/peft#2027.
 """)
@@ -643,9 +647,11 @@ References: utils/save_and_load.py: set_peft_model_state_dict, which renames lor
 """)
 MANGLED_KEY = Code("CD405", "mangled-key", """
 A module's own name holds "weight", "lora_" or the name of a saved module, and older releases change it there, too.
-Why: PEFT puts the adapter's name into a tensor's name by replacing text, wherever in the name that text is.
-Who stops: 0.3 – 0.17 for "weight" and "lora_", 0.3 – 0.14 for names in modules_to_save. The tensors match nothing and
-are ignored in silence.
+Why: PEFT puts the adapter's name, and that of a saved module's copy, into a tensor's name by replacing text, wherever
+in the name that text is: with layernorm in modules_to_save also in `layernorm_before.bias`.
+Who stops: 0.3 – 0.17 for "weight" and "lora_" in the names of factors; 0.3 – 0.14 for names in modules_to_save, in
+those of factors, of biases and of whole modules, whatever the method. The tensors match nothing and are ignored in
+silence.
 What to do: use a newer release.
 References: utils/save_and_load.py: set_peft_model_state_dict.
 """)
@@ -667,11 +673,17 @@ References: tuners/lora/layer.py: LoraLayer; tuners/adalora/layer.py: AdaLoraLay
 """)
 UNAPPLIED_TENSOR = Code("CD408", "unapplied-tensor", """
 The file has trained tensors that a release does not apply: DoRA's magnitudes without use_dora, trained tokens without
-trainable_token_indices, whole modules by their names in memory.
-Why: what the config does not switch on has no module to go to, and PEFT does not ask that each tensor finds one.
+trainable_token_indices, whole modules by their names in memory; or weights that layers adapt (`base_layer.weight`),
+which some releases load over the model's.
+Why: what the config does not switch on has no module to go to, and PEFT does not ask that each tensor finds one. The
+weight of an adapted layer is called `base_layer.weight` from 0.7 on, and PEFT saves that of embeddings and heads alone.
 Who stops: every PEFT release, in silence; from 0.15 on a module in modules_to_save that is not found is a KeyError.
-What to do: set the option with which it was trained, or give the tensors the names that PEFT saves.
-References: utils/save_and_load.py: set_peft_model_state_dict; loads in 18 releases.
+Weights that layers adapt: 0.6 and older, which ignore them, where 0.7 or newer saved the adapter; 0.7 and newer, where
+an older one did; undecided where the config does not tell which it was.
+What to do: set the option with which it was trained, or give the tensors the names that PEFT saves. With the weights of
+layers use a release of the same side of 0.7 as the one that saved it; where they are the model's own, take them out.
+References: utils/save_and_load.py: set_peft_model_state_dict; tuners/tuners_utils.py: BaseTunerLayer; loads in 18
+releases.
 """)
 MEGATRON_NAMES = Code("CD409", "megatron-names", """
 The adapted layers have Megatron's names (linear_qkv), which no model of transformers has.
@@ -852,9 +864,13 @@ What to do: save again with 0.21 or newer, or set `bias` to "none" where none wa
 References: tuners/tuners_utils.py: BaseTuner._get_learnable_bias_state_dict, which is of 0.21.
 """)
 UNSAVED_MODULE = Code("CD518", "unsaved-module", """
-modules_to_save names a module that the file does not have, or not whole.
-Why: PEFT trains a copy of such a module, and a filter for the adapter's own tensors leaves it out.
-Who stops: 0.15 and newer raise KeyError; older ones that know the key take a fresh module, or the base model's.
+modules_to_save names a module that the file does not have, or not whole; or the head that a prompt's task trains is not
+there, or not whole.
+Why: PEFT trains a copy of such a module, and a filter for the adapter's own tensors leaves it out. With a prompt the
+head of a classifier, or of one that finds answers, is trained and saved without being named.
+Who stops: 0.15 and newer raise KeyError; older ones that know the key take a fresh module, or the base model's. Beside
+a prompt the same for a head that is not whole; without any head 0.17 and newer, and older ones are undecided. A bias
+that the class may not have, or a part that only another block has, is undecided as well.
 What to do: save again, or take the name off the list where the module was never trained.
 References: utils/save_and_load.py: set_peft_model_state_dict.
 """)
@@ -914,10 +930,12 @@ METHOD_BY_RELEASE = Code("CD526", "method-by-release", """
 A small difference between releases that is the method's own; the message says which.
 Why: the method was changed in a detail, or draws numbers with each load.
 Who stops: VeRA: 0.11, where layers have several shapes. PSOFT (lowrank) and TinyLoRA: 0.19, which draws from another
-seed with each load. AdaptionPrompt: 0.8 and older with a newer transformers. PVeRA with sample_at_inference: all.
+seed with each load. AdaptionPrompt: 0.8 and older with a newer transformers, and 0.9 where the model has fewer heads of
+keys than of queries (num_key_value_heads), which is undecided without the base model. PVeRA with sample_at_inference:
+all.
 What to do: use another release. What the base model has to tell stays undecided.
 References: tuners/vera/model.py: _find_dim; tuners/psoft/layer.py; tuners/tinylora/layer.py; tuners/pvera/layer.py;
-tuners/adaption_prompt/utils.py: llama_compute_query_states.
+tuners/adaption_prompt/utils.py: llama_compute_query_states; tuners/adaption_prompt/layer.py: AdaptedAttention.forward.
 """)
 MODULES_BESIDE_PROMPT = Code("CD527", "modules-beside-prompt", """
 A prompt with modules_to_save, which goes together from 0.17 on.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..adapter import Adapter, Joined, zeros
 from ..adapter.findings import several
 from ..adapter.runtimes import NEWEST_SERIES
+from ..facts.embeddings import ADAPTED, HEADS, USUAL
 from ..facts.layers import RANK_AXIS, WRAPPERS, pattern_module
 from ..facts.method_layers import divide, groups
 from ..facts.methods import LORAS
@@ -24,7 +25,7 @@ from ..facts.names import PREFIX, targets
 from ..facts.subject import Subject
 from ..facts.targets import targeted
 from ..files.base import as_loaded
-from ..files.foreign import EMBEDDINGS
+from ..files.foreign import TABLES
 from ..repairs.cuts import cut
 from . import Converted, Foreign, Refused, Tool, Wants
 from .peft import CONFIG, hold, hold_method, no_config
@@ -54,8 +55,6 @@ METHODS = (
 KEPT, ROWS = "modules_to_save", ".token_adapter.trainable_tokens_delta."
 """Where the tensors of a module are that is trained whole, and the rows of one of which some are (utils/other.py:
 ModulesToSaveWrapper, TrainableTokensWrapper)."""
-HEADS = ("lm_head", "embed_out")
-"""Modules that may share the weight of the embedding."""
 
 
 class _Factor(NamedTuple):
@@ -308,26 +307,26 @@ class _Salvage(NamedTuple):
         modules = {key.removeprefix(PREFIX).rpartition(".")[0] for key in self.tensors}
         modules |= {found.module.removeprefix(PREFIX) for found in self.factors.values()}
         if isinstance(named, str):
-            usual = [module for module in modules if module.rpartition(".")[2] in _USUAL]
+            usual = [module for module in modules if module.rpartition(".")[2] in USUAL]
             adapted = named != "all-linear" and any(targets(named, module) for module in usual)
         else:
-            adapted = isinstance(named, list) and any(name in named for name in _USUAL)
+            adapted = isinstance(named, list) and any(name in named for name in USUAL)
         by_rows = config.get("trainable_token_indices") is not None
         if adapted and not by_rows:
             layers = {found.module for found in self.factors.values() if found.adapter == self.name}
-            ours = [layer for layer in layers if layer.rpartition(".")[2] in EMBEDDINGS]
+            ours = [layer for layer in layers if layer.rpartition(".")[2] in TABLES]
             last = [layer.rpartition(".")[2] for layer in ours]
             if len(set(last)) != len(last):
                 raise Refused(f"nothing tells which of {several(sorted(ours))} is the model's own embedding")
             starts = tuple(f"{layer}.base_layer." for layer in ours)
             found = [key for key in self.tensors if key.startswith(starts)] if starts else []
-            lost = [layer for layer in ours if f"{layer}.base_layer.weight" not in found]
+            lost = [layer for layer in ours if layer + ADAPTED not in found]
             if lost:
                 raise Refused(f"the weight of {lost[0]}, which PEFT saves with the adapter, is not in the file")
             return found
         if self.base is None:
             return []
-        whole = [key for key in self.tensors if key.endswith(".weight") and key.split(".")[-2] in EMBEDDINGS]
+        whole = [key for key in self.tensors if key.endswith(".weight") and key.split(".")[-2] in TABLES]
         resized = any(
             (shape := self.base.parameters.get(key.removeprefix(PREFIX))) and shape != self.tensors[key].shape
             for key in whole
@@ -369,10 +368,6 @@ class _Salvage(NamedTuple):
             if bare:
                 raise Refused(f"{several(sorted(bare))} had an adapter, and its tensors are not in the file")
         hold(config, saved, self.method)
-
-
-_USUAL = ("embed_tokens", "lm_head")
-"""utils/constants.py: EMBEDDING_LAYER_NAMES."""
 
 
 def _masked(info: TensorInfo, mask: list[bool], axis: int) -> TensorInfo:

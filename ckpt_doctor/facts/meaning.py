@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..adapter import Layer
 from ..adapter.runtimes import NONE, PEFT, between, minor, since, turns, upto
 from .config_keys import INIT
+from .embeddings import EMBEDDINGS
 from .layers import RANK_AXIS
 from .methods import LORAS
 from .subject import Subject
@@ -181,10 +182,6 @@ def _fits(subject: Subject, layer: Layer, rank: object) -> bool:
     return layer.rank is not None and type(rank) is int and layer.rank == rank
 
 
-TABLES = ("embed_tokens", "wte", "word_embeddings", "embed_in", "shared")
-"""Names of embeddings of tokens in transformers."""
-
-
 def without_layer(subject: Subject, module: str) -> frozenset[str]:
     """The releases in which AdaLoRA has no layer for a module of the base model: it has a Linear's and a Conv1D's, both
     with a weight of two dimensions, and from 0.20 on a Conv2d's (tuners/adalora/model.py:
@@ -195,7 +192,7 @@ def without_layer(subject: Subject, module: str) -> frozenset[str]:
     if len(shape) == 4:
         return upto("0.19")
     vocabulary = base.config.get("vocab_size") if base else None
-    is_table = module.rpartition(".")[2] in TABLES and shape[:1] == (vocabulary,)
+    is_table = module.rpartition(".")[2] in EMBEDDINGS and shape[:1] == (vocabulary,)
     return PEFT if len(shape) > 2 or is_table else NONE
 
 

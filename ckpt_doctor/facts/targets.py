@@ -6,6 +6,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from ..adapter import are_few, numbered_alike
+from .embeddings import HEAD
 from .kinds import reads_numbers, stacks
 from .names import as_number
 from .patterns import NEW, OLD, is_plain, matched, of_keys, once, whole
@@ -42,7 +43,7 @@ def targeted(config: dict[str, object], module: str, release: Release) -> bool:
         return False
     if release >= (0, 16) and _is_saved_whole(config, module):
         return False
-    if release >= (0, 19) and config.get("ensure_weight_tying") and module.rpartition(".")[2] == "lm_head":
+    if release >= (0, 19) and config.get("ensure_weight_tying") and module.rpartition(".")[2] == HEAD:
         return True  # adapted with the embedding that it is tied to (tuners/tuners_utils.py: inject_adapter)
     if isinstance(target, str):
         if release >= (0, 8) and target.lower() == "all-linear":

@@ -67,9 +67,9 @@ FACTOR = re.compile(
     r"(.*)\.(?:(?:lora|lora_embedding|delora|gralora|hira)_[AB]|ia3_l|hada_w1_a|lokr_w1(?:_a)?|oft_[rR]|boft_R|hra_u"
     r"|ln_tuning_layers|(?:fourierft|waveft)_spectrum|miss_block|c3a_kernel)(?:$|\.)"
 )
-EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "shared")
+TABLES = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "shared")
 """Modules of which PEFT saves the base's weight with the adapter (utils/constants.py: EMBEDDING_LAYER_NAMES, and what
-get_input_embeddings and get_output_embeddings of a model are)."""
+get_input_embeddings and get_output_embeddings of a model are): those of `facts/embeddings.py`."""
 
 BY_TENSORS = (
     _form(
@@ -164,7 +164,7 @@ def _has_weights_of_layers(names: list[str]) -> bool:
     return any(
         f"{layer}.weight" in there or f"{layer}.base_layer.weight" in there
         for layer in layers
-        if layer.rpartition(".")[2] not in EMBEDDINGS
+        if layer.rpartition(".")[2] not in TABLES
     )
 
 

@@ -32,8 +32,12 @@ def lost(subject: Subject, findings: Iterable[Finding], asked: frozenset[str]) -
 
 def without(subject: Subject, keys: Iterable[str]) -> Adapter:
     """The adapter without the modules of some tensors, and without names in its config that nothing is left of."""
-    gone = tuple(f"{module}." for module in modules(keys))
-    tensors = {key: x for key, x in subject.tensors.items() if not key.removeprefix(PREFIX).startswith(gone)}
+    lost = {*keys}  # which surely go, so that a plan that drops what is lost comes to an end
+    gone = tuple(f"{module}." for module in modules(lost))
+    tensors = {
+        key: info for key, info in subject.tensors.items()
+        if key not in lost and not key.removeprefix(PREFIX).startswith(gone)
+    }  # fmt: skip
     adapter = subject.adapter._replace(tensors=tensors)
     whole = [name for name in subject.saved_whole if any(f".{name}." in f".{key}" for key in tensors)]
     if whole != subject.saved_whole:
@@ -48,5 +52,6 @@ def without(subject: Subject, keys: Iterable[str]) -> Adapter:
 
 def modules(keys: Iterable[str]) -> list[str]:
     """The modules that tensors are of, by the names that the model has for them."""
-    stems = (key.removeprefix(PREFIX).partition(".lora_")[0] for key in keys)
-    return list(dict.fromkeys(stem.removesuffix(".weight").removesuffix(".bias") for stem in stems))
+    bare = (key.removeprefix(PREFIX) for key in keys)
+    stems = (key.partition(".lora_")[0] if ".lora_" in key else key.rpartition(".")[0] for key in bare)
+    return list(dict.fromkeys(stems))

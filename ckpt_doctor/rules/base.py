@@ -16,6 +16,7 @@ from ..adapter.codes import (
 )
 from ..adapter.findings import THE_BASE, Finding, counted, several
 from ..adapter.runtimes import NONE, PEFT, since, upto
+from ..facts.embeddings import ADAPTED, HEAD, SAVED, USUAL
 from ..facts.layers import module_of
 from ..facts.meaning import left_random, meant_era, without_layer
 from ..facts.methods import LORAS
@@ -25,9 +26,6 @@ from ..facts.targets import OUT_PROJ, targeted
 from ..facts.tasks import CLASSES, is_bare
 from .declared import rule
 from .whole import has_module
-
-HEAD = "lm_head"
-"""What transformers mostly calls a head for language modelling."""
 
 
 @rule
@@ -191,10 +189,6 @@ def _model(name: str) -> str:
     return plain.removeprefix("meta-").removesuffix("-hf")
 
 
-_RESIZED = r"embed|lm_head|\bwte\b"
-"""Modules that have a row for each token."""
-
-
 @rule
 def parameters(subject: Subject) -> Iterator[Finding]:
     """Parameters of the base model that are in the file whole, with another size (load_state_dict: "size mismatch").
@@ -213,7 +207,7 @@ def parameters(subject: Subject) -> Iterator[Finding]:
         shape, module = subject.base.parameters.get(name) or _tied(subject, name), name.rpartition(".")[0]
         if shape is None or shape == info.shape:
             continue
-        if shape[1:] == info.shape[1:] and (re.search(_RESIZED, name) or any(head in f".{name}" for head in heads)):
+        if shape[1:] == info.shape[1:] and (re.search(SAVED, name) or any(head in f".{name}" for head in heads)):
             resized.append(key)
             continue
         unfit.append(key)
@@ -230,7 +224,9 @@ def parameters(subject: Subject) -> Iterator[Finding]:
 
 def _is_its_own(subject: Subject, key: str) -> bool:
     """Whether a tensor is no parameter of the base model, or one that the method's own rules hold against it."""
-    return ".lora_" in key or (subject.method not in LORAS and ".base_layer." not in key)
+    if subject.method in LORAS:
+        return ".lora_" in key
+    return ".base_layer." not in key and not re.search(SAVED, key)
 
 
 def _tied(subject: Subject, name: str) -> tuple[int, ...] | None:
@@ -250,14 +246,13 @@ def copies(subject: Subject) -> Iterator[Finding]:
     Without the factors of a LoRA and without the base model only the ways of a table are known: it mostly has more rows
     than columns.
     """
-    ends = ".base_layer.weight"
     unfit, doubted = [], []
-    for key in subject.tensors_where(lambda key: key.endswith(ends)):
-        module, shape = module_of(key.removesuffix(ends)), subject.tensors[key].shape
+    for key in subject.tensors_where(lambda key: key.endswith(ADAPTED)):
+        module, shape = module_of(key.removesuffix(ADAPTED)), subject.tensors[key].shape
         layer = subject.layers.get(module)
         if layer is None or len(shape) != 2 or subject.unread.get(key, NONE) >= PEFT:
             continue
-        is_table = module.rpartition(".")[2] in (HEAD, "embed_tokens")  # a Linear or an Embedding in every class
+        is_table = module.rpartition(".")[2] in USUAL  # a Linear or an Embedding in every class
         if subject.method in LORAS and not any(subject.config.get(key) for key in OTHER_SIZES):
             sizes = _sizes(subject, layer)
             if sizes is None or sizes == shape:

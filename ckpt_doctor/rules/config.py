@@ -201,10 +201,10 @@ def non_finite_scale(subject: Subject) -> Iterator[Finding]:
     if wrong:
         where = f"{counted(len(wrong), 'layer')} ({several(wrong)})"
         message = f"the scale of {where} is no finite number, and neither are the outputs"
-        keys = tuple(key if key in config else "alpha_pattern" for key in keys)
+        keys = tuple(dict.fromkeys(key if key in config else "alpha_pattern" for key in keys))
         remedy = f"set {keys[0]} in adapter_config.json to the value of the training: the files do not tell it"
         servers = SERVERS & (subject.question.runtimes or NONE)
-        yield NON_FINITE(message, keys=(*{*keys},), misloads=PEFT | servers, remedy=remedy)
+        yield NON_FINITE(message, keys=keys, misloads=PEFT | servers, remedy=remedy)
 
 
 @rule

@@ -9,11 +9,12 @@ from ..adapter.codes import FUNCTION_CONFIG_KEY, STRANGE_CONFIG_KEY, UNKNOWN_CON
 from ..adapter.findings import Finding
 from ..adapter.runtimes import NONE, PEFT, Ids
 from ..facts.config_keys import CHANGED_DEFAULTS, OTHER_SHAPES, RAISING, READ_ELSEWHERE, lacking, neutral, table
+from ..facts.embeddings import USUAL
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from .declared import rule
 
-_BOTH = (".lm_head.weight", ".embed_tokens.weight")
+_BOTH = tuple(f".{name}.weight" for name in USUAL)
 
 
 def _is_idle(subject: Subject, key: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ..adapter.codes import ADAPTER_NAME, BIAS_SPELLING, UNAPPLIED_TENSOR
 from ..adapter.findings import THE_BASE, Finding, counted, several, spelled
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, since, upto
+from ..facts.embeddings import ADAPTED, SAVED
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
@@ -107,12 +108,13 @@ def weights_of_the_base(subject: Subject) -> Iterator[Finding]:
     """
     if subject.method not in LORAS or heads(subject):
         return
-    beside = [key for key in subject.others if key.endswith(_ADAPTED)]
-    modules = {key: key.removeprefix(PREFIX).removesuffix(_ADAPTED) for key in beside}
+    beside = [key for key in subject.others if key.endswith(ADAPTED)]
+    modules = {key: key.removeprefix(PREFIX).removesuffix(ADAPTED) for key in beside}
     layers = {key: subject.layers[module] for key, module in modules.items() if module in subject.layers}
     tensors = [
         key for key, layer in layers.items()
-        if not re.search(_SAVED_WITH, modules[key]) and not any("embedding" in factor for factor in layer.factors)
+        if not re.search(SAVED, modules[key])
+        and not any("embedding" in factor for factor in layer.factors)
     ]  # fmt: skip
     if not tensors:
         return
@@ -125,10 +127,6 @@ def weights_of_the_base(subject: Subject) -> Iterator[Finding]:
     else:
         yield UNAPPLIED_TENSOR(message, tensors=tensors, undecided=PEFT, needs="which release saved it")
 
-
-_ADAPTED = ".base_layer.weight"
-_SAVED_WITH = r"embed|lm_head|shared|\bwte\b"
-"""Names of embeddings and of the heads that are tied to them (utils/constants.py: EMBEDDING_LAYER_NAMES)."""
 
 _IN_MEMORY = r"\.modules_to_save\.(?:[^.]+\.(?=[^.]+$))?"
 

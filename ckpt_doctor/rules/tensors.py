@@ -19,6 +19,7 @@ from ..adapter.codes import (
 )
 from ..adapter.findings import THE_BASE, Finding, counted, several
 from ..adapter.runtimes import PEFT, since
+from ..facts.embeddings import ADAPTED
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
@@ -40,7 +41,7 @@ FACTORS = {
 def foreign_prefix(subject: Subject) -> Iterator[Finding]:
     """Keys that PEFT does not look for are ignored (utils/save_and_load.py: set_peft_model_state_dict)."""
     lost = [key for key in subject.lookup.foreign if not (subject.method == "ADALORA" and subject.is_empty(key))]
-    copies = [key for key in lost if key.endswith(".base_layer.weight")]
+    copies = [key for key in lost if key.endswith(ADAPTED)]
     foreign = [key for key in lost if key not in copies]
     if foreign:
         message = f"{_misnamed(foreign[0])} {counted(len(foreign), 'key')}, ignored in silence ({foreign[0]})"

@@ -10,6 +10,7 @@ from ..adapter.codes import MISSING_SAVED, OTHER_SIZE, UNSAVED_MODULE
 from ..adapter.findings import THE_BASE, Code, Finding, several
 from ..adapter.runtimes import NONE, PEFT, Ids, since, upto
 from ..facts.config_keys import knows
+from ..facts.embeddings import HEAD
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
@@ -100,7 +101,7 @@ def has_module(subject: Subject, name: str) -> bool | None:
         # a head that is new is in no file, that of the class which the model was saved as is
         return False if subject.adapted_class in subject.saved_as else None
     of_language = CLASSES["CAUSAL_LM"]
-    if name != "lm_head" or (subject.adapted_class and not subject.adapted_class.endswith(of_language)):
+    if name != HEAD or (subject.adapted_class and not subject.adapted_class.endswith(of_language)):
         return False
     if subject.task in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
         named = any(kind.endswith(of_language) for kind in subject.saved_as)

@@ -117,8 +117,9 @@ def _evidence(
     before, after = the_plan.before.subject, the_plan.after
     assert before is not None  # noqa: S101 - a plan has one
     read = the_plan.read or before
-    for fault in read.adapter.faults:  # before a writer reads what cannot be read
-        raise NotExactError(f"{out} is not written, as it is not proved the same: {read.adapter.path}: {fault.message}")
+    if read.adapter.faults:  # before a writer reads what cannot be read
+        fault = f"{read.adapter.path}: {read.adapter.faults[0].message}"
+        raise NotExactError(f"{out} is not written, as it is not proved the same: {fault}")
     record: dict[str, object] = {
         "schema_version": SCHEMA,
         "tool": {"name": "ckpt-doctor", "version": __version__},

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..adapter import Adapter, AdapterError, DamagedFile
 from ..adapter.runtimes import peft
+from ..facts.embeddings import EMBEDDINGS
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from ..facts.tasks import HEADS
@@ -143,9 +144,8 @@ OTHERS: dict[str, Callable[[Mapping[str, Shape], Subject], dict[str, Any]]] = {
 """Those that adapt other layers than linear ones."""
 
 
-TABLES = ("embed_tokens", "wte", "wpe", "word_embeddings", "shared", "embed_in", "embeddings", "tok_embeddings")
-"""Names of embeddings that are saved whole, as transformers has them: modeling_llama.py: LlamaModel, modeling_gpt2.py:
-GPT2Model, modeling_bloom.py: BloomModel, modeling_t5.py: T5Model, modeling_gpt_neox.py: GPTNeoXModel,
+TABLES = (*EMBEDDINGS, "wpe", "embeddings", "tok_embeddings")
+"""Names of embeddings that are saved whole, as transformers has them: also modeling_gpt2.py: GPT2Model,
 modeling_mamba.py: MambaModel, modeling_modernbert.py: ModernBertEmbeddings. A table under another name is a linear
 layer of the same sizes here: what is saved whole is only compared."""
 

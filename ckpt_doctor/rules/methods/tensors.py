@@ -19,6 +19,7 @@ from ...adapter.codes import (
 from ...adapter.findings import THE_BASE, Finding, counted, several, spelled
 from ...adapter.runtimes import NONE, PEFT
 from ...facts.config_keys import knows
+from ...facts.embeddings import SAVED
 from ...facts.forms import Form, Group, Sizes, UnknownSize, nearest, parse, words
 from ...facts.method_layers import divide, groups
 from ...facts.methods import COUNTED
@@ -216,10 +217,6 @@ def saved_beside(subject: Subject, method: Method) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-EMBEDDING = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
-"""Embeddings, which PEFT saves with any adapter when the vocabulary was resized (save_embedding_layers)."""
-
-
 @of_methods
 def strange_tensors(subject: Subject, method: Method) -> Iterator[Finding]:
     """Tensors that are not the method's, nor of what the config says was trained beside it.
@@ -233,7 +230,7 @@ def strange_tensors(subject: Subject, method: Method) -> Iterator[Finding]:
     own |= {key for group in parse(method.shared) for way in group.ways for key in way}
     strange = [
         key for key in subject.tensor_shapes
-        if key not in own and not re.match(method.buffers, key) and not EMBEDDING.search(key)
+        if key not in own and not re.match(method.buffers, key) and not re.search(SAVED, key)
         and not any(name in f".{key}" for name in beside)
         and not (key.endswith(".bias") and subject.config.get("bias", "none") != "none")
     ]  # fmt: skip

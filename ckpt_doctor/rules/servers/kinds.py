@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from ...adapter import Base, Layer
+from ...facts.embeddings import ADAPTED, USUAL
 from ...facts.names import PREFIX, as_number
 from ...facts.subject import Subject
 
@@ -15,7 +16,7 @@ GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 FACTOR = re.compile(r"\.lora_(?:[AB]\.weight|embedding_[AB](?:\.weight)?)$")
 """The end of a factor's key as PEFT saves it."""
 _WRAPPED = re.compile(r"(?:^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.|^module\.")
-_COPY = re.compile(r"(?:embed_tokens|lm_head)\.base_layer\.weight$")
+_COPIES = tuple(f"{name}{ADAPTED}" for name in USUAL)
 _IN_A_LAYER = re.compile(r"\.(\d+)\.")
 
 
@@ -38,7 +39,7 @@ def wrapped(name: str) -> bool:
 
 def copies(key: str) -> bool:
     """Whether a tensor is a copy of the base, which servers skip."""
-    return bool(_COPY.search(key))
+    return key.endswith(_COPIES)
 
 
 def by_kind(modules: Iterable[str]) -> dict[str, set[str]]:
@@ -103,7 +104,7 @@ def _kind(name: str, module: str, part: str) -> str:
     inside = bool(_IN_A_LAYER.search(name))
     if part == "weight" and ("norm" in module or "ln_" in module):
         return "norm in a layer" if inside else "norm"
-    if part == "weight" and module in ("lm_head", "embed_tokens"):
+    if part == "weight" and module in USUAL:
         return "embedding or head"
     if re.search(r"lora_(?:down|up)", name):
         return "factor of another tool"
