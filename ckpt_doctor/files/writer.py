@@ -328,9 +328,9 @@ def sha256(path: str) -> str:
 
 def digest(file: BinaryIO) -> str:
     """Hex digest, sha256, of what is left of an open file."""
-    sum_ = hashlib.sha256()
-    while piece := file.read(CHUNK):
-        sum_.update(piece)
+    sum_, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
+    while count := file.readinto(buffer):  # type: ignore[attr-defined]
+        sum_.update(buffer[:count])
     return sum_.hexdigest()
 
 
