@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +196,33 @@ def test_a_crash_leaves_nothing(run: Any, tmp_path: Path, monkeypatch: pytest.Mo
     assert result.exit_code == 2
     assert "read back" in result.stderr
     assert tree(tmp_path) == {"out/mine": b"mine"}
+
+
+def test_the_digest_of_a_file_that_was_read_as_it_grew_is_that_of_the_whole(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ckpt_doctor.files import behind
+
+    monkeypatch.setattr(behind, "STEP", 1)
+    result = run("fix", FIXTURES / "adalora-rank0-0.21.2", tmp_path / "out")
+    assert result.exit_code == 0
+    after = json.loads((tmp_path / "out/ckpt-doctor.json").read_text())["sha256"]["after"]
+    assert after == {name: hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() for name in after}
+
+
+def test_a_digest_waits_for_what_is_still_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ckpt_doctor.files.behind import Growing
+
+    monkeypatch.setattr("ckpt_doctor.files.behind.STEP", 1)
+    path, growing, data = tmp_path / "file", Growing(), bytes(range(256)) * 2048
+    with ThreadPoolExecutor(1) as beside, path.open("wb", buffering=0) as file:
+        found = beside.submit(growing.digest, str(path))
+        for at in range(0, len(data), 1 << 16):
+            growing.grown(at + file.write(data[at : at + (1 << 16)]))
+        assert not wait([found], 0.3).done
+        file.write(b"the last")  # of which nobody was told
+        growing.end()
+        assert found.result() == hashlib.sha256(data + b"the last").hexdigest()
 
 
 LORA_ZERO = {

@@ -9,7 +9,8 @@ from typing import BinaryIO, Literal
 from ..adapter import DTYPE_BITS, AdapterError, Computed, Constant, FileRange, Gathered, Joined, TensorInfo, Zeros
 from .loader import is_remote, regular
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
+"""Bytes that are read at once: they stay in a cache of a core until they are written, hashed or compared."""
 HELD = 1 << 27
 """Bytes of storages that are held: many views are of one (an expert's factor is every 128th number of one)."""
 
@@ -57,7 +58,7 @@ _ZEROS = bytes(1 << 16)
 
 
 def chunks(info: TensorInfo, files: Files) -> Iterator[bytes | memoryview]:
-    """The bytes of a tensor, in pieces of at most 1 MiB."""
+    """The bytes of a tensor, in pieces of at most CHUNK bytes."""
     source = info.source
     if isinstance(source, Zeros):
         for at in range(0, source.length, len(_ZEROS)):

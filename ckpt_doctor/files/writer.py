@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from ..adapter import Adapter, AdapterError, Computed, DamagedFile, FileRange, NotExactError, TensorInfo, forms
+from .behind import Growing, update
 from .formats import safetensors
 from .loader import (
     BIN,
@@ -136,23 +137,29 @@ def _fill(
     _check_writable(adapter, source)
     name = BIN if adapter.format == "bin" else layout.weights
     target = os.path.join(stage, name)
-    with ThreadPoolExecutor(1) as beside:  # a digest takes as long as a copy, and lets other threads run
+    growing = Growing()
+    with ThreadPoolExecutor(2) as beside:  # a digest takes as long as a copy, and lets other threads run
         there = [file for file in (CONFIG, *source.weights) if file in source.files]  # other tools may have no config
         sums = {file: beside.submit(sha256, os.path.join(source.folder, file)) for file in there}
         if adapter.config == source.config and not source.origin and layout is OF_PEFT:
             _copy(os.path.join(source.folder, CONFIG), os.path.join(stage, CONFIG))
         elif layout.config:
             _write_bytes(os.path.join(stage, layout.config), (json.dumps(adapter.config, indent=2) + "\n").encode())
-        if adapter.format == "bin":
-            computed = _write_bin(target, adapter.tensors)
-        else:
-            metadata = _metadata(source) if layout.metadata is None else layout.metadata
-            computed = _write_safetensors(target, adapter.tensors, metadata)
-        written = {file: beside.submit(sha256, os.path.join(stage, file)) for file in (layout.config, name) if file}
+        try:
+            digests = {name: beside.submit(growing.digest, target)}
+            if adapter.format == "bin":
+                computed = _write_bin(target, adapter.tensors)
+            else:
+                metadata = _metadata(source) if layout.metadata is None else layout.metadata
+                computed = _write_safetensors(target, adapter.tensors, metadata, growing.grown)
+        finally:
+            growing.end()
+        if layout.config:
+            digests = {layout.config: beside.submit(sha256, os.path.join(stage, layout.config)), **digests}
         _read_back(target, adapter.tensors, computed)
         proved = prove(stage)
         left_out = carry()
-        before, after = ({file: sum_.result() for file, sum_ in of.items()} for of in (sums, written))
+        before, after = ({file: sum_.result() for file, sum_ in of.items()} for of in (sums, digests))
     if source.record and before == after:
         _copy(os.path.join(source.folder, RECORD), os.path.join(stage, RECORD))
     else:
@@ -195,8 +202,12 @@ def _metadata(source: Adapter) -> dict[str, str]:
     return {**metadata, "format": "pt"} if source.origin else {"format": "pt", **metadata}
 
 
-def _write_safetensors(path: str, tensors: Mapping[str, TensorInfo], metadata: dict[str, str]) -> dict[str, bytes]:
-    """Write, and give the digests of the tensors that were computed on the way: those are not computed again."""
+def _write_safetensors(
+    path: str, tensors: Mapping[str, TensorInfo], metadata: dict[str, str], grown: Callable[[int], None] | None = None
+) -> dict[str, bytes]:
+    """Write, and give the digests of the tensors that were computed on the way: those are not computed again. `grown`
+    is told how many bytes are in the file.
+    """
     from safetensors import safe_open
 
     head, order = safetensors.header(tensors, metadata)
@@ -206,6 +217,8 @@ def _write_safetensors(path: str, tensors: Mapping[str, TensorInfo], metadata: d
         for name in order:
             for piece in chunks(tensors[name], files):
                 file.write(piece)
+                if grown:
+                    grown(file.raw.tell())  # what is still in a buffer here does not count
                 if isinstance(tensors[name].source, Computed):  # in one piece
                     computed[name] = hashlib.sha256(piece).digest()
         file.flush()
@@ -329,8 +342,7 @@ def sha256(path: str) -> str:
 def digest(file: BinaryIO) -> str:
     """Hex digest, sha256, of what is left of an open file."""
     sum_ = hashlib.sha256()
-    while piece := file.read(CHUNK):
-        sum_.update(piece)
+    update(sum_, file)
     return sum_.hexdigest()
 
 
