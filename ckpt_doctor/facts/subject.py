@@ -12,7 +12,7 @@ from . import config_keys
 from .kinds import Kinds
 from .layers import RANK_AXIS, layers, pattern_module
 from .lookup import Lookup, Unread, look_up
-from .methods import LORAS, NAMED, record
+from .methods import LORAS, NAMED, OPTIONAL, record
 from .names import Names
 from .patterns import once
 from .targets import Gaps, gaps_beside
@@ -238,7 +238,10 @@ class Subject:
     def is_named(self) -> bool:
         """Whether the method adapts what target_modules names, as LoRA does (tuners/tuners_utils.py: BaseTuner)."""
         method = self.record
-        return self.method in LORAS or (method is not None and method.targets == NAMED and bool(method.tensors))
+        if method is None or not method.tensors:
+            return self.method in LORAS
+        named = method.targets == OPTIONAL and self.config.get("target_modules") is not None
+        return named or method.targets == NAMED
 
     @property
     def defaults(self) -> Config:

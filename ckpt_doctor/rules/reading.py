@@ -313,13 +313,14 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
 
 def _may_be_meant(subject: Subject, module: str) -> bool:
     """Whether training may have adapted a module that is not targeted, and no other of its name: not where the base
-    model has none, nor in one of several blocks, in all of which its name would have been adapted. Of heads that are
-    wrapped `heads.py` speaks.
+    model has none, nor in one of several blocks, in all of which its name alone would have been adapted. Of heads that
+    are wrapped `heads.py` speaks.
     """
     if ".modules_to_save" in module or ".original_module" in module or has_module(subject, module) is False:
         return False
+    target = subject.config.get("target_modules")
     block = re.match(r"(.*?)\.\d+\.", f".{module}")
-    if block is None:
+    if block is None or (isinstance(target, list) and any("." in str(name) for name in target)):
         return True
     others = [f".{other}" for other in subject.layers]
     return not any(other.startswith(f"{block[1]}.") and not other.startswith(block[0]) for other in others)
@@ -368,6 +369,10 @@ def missing_layers(subject: Subject) -> Iterator[Finding]:
     if longer and random and not missing and not _is_whole(subject):
         message = "target_modules lists full names, which also match longer names that end with one"
         yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
+    unread = isinstance(listed, str) and config.get("layers_to_transform") is not None
+    if unread and random and not missing:
+        message = "target_modules is a pattern, beside which layers_to_transform is not read: it may name other blocks"
+        yield MISSING_LAYER(message, keys=(*keys, "layers_to_transform"), undecided=doubt, needs=THE_BASE)
 
 
 def _is_whole(subject: Subject) -> bool:
