@@ -73,12 +73,12 @@ def run(command: list[str]) -> Run:
 
 
 def medians(commands: dict[str, list[str]], rounds: int, between: Callable[[], None] = lambda: None) -> dict[str, Run]:
-    """Run commands in turn, once for nothing; the median of each, and the most memory. `between` cleans up."""
+    """Run commands in turn, once for nothing; the median of each, and the most memory. `between` cleans up after each."""
     taken: dict[str, list[Run]] = {name: [] for name in commands}
     for _ in range(rounds + 1):
         for name, command in commands.items():
             taken[name].append(run(command))
-        between()
+            between()
     for runs in taken.values():
         del runs[0]
     return {
@@ -159,7 +159,8 @@ def spectra(folder: Path, rounds: int) -> None:
 
 def copying(folder: Path, gigabytes: float, rounds: int) -> None:
     """A fix of a LoRA with a layer of rank 0, in so many gigabytes, beside what copies the same folder: cp and fsync,
-    that with the digests of both sides and a cat, and torch's way. Every file is in memory.
+    that with the digests of both sides and a cat, and torch's way. Every source is in memory, and no command has to
+    wait until what another left is on the disk.
     """
     subprocess.run([*PYTHON, HERE / "corpora.py", folder, "0", str(gigabytes), "BF16", "0"], check=True)
     source, copy, weights = folder / "BF16", folder / "copy", "adapter_model.safetensors"
@@ -167,13 +168,18 @@ def copying(folder: Path, gigabytes: float, rounds: int) -> None:
     read = f"sha256sum {source}/{weights} {copy}/{weights} && cat {copy}/{weights}"
     torch = f"from safetensors.torch import load_file, save_file; save_file(load_file('{source}/{weights}'), '{copy}/{weights}')"
     commands = {
-        "cp + fsync": ["sh", "-c", f"rm -rf {copy}; {cp}"],
-        "cp + fsync + sha256 + cat": ["sh", "-c", f"rm -rf {copy}; {cp} && {read}"],
-        "load_file + save_file": ["sh", "-c", f'rm -rf {copy}; mkdir {copy}; {" ".join(PYTHON)} -c "{torch}"'],
+        "cp + fsync": ["sh", "-c", cp],
+        "cp + fsync + sha256 + cat": ["sh", "-c", f"{cp} && {read}"],
+        "load_file + save_file": ["sh", "-c", f'mkdir {copy}; {" ".join(PYTHON)} -c "{torch}"'],
         "fix": [*PYTHON, "-m", "ckpt_doctor", "fix", str(source), str(folder / "out")],
     }
-    rotation(f"fix of {gigabytes:g} GB", commands, rounds, lambda: shutil.rmtree(folder / "out"))
-    shutil.rmtree(copy)
+
+    def clean() -> None:
+        for made in (copy, folder / "out"):
+            shutil.rmtree(made, ignore_errors=True)
+        os.sync()
+
+    rotation(f"fix of {gigabytes:g} GB", commands, rounds, clean)
 
 
 def beside_others(folder: Path, adapters: int, tools: Path, rounds: int) -> None:
