@@ -72,6 +72,19 @@ def test_refusals(run: Any, tmp_path: Path) -> None:
     assert run("fix", source, tmp_path / "a", "--force").exit_code == 0
 
 
+def test_an_adalora_is_no_lora_of_what_is_left_of_it(run: Any, tmp_path: Path) -> None:
+    """rank_pattern alone told that layers are called otherwise, or are gone: without it the rest loaded in silence."""
+    adapter = copy("adalora-rank0-0.21.2", tmp_path / "in")
+    config = adapter / "adapter_config.json"
+    keys = json.loads(config.read_text())
+    keys["rank_pattern"] = {f"transformer.{name}": mask for name, mask in keys["rank_pattern"].items()}
+    config.write_text(json.dumps(keys))
+    result = run("fix", "--to", "lora", adapter, tmp_path / "out")
+    assert result.exit_code == 1
+    assert "a rank, and its tensors are gone" in result.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_pissa_adapter_keeps_its_keys(run: Any, tmp_path: Path) -> None:
     """Without them PEFT 0.6 would load it and compute something else."""
     shutil.copytree(FIXTURES / "lora-plain-0.21.2", tmp_path / "in")

@@ -13,7 +13,7 @@ from .kinds import Kinds
 from .layers import RANK_AXIS, layers, pattern_module
 from .lookup import Lookup, Unread, look_up
 from .methods import LORAS, NAMED, OPTIONAL, record
-from .names import Names
+from .names import PREFIX, Names
 from .patterns import once
 from .targets import Gaps, gaps_beside
 from .tasks import is_bare, saved_whole
@@ -276,6 +276,14 @@ class Subject:
     def pruned(self) -> set[str]:
         """The modules that AdaLoRA's rank_pattern leaves no triplet."""
         return {module for module, mask in self.masks.items() if isinstance(mask, list) and mask and not any(mask)}
+
+    @property
+    def gone(self) -> Names:
+        """The modules that AdaLoRA's rank_pattern gives a rank, and that have no tensors."""
+        return [
+            module for module, mask in self.masks.items()
+            if module.removeprefix(PREFIX) not in self.layers and (not isinstance(mask, list) or any(mask))
+        ]  # fmt: skip
 
     @property
     def changes_base(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..adapter import Adapter
-from ..facts.layers import WRAPPERS, module_of, pattern_module
+from ..facts.layers import WRAPPERS, module_of
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from . import Refused, check_rank, with_config
@@ -31,6 +31,12 @@ def peft_names(subject: Subject) -> Adapter:
     return subject.adapter._replace(tensors={names[key]: info for key, info in subject.tensors.items()})
 
 
+def check_gone(subject: Subject) -> None:
+    """Raises Refused where AdaLoRA's rank_pattern says that tensors are gone: what was trained is not in the file."""
+    if subject.gone:
+        raise Refused(f"rank_pattern gives {subject.gone[0]} a rank, and its tensors are gone")
+
+
 def rebuilt_pattern(subject: Subject) -> Adapter:
     """AdaLoRA's rank_pattern as the tensors have it: on load it only sizes the layers, so where its trues stand does
     not matter. What the adapter computes hangs on the tensors and init_r alone. A layer without tensors, which the old
@@ -44,8 +50,7 @@ def rebuilt_pattern(subject: Subject) -> Adapter:
     for key, mask in old.items() if isinstance(old, dict) else ():
         if isinstance(mask, list) and len(mask) != init_r:
             raise Refused(f"init_r is {init_r}, and rank_pattern has {len(mask)} triplets for {key}")
-        if pattern_module(key) not in subject.layers and (not isinstance(mask, list) or any(mask)):
-            raise Refused(f"rank_pattern gives {pattern_module(key)} a rank, and its tensors are gone")
+    check_gone(subject)
     pattern = {}
     for module, layer in subject.layers.items():
         if layer.rank is None or layer.rank > init_r or set(layer.factors) != {"lora_A", "lora_B", "lora_E"}:

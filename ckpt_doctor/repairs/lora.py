@@ -11,6 +11,7 @@ from ..facts.meaning import meanings
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
 from . import Refused, meant, only, resized, with_config
+from .keys import check_gone
 
 ADALORA_ONLY = (
     "init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step",
@@ -46,6 +47,7 @@ def to_lora(subject: Subject) -> Adapter:
         raise Refused("lora_alpha or init_r is none of which the scale follows (not above 0, or no such number)")
     if not subject.layers:
         raise Refused("the file has no layer")
+    check_gone(subject)
     if any("conv" in module.rpartition(".")[2].lower() for module in subject.layers):
         raise Refused("a layer may be a convolution, whose LoRA has other shapes; that needs the base model")
     rank = max(1, *(layer.rank or 0 for layer in subject.layers.values()))

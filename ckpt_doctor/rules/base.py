@@ -127,7 +127,8 @@ def _is_named_bare(subject: Subject) -> bool:
     base = subject.base
     if base is None or base is not subject.question.base or class_prefixes(base, subject.layers):
         return False
-    if "For" not in subject.adapted_class and subject.task not in CLASSES:
+    headed = "For" in subject.adapted_class or subject.adapted_class.endswith("LMHeadModel")
+    if not headed and subject.task not in CLASSES:
         return False
     saved_bare = bool(subject.saved_as) and all(map(is_bare, subject.saved_as))
     return saved_bare or any(re.match(r"[^.]+\.\d+\.", module) for module in subject.layers)

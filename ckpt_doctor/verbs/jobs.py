@@ -174,9 +174,9 @@ def _modules(subject: Subject, release: tuple[int, ...]) -> dict[str, dict[str, 
                 raise Unknown(f"the weights of {module} would be random numbers, and are too many")
             modules[module]["real"] = 1 + len(modules)
     if subject.method == "ADALORA":
-        for module, mask in subject.masks.items():
-            if module not in subject.layers and (not isinstance(mask, list) or any(mask)):
-                raise Unknown(f"rank_pattern gives {module} a rank, and its tensors are gone")
+        if subject.gone:
+            raise Unknown(f"rank_pattern gives {subject.gone[0]} a rank, and its tensors are gone")
+        for module in subject.masks:
             if module not in subject.layers and (not base or module in base):
                 modules[module] = {"kind": "linear", "in": 8, "out": 8}  # it was pruned
     roots = {module.partition(".")[0] for module in subject.layers}  # a file may have heads that the class lacks

@@ -18,8 +18,9 @@ PROMPTS = frozenset({
 """Prompt learning, all in prompts.py: nothing is adapted, virtual tokens are put before the input."""
 
 
-NAMED, OPTIONAL, COUNTED = "named", "optional", "counted"
-"""How target_modules says which layers are adapted: it has to; it may; it does not, they are counted."""
+NAMED, OPTIONAL, TIED, COUNTED = "named", "optional", "tied", "counted"
+"""How target_modules says which layers are adapted: it has to; it may; it may, and a head that is tied to one of them
+is adapted with it; it does not, they are counted."""
 
 REVIEWED = frozenset(
     f"peft=={release}" for release in (
