@@ -18,7 +18,7 @@ from ..adapter.codes import (
     UNPROVEN_OPTION,
     UNSUPPORTED_TARGET,
 )
-from ..adapter.findings import THE_BASE, Finding, counted, several, spelled
+from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, counted, several, spelled
 from ..adapter.runtimes import NEWEST_SERIES, NONE, PEFT, SERVERS, between, minor, since, upto
 from ..facts.config_keys import CHANGES_BASE, knows, refusing_bias
 from ..facts.methods import LORAS
@@ -298,6 +298,14 @@ def without_layers(subject: Subject) -> Iterator[Finding]:
 _REPLICATED = r"(?:model\.)*(?:bert\.)?(?:layers|encoder\.layer|h)\.\d+\."
 """Where PEFT looks for the layers to replicate (tuners/tuners_utils.py: replicate_layers)."""
 
+_TYPED = frozenset({
+    "cohere2", "dots1", "exaone4", "gemma2", "gemma3", "gemma3_text", "gpt_oss", "ministral", "olmo3", "qwen2", "qwen3",
+    "smollm3", "vaultgemma",
+})  # fmt: skip
+"""Types of models whose config lists the kind of each layer from transformers 4.53 on, which PEFT leaves as it is when
+it replicates layers: the cache has no place for those that are new, an IndexError (cache_utils.py: DynamicCache; run in
+transformers 4.57 on Gemma 2, Qwen2 and Qwen3, and in 4.46 and on Llama without one)."""
+
 UNPROVEN = ("use_qalora", "kasa_config", "monteclora_config", "velora_config", "arrow_config")
 """Options whose tensors or arithmetic changed between releases, or hang on the base model."""
 
@@ -312,6 +320,11 @@ def unproven_option(subject: Subject) -> Iterator[Finding]:
     if replicated and (of_transformers(subject) is False or not any(re.match(_REPLICATED, m) for m in subject.sample)):
         message = "layer_replication is set, which works on models with layers, encoder.layer or h alone"
         yield UNPROVEN_OPTION(message, keys=("layer_replication",), rejects=since("0.10"))
+    elif replicated and subject.model_type in _TYPED:
+        kind = subject.model_type
+        message = f"layer_replication is set, and transformers from 4.53 on keeps no cache for more layers of a {kind}"
+        doubted = since("0.10")
+        yield UNPROVEN_OPTION(message, keys=("layer_replication",), undecided=doubted, needs=THE_TRANSFORMERS)
     if config.get("target_parameters"):
         yield from _parameters(subject)
         yield from _packed_parameters(subject)
