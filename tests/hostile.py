@@ -435,18 +435,20 @@ def inputs() -> dict[str, Input]:
             of_modules(*many[:1000], rank_pattern=dict.fromkeys(many[:1000], 4), target_modules=["q"]), long=True
         ),
         "4,000 modules by 4,000 keys": Input(
-            of_modules(*many[:4_000], alpha_pattern=dict.fromkeys(many[:4_000], 4), target_modules=many[:4_000])
+            of_modules(*many[:4_000], alpha_pattern=dict.fromkeys(many[:4_000], 4), target_modules=many[:4_000]),
+            tensors=8_000,
         ),
         "4,000 modules of a LoHa by 4,000 keys": Input(
-            of_method("LOHA", many[:4_000], rank_pattern=dict.fromkeys(many[:4_000], 4))
+            of_method("LOHA", many[:4_000], rank_pattern=dict.fromkeys(many[:4_000], 4)), tensors=16_000
         ),
-        "8,000 targets of IA3": Input(of_method("IA3", many[:8_000])),
+        "8,000 targets of IA3": Input(of_method("IA3", many[:8_000]), tensors=8_000),
         "4,000 modules by 4,000 layers_to_transform": Input(
             of_modules(
                 *(f"layers.{at}.q{at}" for at in range(4_000)),
                 layers_to_transform=many[:4_000],
                 target_modules=[f"q{at}" for at in range(4_000)],
-            )
+            ),
+            tensors=8_000,
         ),
         "4,000 modules_to_save by 4,000 tensors": Input(late(lambda: of_saved(4_000))),
         # pickles

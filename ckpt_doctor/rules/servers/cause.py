@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ...adapter.findings import Code
 from ...facts.servers import SERVERS
-from ...facts.servers.record import MISLOADS, REJECTS, TAKES, UNKNOWN, Outcome, Server, outcome
+from ...facts.servers.record import ANY, MISLOADS, REJECTS, TAKES, UNKNOWN, Outcome, Server, Table, outcome
 from ...facts.subject import Subject
 
 Answer = Callable[[Server], Outcome]
@@ -60,7 +60,11 @@ Stage = Callable[[Subject], Iterable[Cause]]
 
 def alike(field: str, entries: Iterable[str]) -> Iterator[list[str]]:
     """Entries of a table in groups of which every server makes the same."""
+    tables: list[Table] = [getattr(server, field) for server in SERVERS]
+    named = {name for table in tables for name in table}
+    others = tuple(outcome(table, ANY) for table in tables)
     groups: dict[tuple[Outcome, ...], list[str]] = {}
     for entry in dict.fromkeys(entries):
-        groups.setdefault(tuple(outcome(getattr(server, field), entry) for server in SERVERS), []).append(entry)
+        made = tuple(outcome(table, entry) for table in tables) if entry in named else others
+        groups.setdefault(made, []).append(entry)
     yield from groups.values()
