@@ -205,7 +205,8 @@ def _in_pattern(subject: Subject, modules: Sequence[str]) -> str:
     it names have one, that is the number.
     """
     pattern = subject.config.get("rank_pattern")
-    for key in pattern if isinstance(pattern, dict) else ():
+    keys = [key for key in pattern if f".{modules[0]}".endswith(f".{key}")] if isinstance(pattern, dict) else []
+    for key in keys:
         named = [name for name in subject.layers if f".{name}".endswith(f".{key}")]
         ranks = {subject.layers[name].rank for name in named}
         if {*modules} <= {*named} and len(ranks) == 1:
