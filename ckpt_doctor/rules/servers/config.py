@@ -226,9 +226,9 @@ def targets(subject: Subject) -> Iterator[Cause]:
     )
     if isinstance(target, list):
         for group in alike("target_names", (leaf(str(name)) for name in target)):
-            yield Cause(code, f"target_modules names {several(group)}", Field("target_names", group[0]), keys=key)
+            yield Cause(code, f"target_modules names {several(group)}", Field("target_names", *group), keys=key)
     if subject.method == "LORA":
         for group in alike("modules", map(leaf, subject.layers)):
             names = {*group}
             tensors = subject.keys_of([module for module in subject.layers if leaf(module) in names])
-            yield Cause(code, f"{several(group)} of the model are adapted", Field("modules", group[0]), tensors)
+            yield Cause(code, f"{several(group)} of the model are adapted", Field("modules", *group), tensors)

@@ -55,11 +55,11 @@ def superseded(cause: Cause, server: Server) -> bool:
     """Whether what a cause asks is decided by following the load into a server."""
     if cause.code is codes.SERVER_TENSOR and server.name == "vllm":
         return all(head(key) for key in cause.tensors)
-    entries = cause.answer.entries if isinstance(cause.answer, Field) else ()
+    entries = cause.answer.entries if isinstance(cause.answer, Field) else frozenset[str]()
     if cause.code is codes.SERVER_TARGETS and server.name == "sglang":
         return isinstance(cause.answer, Field) and cause.answer.name == "target_names"
     if cause.code is codes.SERVER_KEY:
-        return entries != ("other end",)
+        return entries != {"other end"}
     if cause.code is codes.SERVER_FACTOR:
-        return bool(set(entries) & set(_HALVES))
+        return not entries.isdisjoint(_HALVES)
     return cause.code in _DECIDED or (cause.code is codes.SERVER_OPTION and cause.keys == ("target_parameters",))
