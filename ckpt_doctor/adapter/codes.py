@@ -487,7 +487,7 @@ UNPROVEN_OPTION = Code("CD318", "unproven-option", """
 An option whose tensors or arithmetic changed between releases, or hang on the base model.
 Why: what one release saved another may compute otherwise, and no load has shown that it does not.
 Who stops: undecided for all but the release that saved it. A saved arrow_config loads in no release that has it; a
-layer_replication works on a few models of transformers only, and from transformers 4.53 on not with the cache of those
+layer_replication works on a few models of transformers only, and from transformers 4.56 on not with the cache of those
 whose config lists the kind of each layer (Gemma 2 and 3, Qwen2 and 3 and others), where the base model tells that.
 What to do: load it in the release that saved it, or generate with use_cache=False.
 References: tuners/lora/arrow.py, "'dict' object has no attribute 'top_k'"; tuners/tuners_utils.py: replicate_layers.

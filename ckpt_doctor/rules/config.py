@@ -22,7 +22,8 @@ from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, counted, sev
 from ..adapter.runtimes import NEWEST_SERIES, NONE, PEFT, SERVERS, between, minor, since, upto
 from ..facts.config_keys import CHANGES_BASE, knows, refusing_bias
 from ..facts.methods import LORAS
-from ..facts.names import targets
+from ..facts.names import is_all_linear, targets
+from ..facts.replication import NO_CACHE, is_repeated
 from ..facts.subject import Subject
 from ..facts.targets import lora_reading, of_parameter, targeted
 from .declared import rule
@@ -243,7 +244,7 @@ def all_linear(subject: Subject) -> Iterator[Finding]:
     target = config.get("target_modules")
     if not subject.layers or target is None or subject.method == "ADAPTION_PROMPT":  # it counts layers, see CD509
         return
-    if isinstance(target, str) and target.lower() == "all-linear":
+    if is_all_linear(target):
         message = "target_modules is all-linear, which PEFT 0.7 and older do not know"
         rejected, undecided = upto("0.7"), between("0.8", "0.14")
         is_of = of_transformers(subject)
@@ -295,17 +296,6 @@ def without_layers(subject: Subject) -> Iterator[Finding]:
         yield NO_LAYERS(message, undecided=PEFT, needs=THE_BASE)
 
 
-_REPLICATED = r"(?:model\.)*(?:bert\.)?(?:layers|encoder\.layer|h)\.\d+\."
-"""Where PEFT looks for the layers to replicate (tuners/tuners_utils.py: replicate_layers)."""
-
-_TYPED = frozenset({
-    "cohere2", "dots1", "exaone4", "gemma2", "gemma3", "gemma3_text", "gpt_oss", "ministral", "olmo3", "qwen2", "qwen3",
-    "smollm3", "vaultgemma",
-})  # fmt: skip
-"""Types of models whose config lists the kind of each layer from transformers 4.53 on, which PEFT leaves as it is when
-it replicates layers: the cache has no place for those that are new, an IndexError (cache_utils.py: DynamicCache; run in
-transformers 4.57 on Gemma 2, Qwen2 and Qwen3, and in 4.46 and on Llama without one)."""
-
 UNPROVEN = ("use_qalora", "kasa_config", "monteclora_config", "velora_config", "arrow_config")
 """Options whose tensors or arithmetic changed between releases, or hang on the base model."""
 
@@ -317,12 +307,14 @@ def unproven_option(subject: Subject) -> Iterator[Finding]:
     if subject.method not in LORAS:
         return
     replicated = config.get("layer_replication") and subject.layers
-    if replicated and (of_transformers(subject) is False or not any(re.match(_REPLICATED, m) for m in subject.sample)):
+    if replicated and (of_transformers(subject) is False or not any(map(is_repeated, subject.sample))):
         message = "layer_replication is set, which works on models with layers, encoder.layer or h alone"
         yield UNPROVEN_OPTION(message, keys=("layer_replication",), rejects=since("0.10"))
-    elif replicated and subject.model_type in _TYPED:
-        kind = subject.model_type
-        message = f"layer_replication is set, and transformers from 4.53 on keeps no cache for more layers of a {kind}"
+    elif replicated and subject.model_type in NO_CACHE:
+        kind, first = subject.model_type, NO_CACHE[subject.model_type]
+        message = (
+            f"layer_replication is set, and transformers {first} and newer keep no cache for more layers of a {kind}"
+        )
         doubted = since("0.10")
         yield UNPROVEN_OPTION(message, keys=("layer_replication",), undecided=doubted, needs=THE_TRANSFORMERS)
     if config.get("target_parameters"):
@@ -363,7 +355,7 @@ def _wrapped_twice(subject: Subject) -> Iterator[Finding]:
     is not a valid target" (tuners/tuners_utils.py: BaseTuner._inject_parameters). Of `all-linear` nothing is said.
     """
     target, names = subject.config.get("target_modules"), subject.config["target_parameters"]
-    if not target or not isinstance(names, list) or str(target).lower() == "all-linear":
+    if not target or not isinstance(names, list) or is_all_linear(target):
         return
     ends = tuple(f".{name}" for name in names if isinstance(name, str))
     twice = [
