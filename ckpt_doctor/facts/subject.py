@@ -268,9 +268,21 @@ class Subject:
 
     @cached_property
     def masks(self) -> dict[str, object]:
-        """AdaLoRA's rank_pattern: module → which triplets it kept, a true or false for each."""
+        """AdaLoRA's rank_pattern: module → which triplets it kept, a true or false for each. A key that has PEFT's
+        prefix, by which no release finds a module, is of the one that it means.
+        """
         pattern = self.config.get("rank_pattern")
-        return {pattern_module(key): mask for key, mask in pattern.items()} if isinstance(pattern, dict) else {}
+        named = ((pattern_module(key), mask) for key, mask in (pattern if isinstance(pattern, dict) else {}).items())
+        return {name if name in self.layers else name.removeprefix(PREFIX): mask for name, mask in named}
+
+    @property
+    def prefixed_masks(self) -> Names:
+        """The keys of AdaLoRA's rank_pattern that have PEFT's prefix."""
+        pattern = self.config.get("rank_pattern")
+        return [
+            key for key in (pattern if isinstance(pattern, dict) else ())
+            if key.startswith(PREFIX) and pattern_module(key) not in self.layers
+        ]  # fmt: skip
 
     @cached_property
     def pruned(self) -> set[str]:
@@ -282,7 +294,7 @@ class Subject:
         """The modules that AdaLoRA's rank_pattern gives a rank, and that have no tensors."""
         return [
             module for module, mask in self.masks.items()
-            if module.removeprefix(PREFIX) not in self.layers and (not isinstance(mask, list) or any(mask))
+            if module not in self.layers and (not isinstance(mask, list) or any(mask))
         ]  # fmt: skip
 
     @property

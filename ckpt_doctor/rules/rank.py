@@ -127,7 +127,7 @@ def pattern_mismatch(subject: Subject) -> Iterator[Finding]:
     misfits = [module for module, mask in masks.items() if module not in subject.layers and not is_mask(mask, subject)]
     rejects = PEFT if misfits else frozenset[str]()
     # the file calls all layers otherwise, by names that may be a model's
-    strange = bool(masks) and not any(name in subject.layers or name.startswith(PREFIX) for name in masks)
+    strange = bool(masks) and subject.layers.keys().isdisjoint(masks)
     for module, layer in subject.layers.items():
         mask, ranks = masks.get(module), ranks_of(subject, layer)
         fits = (
@@ -138,14 +138,14 @@ def pattern_mismatch(subject: Subject) -> Iterator[Finding]:
             rejects |= subject.found([module])
     if misfits:
         message = f"{_misfit(subject, misfits[0], init_r)}{_and_more(misfits)}"
-        remedy = CONFIG_OF_THESE
-        below = [name for name in masks if name.startswith(PREFIX) and name.removeprefix(PREFIX) in subject.layers]
-        if below:
-            message = f"{counted(len(below), 'key')} of rank_pattern start with {PREFIX}, by which PEFT finds no layer"
-            remedy = f"take {PREFIX} off the keys of rank_pattern in adapter_config.json"
         yield ADALORA_PATTERN_MISMATCH(
-            message, tensors=subject.keys_of(misfits), keys=("rank_pattern",), rejects=rejects, remedy=remedy
+            message, tensors=subject.keys_of(misfits), keys=("rank_pattern",), rejects=rejects, remedy=CONFIG_OF_THESE
         )
+    prefixed = subject.prefixed_masks
+    if prefixed:
+        message = f"{counted(len(prefixed), 'key')} of rank_pattern start with {PREFIX}, by which PEFT finds no layer"
+        remedy = f"take {PREFIX} off the keys of rank_pattern in adapter_config.json"
+        yield ADALORA_PATTERN_MISMATCH(message, keys=("rank_pattern",), rejects=PEFT, remedy=remedy)
 
 
 def _misfit(subject: Subject, module: str, init_r: object) -> str:
