@@ -76,13 +76,13 @@ def of_modules(*modules: str, **config: Any) -> Callable[[Path], None]:
     return make
 
 
-def of_many_experts(layers: int = 60) -> Callable[[Path], None]:
+def of_many_experts(layers: int = 60, **config: Any) -> Callable[[Path], None]:
     """138,240 tensors of one model, as real ones have."""
     modules = [
         f"model.layers.{at}.mlp.experts.{expert}.{leaf}"
         for at in range(layers) for expert in range(384) for leaf in ("gate_proj", "up_proj", "down_proj")
     ]  # fmt: skip
-    return of_modules(*modules, target_modules=["gate_proj", "up_proj", "down_proj"])
+    return of_modules(*modules, target_modules=["gate_proj", "up_proj", "down_proj"], **config)
 
 
 FACTORS = {
@@ -375,6 +375,9 @@ def inputs() -> dict[str, Input]:
         "healthy": Input(lambda _: None),
         "half of it": Input(late(lambda: of_many_experts(30)), long=True, tensors=69_120),
         "a legitimate header of 20 MB": Input(late(of_many_experts), long=True, tensors=138_240),
+        "a legitimate one by its layers": Input(
+            late(lambda: of_many_experts(15, layers_to_transform=[*range(15)])), long=True, tensors=138_240
+        ),
         # names
         "name of 26 digits": Input(of_modules("layers.0." + "1" * 26 + "a.q", "layers.1.q")),
         "name of dotted digits": Input(of_modules("layers.0." + "1." * 40 + "a!.q")),

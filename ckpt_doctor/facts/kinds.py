@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..adapter import numbered_alike
+from .names import is_all_linear
 
 Kinds = list[list[str]]
 """The modules of the layers of each kind."""
@@ -28,7 +29,7 @@ def _are_plain(names: object) -> bool:
     """Whether each of some names is one part of a module's name: no number, no pattern, and no dot in it."""
     if isinstance(names, (list, dict)):
         return all(isinstance(name, str) and name.isidentifier() for name in names)
-    return names is None or (isinstance(names, str) and names.lower() == "all-linear")
+    return names is None or is_all_linear(names)
 
 
 class Stacks:

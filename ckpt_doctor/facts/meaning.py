@@ -15,6 +15,7 @@ from .config_keys import INIT
 from .embeddings import EMBEDDINGS
 from .layers import RANK_AXIS
 from .methods import LORAS
+from .names import is_all_linear
 from .subject import Subject
 from .targets import OUT_PROJ, Reading, Release, ambiguous, hits, lora_reading
 
@@ -60,7 +61,7 @@ def eras(subject: Subject) -> list[Era]:
     starts += [start for ids in {*subject.unread.values()} for start in turns(ids)]
     ordered = sorted({minor(start) for start in starts})
     kinds = {modules[0]: modules for modules in subject.kinds}
-    if str(config.get("target_modules")).lower() == "all-linear":
+    if is_all_linear(config.get("target_modules")):
         kinds = {module: modules for module, modules in kinds.items() if _is_linear(subject, module)}
     # before BaseTuner was shared IA3 read names as it does (tuners/ia3.py: _is_valid_match)
     firsts = [start if subject.method in LORAS else max(start, (0, 6)) for start in ordered]

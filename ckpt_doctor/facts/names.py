@@ -16,6 +16,9 @@ PREFIX = "base_model.model."
 """What PEFT puts before the names of the base model's modules (peft_model.py: PeftModel)."""
 
 
+_ALL_LINEAR = "all-linear"
+
+
 def as_number(digits: str) -> int:
     """A number in a name. One of ten digits or more is past any that a model has; Python refuses those of 4,301."""
     return int(digits) if len(digits) < 10 else 1_000_000_000
@@ -42,15 +45,22 @@ def targets(target: object, module: str) -> bool:
     if not isinstance(target, list):
         return False
     names = once(target, "names", lambda: frozenset(map(str, target)))
-    return any(name in names for name in _tails(module))
+    return not names.isdisjoint(tails(module))
+
+
+def is_all_linear(target: object) -> bool:
+    """Whether target_modules says "all-linear", in any case: whatever the model has (tuners/tuners_utils.py:
+    _maybe_include_all_linear_layers). A target may be of megabytes, so its length is asked first.
+    """
+    return isinstance(target, str) and len(target) == len(_ALL_LINEAR) and target.lower() == _ALL_LINEAR
 
 
 def named(names: Iterable[object], modules: Iterable[str]) -> Names:
     """Those of a list's names that name one of some modules."""
-    tails = {tail for module in modules for tail in _tails(module)}
-    return [str(name) for name in names if str(name) in tails]
+    ends = {tail for module in modules for tail in tails(module)}
+    return [str(name) for name in names if str(name) in ends]
 
 
-def _tails(module: str) -> Names:
+def tails(module: str) -> Names:
     """What a list may call a module by: its name, and what stands behind a dot in it."""
     return [module, *(module[at + 1 :] for at, char in enumerate(module) if char == ".")]

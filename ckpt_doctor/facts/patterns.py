@@ -52,7 +52,8 @@ _costly: set[tuple[str, str]] = set()
 """Patterns and the names that they were too costly for: another state of the same adapter asks again."""
 
 
-def _pay(pattern: str, pairs: int) -> None:
+def pay(pattern: str, pairs: int) -> None:
+    """Count pairs of a pattern and a name that an adapter is about to ask for. Raises TooCostly past PATTERN_PAIRS."""
     _Spent.pairs += pairs
     if _Spent.pairs > PATTERN_PAIRS:
         raise TooCostly(pattern)
@@ -150,7 +151,7 @@ class Words:
         """For each word that the name ends with the places of its patterns, in their order. Raises TooCostly."""
         found = []
         if len(self._forms) > 100:
-            _pay("|".join(next(iter(next(iter(self._forms.values()))))), len(self._forms))
+            pay("|".join(next(iter(next(iter(self._forms.values()))))), len(self._forms))
         for (head, sizes), words in self._forms.items():
             start = len(name) - sum(sizes) - len(sizes) + 1
             if start < 0 or (start and not head) or (head in (DOT, MAYBE) and start and name[start - 1] != "."):
@@ -390,7 +391,7 @@ class Keys:
         if "\n" not in name:
             found, places = self._words.first(name), self._others
         if places:
-            _pay(self._keys[places[0]], len(places))
+            pay(self._keys[places[0]], len(places))
         for place in places:
             if found is not None and place > found:
                 break
@@ -405,7 +406,7 @@ class Keys:
         if "\n" not in name:
             found, places = self._words.all(name), self._others
         if places:
-            _pay(self._keys[places[0]], len(places))
+            pay(self._keys[places[0]], len(places))
         found.update(place for place in places if self._run(place, name))
         return [self._keys[place] for place in sorted(found)]
 
@@ -427,7 +428,6 @@ def _one(key: str) -> Keys:
 def matched(form: str, pattern: str, name: str) -> Match | None:
     """The match of a form around a pattern (`{}`) from the start of a name. Raises TooCostly."""
     if is_plain(pattern):  # no repeat but those of the form, which ours are
-        _pay(pattern, 1)
         return _plain(form.replace("{}", pattern), pattern).match(name)
     return _run(form.replace("{}", pattern), name, pattern, False)
 
@@ -443,7 +443,7 @@ _COMPILED = 1_000
 
 @lru_cache(512)
 def _plain(pattern: str, of: str) -> re.Pattern[str]:
-    _pay(of, _COMPILED)
+    pay(of, _COMPILED)
     return re.compile(pattern)
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from ..adapter import are_few, numbered_alike
 from .embeddings import HEAD
 from .kinds import reads_numbers, stacks
-from .names import as_number
-from .patterns import NEW, OLD, is_plain, matched, of_keys, once, whole
+from .names import as_number, is_all_linear, tails
+from .patterns import NEW, OLD, is_plain, matched, of_keys, once, pay, whole
 from .tasks import saved_whole
 
 Release = tuple[int, ...]
@@ -46,7 +46,7 @@ def targeted(config: dict[str, object], module: str, release: Release) -> bool:
     if release >= (0, 19) and config.get("ensure_weight_tying") and module.rpartition(".")[2] == HEAD:
         return True  # adapted with the embedding that it is tied to (tuners/tuners_utils.py: inject_adapter)
     if isinstance(target, str):
-        if release >= (0, 8) and target.lower() == "all-linear":
+        if release >= (0, 8) and is_all_linear(target):
             return True
         return whole(target, module)
     if not _named(target, module, release):
@@ -99,7 +99,7 @@ def _named(names: Any, module: str, release: Release) -> bool:
         return True
     if release < (0, 6):
         return bool(listed.every) and of_keys(listed.every, OLD).first(module) is not None
-    return any(module[at + 1 :] in listed.names for at, char in enumerate(module) if char == ".")
+    return not listed.names.isdisjoint(tails(module))
 
 
 def _listed(names: list[Any]) -> "_Listed":
@@ -160,6 +160,8 @@ def _in_layers(config: dict[str, object], module: str, release: Release) -> bool
         form = r".*\.{}\.(\d+)\."
     else:
         form = r".*?\.{}\.(\d+)\." if release < (0, 21) else r"(?:^|.*?\.){}\.(\d+)\."
+    if len(patterns) > len(_COMMON_LAYERS):  # a list without end, asked of each module
+        pay(str(next(iter(patterns))), len(patterns))
     for pattern in patterns:
         match = matched(form, str(pattern), module)
         if match:

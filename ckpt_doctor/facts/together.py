@@ -15,7 +15,7 @@ from .kinds import reads_numbers
 from .layers import groups_of, module_of
 from .lora_keys import HARMLESS
 from .meaning import meant_era
-from .names import pattern_value
+from .names import is_all_linear, pattern_value
 from .patterns import is_pattern
 from .subject import Subject
 from .targets import OUT_PROJ, Release, lora_reading, targeted
@@ -318,7 +318,7 @@ def _kind(subject: Subject) -> type | None:
     (tuners/lora/config.py: LoraConfig.__post_init__; tuners/tuners_utils.py: _maybe_include_all_linear_layers).
     """
     target = subject.value("target_modules")
-    listed = isinstance(target, list) or (isinstance(target, str) and target.lower() == "all-linear")
+    listed = isinstance(target, list) or is_all_linear(target)
     return set if listed else str if isinstance(target, str) else None
 
 

@@ -1,6 +1,7 @@
 """One function a repair: Adapter → Adapter, or a reason why not. A repair says which codes it heals."""
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,9 +59,12 @@ def meant(subject: Subject) -> dict[str, Layer]:
 
 
 def only(modules: Iterable[str]) -> str:
-    """A regex that matches just these names in full, in every release. A list would also match longer names."""
+    """A regex that matches just these names in full, in every release. A list would also match longer names.
+
+    It may be of megabytes, and each state that names these has it: as one object it is compared at once.
+    """
     names = "|".join(re.escape(module) for module in sorted(modules))
-    return f"(?:{names})" if "|" in names else names
+    return sys.intern(f"(?:{names})" if "|" in names else names)
 
 
 def check_rank(subject: Subject, rank: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ..adapter import DTYPE_BITS, Adapter, Computed, FileRange, Gathered, TensorInfo, Zeros, zeros
+from ..facts.names import is_all_linear
 from ..facts.targets import targeted
 from . import Refused, with_config
 
@@ -55,7 +56,7 @@ def targeting(adapter: Adapter, modules: list[str]) -> Adapter:
     if not ends:
         return adapter
     target = config.get("target_modules")
-    if str(target).lower() == "all-linear":  # of the model's own layers, and the rest of the regex would be nonsense
+    if is_all_linear(target):  # of the model's own layers, and the rest of the regex would be nonsense
         target = sorted({key.partition(".lora_")[0].rpartition(".")[2] for key in adapter.tensors if ".lora_" in key})
         ends = [end for end in ends if end not in target]
     if isinstance(target, str) and target:

@@ -20,7 +20,7 @@ from ..facts.embeddings import ADAPTED, HEAD, SAVED, USUAL
 from ..facts.layers import module_of
 from ..facts.meaning import left_random, meant_era, without_layer
 from ..facts.methods import LORAS
-from ..facts.names import PREFIX
+from ..facts.names import PREFIX, is_all_linear
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ, targeted
 from ..facts.tasks import CLASSES, is_bare
@@ -73,7 +73,7 @@ def against_base(subject: Subject) -> Iterator[Finding]:
     missing = [module for module in missing if module not in heads]
     if subject.task in CLASSES or is_bare(subject.adapted_class):  # which have no head of another task
         heads = [module for module in heads if module.partition(".")[0] in tops]
-    if str(config.get("target_modules")).lower() == "all-linear":  # it takes what it finds
+    if is_all_linear(config.get("target_modules")):  # it takes what it finds
         heads = missing = []
     listed = config.get("target_modules")
     if isinstance(listed, list) and HEAD in listed and not heads and not missing and HEAD not in layers:
@@ -97,7 +97,7 @@ def against_base(subject: Subject) -> Iterator[Finding]:
 
 def _no_layers(subject: Subject, missing: list[str]) -> Iterator[Finding]:
     """What AdaLoRA has no layer for, of the modules that are targeted and have no tensors."""
-    if str(subject.config.get("target_modules")).lower() == "all-linear":
+    if is_all_linear(subject.config.get("target_modules")):
         return
     assert subject.base is not None  # noqa: S101 - the caller looked
     for code, ids, before in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
@@ -27,7 +28,7 @@ from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Code, Finding, counte
 from ..adapter.runtimes import NEWEST_SERIES, NONE, PEFT, between, since, upto
 from ..facts.meaning import Era, left_random, meant_era, taking
 from ..facts.methods import LORAS
-from ..facts.names import PREFIX
+from ..facts.names import is_all_linear
 from ..facts.subject import Subject
 from ..facts.targets import Reading, ambiguous, hits, holes, of_parameter, targeted
 from .declared import rule
@@ -81,7 +82,7 @@ def reading(subject: Subject) -> Iterator[Finding]:
         unsupported |= subject.base.containers
         unsupported |= {m for m, shape in subject.base.weights.items() if len(shape) < 2}
     unsupported -= layers.keys()
-    if unsupported and str(config["target_modules"]).lower() != "all-linear":
+    if unsupported and not is_all_linear(config["target_modules"]):
         for era in every:
             hit = [module for module in unsupported if targeted(config, module, era.release)]
             if hit:
@@ -204,10 +205,7 @@ def pattern_of_no_tensors(subject: Subject) -> Iterator[Finding]:
     CD101), and else leaves it as it was initialised (tuners/adalora/model.py: resize_modules_by_rank_pattern).
     """
     masks, keys = subject.masks, ("rank_pattern",)
-    gone = [
-        module for module, mask in masks.items()
-        if module.removeprefix(PREFIX) not in subject.layers and is_mask(mask, subject)
-    ]  # fmt: skip
+    gone = [module for module, mask in masks.items() if module not in subject.layers and is_mask(mask, subject)]
     if subject.method != "ADALORA" or not gone:
         return
     every = subject.eras
@@ -286,7 +284,7 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
     alike = {module.rpartition(".")[2] for module in meant.hit}
     sized = subject.method == "ADALORA" and not subject.masks.keys().isdisjoint(ignored)
     known = not _weights(subject).keys().isdisjoint(ignored)  # the model has such a module, so it was adapted
-    if known or filtered or sized or max(map(ends.count, ends)) > 1 or not alike.isdisjoint(ends):
+    if known or filtered or sized or len({*ends}) < len(ends) or not alike.isdisjoint(ends):
         narrowing = [key for key in ("layers_to_transform", "layers_pattern", "exclude_modules") if config.get(key)]
         who = " with ".join(("target_modules", *narrowing)) if filtered else "target_modules"
         count = f"{counted(len(ignored), 'layer')} of {len(subject.layers)}"
@@ -304,26 +302,32 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
             misloads=PEFT - applying - stopping, undecided=applying, needs="whether these layers were meant",
             remedy=remedy,
         )  # fmt: skip
-    elif _may_be_meant(subject, ignored[0]):
-        message = f"target_modules leaves out {ignored[0]}, which nothing is alike: its tensors are ignored"
+        return
+    in_full = isinstance(target, list) and any("." in str(name) for name in target)
+    names = [] if in_full else sorted(f".{module}" for module in subject.layers)
+    single = [module for module in ignored if _may_be_meant(subject, module, names)]
+    if single:
+        message = f"target_modules leaves out {several(single)}, which nothing is alike: its tensors are ignored"
         yield UNTARGETED_LAYERS(
-            message, tensors=subject.keys_of(ignored), keys=("target_modules",), undecided=PEFT, needs=THE_BASE
+            message, tensors=subject.keys_of(single), keys=("target_modules",), undecided=PEFT, needs=THE_BASE
         )
 
 
-def _may_be_meant(subject: Subject, module: str) -> bool:
+def _may_be_meant(subject: Subject, module: str, names: list[str]) -> bool:
     """Whether training may have adapted a module that is not targeted, and no other of its name: not where the base
     model has none, nor in one of several blocks, in all of which its name alone would have been adapted. Of heads that
-    are wrapped `heads.py` speaks.
+    are wrapped `heads.py` speaks. `names` are those of all layers, sorted, with a dot before each, and none where
+    modules are targeted by full names.
     """
     if ".modules_to_save" in module or ".original_module" in module or has_module(subject, module) is False:
         return False
-    target = subject.config.get("target_modules")
     block = re.match(r"(.*?)\.\d+\.", f".{module}")
-    if block is None or (isinstance(target, list) and any("." in str(name) for name in target)):
-        return True
-    others = [f".{other}" for other in subject.layers]
-    return not any(other.startswith(f"{block[1]}.") and not other.startswith(block[0]) for other in others)
+    return block is None or _count(names, f"{block[1]}.") == _count(names, block[0])
+
+
+def _count(names: list[str], outer: str) -> int:
+    """How many of sorted names begin with one that ends with a dot: "/" is what follows it."""
+    return bisect_left(names, f"{outer[:-1]}/") - bisect_left(names, outer)
 
 
 @rule
@@ -369,7 +373,7 @@ def missing_layers(subject: Subject) -> Iterator[Finding]:
     if longer and random and not missing and not _is_whole(subject):
         message = "target_modules lists full names, which also match longer names that end with one"
         yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
-    unread = isinstance(listed, str) and config.get("layers_to_transform") is not None
+    unread = isinstance(listed, str) and not is_all_linear(listed) and config.get("layers_to_transform") is not None
     if unread and random and not missing:
         message = "target_modules is a pattern, beside which layers_to_transform is not read: it may name other blocks"
         yield MISSING_LAYER(message, keys=(*keys, "layers_to_transform"), undecided=doubt, needs=THE_BASE)

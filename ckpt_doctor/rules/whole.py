@@ -14,6 +14,7 @@ from ..facts.embeddings import HEAD
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
+from ..facts.patterns import once
 from ..facts.subject import Subject
 from ..facts.tasks import CLASSES, CLASSIFIER_HEADS, HEADS, OTHER_HEADS, WITH_BIAS
 from .declared import rule
@@ -95,7 +96,8 @@ def has_module(subject: Subject, name: str) -> bool | None:
     """
     if subject.base is None:
         return None
-    if any(f"{name}." in parameter for parameter in subject.base.parameters):
+    parameters = subject.base.parameters
+    if f"{name}." in once(parameters, "text", lambda: "\n".join(parameters)):
         return True
     if name in CLASSIFIER_HEADS and "Classification" in subject.adapted_class:
         # a head that is new is in no file, that of the class which the model was saved as is

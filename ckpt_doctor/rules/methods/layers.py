@@ -10,7 +10,7 @@ from ...adapter.findings import THE_BASE, Finding, several
 from ...adapter.runtimes import PEFT, since
 from ...facts.meaning import left_random
 from ...facts.methods import COUNTED, NAMED
-from ...facts.names import Names, as_number, named, targets
+from ...facts.names import Names, as_number, is_all_linear, named, targets
 from ...facts.record import Method
 from ...facts.subject import Subject
 from .review import of_methods
@@ -30,7 +30,7 @@ def target_modules(subject: Subject, method: Method) -> Iterator[Finding]:
         return
     if target is None:
         return  # rules/defaults.py
-    if isinstance(target, str) and target.lower() == "all-linear":
+    if is_all_linear(target):
         message = f"target_modules is {target}: which layers are adapted is up to the base model"
         yield _unclear("target_modules", message)
     elif not isinstance(target, (str, list)):

@@ -23,7 +23,7 @@ from ...facts.embeddings import SAVED
 from ...facts.forms import Form, Group, Sizes, UnknownSize, nearest, parse, words
 from ...facts.method_layers import divide, groups
 from ...facts.methods import COUNTED
-from ...facts.names import Names, targets
+from ...facts.names import Names, is_all_linear, targets
 from ...facts.record import Method
 from ...facts.subject import Subject
 from ...facts.tasks import HEADS
@@ -34,7 +34,7 @@ from .review import of_methods
 def named_layers(subject: Subject, method: Method) -> dict[str, Layer]:
     """The layers that target_modules names; all, where it names none or PEFT reads it in another way."""
     target, layers = subject.config.get("target_modules"), dict(subject.layers)
-    if method.targets == COUNTED or not isinstance(target, (str, list)) or str(target).lower() == "all-linear":
+    if method.targets == COUNTED or not isinstance(target, (str, list)) or is_all_linear(target):
         return layers
     return {module: layer for module, layer in layers.items() if targets(target, module)} or layers
 

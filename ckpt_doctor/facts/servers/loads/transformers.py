@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ...names import as_number, numbered
+from ...names import as_number, is_all_linear, numbered
 from ...patterns import ends as ends_so
 from ...patterns import is_pattern, whole
 from ..architectures import line
@@ -207,7 +207,7 @@ def _targets(load: Load, known: Tree, converted: str | None) -> Iterator[Fate]:
         fused = ("experts", "gate", "router")
         names = [name for name in names if name.rpartition(".")[2] in leaves or any(part in name for part in fused)]
     if isinstance(targets, str):
-        if targets.lower() == "all-linear":
+        if is_all_linear(targets):
             return
         if not is_pattern(targets):
             return
