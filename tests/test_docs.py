@@ -30,7 +30,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 FOREIGN = {
     "--help", "--version", "--json", "--lora-modules", "--enable-lora", "--max-lora-rank", "--all-files", "--record",
     "--enable-mixed-moe-lora-format", "--enable-tower-connector-lora", "--lora-target-modules", "--max-loras-per-batch",
-    "--no-deps", "--from", "--errors", "--remote", "--adapters", "--keep", "--count", "--seed",
+    "--no-deps", "--from", "--errors", "--remote", "--adapters", "--keep", "--count", "--seed", "--savers",
     "--rounds", "--copy", "--others", "--write",
 }  # fmt: skip
 """Options of other programs and of scripts, and click's own."""

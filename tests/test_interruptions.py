@@ -82,7 +82,7 @@ def test_what_appears_meanwhile_is_not_replaced(
 RACER = """
 import sys, time
 from ckpt_doctor.verbs import compare as comparison
-from ckpt_doctor.files import renaming, replacing, staging, writer
+from ckpt_doctor.files import renaming, writer
 from ckpt_doctor.cli import fix, main
 if sys.argv[4] == "fallback":
     renaming._renamed = lambda *_: False

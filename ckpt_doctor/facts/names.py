@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -57,10 +57,14 @@ def is_all_linear(target: object) -> bool:
 
 def named(names: Iterable[object], modules: Iterable[str]) -> Names:
     """Those of a list's names that name one of some modules."""
-    ends = {tail for module in modules for tail in tails(module)}
-    return [str(name) for name in names if str(name) in ends]
+    every = [*map(str, names)]
+    found = {*every}.intersection(tail for module in modules for tail in tails(module))
+    return [name for name in every if name in found]
 
 
-def tails(module: str) -> Names:
+def tails(module: str) -> Iterator[str]:
     """What a list may call a module by: its name, and what stands behind a dot in it."""
-    return [module, *(module[at + 1 :] for at, char in enumerate(module) if char == ".")]
+    yield module
+    for at, char in enumerate(module):
+        if char == ".":
+            yield module[at + 1 :]

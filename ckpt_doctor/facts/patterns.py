@@ -395,7 +395,7 @@ class Keys:
         for place in places:
             if found is not None and place > found:
                 break
-            if self._run(place, name):
+            if self._matches(place, name):
                 return self._keys[place]
         return None if found is None else self._keys[found]
 
@@ -407,10 +407,10 @@ class Keys:
             found, places = self._words.all(name), self._others
         if places:
             pay(self._keys[places[0]], len(places))
-        found.update(place for place in places if self._run(place, name))
+        found.update(place for place in places if self._matches(place, name))
         return [self._keys[place] for place in sorted(found)]
 
-    def _run(self, place: int, name: str) -> bool:
+    def _matches(self, place: int, name: str) -> bool:
         key = self._keys[place]
         return _run(self._form.replace("{}", key), name, key, False) is not None
 

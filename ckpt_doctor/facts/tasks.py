@@ -32,6 +32,11 @@ def saved_whole(config: dict[str, object]) -> list[str]:
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
+def has_head(name: str) -> bool:
+    """Whether a class of transformers is a model with a head, by its name."""
+    return "For" in name or name.endswith("LMHeadModel")
+
+
 def is_bare(name: str) -> bool:
     """Whether a class of transformers is a model without a head, by its name."""
     return name.endswith("Model") and not name.endswith("LMHeadModel")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 
 from ..adapter import Adapter, codes
 from ..adapter.findings import Finding, numbers
-from ..facts.names import PREFIX
+from ..facts.names import PREFIX, named
 from ..facts.subject import Subject
-from ..facts.targets import targeted
+from ..facts.targets import OUT_PROJ
 from . import with_config
 
 OF_LAYERS = numbers(codes.SERVER_CLASS, codes.SERVER_NOT_IN_BASE)
@@ -32,22 +33,36 @@ def lost(subject: Subject, findings: Iterable[Finding], asked: frozenset[str]) -
 
 def without(subject: Subject, keys: Iterable[str]) -> Adapter:
     """The adapter without the modules of some tensors, and without names in its config that nothing is left of."""
-    lost = {*keys}  # which surely go, so that a plan that drops what is lost comes to an end
-    gone = tuple(f"{module}." for module in modules(lost))
+    surely = {*keys}  # so that a plan that drops what is lost comes to an end
+    gone = _outermost(modules(surely))
     tensors = {
         key: info for key, info in subject.tensors.items()
-        if key not in lost and not key.removeprefix(PREFIX).startswith(gone)
+        if key not in surely and not _is_below(gone, key.removeprefix(PREFIX))
     }  # fmt: skip
     adapter = subject.adapter._replace(tensors=tensors)
-    whole = [name for name in subject.saved_whole if any(f".{name}." in f".{key}" for key in tensors)]
+    left = subject.changed(adapter)
+    whole = [name for name in subject.saved_whole if any(f".{name}." in f".{key}" for key in left.others)]
     if whole != subject.saved_whole:
         adapter = with_config(adapter, modules_to_save=whole or None)
     target = subject.config.get("target_modules")
     if not isinstance(target, list):
         return adapter
-    left = subject.changed(adapter).layers
-    kept = [name for name in target if any(targeted({"target_modules": [name]}, module, (0, 21)) for module in left)]
-    return with_config(adapter, target_modules=kept)
+    return with_config(adapter, target_modules=named(target, (module.removesuffix(OUT_PROJ) for module in left.layers)))
+
+
+def _outermost(modules: Iterable[str]) -> list[str]:
+    """Modules that lie in no other of them, sorted, each with a dot behind."""
+    found: list[str] = []
+    for module in sorted(f"{module}." for module in modules):
+        if not (found and module.startswith(found[-1])):
+            found.append(module)
+    return found
+
+
+def _is_below(outer: list[str], name: str) -> bool:
+    """Whether a name begins with one of `_outermost`: that can only be the last which is no greater."""
+    at = bisect_right(outer, name)
+    return at > 0 and name.startswith(outer[at - 1])
 
 
 def modules(keys: Iterable[str]) -> list[str]:

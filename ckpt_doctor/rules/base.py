@@ -23,7 +23,7 @@ from ..facts.methods import LORAS
 from ..facts.names import PREFIX, is_all_linear
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ, targeted
-from ..facts.tasks import CLASSES, is_bare
+from ..facts.tasks import CLASSES, has_head, is_bare
 from .declared import rule
 from .whole import has_module
 
@@ -127,8 +127,7 @@ def _is_named_bare(subject: Subject) -> bool:
     base = subject.base
     if base is None or base is not subject.question.base or class_prefixes(base, subject.layers):
         return False
-    headed = "For" in subject.adapted_class or subject.adapted_class.endswith("LMHeadModel")
-    if not headed and subject.task not in CLASSES:
+    if not has_head(subject.adapted_class) and subject.task not in CLASSES:
         return False
     saved_bare = bool(subject.saved_as) and all(map(is_bare, subject.saved_as))
     return saved_bare or any(re.match(r"[^.]+\.\d+\.", module) for module in subject.layers)

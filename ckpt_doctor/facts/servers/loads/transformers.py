@@ -40,13 +40,15 @@ def follow(_: Server, load: Load) -> Iterator[Fate]:
     converted = like if like in FUSED and kind != "qwen2_moe" else None
     fates: dict[tuple[Outcome, str, str], list[str]] = {}
     experts: dict[str, list[str]] = {}
+    paths = {module: _path(load, known, module) for module in load.pairs}
+    elsewhere = _elsewhere(load, known, paths)
     for module, pair in load.pairs.items():
-        path = _path(load, known, module)
+        path = paths[module]
         one = _ONE.match(path or _renamed(load, module))
         if one and path is None:
             experts.setdefault(one["layer"], []).append(module)
             continue
-        if path is None and (module in load.beyond or _elsewhere(load, known, module)):
+        if path is None and (module in load.beyond or module in elsewhere):
             continue
         reason = _module(load, known, converted, path, pair)
         if reason:
@@ -125,14 +127,18 @@ def _exists(load: Load, known: Tree, name: str) -> bool:
     return kind != "parameter"
 
 
-def _elsewhere(load: Load, known: Tree, module: str) -> bool:
-    """Whether a module is none of this model, where others of the file are: PEFT drops it as well."""
-    leaves = {path.rpartition(".")[2] for path in known.modules}
-    leaf = module.rpartition(".")[2]
+def _elsewhere(load: Load, known: Tree, paths: dict[str, str | None]) -> set[str]:
+    """The modules that are none of this model, where others of the file are: PEFT drops them as well. `paths` are
+    those of the file's in the model.
+    """
     targets = load.config.get("target_modules")
-    named = not isinstance(targets, list) or leaf in {str(target).rpartition(".")[2] for target in targets}
-    strange = not known.unknown and not named and leaf not in {*leaves, "experts", "base_layer"}
-    return strange and _ONE.match(module) is None and any(_path(load, known, other) for other in load.pairs)
+    if known.unknown or not isinstance(targets, list) or not any(paths.values()):
+        return set()
+    named = {str(name).rpartition(".")[2] for name in (*known.modules, *targets)} | {"experts", "base_layer"}
+    return {
+        module for module, path in paths.items()
+        if path is None and module.rpartition(".")[2] not in named and _ONE.match(module) is None
+    }  # fmt: skip
 
 
 Reason = tuple[Outcome, str, str]
