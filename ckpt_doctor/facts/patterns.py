@@ -461,13 +461,14 @@ def once(of: Collection[Any], what: str, make: Callable[[], Made]) -> Made:
     """
     key = (id(of), what)
     known = _made.get(key)
-    if known is not None and known[0] is of and known[1] == len(of):
+    size = 1 if isinstance(of, str) else len(of)  # nobody changes a text, and its characters are no members
+    if known is not None and known[0] is of and known[1] == size:
         value: Made = known[2]
         return value
     made = make()
     while _made and (len(_made) >= 64 or sum(size for _, size, _ in _made.values()) > _MOST_MADE):
         _made.pop(next(iter(_made)))
-    _made[key] = (of, len(of), made)
+    _made[key] = (of, size, made)
     return made
 
 

@@ -57,19 +57,38 @@ def targeted(config: dict[str, object], module: str, release: Release) -> bool:
 
 
 def hits(config: dict[str, object], modules: Iterable[str], releases: Iterable[Release]) -> list[tuple[str, ...]]:
-    """Those of some modules that each release adapts; remembered where words name them, as others have the same."""
+    """Those of some modules that each release adapts; remembered where words name them, as others have the same, and
+    else for what a repair makes of this adapter.
+    """
     some, all_ = tuple(modules), tuple(releases)
     names = tuple(tuple(value) if isinstance(value, list) else value for value in map(config.get, _WORDS))
     tied = bool(config.get("ensure_weight_tying"))
     counted = config.get("layers_to_transform") is not None
-    if counted or not are_few(some) or not all(map(_are_words, names)):
-        return [tuple(module for module in some if targeted(config, module, release)) for release in all_]
-    return _hits(names, tied, some, all_)
+    if not counted and are_few(some) and all(map(_are_words, names)):
+        return _hits(names, tied, some, all_)
+    values = _read(config)
+    known: dict[Any, Any] = once(values[0], "hits", dict) if isinstance(values[0], (list, str)) else {}
+    key = (*map(id, values), some, all_)
+    if key not in known:
+        if len(known) >= _MOST_KNOWN:
+            known.clear()
+        hit = [tuple(module for module in some if targeted(config, module, release)) for release in all_]
+        known[key] = hit, values  # which live as long as their ids
+    found: list[tuple[str, ...]] = known[key][0]
+    return found
+
+
+_MOST_KNOWN = 4
+"""Of how many configs with one list of targets, and modules, it is remembered."""
 
 
 _WORDS = ("target_modules", "exclude_modules", "modules_to_save")
-_READ = (*_WORDS, "ensure_weight_tying", "layers_to_transform", "layers_pattern")
-"""The config keys that `targeted` reads."""
+
+
+def _read(config: dict[str, object]) -> tuple[object, ...]:
+    """The config values that `targeted` reads."""
+    keys = (*_WORDS, "layers_to_transform", "layers_pattern")
+    return (*map(config.get, keys), bool(config.get("ensure_weight_tying")))
 
 
 def _are_words(names: object) -> bool:
@@ -240,7 +259,7 @@ class Gaps(NamedTuple):
 
 def holes(gaps: Gaps, config: dict[str, object], release: Release) -> list[str]:
     """Those of the modules that one would expect that the config targets; remembered, as repairs change other keys."""
-    read = [config.get(key) for key in _READ]  # which live as long as their ids
+    read = _read(config)  # which live as long as their ids
     what = f"holes {release} {[*map(id, read)]}"
     return once(gaps.names, what, lambda: (_holes(gaps, config, release), read))[0]
 
