@@ -347,6 +347,13 @@ def test_a_value_of_another_type_is_no_crash(key: str) -> None:
     assert lines == []
 
 
+@pytest.mark.parametrize("alpha", ["x", [1], {}, 10**400])
+def test_an_alpha_of_a_pattern_that_is_no_number_is_no_crash(run: Any, tmp_path: Path, alpha: object) -> None:
+    folder = hostile.built(tmp_path / "in", hostile.Input(hostile.config(alpha_pattern={"q": alpha})))
+    for command in (["scan", folder], ["fix", folder, tmp_path / "out", "--best-effort"]):
+        assert "report it" not in run(*command, "--for", "peft==*", "--for", "servers").output
+
+
 @pytest.mark.parametrize("key", ["base", "baseline"])
 def test_a_path_of_a_project_has_no_nul(run: Any, tmp_path: Path, key: str) -> None:
     (tmp_path / "ckpt-doctor.toml").write_text(f'{key} = "\\u0000"\n')

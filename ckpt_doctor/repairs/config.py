@@ -8,7 +8,7 @@ from ..adapter import Adapter
 from ..adapter.findings import several
 from ..adapter.runtimes import NEWEST_SERIES, upto
 from ..facts.config_keys import CHANGES_BASE, RAISING, has_no_gradients, knows, neutral, table
-from ..facts.layers import is_number, module_of
+from ..facts.layers import is_number, module_of, number
 from ..facts.meaning import meanings, without_layer
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
@@ -89,8 +89,11 @@ def _patterns(subject: Subject) -> tuple[dict[str, int], dict[str, float]]:
     for layer in map(layers.__getitem__, ordered):
         if layer.rank is None or layer.alpha is None:
             raise Refused("the tensors do not tell the rank of every layer")
-        alpha = layer.alpha
-        ranks[layer.module], alphas[layer.module] = layer.rank, int(alpha) if float(alpha).is_integer() else alpha
+        alpha = number(layer.alpha)
+        if alpha is None:
+            raise Refused(f"the alpha of {layer.module} is no number")
+        ranks[layer.module] = layer.rank
+        alphas[layer.module] = int(layer.alpha) if alpha.is_integer() else layer.alpha
     return ranks, alphas
 
 
