@@ -29,6 +29,10 @@ from ckpt_doctor.cli import main as command
 from ckpt_doctor.facts.config_keys import defaults
 
 ODD = {**hostile.ODD, "deep": "@deep"}
+WITHIN = {f"q: {word}": {"q": value} for word, value in ODD.items()} | {
+    f"[{word}]": [value] for word, value in ODD.items()
+}
+"""What a pattern or a list may hold."""
 DEEP = hostile.nested(900)
 
 
@@ -89,7 +93,7 @@ def of_configs(name: str, keys: list[str], values: dict[str, Any], deeper: bool)
                     crashes += [f"{line} [{names[at]}]" for line in run("together", *pair, "--format", "json")]
                 crashes += [f"{line} [{names[at]}]" for line in run("compare", one, hostile.LORA, "--format", "json")]
             for crash in dict.fromkeys(crashes):
-                place = re.search(r"/in/(\d\d)", crash)
+                place = re.search(r"/in/(\d+)", crash)
                 word = f" [{names[int(place[1])]}]" if place else ""
                 yield f"{name}: {key}{word}: {crash.replace(folder, '')}"
 
@@ -181,14 +185,13 @@ def check(
     name: str, *, keys: list[str] | None = None, values: dict[str, Any] | None = None, deeper: bool = True
 ) -> Iterator[str]:
     """The crashes on one kind of file."""
-    values = values or ODD
     if name in ("config", "adalora", *METHODS):
         method = {"config": "LORA", "adalora": "ADALORA"}.get(name, name.upper())
-        yield from of_configs(name, keys or [*defaults(method), "peft_type"], values, deeper)
+        yield from of_configs(name, keys or [*defaults(method), "peft_type"], values or ODD | WITHIN, deeper)
     elif name == "project":
         yield from of_projects()
     else:
-        yield from of_others(name, values)
+        yield from of_others(name, values or ODD)
 
 
 NAMES = ("config", "adalora", "record", "base", "state", "baseline", "index", "base index", "project", *METHODS)
