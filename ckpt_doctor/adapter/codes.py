@@ -602,7 +602,7 @@ Why: PEFT gives it to Python's `re`, which has no limit: some patterns of twenty
 waits. A repeat within a repeat is such a pattern; any other has a tenth of a second here, and all of an adapter half.
 Who stops: every release is undecided. One that reads the key may hang when it loads the adapter.
 What to do: name the layers in a list, or write the pattern without a repeat within a repeat.
-References: tuners/tuners_utils.py: check_target_module_exists, get_pattern_key; utils/other.py.
+References: tuners/tuners_utils.py: check_target_module_exists; utils/other.py: get_pattern_key.
 """)
 ADALORA_TARGET_KIND = Code("CD332", "adalora-target-kind", """
 The targets of an AdaLoRA match a module of the base model for which AdaLoRA has no layer: a Conv1d, a Conv3d, an

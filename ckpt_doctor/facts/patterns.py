@@ -359,7 +359,7 @@ def _table(pattern: str) -> Words | None:
 
 
 NEW, OLD = r"(.*\.)?({})$", r".*\.{}$"
-"""How keys name modules: in PEFT 0.15 and newer (tuners_utils.py: get_pattern_key), and before."""
+"""How keys name modules: in PEFT 0.15 and newer (utils/other.py: get_pattern_key), and before."""
 
 
 class Keys:
