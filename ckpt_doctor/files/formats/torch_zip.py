@@ -307,11 +307,14 @@ class Machine:
             self.steps += 1
             if self.steps > STEPS.most:
                 STEPS.check(self.steps, self.path)
-            op = self.take(1)
+            op = self.data[self.at : self.at + 1]
+            self.at += 1
             if op == b".":
                 return self.pop()
             handler = _OPS.get(op)
             if handler is None:
+                if not op:
+                    raise DamagedFile("malformed-bin", "its pickle ends early")
                 if op in b"\x81\x8f":
                     raise self.unfollowed("an object or a set")
                 if op in _OTHERS:
@@ -357,14 +360,13 @@ class Machine:
             STACK.check(len(self.stack), self.path)
 
     def pop(self) -> Any:
-        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise _broken("nothing where it takes something from its stack")
+        self.top()
         return self.stack.pop()
 
     def top(self) -> Any:
-        value = self.pop()
-        self.stack.append(value)
-        return value
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            raise _broken("nothing where it takes something from its stack")
+        return self.stack[-1]
 
     def to_mark(self) -> list[Any]:
         if not self.marks:
