@@ -82,12 +82,14 @@ def watched(adapters: Iterable[Item], total: int, *, quiet: bool) -> Iterator[It
     """The adapters one by one; where that takes long and a person watches, standard error says how far it is, how many
     are done in a second, and how long the rest takes at that rate.
     """
-    shown = not quiet and watches(sys.stderr)
+    if quiet or not watches(sys.stderr):
+        yield from adapters
+        return
     start = last = time.monotonic()
     visible = False
     for done, adapter in enumerate(adapters):
         now = time.monotonic()
-        if shown and done and now - start > PATIENCE and now - last > PAUSE:
+        if done and now - start > PATIENCE and now - last > PAUSE:
             rate = done / (now - start)
             pace = f"{rate:{'.0f' if rate >= 10 else '.1f'}} a second, {spell(round((total - done) / rate))} left"
             click.echo(f"\r{done} of {total} adapters, {pace}\033[K", err=True, nl=False, color=True)

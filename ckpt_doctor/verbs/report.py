@@ -30,6 +30,12 @@ class Reach(NamedTuple):
     loss: str = ""
 
 
+class _Last:
+    """What was shown of the findings that were asked for last: a line about an adapter asks for them many times."""
+
+    shown: "tuple[tuple[Finding, ...], frozenset[Finding], tuple[Finding, ...]]" = (), frozenset(), ()
+
+
 class Report(NamedTuple):
     """All that is known of one adapter; `error` is set, and nothing else, where it could not be examined.
 
@@ -94,8 +100,12 @@ class Report(NamedTuple):
     @property
     def shown(self) -> tuple[Finding, ...]:
         """The findings that a reader is shown, most severe first."""
-        shown = [finding for finding in self.findings if finding not in self.passed]
-        return tuple(sorted(shown, key=lambda finding: -SEVERITIES.index(finding.severity)))
+        findings, passed, shown = _Last.shown
+        if findings is not self.findings or passed is not self.passed:
+            left = [finding for finding in self.findings if finding not in self.passed]
+            shown = tuple(sorted(left, key=lambda finding: -SEVERITIES.index(finding.severity)))
+            _Last.shown = self.findings, self.passed, shown
+        return shown
 
     @property
     def failing(self) -> tuple[Finding, ...]:
