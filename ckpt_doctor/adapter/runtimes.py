@@ -173,7 +173,7 @@ def _misspelt(spec: str, text: str) -> str:
 
 def unreviewed(ids: Iterable[str]) -> dict[str, str]:
     """The ids of releases that no fact covers → a sentence that names the nearest that was reviewed."""
-    strange = sorted(frozenset(ids) - PEFT - SERVERS)
+    strange = sorted({id_ for id_ in ids if id_ not in PEFT and id_ not in SERVERS})
     return {id_: _unreviewed(*id_.split("==")) for id_ in strange}
 
 
