@@ -453,6 +453,9 @@ def inputs() -> dict[str, Input]:
             ),
             tensors=8_000,
         ),
+        "1,000 modules by 1,000 target_parameters": Input(
+            of_modules(*many[:1000], target_modules=["q"], target_parameters=[f"{one}.weight" for one in many[:1000]])
+        ),
         "4,000 modules_to_save by 4,000 tensors": Input(late(lambda: of_saved(4_000))),
         # pickles
         "shared tuples": Input(bin_of(zipped(shared_tuples())), finds=("CD012", "CD010")),

@@ -344,13 +344,19 @@ def _kind(name: str) -> str:
     return name.rstrip("0123456789.").rpartition(".")[2]
 
 
+def _owners(parameters: list[Any]) -> set[str]:
+    """The modules of parameters, "" where a name says none."""
+    return {name.rpartition(".")[0] for name in parameters if isinstance(name, str)}
+
+
 def of_parameter(module: str, parameters: object) -> bool:
     """Whether target_parameters names a parameter of a module, or may: a name alone is of any module that has such a
     parameter. PEFT wraps the module once for each (tuners/tuners_utils.py: BaseTuner._inject_parameters,
     tuners/lora/layer.py: ParamWrapper).
     """
+    if not isinstance(parameters, list):
+        return False
     while module.endswith(".base_layer"):
         module = module.removesuffix(".base_layer")
-    named = [name for name in parameters if isinstance(name, str)] if isinstance(parameters, list) else []
-    owners = [name.rpartition(".")[0] for name in named]
-    return any(not owner or f".{module}".endswith(f".{owner}") for owner in owners)
+    owners = once(parameters, "owners", lambda: _owners(parameters))
+    return "" in owners or not owners.isdisjoint(tails(module))
