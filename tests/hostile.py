@@ -14,6 +14,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -443,6 +444,38 @@ def inputs() -> dict[str, Input]:
         ),
         "4,000 modules of a LoHa by 4,000 keys": Input(
             of_method("LOHA", many[:4_000], rank_pattern=dict.fromkeys(many[:4_000], 4)), tensors=16_000
+        ),
+        "9,000 strays by 100,000 targets": Input(
+            late(
+                lambda: of_modules(
+                    "layers.0.q",
+                    *(f"s{at}" for at in range(9_000)),
+                    target_modules=["q", *(f"q{at}" for at in range(100_000))],
+                )
+            ),
+            tensors=18_000,
+        ),
+        "40,000 ends of names that are full ones": Input(
+            late(
+                lambda: of_modules(
+                    *(f"layers.{at}.q" for at in range(40_000)), target_modules=[f"{at}.q" for at in range(40_000)]
+                )
+            ),
+            long=True,
+            tensors=80_000,
+        ),
+        "8,000 modules by 8,000 ways to write a key": Input(
+            late(
+                lambda: of_modules(
+                    *(f"layers.{at}.{'-' * 13}" for at in range(8_000)),
+                    target_modules=["-" * 13],
+                    alpha_pattern=dict.fromkeys(map("".join, islice(product(("-", "\\-"), repeat=13), 8_000)), 8),
+                )
+            ),
+            tensors=16_000,
+        ),
+        "a word of 1 MB in layers_pattern": Input(
+            late(lambda: config(layers_to_transform=[0], layers_pattern=["q" * (1 << 20)]))
         ),
         "8,000 targets of IA3": Input(of_method("IA3", many[:8_000]), tensors=8_000),
         "4,000 modules by 4,000 layers_to_transform": Input(
