@@ -399,6 +399,15 @@ def inputs() -> dict[str, Input]:
             long=True,
             tensors=40_000,
         ),
+        "a hole beyond those that are looked at": Input(
+            of_modules(
+                *(f"layers.47.experts.{at}.w1" for at in range(128)),
+                target_modules=r".*layers\.(47\.experts\.\d+|46\.experts\.127)\.w1",
+                init_lora_weights=False,
+            ),
+            finds=("CD312",),
+            doubted=True,
+        ),
         "60,000 modules": Input(late(lambda: of_modules(*many)), long=True),
         "300 models of 300 blocks": Input(
             late(lambda: of_modules(*(f"m{a}.layers.{b}.q" for a in range(300) for b in range(300)))),

@@ -367,6 +367,9 @@ def missing_layers(subject: Subject) -> Iterator[Finding]:
         count = f"at least {count}" if subject.gaps.more else count
         message = f"without tensors, though the config targets them: {count}, {several(missing)}"
         yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
+    elif subject.gaps.more and doubt:
+        message = "more layers may be without tensors than are looked at: the config may target one"
+        yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
     listed = config.get("target_modules")
     full = {name for name in map(str, listed) if "." in name} if isinstance(listed, list) else set[str]()
     longer = not full.isdisjoint(layers)
