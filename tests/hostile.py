@@ -430,6 +430,9 @@ def inputs() -> dict[str, Input]:
         "a pattern of repeats": Input(config(target_modules="(?:(?:(?:q{1000}){1000}){1000}){1000}")),
         "a pattern of 1 MB": Input(late(lambda: config(target_modules="|".join(["q"] * (1 << 19)))), long=True),
         "100,000 targets": Input(late(lambda: config(target_modules=[f"q{at}" for at in range(100_000)])), long=True),
+        "600,000 targets": Input(
+            late(lambda: of_modules("x.0.q", "x.1.q", target_modules=["q", *(f"a.{at}" for at in range(600_000))]))
+        ),
         "100,000 targets that are patterns": Input(
             late(lambda: config(target_modules=[f"q.{at}$" for at in range(100_000)])), long=True
         ),
