@@ -14,6 +14,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -398,6 +399,15 @@ def inputs() -> dict[str, Input]:
             long=True,
             tensors=40_000,
         ),
+        "a hole beyond those that are looked at": Input(
+            of_modules(
+                *(f"layers.47.experts.{at}.w1" for at in range(128)),
+                target_modules=r".*layers\.(47\.experts\.\d+|46\.experts\.127)\.w1",
+                init_lora_weights=False,
+            ),
+            finds=("CD312",),
+            doubted=True,
+        ),
         "60,000 modules": Input(late(lambda: of_modules(*many)), long=True),
         "300 models of 300 blocks": Input(
             late(lambda: of_modules(*(f"m{a}.layers.{b}.q" for a in range(300) for b in range(300)))),
@@ -420,6 +430,9 @@ def inputs() -> dict[str, Input]:
         "a pattern of repeats": Input(config(target_modules="(?:(?:(?:q{1000}){1000}){1000}){1000}")),
         "a pattern of 1 MB": Input(late(lambda: config(target_modules="|".join(["q"] * (1 << 19)))), long=True),
         "100,000 targets": Input(late(lambda: config(target_modules=[f"q{at}" for at in range(100_000)])), long=True),
+        "600,000 targets": Input(
+            late(lambda: of_modules("x.0.q", "x.1.q", target_modules=["q", *(f"a.{at}" for at in range(600_000))]))
+        ),
         "100,000 targets that are patterns": Input(
             late(lambda: config(target_modules=[f"q.{at}$" for at in range(100_000)])), long=True
         ),
@@ -443,6 +456,38 @@ def inputs() -> dict[str, Input]:
         ),
         "4,000 modules of a LoHa by 4,000 keys": Input(
             of_method("LOHA", many[:4_000], rank_pattern=dict.fromkeys(many[:4_000], 4)), tensors=16_000
+        ),
+        "9,000 strays by 100,000 targets": Input(
+            late(
+                lambda: of_modules(
+                    "layers.0.q",
+                    *(f"s{at}" for at in range(9_000)),
+                    target_modules=["q", *(f"q{at}" for at in range(100_000))],
+                )
+            ),
+            tensors=18_000,
+        ),
+        "40,000 ends of names that are full ones": Input(
+            late(
+                lambda: of_modules(
+                    *(f"layers.{at}.q" for at in range(40_000)), target_modules=[f"{at}.q" for at in range(40_000)]
+                )
+            ),
+            long=True,
+            tensors=80_000,
+        ),
+        "8,000 modules by 8,000 ways to write a key": Input(
+            late(
+                lambda: of_modules(
+                    *(f"layers.{at}.{'-' * 13}" for at in range(8_000)),
+                    target_modules=["-" * 13],
+                    alpha_pattern=dict.fromkeys(map("".join, islice(product(("-", "\\-"), repeat=13), 8_000)), 8),
+                )
+            ),
+            tensors=16_000,
+        ),
+        "a word of 1 MB in layers_pattern": Input(
+            late(lambda: config(layers_to_transform=[0], layers_pattern=["q" * (1 << 20)]))
         ),
         "8,000 targets of IA3": Input(of_method("IA3", many[:8_000]), tensors=8_000),
         "4,000 modules by 4,000 layers_to_transform": Input(

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import check_hostile
@@ -27,6 +28,7 @@ from hypothesis import strategies as st
 from ckpt_doctor.adapter import NOTHING_ASKED, AdapterError, limits
 from ckpt_doctor.adapter.runtimes import NEWEST
 from ckpt_doctor.facts import patterns, targets
+from ckpt_doctor.rules.whole import has_module
 from ckpt_doctor.verbs.scan import examine
 from ckpt_doctor.verbs.together import together
 
@@ -329,6 +331,25 @@ def test_patterns_that_are_many_are_not_all_compiled() -> None:
         patterns.is_pattern("never.+compiled$")
     patterns.new_adapter()
     assert patterns.is_pattern("never.+compiled$")
+
+
+def test_long_patterns_of_adapters_that_are_done_take_no_memory() -> None:
+    """16 of a megabyte each held 550 MB."""
+    patterns.new_adapter()
+    assert not patterns.whole("|".join(f"q{at}" for at in range(200_000)), "v")
+    patterns.new_adapter()
+    kept = (patterns._words, patterns._pieces, patterns._table, patterns.whole)
+    assert [known.cache_info().currsize for known in kept] == [0] * len(kept)
+
+
+def test_names_that_a_large_base_lacks_are_not_searched_for_without_end() -> None:
+    """2,000 in 138,240 parameters: 4 s."""
+    patterns.new_adapter()
+    base: Any = SimpleNamespace(parameters=dict.fromkeys(f"layers.{at}.weight" for at in range(80_000)))
+    subject: Any = SimpleNamespace(base=base, adapted_class="")
+    assert has_module(subject, "layers.79999")
+    with pytest.raises(patterns.TooCostly):
+        [*(has_module(subject, f"s{at}") for at in range(1_000))]
 
 
 # Values of every type

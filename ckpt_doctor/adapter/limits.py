@@ -45,6 +45,10 @@ STACK = Limit(200_000, "values on the stack of its pickle")
 """A dict and a list are filled with a thousand at a time (pickle.py: _BATCHSIZE); an empty one takes 64 bytes."""
 SAVED = Limit(2_000_000, "pairs of a name in modules_to_save and a tensor that is not LoRA's")
 """Each name may be that of a module of each such tensor. A model has some, of a handful of names."""
+LISTED = Limit(250_000, "names in lists and objects of its config")
+"""What is made of them to be looked up is remembered at once (facts/patterns.py: once). 69,120 layers that targets and
+two patterns name in full are 207,360.
+"""
 PATTERN_LENGTH = 1 << 14
 """Characters of a pattern that is given to an engine for regular expressions."""
 PATTERN_REPEATS = 1_000
@@ -70,8 +74,13 @@ def check_names(names: Collection[str], where: str) -> None:
         PARTS.check(max(map(methodcaller("count", "."), names)) + 1, where)
 
 
-def check_saved(config: Mapping[str, object], names: Collection[str], where: str) -> None:
-    """Raises AdapterError where modules_to_save has more names than are held against the tensors."""
+def check_config(config: Mapping[str, object], names: Collection[str], where: str) -> None:
+    """Raises AdapterError where a config has more names than are looked up, or modules_to_save more than are held
+    against the tensors.
+    """
+    listed = [value for value in config.values() if isinstance(value, (list, dict))]
+    if sum(map(len, listed)) > LISTED.most:
+        LISTED.check(sum(isinstance(name, str) for value in listed for name in value), where)
     saved = config.get("modules_to_save")
     if isinstance(saved, list) and len(saved) * len(names) > SAVED.most:
         SAVED.check(len(saved) * sum(".lora_" not in name for name in names), where)

@@ -40,12 +40,24 @@ class _Spent:
 
     seconds = 0.0
     pairs = 0
+    characters = 0
+    """Of the patterns of which something is remembered."""
+
+
+_MOST_CHARACTERS = 1 << 20
+"""Each takes up to 30 bytes of what is made of it."""
 
 
 def new_adapter() -> None:
-    """Begin a new budget, and forget what was made of the adapter before."""
+    """Begin a new budget, and forget what was made of the adapter before; what was made of patterns alone, too, where
+    these were long: others have the same words, but not the same megabytes.
+    """
     _Spent.seconds, _Spent.pairs = 0.0, 0
     _made.clear()
+    if _Spent.characters > _MOST_CHARACTERS:
+        _Spent.characters = 0
+        for known in (_words, _pieces, _compiled, _plain, _table, _one, _single, whole):
+            known.cache_clear()
 
 
 _costly: set[tuple[str, str]] = set()
@@ -78,6 +90,7 @@ def _words(pattern: str, before: str = START) -> tuple[_Word, ...] | None:
     """The words of which a pattern matches a name that ends with one; None where it is more than words. `before` is
     what may stand before a word where the pattern does not say.
     """
+    _Spent.characters += len(pattern)
     bare = _unanchored(pattern)
     for text, head in _HEADS:
         if bare.startswith(f"{text}(") and bare.endswith(")"):
@@ -108,6 +121,7 @@ _HEADS = ((MAYBE, MAYBE), (r"(?:.*\.)?", MAYBE), (DOT, DOT), (ANY, ANY), (START,
 @lru_cache(4096)
 def _pieces(word: str) -> tuple[str, ...] | None:
     """A word between its dots, which stand for any character; None where it is a pattern."""
+    _Spent.characters += len(word)
     if word.isidentifier():
         return (word,)
     pieces, piece, at = [], "", 0
@@ -137,7 +151,9 @@ class Words:
         self._forms: dict[tuple[str, tuple[int, ...]], dict[tuple[str, ...], list[int]]] = {}
         for word, place in words:
             form = self._forms.setdefault((word.head, tuple(map(len, word.pieces))), {})
-            form.setdefault(word.pieces, []).append(place)
+            places = form.setdefault(word.pieces, [])
+            if not places or places[-1] != place:  # a pattern may say a word twice
+                places.append(place)
 
     def first(self, name: str) -> int | None:
         """The place of the first pattern of which the name ends with a word. Raises TooCostly."""
@@ -405,8 +421,9 @@ class Keys:
         places: Sequence[int] = range(len(self._keys))
         if "\n" not in name:
             found, places = self._words.all(name), self._others
-        if places:
-            pay(self._keys[places[0]], len(places))
+        every = (*places, *found)
+        if len(every) > 1:  # also words alone: there are many ways to write one
+            pay(self._keys[every[0]], len(every))
         found.update(place for place in places if self._matches(place, name))
         return [self._keys[place] for place in sorted(found)]
 
@@ -427,8 +444,10 @@ def _one(key: str) -> Keys:
 
 def matched(form: str, pattern: str, name: str) -> Match | None:
     """The match of a form around a pattern (`{}`) from the start of a name. Raises TooCostly."""
-    if is_plain(pattern):  # no repeat but those of the form, which ours are
-        return _plain(form.replace("{}", pattern), pattern).match(name)
+    pieces = _pieces(pattern)
+    if pieces is not None:  # no repeat but those of the form, which ours are
+        fits = len(".".join(pieces)) <= len(name)  # one of megabytes would be compiled for seconds
+        return _plain(form.replace("{}", pattern), pattern).match(name) if fits else None
     return _run(form.replace("{}", pattern), name, pattern, False)
 
 

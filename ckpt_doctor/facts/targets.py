@@ -178,13 +178,16 @@ def _in_layers(config: dict[str, object], module: str, release: Release) -> bool
     elif release < (0, 20):
         form = r".*\.{}\.(\d+)\."
     else:
-        form = r".*?\.{}\.(\d+)\." if release < (0, 21) else r"(?:^|.*?\.){}\.(\d+)\."
+        form = r".*?\.{}\.(\d+)\." if release < (0, 21) else r"(?:^|.*?\.){}\.(?P<idx>\d+)\."
     if len(patterns) > len(_COMMON_LAYERS):  # a list without end, asked of each module
         pay(str(next(iter(patterns))), len(patterns))
     for pattern in patterns:
         match = matched(form, str(pattern), module)
         if match:
-            index = as_number(match.group(1))
+            number = match.group("idx" if "<idx>" in form else 1)
+            if number is None or not number.isdecimal():  # what a group of the pattern's own has: int() raises
+                return False
+            index = as_number(number)
             return index in _numbers(wanted) if isinstance(wanted, list) else index == wanted
     return False
 

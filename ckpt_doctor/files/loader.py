@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from ..adapter import Adapter, AdapterError, DamagedFile, Fault, forms
-from ..adapter.limits import JSON, check_depth, check_saved, check_values
+from ..adapter.limits import JSON, check_config, check_depth, check_values
 from .formats import safetensors
 from .there import is_folder, mode
 
@@ -284,7 +284,7 @@ def load(folder: str, seen: Glance | None = None) -> Adapter:
         of_another = of_tensors(weights[0], tensors)
         if of_another is not None and of_another.name != OTHER_NAME.name:
             faults = [of_another]
-    check_saved(config or {}, tensors, folder)
+    check_config(config or {}, tensors, folder)
     adapter = Adapter(folder, folder, config, tensors, kind, weights, tuple(names), tuple(faults), record)
     adapter = adapter._replace(stamps=stamps)
     if adapter.peft_type == "ADALORA" and STATE in names:
@@ -326,7 +326,7 @@ def _whole(folder: str, seen: Glance) -> Adapter | None:
         return None
     if not isinstance(config, dict) or not tensors or (STATE in seen.names and config.get("peft_type") == "ADALORA"):
         return None
-    check_saved(config, tensors, folder)
+    check_config(config, tensors, folder)
     return Adapter(folder, folder, config, tensors, "safetensors", (SAFETENSORS,), seen.names, stamps=seen.stamps)
 
 

@@ -88,7 +88,7 @@ def not_followed(subject: Subject, patterns: Iterable[str], ids: frozenset[str])
     """The doubt that patterns leave which are too costly to follow (facts/patterns.py)."""
     held = {pattern: [key for key, value in subject.config.items() if _holds(value, pattern)] for pattern in patterns}
     first = next(iter(held))
-    message = f"the pattern {first[:60]} of {', '.join(held[first]) or 'the config'} is too costly to match"
+    message = f"the pattern {first[:60]} of {', '.join(held[first]) or 'the adapter'} is too costly to match"
     named = dict.fromkeys(key for names in held.values() for key in names)
     return codes.COSTLY_PATTERN(message, keys=named, undecided=ids, needs="a pattern without nested repeats")
 

@@ -280,7 +280,7 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
         return
     ends = [module.rpartition(".")[2] for module in ignored]
     target = config.get("target_modules")
-    filtered = isinstance(target, list) and any(end in target for end in ends)
+    filtered = isinstance(target, list) and not {*map(str, target)}.isdisjoint(ends)
     alike = {module.rpartition(".")[2] for module in meant.hit}
     sized = subject.method == "ADALORA" and not subject.masks.keys().isdisjoint(ignored)
     known = not _weights(subject).keys().isdisjoint(ignored)  # the model has such a module, so it was adapted
@@ -319,10 +319,11 @@ def _may_be_meant(subject: Subject, module: str, names: list[str]) -> bool:
     are wrapped `heads.py` speaks. `names` are those of all layers, sorted, with a dot before each, and none where
     modules are targeted by full names.
     """
-    if ".modules_to_save" in module or ".original_module" in module or has_module(subject, module) is False:
+    if ".modules_to_save" in module or ".original_module" in module:
         return False
     block = re.match(r"(.*?)\.\d+\.", f".{module}")
-    return block is None or _count(names, f"{block[1]}.") == _count(names, block[0])
+    alone = block is None or _count(names, f"{block[1]}.") == _count(names, block[0])
+    return alone and has_module(subject, module) is not False
 
 
 def _count(names: list[str], outer: str) -> int:
@@ -366,9 +367,12 @@ def missing_layers(subject: Subject) -> Iterator[Finding]:
         count = f"at least {count}" if subject.gaps.more else count
         message = f"without tensors, though the config targets them: {count}, {several(missing)}"
         yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
+    elif subject.gaps.more and doubt:
+        message = "more layers may be without tensors than are looked at: the config may target one"
+        yield MISSING_LAYER(message, keys=keys, undecided=doubt, needs=THE_BASE)
     listed = config.get("target_modules")
-    full = [name for name in listed if "." in str(name)] if isinstance(listed, list) else []
-    longer = full and any(module in full for module in layers)
+    full = {name for name in map(str, listed) if "." in name} if isinstance(listed, list) else set[str]()
+    longer = not full.isdisjoint(layers)
     random = subject.method == "ADALORA" or config.get("init_lora_weights") is False
     if longer and random and not missing and not _is_whole(subject):
         message = "target_modules lists full names, which also match longer names that end with one"

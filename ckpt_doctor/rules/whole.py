@@ -14,7 +14,7 @@ from ..facts.embeddings import HEAD
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
-from ..facts.patterns import once
+from ..facts.patterns import once, pay
 from ..facts.subject import Subject
 from ..facts.tasks import CLASSES, CLASSIFIER_HEADS, HEADS, OTHER_HEADS, WITH_BIAS
 from .declared import rule
@@ -97,6 +97,7 @@ def has_module(subject: Subject, name: str) -> bool | None:
     if subject.base is None:
         return None
     parameters = subject.base.parameters
+    pay(name, len(parameters) >> 3)  # a text is searched faster than names are held against a pattern
     if f"{name}." in once(parameters, "text", lambda: "\n".join(parameters)):
         return True
     if name in CLASSIFIER_HEADS and "Classification" in subject.adapted_class:

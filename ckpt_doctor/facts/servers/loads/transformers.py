@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ...names import as_number, is_all_linear, numbered
+from ...names import as_number, is_all_linear, named, numbered
 from ...patterns import ends as ends_so
 from ...patterns import is_pattern, whole
 from ..architectures import line
@@ -134,10 +134,10 @@ def _elsewhere(load: Load, known: Tree, paths: dict[str, str | None]) -> set[str
     targets = load.config.get("target_modules")
     if known.unknown or not isinstance(targets, list) or not any(paths.values()):
         return set()
-    named = {str(name).rpartition(".")[2] for name in (*known.modules, *targets)} | {"experts", "base_layer"}
+    ends = {str(name).rpartition(".")[2] for name in (*known.modules, *targets)} | {"experts", "base_layer"}
     return {
         module for module, path in paths.items()
-        if path is None and module.rpartition(".")[2] not in named and _ONE.match(module) is None
+        if path is None and module.rpartition(".")[2] not in ends and _ONE.match(module) is None
     }  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def _targets(load: Load, known: Tree, converted: str | None) -> Iterator[Fate]:
     ends = [re.sub(r"(?<=\.)\d+(?=\.)", "0", str(target)) for target in targets]
     if converted and any(end.rpartition(".")[2] in (*FUSED[converted], "gate") for end in ends):
         return
-    if not any(name == end or name.endswith(f".{end}") for name in names for end in ends):
+    if not named(ends, names):
         yield Fate(REJECTS, "targets", f"no module of the model is called {', '.join(ends[:4])}")
 
 
