@@ -11,8 +11,9 @@ from ..facts.config_keys import CHANGES_BASE, RAISING, has_no_gradients, knows, 
 from ..facts.layers import is_number, module_of, number
 from ..facts.meaning import meanings, without_layer
 from ..facts.methods import LORAS
+from ..facts.names import named as naming
 from ..facts.subject import Subject
-from ..facts.targets import targeted
+from ..facts.targets import OUT_PROJ, targeted
 from . import Refused, meant, only, with_config
 
 
@@ -131,25 +132,24 @@ def with_layers_of_adalora(subject: Subject) -> Adapter:
         raise Refused("the base model tells which modules can be adapted: name it with --base")
     hit = [module for module in base.weights if targeted(subject.config, module, NEWEST_SERIES)]
     rest = [module for module in hit if module not in subject.layers]
-    without = [module for module in rest if without_layer(subject, module)]
+    without = {module: None for module in rest if without_layer(subject, module)}
     if not without:
         raise Refused("AdaLoRA has no layer for a module that has tensors")
     if isinstance(named, list):
-        others = [module for module in hit if module not in without]
-        kept = [name for name in named if not _matches(name, without) or _matches(name, others)]
-        if kept and not _matches(kept, without):
+        lacking = {*_naming(named, without)} - {*_naming(named, (module for module in hit if module not in without))}
+        kept = [name for name in named if str(name) not in lacking]
+        if kept and not _naming(kept, without):
             return with_config(subject.adapter, target_modules=kept)
     pruned = subject.pruned
     lost = [module for module in rest if module not in without and module not in pruned]
     if lost:
-        raise Refused(f"a name matches {several(without)} together with {several(lost)}, which has no tensors")
+        raise Refused(f"a name matches {several([*without])} together with {several(lost)}, which has no tensors")
     return full_targets(subject)
 
 
-def _matches(names: object, modules: Iterable[str]) -> bool:
-    """Whether a name of target_modules, or one of several, matches one of some modules."""
-    listed = names if isinstance(names, list) else [names]
-    return any(targeted({"target_modules": listed}, module, NEWEST_SERIES) for module in modules)
+def _naming(names: Iterable[object], modules: Iterable[str]) -> list[str]:
+    """Those names of target_modules that match one of some modules."""
+    return naming(names, (module.removesuffix(OUT_PROJ) for module in modules))
 
 
 def drop_strange_keys(subject: Subject) -> Adapter:

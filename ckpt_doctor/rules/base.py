@@ -70,7 +70,8 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         if (module.partition(".")[0] not in tops and not _has_head(subject))
         or (not re.search(r"\.\d+\.", module) and module.rpartition(".")[0] not in outside and not _is_class(subject))
     ]  # fmt: skip
-    missing = [module for module in missing if module not in heads]
+    left = {*heads}
+    missing = [module for module in missing if module not in left]
     if subject.task in CLASSES or is_bare(subject.adapted_class):  # which have no head of another task
         heads = [module for module in heads if module.partition(".")[0] in tops]
     if is_all_linear(config.get("target_modules")):  # it takes what it finds
