@@ -9,10 +9,10 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from ..adapter import Adapter, AdapterError, Computed, DamagedFile, FileRange, NotExactError, TensorInfo, forms
-from .behind import Growing, update
+from ..adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo, forms
+from .digests import Beside, Growing, sha256
 from .formats import safetensors
 from .loader import (
     BIN,
@@ -23,7 +23,6 @@ from .loader import (
     check_steady,
     may_hold_adapters,
     read_weights,
-    regular,
     steady,
 )
 from .replacing import check_replaceable, sync, take_place
@@ -132,34 +131,28 @@ def _fill(
     carry: Callable[[], list[str]],
     layout: Layout = OF_PEFT,
 ) -> tuple[list[str], dict[str, Any]]:
-    from concurrent.futures import ThreadPoolExecutor
-
     _check_writable(adapter, source)
     name = BIN if adapter.format == "bin" else layout.weights
     target = os.path.join(stage, name)
-    growing = Growing()
-    with ThreadPoolExecutor(2) as beside:  # a digest takes as long as a copy, and lets other threads run
-        there = [file for file in (CONFIG, *source.weights) if file in source.files]  # other tools may have no config
-        sums = {file: beside.submit(sha256, os.path.join(source.folder, file)) for file in there}
+    there = [file for file in (CONFIG, *source.weights) if file in source.files]  # other tools may have no config
+    with Beside() as beside:
+        sums = beside.take(lambda: {file: sha256(os.path.join(source.folder, file), beside) for file in there})
         if adapter.config == source.config and not source.origin and layout is OF_PEFT:
             _copy(os.path.join(source.folder, CONFIG), os.path.join(stage, CONFIG))
         elif layout.config:
             _write_bytes(os.path.join(stage, layout.config), (json.dumps(adapter.config, indent=2) + "\n").encode())
-        try:
-            digests = {name: beside.submit(growing.digest, target)}
+        with Growing(target, beside) as growing:
             if adapter.format == "bin":
                 computed = _write_bin(target, adapter.tensors)
             else:
                 metadata = _metadata(source) if layout.metadata is None else layout.metadata
                 computed = _write_safetensors(target, adapter.tensors, metadata, growing.grown)
-        finally:
-            growing.end()
-        if layout.config:
-            digests = {layout.config: beside.submit(sha256, os.path.join(stage, layout.config)), **digests}
         _read_back(target, adapter.tensors, computed)
         proved = prove(stage)
         left_out = carry()
-        before, after = ({file: sum_.result() for file, sum_ in of.items()} for of in (sums, digests))
+        before: dict[str, str] = sums.result()
+        after = {layout.config: sha256(os.path.join(stage, layout.config))} if layout.config else {}
+        after[name] = growing.digest.result()
     if source.record and before == after:
         _copy(os.path.join(source.folder, RECORD), os.path.join(stage, RECORD))
     else:
@@ -327,23 +320,6 @@ def _copy(source: str, target: str) -> None:
         shutil.copyfileobj(old, new, CHUNK)
         new.flush()
         os.fsync(new.fileno())
-
-
-def sha256(path: str) -> str:
-    """Hex digest of a regular file; never waits, as on a FIFO. Raises AdapterError."""
-    try:
-        file, _ = regular(path)
-    except DamagedFile as error:
-        raise AdapterError(f"{path} cannot be read: {error.message}") from None
-    with file:
-        return digest(file)
-
-
-def digest(file: BinaryIO) -> str:
-    """Hex digest, sha256, of what is left of an open file."""
-    sum_ = hashlib.sha256()
-    update(sum_, file)
-    return sum_.hexdigest()
 
 
 def _write_bytes(path: str, data: bytes) -> None:
