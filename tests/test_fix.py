@@ -292,6 +292,23 @@ def test_a_digest_that_fails_ends_the_writing(tmp_path: Path, monkeypatch: pytes
             growing.grown(2)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of the size of a file")
+def test_a_disk_that_is_full_for_torch_is_a_sentence(run: Any, tmp_path: Path) -> None:
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (FIXTURES / "adalora-rank0-bin-0.12.0/adapter_model.bin").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1000, limit[1]))
+    try:
+        result = run("fix", FIXTURES / "adalora-rank0-bin-0.12.0", tmp_path / "out", "--weights", "bin")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert result.exit_code == 2
+    assert "torch cannot write" in result.stderr
+    assert "report it" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 LORA_ZERO = {
     "r: 0": ({"r": 0}, None, 1),
     "pattern": ({"rank_pattern": {"blocks.0.q": 0}}, "blocks.0.q", 0),

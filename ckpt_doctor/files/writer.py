@@ -231,7 +231,11 @@ def _write_bin(path: str, tensors: Mapping[str, TensorInfo]) -> dict[str, bytes]
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
         staged = os.path.join(folder, SAFETENSORS)
         computed = _write_safetensors(staged, tensors, {})
-        torch.save(load_file(staged), path)
+        loaded = load_file(staged)
+        try:
+            torch.save(loaded, path)
+        except RuntimeError as error:  # torch's own writer does not say what the system said
+            raise AdapterError(f"torch cannot write {path}; the disk may be full ({error})") from None
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
     return computed
