@@ -309,6 +309,22 @@ def test_a_disk_that_is_full_for_torch_is_a_sentence(run: Any, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_of_in_that_cannot_be_read_is_named(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = copy("adalora-rank0-0.21.2", tmp_path / "in")
+    (source / "README.md").write_text("mine")
+
+    def opened(path: str, *mode: Any, **options: Any) -> Any:
+        if path == str(source / "README.md"):
+            raise PermissionError(13, "Permission denied", path)
+        return open(path, *mode, **options)
+
+    monkeypatch.setattr(writer, "open", opened, raising=False)
+    result = run("fix", source, tmp_path / "out")
+    assert result.exit_code == 2
+    assert f"{source / 'README.md'} cannot be read" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 LORA_ZERO = {
     "r: 0": ({"r": 0}, None, 1),
     "pattern": ({"rank_pattern": {"blocks.0.q": 0}}, "blocks.0.q", 0),

@@ -21,6 +21,7 @@ from .loader import (
     RECORD,
     SAFETENSORS,
     check_steady,
+    is_within,
     may_hold_adapters,
     read_weights,
     steady,
@@ -98,7 +99,9 @@ def write(
                 )
             take_place(stage, out, force=force)
     except OSError as error:
-        raise AdapterError(f"{out} cannot be written: {error.strerror or error}") from None
+        of_source = isinstance(error.filename, str) and is_within(error.filename, source.folder)
+        what = f"{error.filename} cannot be read" if of_source else f"{out} cannot be written"
+        raise AdapterError(f"{what}: {error.strerror or error}") from None
     return Written(out, tuple(left_out), proof)
 
 
