@@ -325,6 +325,16 @@ def test_a_file_of_in_that_cannot_be_read_is_named(run: Any, tmp_path: Path, mon
     assert not (tmp_path / "out").exists()
 
 
+def test_two_interruptions_end_as_one(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "_read_back", interrupted)
+    monkeypatch.setattr("ckpt_doctor.cli.complain", interrupted)
+    assert run("fix", FIXTURES / "adalora-rank0-0.21.2", tmp_path / "out").exit_code == 130
+    assert list(tmp_path.iterdir()) == []
+
+
 LORA_ZERO = {
     "r: 0": ({"r": 0}, None, 1),
     "pattern": ({"rank_pattern": {"blocks.0.q": 0}}, "blocks.0.q", 0),
