@@ -15,7 +15,7 @@ import pytest
 from conftest import ADAPTERS, FIXTURES, OLD_READING
 from safetensors.numpy import load_file, save_file
 
-from ckpt_doctor.files import digests, writer
+from ckpt_doctor.files import beside, digests, writer
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -224,8 +224,8 @@ def test_the_digest_of_a_file_that_was_read_as_it_grew_is_that_of_the_whole(
 def test_a_digest_waits_for_what_is_still_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digests, "STEP", 1)
     path, data = tmp_path / "file", bytes(range(256)) * 2048
-    with digests.Beside() as beside:
-        with digests.Growing(str(path), beside) as growing, path.open("wb", buffering=0) as file:
+    with beside.Beside() as threads:
+        with digests.Growing(str(path), threads) as growing, path.open("wb", buffering=0) as file:
             for at in range(0, len(data), 1 << 16):
                 growing.grown(at + file.write(data[at : at + (1 << 16)]))
             growing.digest.join(0.3)
@@ -241,17 +241,17 @@ def test_a_digest_reads_no_further_than_what_is_said_to_be_there(
     monkeypatch.setattr(digests, "STEP", 1)
     path = tmp_path / "file"
     path.write_bytes(b"whole, part")
-    with digests.Beside() as beside:
-        with digests.Growing(str(path), beside) as growing:
+    with beside.Beside() as threads:
+        with digests.Growing(str(path), threads) as growing:
             growing.grown(5)
             growing.digest.join(0.3)
             path.write_bytes(b"whole, whole")
         assert growing.digest.result() == hashlib.sha256(b"whole, whole").hexdigest()
 
 
-def endless(_: str, beside: digests.Beside) -> str:
+def endless(_: str, threads: beside.Beside) -> str:
     with open("/dev/zero", "rb") as file:
-        return digests.digest(file, beside)
+        return digests.digest(file, threads)
 
 
 @pytest.mark.parametrize("ends", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "Ctrl-C"])
@@ -265,7 +265,7 @@ def test_what_is_left_to_be_hashed_holds_up_no_fix_that_fails(
     monkeypatch.setattr(writer, "_write_safetensors", failing)
     result = run("fix", FIXTURES / "adalora-rank0-0.21.2", tmp_path / "out")
     assert result.exit_code == (2 if isinstance(ends, OSError) else 130)
-    assert not [thread for thread in threading.enumerate() if isinstance(thread, digests.Taking)]
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, beside.Work)]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -285,7 +285,7 @@ main()"""
 
 def test_a_digest_that_fails_ends_the_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digests, "STEP", 1)
-    with digests.Beside() as beside, digests.Growing(str(tmp_path / "nothing"), beside) as growing:
+    with beside.Beside() as threads, digests.Growing(str(tmp_path / "nothing"), threads) as growing:
         growing.grown(1)
         growing.digest.join()
         with pytest.raises(FileNotFoundError):

@@ -3,76 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from io import FileIO
 from queue import SimpleQueue
-from threading import Thread
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from ..adapter import AdapterError, DamagedFile
+from .beside import Beside
 from .loader import regular
 from .streams import CHUNK
 
 STEP = 1 << 24
 """Bytes by which a file has grown before they are read again."""
-PATIENCE = 1.0  # seconds for a thread to give up
-
-
-class Beside:
-    """Threads that take digests beside this one: each takes as long as a copy, and lets other threads run.
-
-    At the end of a `with`, however it ends, a digest that was not waited for is given up: what is left of a large file
-    holds up no fix that failed or was interrupted.
-    """
-
-    def __init__(self) -> None:
-        self.over = False
-        self._threads: list[Taking] = []
-
-    def __enter__(self) -> Beside:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over = True
-        for thread in self._threads:
-            thread.join(PATIENCE)
-
-    def take(self, digest: Callable[[], Any]) -> Taking:
-        """Start a thread that takes a digest, or some."""
-        thread = Taking(digest)
-        thread.start()
-        self._threads.append(thread)
-        return thread
-
-
-class Taking(Thread):
-    """A thread that takes a digest. An interruption may leave it without its last word, or with a lock that nobody
-    opens: it is a daemon, and holds up no process that ends.
-    """
-
-    def __init__(self, digest: Callable[[], Any]) -> None:
-        super().__init__(daemon=True)
-        self._digest = digest
-        self._taken: Any = None
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        """Take it."""
-        try:
-            self._taken = self._digest()
-        except BaseException as error:
-            self._error = error
-
-    def check(self) -> None:
-        """Raises what went wrong so far."""
-        if self._error is not None:
-            raise self._error
-
-    def result(self) -> Any:
-        """Wait for it. Raises what went wrong."""
-        self.join()
-        self.check()
-        return self._taken
 
 
 class Growing:
@@ -83,12 +25,12 @@ class Growing:
     def __init__(self, path: str, beside: Beside) -> None:
         self._path, self._beside = path, beside
         self._said, self._sizes = 0, SimpleQueue[int | None]()
-        self.digest = beside.take(self._digest)
+        self.digest = beside.start(self._digest)
 
     def grown(self, size: int) -> None:
-        """So many bytes are in the file now. Raises what went wrong where it is read."""
+        """So many bytes are in the file now. Raises what went wrong beside."""
         if size >= self._said + STEP:
-            self.digest.check()
+            self._beside.check()
             self._said = size
             self._sizes.put(size)
 
@@ -126,10 +68,15 @@ def digest(file: BinaryIO, beside: Beside | None = None) -> str:
 
 
 def _update(sum_: hashlib._Hash, file: BinaryIO | FileIO, beside: Beside | None, most: int | None = None) -> None:
-    """Add to a sum what is left of an open file, or so many bytes of it. Raises RuntimeError where it was given up."""
+    """Add to a sum what is left of an open file, or so many bytes of it."""
+    pieces = _pieces(file, most)
+    for piece in beside.wanted(pieces) if beside else pieces:
+        sum_.update(piece)
+
+
+def _pieces(file: BinaryIO | FileIO, most: int | None) -> Iterator[memoryview]:
+    """What is left of an open file, or so many bytes of it, each piece in the place of the one before."""
     buffer = memoryview(bytearray(CHUNK))
     while count := file.readinto(buffer[:most]):  # type: ignore[union-attr]
-        if beside and beside.over:
-            raise RuntimeError("given up")
-        sum_.update(buffer[:count])
+        yield buffer[:count]
         most = None if most is None else most - count

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo, forms
-from .digests import Beside, Growing, sha256
+from .beside import Beside
+from .digests import Growing, sha256
 from .formats import safetensors
 from .loader import (
     BIN,
@@ -138,8 +139,8 @@ def _fill(
     name = BIN if adapter.format == "bin" else layout.weights
     target = os.path.join(stage, name)
     there = [file for file in (CONFIG, *source.weights) if file in source.files]  # other tools may have no config
-    with Beside() as beside:
-        sums = beside.take(lambda: {file: sha256(os.path.join(source.folder, file), beside) for file in there})
+    with Beside() as beside:  # a digest takes as long as a copy, and lets other threads run
+        sums = beside.start(lambda: {file: sha256(os.path.join(source.folder, file), beside) for file in there})
         if adapter.config == source.config and not source.origin and layout is OF_PEFT:
             _copy(os.path.join(source.folder, CONFIG), os.path.join(stage, CONFIG))
         elif layout.config:
@@ -153,7 +154,7 @@ def _fill(
         _read_back(target, adapter.tensors, computed)
         proved = prove(stage)
         left_out = carry()
-        before: dict[str, str] = sums.result()
+        before = sums.result()
         after = {layout.config: sha256(os.path.join(stage, layout.config))} if layout.config else {}
         after[name] = growing.digest.result()
     if source.record and before == after:
