@@ -7,13 +7,15 @@ import json
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, wait
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ADAPTERS, FIXTURES, OLD_READING
 from safetensors.numpy import load_file, save_file
+
+from ckpt_doctor.files import beside, digests, writer
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -191,8 +193,6 @@ def test_the_record_says_what_was_done_and_carries_an_earlier_one(run: Any, tmp_
 
 def test_a_crash_leaves_nothing(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that gives back other bytes than it was given."""
-    from ckpt_doctor.files import writer
-
     copied = writer._write_safetensors
 
     def damaged(path: str, *rest: Any) -> dict[str, bytes]:
@@ -214,9 +214,7 @@ def test_a_crash_leaves_nothing(run: Any, tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_digest_of_a_file_that_was_read_as_it_grew_is_that_of_the_whole(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ckpt_doctor.files import behind
-
-    monkeypatch.setattr(behind, "STEP", 1)
+    monkeypatch.setattr(digests, "STEP", 1)
     result = run("fix", FIXTURES / "adalora-rank0-0.21.2", tmp_path / "out")
     assert result.exit_code == 0
     after = json.loads((tmp_path / "out/ckpt-doctor.json").read_text())["sha256"]["after"]
@@ -224,18 +222,117 @@ def test_the_digest_of_a_file_that_was_read_as_it_grew_is_that_of_the_whole(
 
 
 def test_a_digest_waits_for_what_is_still_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ckpt_doctor.files.behind import Growing
+    monkeypatch.setattr(digests, "STEP", 1)
+    path, data = tmp_path / "file", bytes(range(256)) * 2048
+    with beside.Beside() as threads:
+        with digests.Growing(str(path), threads) as growing, path.open("wb", buffering=0) as file:
+            for at in range(0, len(data), 1 << 16):
+                growing.grown(at + file.write(data[at : at + (1 << 16)]))
+            growing.digest.join(0.3)
+            assert growing.digest.is_alive()
+            file.write(b"the last")  # of which nobody was told
+        assert growing.digest.result() == hashlib.sha256(data + b"the last").hexdigest()
 
-    monkeypatch.setattr("ckpt_doctor.files.behind.STEP", 1)
-    path, growing, data = tmp_path / "file", Growing(), bytes(range(256)) * 2048
-    with ThreadPoolExecutor(1) as beside, path.open("wb", buffering=0) as file:
-        found = beside.submit(growing.digest, str(path))
-        for at in range(0, len(data), 1 << 16):
-            growing.grown(at + file.write(data[at : at + (1 << 16)]))
-        assert not wait([found], 0.3).done
-        file.write(b"the last")  # of which nobody was told
-        growing.end()
-        assert found.result() == hashlib.sha256(data + b"the last").hexdigest()
+
+def test_a_digest_reads_no_further_than_what_is_said_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is behind it may not be as it will be in the end."""
+    monkeypatch.setattr(digests, "STEP", 1)
+    path = tmp_path / "file"
+    path.write_bytes(b"whole, part")
+    with beside.Beside() as threads:
+        with digests.Growing(str(path), threads) as growing:
+            growing.grown(5)
+            growing.digest.join(0.3)
+            path.write_bytes(b"whole, whole")
+        assert growing.digest.result() == hashlib.sha256(b"whole, whole").hexdigest()
+
+
+def endless(_: str, threads: beside.Beside) -> str:
+    with open("/dev/zero", "rb") as file:
+        return digests.digest(file, threads)
+
+
+@pytest.mark.parametrize("ends", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "Ctrl-C"])
+def test_what_is_left_to_be_hashed_holds_up_no_fix_that_fails(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: BaseException
+) -> None:
+    def failing(*_: Any) -> None:
+        raise ends
+
+    monkeypatch.setattr(writer, "sha256", endless)
+    monkeypatch.setattr(writer, "_write_safetensors", failing)
+    result = run("fix", FIXTURES / "adalora-rank0-0.21.2", tmp_path / "out")
+    assert result.exit_code == (2 if isinstance(ends, OSError) else 130)
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, beside.Work)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_thread_without_its_last_word_holds_up_no_end(tmp_path: Path) -> None:
+    """Python may run a handler of a signal before the first step of a function."""
+    script = """
+from ckpt_doctor.cli import fix, main
+from ckpt_doctor.files import digests
+def interrupted(*_): raise KeyboardInterrupt
+digests.Growing.__exit__ = interrupted
+main()"""
+    command = [sys.executable, "-c", script, "fix", FIXTURES / "adalora-rank0-0.21.2", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "ckpt-doctor: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_digest_that_fails_ends_the_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "STEP", 1)
+    with beside.Beside() as threads, digests.Growing(str(tmp_path / "nothing"), threads) as growing:
+        growing.grown(1)
+        growing.digest.join()
+        with pytest.raises(FileNotFoundError):
+            growing.grown(2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of the size of a file")
+def test_a_disk_that_is_full_for_torch_is_a_sentence(run: Any, tmp_path: Path) -> None:
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (FIXTURES / "adalora-rank0-bin-0.12.0/adapter_model.bin").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1000, limit[1]))
+    try:
+        result = run("fix", FIXTURES / "adalora-rank0-bin-0.12.0", tmp_path / "out", "--weights", "bin")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert result.exit_code == 2
+    assert "torch cannot write" in result.stderr
+    assert "report it" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_in_that_cannot_be_read_is_named(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = copy("adalora-rank0-0.21.2", tmp_path / "in")
+    (source / "README.md").write_text("mine")
+
+    def opened(path: str, *mode: Any, **options: Any) -> Any:
+        if path == str(source / "README.md"):
+            raise PermissionError(13, "Permission denied", path)
+        return open(path, *mode, **options)
+
+    monkeypatch.setattr(writer, "open", opened, raising=False)
+    result = run("fix", source, tmp_path / "out")
+    assert result.exit_code == 2
+    assert f"{source / 'README.md'} cannot be read" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_interruptions_end_as_one(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "_read_back", interrupted)
+    monkeypatch.setattr("ckpt_doctor.cli.complain", interrupted)
+    assert run("fix", FIXTURES / "adalora-rank0-0.21.2", tmp_path / "out").exit_code == 130
+    assert list(tmp_path.iterdir()) == []
 
 
 LORA_ZERO = {

@@ -8,7 +8,9 @@ import json
 import math
 import shutil
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from ckpt_doctor import AdapterError, AdapterRejected
 from ckpt_doctor.adapter import FileRange, Question, TensorInfo
 from ckpt_doctor.adapter.runtimes import upto
 from ckpt_doctor.files import loader, numbers
+from ckpt_doctor.files.beside import Work
 from ckpt_doctor.files.numbers import Numbers
 from ckpt_doctor.rules.weights import KEEPING_FP32
 from ckpt_doctor.verbs.scan import examine
@@ -140,6 +143,24 @@ def test_one_zero_at_a_corner_has_no_tensor_read_twice(tmp_path: Path, monkeypat
     tensor[0, 0] = tensor[-1, -1] = 0
     (tmp_path / "x").write_bytes(raw(tensor))
     assert read(tmp_path / "x", "F32", (40, 30)) == Numbers(1.0)
+
+
+@pytest.mark.parametrize("ends", [OSError(5, "Input/output error"), AdapterError("it became shorter")])
+def test_a_reader_that_fails_ends_the_other(monkeypatch: pytest.MonkeyPatch, ends: Exception) -> None:
+    """What it is at has no end here."""
+
+    def pieces(info: TensorInfo, *_: Any) -> Iterator[bytes]:
+        while info.shape == (2,):
+            yield bytes(8)
+        raise ends
+
+    monkeypatch.setattr(numbers, "MOST_ALONE", 0)
+    monkeypatch.setattr(numbers, "_pieces", pieces)
+    tensors = {str(size): TensorInfo("F32", (size,), FileRange(__file__, 0, 4 * size)) for size in (2, 1)}
+    with pytest.raises(type(ends)) as raised:
+        numbers.numbers(tensors)
+    assert raised.value is ends
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, Work)]
 
 
 def test_the_edge_of_a_real_block(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 import click
@@ -25,7 +26,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            complain("interrupted")
+            with suppress(KeyboardInterrupt):  # of who is impatient; click would end with 1
+                complain("interrupted")
             sys.exit(130)
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
             raise

@@ -10,8 +10,8 @@ from contextlib import suppress
 from glob import escape, glob
 
 from ..adapter import AdapterError
+from .digests import sha256
 from .replacing import REPLACED
-from .writer import sha256
 
 VARIABLE = "CKPT_DOCTOR_CACHE"
 

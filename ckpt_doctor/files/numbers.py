@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..adapter import DTYPE_BITS, AdapterError, FileRange, Gathered, TensorInfo
+from .beside import Beside
 from .streams import CHUNK, HELD, Files, chunks
 from .values import read
 
@@ -66,20 +67,21 @@ def numbers(tensors: Mapping[str, TensorInfo]) -> dict[str, Numbers]:
         raise AdapterError(f"{min(paths)} has views that read its bytes more than {MOST_READ} times: they are not read")
     readers = READERS if size > MOST_ALONE else 1
     parts = [[*zip(each, plain, strict=True)][first::readers] for first in range(readers)]
-    with ThreadPoolExecutor(readers) as threads:  # numpy and files let other threads run
-        found = {info: one for part in threads.map(_all_of, parts) for info, one in part}
+    with Beside() as beside:  # numpy and files let other threads run
+        works = [beside.start(partial(_all_of, part, beside)) for part in parts]
+        found = {info: one for work in works for info, one in work.result()}
     return {name: found[info] for name, info in wanted.items()}
 
 
-def _all_of(tensors: Iterable[tuple[TensorInfo, TensorInfo]]) -> list[tuple[TensorInfo, Numbers]]:
+def _all_of(tensors: Iterable[tuple[TensorInfo, TensorInfo]], beside: Beside) -> list[tuple[TensorInfo, Numbers]]:
     """What tensors hold, each given as it is and in any order."""
     found = []
     buffer = bytearray(CHUNK)
     with Files() as files:
         for info, plain in tensors:
-            one = _numbers(plain, buffer, files)
+            one = _numbers(plain, beside.wanted(_pieces(plain, buffer, files)))
             if not one.is_zero and _may_have_zero_side(info, files):
-                rows, columns = _zero_sides(info, files)
+                rows, columns = _zero_sides(info, beside.wanted(_gathered(chunks(info, files))))
                 one = one._replace(rows=rows, columns=columns)
             found.append((info, one))
     return found
@@ -107,13 +109,13 @@ def _in_any_order(info: TensorInfo) -> TensorInfo:
     return TensorInfo(info.dtype, shape, source._replace(strides=strides))
 
 
-def _numbers(info: TensorInfo, buffer: bytearray, files: Files) -> Numbers:
+def _numbers(info: TensorInfo, pieces: Iterable[bytes | memoryview]) -> Numbers:
     """What a tensor holds, in one pass: of bits without their sign the largest tells all, where it is a number."""
     limit = _BELOW_INFINITY[info.dtype]
     width = DTYPE_BITS[info.dtype] // 8
     mask = (1 << (8 * width - 1)) - 1
     largest = nan = infinite = 0
-    for piece in _pieces(info, buffer, files):
+    for piece in pieces:
         # the largest of those without a sign, and of those with one
         signed, unsigned = (np.frombuffer(piece, f"<{kind}{width}") for kind in "iu")
         most = max(int(signed.max()), int(unsigned.max()) & mask)
@@ -193,7 +195,7 @@ def _some(count: int) -> list[int]:
     return sorted({at * (count - 1) // SOME for at in range(SOME + 1)})
 
 
-def _zero_sides(info: TensorInfo, files: Files) -> tuple[Span | None, Span | None]:
+def _zero_sides(info: TensorInfo, pieces: Iterable[bytes]) -> tuple[Span | None, Span | None]:
     """The runs of rows and columns of a tensor that are not all zero, where rows or columns at a side may be. None of a
     view that is more than its storage, which may be any size.
     """
@@ -205,7 +207,7 @@ def _zero_sides(info: TensorInfo, files: Files) -> tuple[Span | None, Span | Non
     wide = columns * rest
     in_row, in_column = np.zeros(height, bool), np.zeros(wide, bool)
     at = 0
-    for piece in _gathered(chunks(info, files)):
+    for piece in pieces:
         marks = np.frombuffer(piece, f"<u{width}") & ((1 << (8 * width - 1)) - 1) != 0
         while marks.size:
             row, start = divmod(at, wide)

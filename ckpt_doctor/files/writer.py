@@ -9,10 +9,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from ..adapter import Adapter, AdapterError, Computed, DamagedFile, FileRange, NotExactError, TensorInfo, forms
-from .behind import Growing, update
+from ..adapter import Adapter, AdapterError, Computed, FileRange, NotExactError, TensorInfo, forms
+from .beside import Beside
+from .digests import Growing, sha256
 from .formats import safetensors
 from .loader import (
     BIN,
@@ -21,9 +22,9 @@ from .loader import (
     RECORD,
     SAFETENSORS,
     check_steady,
+    is_within,
     may_hold_adapters,
     read_weights,
-    regular,
     steady,
 )
 from .replacing import check_replaceable, sync, take_place
@@ -99,7 +100,9 @@ def write(
                 )
             take_place(stage, out, force=force)
     except OSError as error:
-        raise AdapterError(f"{out} cannot be written: {error.strerror or error}") from None
+        of_source = isinstance(error.filename, str) and is_within(error.filename, source.folder)
+        what = f"{error.filename} cannot be read" if of_source else f"{out} cannot be written"
+        raise AdapterError(f"{what}: {error.strerror or error}") from None
     return Written(out, tuple(left_out), proof)
 
 
@@ -132,34 +135,28 @@ def _fill(
     carry: Callable[[], list[str]],
     layout: Layout = OF_PEFT,
 ) -> tuple[list[str], dict[str, Any]]:
-    from concurrent.futures import ThreadPoolExecutor
-
     _check_writable(adapter, source)
     name = BIN if adapter.format == "bin" else layout.weights
     target = os.path.join(stage, name)
-    growing = Growing()
-    with ThreadPoolExecutor(2) as beside:  # a digest takes as long as a copy, and lets other threads run
-        there = [file for file in (CONFIG, *source.weights) if file in source.files]  # other tools may have no config
-        sums = {file: beside.submit(sha256, os.path.join(source.folder, file)) for file in there}
+    there = [file for file in (CONFIG, *source.weights) if file in source.files]  # other tools may have no config
+    with Beside() as beside:  # a digest takes as long as a copy, and lets other threads run
+        sums = beside.start(lambda: {file: sha256(os.path.join(source.folder, file), beside) for file in there})
         if adapter.config == source.config and not source.origin and layout is OF_PEFT:
             _copy(os.path.join(source.folder, CONFIG), os.path.join(stage, CONFIG))
         elif layout.config:
             _write_bytes(os.path.join(stage, layout.config), (json.dumps(adapter.config, indent=2) + "\n").encode())
-        try:
-            digests = {name: beside.submit(growing.digest, target)}
+        with Growing(target, beside) as growing:
             if adapter.format == "bin":
                 computed = _write_bin(target, adapter.tensors)
             else:
                 metadata = _metadata(source) if layout.metadata is None else layout.metadata
                 computed = _write_safetensors(target, adapter.tensors, metadata, growing.grown)
-        finally:
-            growing.end()
-        if layout.config:
-            digests = {layout.config: beside.submit(sha256, os.path.join(stage, layout.config)), **digests}
         _read_back(target, adapter.tensors, computed)
         proved = prove(stage)
         left_out = carry()
-        before, after = ({file: sum_.result() for file, sum_ in of.items()} for of in (sums, digests))
+        before = sums.result()
+        after = {layout.config: sha256(os.path.join(stage, layout.config))} if layout.config else {}
+        after[name] = growing.digest.result()
     if source.record and before == after:
         _copy(os.path.join(source.folder, RECORD), os.path.join(stage, RECORD))
     else:
@@ -238,7 +235,11 @@ def _write_bin(path: str, tensors: Mapping[str, TensorInfo]) -> dict[str, bytes]
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
         staged = os.path.join(folder, SAFETENSORS)
         computed = _write_safetensors(staged, tensors, {})
-        torch.save(load_file(staged), path)
+        loaded = load_file(staged)
+        try:
+            torch.save(loaded, path)
+        except RuntimeError as error:  # torch's own writer does not say what the system said
+            raise AdapterError(f"torch cannot write {path}; the disk may be full ({error})") from None
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
     return computed
@@ -327,23 +328,6 @@ def _copy(source: str, target: str) -> None:
         shutil.copyfileobj(old, new, CHUNK)
         new.flush()
         os.fsync(new.fileno())
-
-
-def sha256(path: str) -> str:
-    """Hex digest of a regular file; never waits, as on a FIFO. Raises AdapterError."""
-    try:
-        file, _ = regular(path)
-    except DamagedFile as error:
-        raise AdapterError(f"{path} cannot be read: {error.message}") from None
-    with file:
-        return digest(file)
-
-
-def digest(file: BinaryIO) -> str:
-    """Hex digest, sha256, of what is left of an open file."""
-    sum_ = hashlib.sha256()
-    update(sum_, file)
-    return sum_.hexdigest()
 
 
 def _write_bytes(path: str, data: bytes) -> None:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from ..adapter import AdapterError, DamagedFile
 from ..conversions import WRITTEN
+from ..files.digests import digest
 from ..files.loader import BIN, CONFIG, RECORD, SAFETENSORS, is_remote, read_json, regular
-from ..files.writer import SCHEMA, digest
+from ..files.writer import SCHEMA
 
 LFS = b"version https://git-lfs"
 AGAIN = "restore it, or run `ckpt-doctor fix` again"
