@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from conftest import ADAPTERS, FIXTURES, OLD_READING
 from safetensors.numpy import load_file, save_file
 
-from ckpt_doctor.files import beside, digests, writer
+from ckpt_doctor.files import beside, digests, streams, writer
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -333,6 +334,39 @@ def test_two_interruptions_end_as_one(run: Any, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("ckpt_doctor.cli.complain", interrupted)
     assert run("fix", FIXTURES / "adalora-rank0-0.21.2", tmp_path / "out").exit_code == 130
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["copied", "hashed"])
+def test_a_disk_of_in_that_fails_is_no_fault_of_out(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The weights, as they are copied and as their digest is taken: what the system says of a read names no file."""
+    source = copy("adalora-rank0-0.21.2", tmp_path / "in")
+    bad = [False]
+
+    class Failing(io.FileIO):
+        def readinto(self, *_: Any) -> Any:
+            raise OSError(5, "Input/output error")
+
+        read = readinto
+
+    def fill(*arguments: Any) -> Any:
+        bad[0] = True
+        return filled(*arguments)
+
+    def opened(path: str, mode: str = "rb") -> Any:
+        return Failing(path) if bad[0] and path == str(source / "adapter_model.safetensors") else open(path, mode)
+
+    filled = writer._fill
+    monkeypatch.setattr(writer, "_fill", fill)
+    if place == "copied":
+        monkeypatch.setattr(streams, "open", opened, raising=False)
+    else:
+        monkeypatch.setattr(digests, "regular", lambda path: (opened(path), 0))
+    result = run("fix", source, tmp_path / "out")
+    assert result.exit_code == 2
+    assert f"{source / 'adapter_model.safetensors'} cannot be read: Input/output error" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 LORA_ZERO = {

@@ -57,7 +57,10 @@ def sha256(path: str, beside: Beside | None = None) -> str:
     except DamagedFile as error:
         raise AdapterError(f"{path} cannot be read: {error.message}") from None
     with file:
-        return digest(file, beside)
+        try:
+            return digest(file, beside)
+        except OSError as error:
+            raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def digest(file: BinaryIO, beside: Beside | None = None) -> str:

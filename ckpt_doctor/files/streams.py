@@ -51,7 +51,15 @@ class Files:
 
     def _read(self, path: str, offset: int, length: int) -> bytes:
         self[path].seek(offset)
-        return self[path].read(length)
+        return self.read(path, length)
+
+    def read(self, path: str, length: int) -> bytes:
+        """The next bytes of a file. Raises OSError, which names it, as a disk that fails does not."""
+        try:
+            return self[path].read(length)
+        except OSError as error:
+            error.filename = error.filename or path
+            raise
 
 
 _ZEROS = bytes(1 << 16)
@@ -66,10 +74,10 @@ def chunks(info: TensorInfo, files: Files) -> Iterator[bytes | memoryview]:
     elif isinstance(source, Constant):
         yield source.data
     elif isinstance(source, FileRange):
-        file, left = files[source.path], source.length
-        file.seek(source.offset)
+        left = source.length
+        files[source.path].seek(source.offset)
         while left:
-            piece = file.read(min(CHUNK, left))
+            piece = files.read(source.path, min(CHUNK, left))
             if not piece:
                 raise AdapterError(f"{source.path} became shorter while it was read")
             left -= len(piece)
@@ -136,7 +144,7 @@ def content(info: TensorInfo, files: Files) -> bytes:
     if not isinstance(source, FileRange):
         return b"".join(chunks(info, files))
     files[source.path].seek(source.offset)
-    data = files[source.path].read(source.length)
+    data = files.read(source.path, source.length)
     if len(data) < source.length:
         raise AdapterError(f"{source.path} became shorter while it was read")
     return data
