@@ -145,6 +145,9 @@ def _is_saved_whole(config: dict[str, object], module: str) -> bool:
     if not isinstance(names, list) or not names:
         return False
     words, dotted, others = once(names, "saved", lambda: _divided(saved_whole(config)))
+    if "\n" in module:  # which no dot of a pattern stands for
+        words, dotted, others = frozenset(), [], saved_whole(config)
+        pay("\n", len(others))
     parts = module.split(".")
     if not words.isdisjoint(parts):
         return True

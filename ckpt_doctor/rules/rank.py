@@ -143,7 +143,9 @@ def pattern_mismatch(subject: Subject) -> Iterator[Finding]:
         )
     prefixed = subject.prefixed_masks
     if prefixed:
-        message = f"{counted(len(prefixed), 'key')} of rank_pattern with {PREFIX} in front, by which PEFT finds no layer"
+        message = (
+            f"{counted(len(prefixed), 'key')} of rank_pattern with {PREFIX} in front, by which PEFT finds no layer"
+        )
         remedy = f"take {PREFIX} off the keys of rank_pattern in adapter_config.json"
         yield ADALORA_PATTERN_MISMATCH(message, keys=("rank_pattern",), rejects=PEFT, remedy=remedy)
 
