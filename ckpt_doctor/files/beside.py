@@ -20,7 +20,7 @@ class Beside:
     def __init__(self) -> None:
         self.over = False
         self.error: BaseException | None = None
-        self._threads: list[Work[object]] = []
+        self._threads: list[Thread] = []
 
     def __enter__(self) -> Beside:
         return self
@@ -34,7 +34,7 @@ class Beside:
         """Have a thread do it."""
         thread = Work(work, self)
         thread.start()
-        self._threads.append(thread)  # type: ignore[arg-type]
+        self._threads.append(thread)
         return thread
 
     def wanted(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
