@@ -275,15 +275,6 @@ class Subject:
         named = ((pattern_module(key), mask) for key, mask in (pattern if isinstance(pattern, dict) else {}).items())
         return {name if name in self.layers else name.removeprefix(PREFIX): mask for name, mask in named}
 
-    @property
-    def prefixed_masks(self) -> Names:
-        """The keys of AdaLoRA's rank_pattern that have PEFT's prefix."""
-        pattern = self.config.get("rank_pattern")
-        return [
-            key for key in (pattern if isinstance(pattern, dict) else ())
-            if key.startswith(PREFIX) and pattern_module(key) not in self.layers
-        ]  # fmt: skip
-
     @cached_property
     def pruned(self) -> set[str]:
         """The modules that AdaLoRA's rank_pattern leaves no triplet."""

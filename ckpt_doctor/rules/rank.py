@@ -9,7 +9,7 @@ from ..adapter import Layer
 from ..adapter.codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, DOES_NOTHING, LORA_RANK_ZERO, UNGATHERED
 from ..adapter.findings import Finding, counted, several
 from ..adapter.runtimes import PEFT, between, upto
-from ..facts.layers import RANK_AXIS
+from ..facts.layers import RANK_AXIS, pattern_module
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
@@ -141,7 +141,11 @@ def pattern_mismatch(subject: Subject) -> Iterator[Finding]:
         yield ADALORA_PATTERN_MISMATCH(
             message, tensors=subject.keys_of(misfits), keys=("rank_pattern",), rejects=rejects, remedy=CONFIG_OF_THESE
         )
-    prefixed = subject.prefixed_masks
+    pattern = subject.config.get("rank_pattern")
+    prefixed = [
+        key for key in (pattern if isinstance(pattern, dict) else ())
+        if key.startswith(PREFIX) and pattern_module(key) not in subject.layers
+    ]  # fmt: skip
     if prefixed:
         message = (
             f"{counted(len(prefixed), 'key')} of rank_pattern with {PREFIX} in front, by which PEFT finds no layer"
