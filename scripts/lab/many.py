@@ -317,8 +317,9 @@ def less(rng: Random, _: Config, tensors: Tensors) -> None:
     """A layer is gone."""
     found = layers(tensors)
     if len(found) > 1:
-        for key in found[rng.choice([*found])].values():
-            del tensors[key]
+        module = rng.choice([*found])
+        for key in (*found[module].values(), f"base_model.model.{module}.lora_B.bias"):
+            tensors.pop(key, None)
 
 
 VARIATIONS: tuple[Variation, ...] = (scaled, padded, turned, negated, nudged, valued, spelled, less)
