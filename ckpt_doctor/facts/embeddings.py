@@ -12,6 +12,11 @@ EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "shared")
 """Embeddings of tokens in transformers: modeling_llama.py: LlamaModel, modeling_gpt2.py: GPT2Model, modeling_bloom.py:
 BloomModel, modeling_gpt_neox.py: GPTNeoXModel, modeling_t5.py: T5Model."""
 
+POSITIONS = "embed_positions"
+"""What transformers calls learned positions that have a class of their own, called with more than one argument or read
+without a call (modeling_opt.py: OPTLearnedPositionalEmbedding, modeling_bart.py: BartLearnedPositionalEmbedding,
+modeling_whisper.py: WhisperPositionalEmbedding)."""
+
 USUAL = ("embed_tokens", HEAD)
 """Those that PEFT knows by name (utils/constants.py: EMBEDDING_LAYER_NAMES)."""
 

@@ -11,6 +11,7 @@ from ..adapter.codes import ADALORA_CONVOLUTION, GROUPED_CONVOLUTION, LAYER_KIND
 from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, counted
 from ..adapter.runtimes import NONE, PEFT, between, since, upto
 from ..facts.config_keys import table
+from ..facts.embeddings import POSITIONS
 from ..facts.layers import groups_of
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
@@ -32,7 +33,7 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
     if subject.method != "LORA":
         return
     rejected: dict[str, frozenset[str]] = {}
-    dora, convolved = bool(config.get("use_dora")), False
+    dora, convolved, positions = bool(config.get("use_dora")), False, []
     if config.get("fan_in_fan_out") is True and subject.layers:  # PEFT saves false for a Linear
         rejected["a Conv1D (fan_in_fan_out)"] = upto("0.2")
         if dora:
@@ -44,6 +45,8 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
                 rejected["DoRA on an Embedding"] = since("0.9") - since(DORA_SINCE["Embedding"])
             if config.get("lora_bias"):
                 rejected["lora_bias on an Embedding"] = since("0.14")
+            if layer.module.rpartition(".")[2] == POSITIONS:
+                positions.append(layer.module)
             continue
         if layer.module.endswith(OUT_PROJ):
             rejected["a MultiheadAttention"] = upto("0.14")
@@ -60,6 +63,9 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
     for what, ids in rejected.items():
         if ids:
             yield LAYER_KIND(f"{what} is among the layers", rejects=ids)
+    if positions:  # tuners/lora/layer.py: Embedding.forward takes no more than ids, and looks them up by itself
+        message = f"{positions[0]} mostly has a forward of its own, which LoRA's calls from 0.7 on only"
+        yield LAYER_KIND(message, undecided=between("0.3", "0.6"), needs="the class of that module")
     # without one they all start at zero
     biased = config.get("lora_bias") and any(key.endswith(".lora_B.bias") for key in subject.names)
     if dora or biased:
