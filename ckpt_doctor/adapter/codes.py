@@ -614,6 +614,13 @@ Who stops: every PEFT release, "Target module … is not supported. Currently, o
 What to do: `fix --base` takes the names off that match such modules alone, or names the layers of the file in full.
 References: tuners/adalora/model.py: AdaLoraModel._create_new_module.
 """)
+READ_MODULE = Code("CD333", "read-module", """
+A module that is trained and saved whole, of which the model reads an attribute: DeBERTa's rel_embeddings, T5's wo.
+Why: PEFT wraps such a module, and the wrapper had no attributes of what is in it at first.
+Who stops: at the first run, "'ModulesToSaveWrapper' object has no attribute": `weight` up to 0.7, others up to 0.13.
+What to do: use a release from then on.
+References: utils/other.py: ModulesToSaveWrapper.
+""")
 
 # Tensors
 

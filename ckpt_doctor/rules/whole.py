@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ..adapter import NUMBER
-from ..adapter.codes import MISSING_SAVED, OTHER_SIZE, UNSAVED_MODULE
+from ..adapter.codes import MISSING_SAVED, OTHER_SIZE, READ_MODULE, UNSAVED_MODULE
 from ..adapter.findings import THE_BASE, Code, Finding, several
 from ..adapter.runtimes import NONE, PEFT, Ids, since, upto
 from ..facts.config_keys import knows
@@ -17,6 +17,7 @@ from ..facts.names import PREFIX
 from ..facts.patterns import once, pay
 from ..facts.subject import Subject
 from ..facts.tasks import CLASSES, CLASSIFIER_HEADS, HEADS, OTHER_HEADS, WITH_BIAS
+from ..facts.wrapped import READ
 from .declared import rule
 
 KEYS = ("modules_to_save",)
@@ -165,3 +166,20 @@ def torn_heads(subject: Subject) -> Iterator[Finding]:
     ]  # fmt: skip
     if torn and subject.method:
         yield OTHER_SIZE(f"{torn[0]} does not have the rows that its bias has", tensors=torn, rejects=PEFT)
+
+
+@rule
+def read_modules(subject: Subject) -> Iterator[Finding]:
+    """Modules that are saved whole, of which the model reads an attribute that a release's wrapper does not have."""
+    whole = tuple(subject.saved_whole)
+    modules = {module_of(key).rpartition(".")[0] for key in subject.others} if whole and subject.method else set()
+    for read in READ:
+        found = [name for name in modules if f".{name}".endswith(f".{read.module}") and name.endswith(whole)]
+        if not found:
+            continue
+        lacking = knows(subject.method or "", "modules_to_save") - read.had
+        what = f"the {read.attribute} of {min(found)}, which is saved whole"
+        if not read.types or subject.model_type in read.types:
+            yield READ_MODULE(f"the model reads {what}", keys=KEYS, rejects=lacking)
+        elif not subject.model_type:
+            yield READ_MODULE(f"the model may read {what}", keys=KEYS, undecided=lacking, needs=THE_BASE)

@@ -22,12 +22,12 @@ BIAS = "ln_tuning_layers.bias"
 
 
 def of_another_bias(subject: Subject) -> Names:
-    """Layers that are copies of modules of the base model, and have a bias where that has none, or none where it has."""
+    """Layers with a bias of which the module in the base model has none, and those without where that has one."""
     base = subject.base
     return subject.having(
-        lambda layer, shapes: base is not None
-        and layer.module in base.weights
-        and (BIAS in shapes) != (layer.module in base.biases)
+        lambda layer, shapes: (
+            base is not None and layer.module in base.weights and (BIAS in shapes) != (layer.module in base.biases)
+        )
     )
 
 
