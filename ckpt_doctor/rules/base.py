@@ -33,6 +33,9 @@ def against_base(subject: Subject) -> Iterator[Finding]:
     """The layers that the config targets in the base model, against those of the file."""
     config, layers, keys = subject.config, subject.layers, ("target_modules",)
     meant = meant_era(subject) if subject.is_named else None
+    if subject.question.base is None and _begins_with_a_block(subject):
+        message = f"the layers are named as in a model without a head, and {_with_a_head(subject)} was adapted"
+        yield NOT_IN_BASE(message, tensors=subject.keys_of(layers), undecided=PEFT, needs=THE_BASE)
     if subject.base is None or meant is None:
         return
     none_left = subject.pruned if subject.method == "ADALORA" else set[str]()  # sized to nothing by the pattern
@@ -40,8 +43,7 @@ def against_base(subject: Subject) -> Iterator[Finding]:
     if any(config.get(key) for key in ("layer_replication", "target_parameters", *OTHER_SIZES)):
         return  # other layers, or other sizes, than the base model's
     if _is_named_bare(subject):
-        adapted = f"a {subject.adapted_class}" if subject.adapted_class else f"one with a head, for {subject.task},"
-        message = f"the layers are named as in a model without a head, and {adapted} was adapted"
+        message = f"the layers are named as in a model without a head, and {_with_a_head(subject)} was adapted"
         needs = "how that class names its modules"
         yield NOT_IN_BASE(message, tensors=subject.keys_of(layers), undecided=PEFT, needs=needs)
     strange = absent(subject, [module for module in layers if module in meant.hit])
@@ -128,10 +130,22 @@ def _is_named_bare(subject: Subject) -> bool:
     base = subject.base
     if base is None or base is not subject.question.base or class_prefixes(base, subject.layers):
         return False
-    if not has_head(subject.adapted_class) and subject.task not in CLASSES:
-        return False
     saved_bare = bool(subject.saved_as) and all(map(is_bare, subject.saved_as))
-    return saved_bare or any(re.match(r"[^.]+\.\d+\.", module) for module in subject.layers)
+    return (saved_bare and bool(_with_a_head(subject))) or _begins_with_a_block(subject)
+
+
+def _begins_with_a_block(subject: Subject) -> bool:
+    """Whether layers are named from a block on (`layers.0`), though the class that was adapted has a head, and blocks
+    within a model of its own, as all of transformers have.
+    """
+    return bool(_with_a_head(subject)) and any(re.match(r"[^.]+\.\d+\.", module) for module in subject.sample)
+
+
+def _with_a_head(subject: Subject) -> str:
+    """What was adapted, if that has a head as far as the config tells, else ""."""
+    if has_head(subject.adapted_class):
+        return f"a {subject.adapted_class}"
+    return f"one with a head, for {subject.task}," if subject.task in CLASSES else ""
 
 
 def absent(subject: Subject, modules: Iterable[str]) -> list[str]:
