@@ -504,8 +504,8 @@ NOT_IN_BASE = Code("CD320", "not-in-base", """
 The base model does not have layers that the file has tensors for.
 Why: PEFT does not ask that each tensor finds a module, and a model of another class or depth has other modules.
 Who stops: nobody where it is some: they never computed anything there. Where it is all of them, every PEFT release does
-nothing, in silence: the adapter is of another model, or its names are of another class. Undecided without the base model
-are names that begin with a block (`layers.0`), where a class with a head was adapted: all of transformers put one before.
+nothing, in silence: the adapter is of another model, or its names are of another class. Names that begin with a block
+(`layers.0`) are undecided where a class with a head was adapted: all of transformers put a name before.
 What to do: name the right base model, or rename the tensors.
 References: utils/save_and_load.py: set_peft_model_state_dict, which reports unexpected keys at most.
 """)
