@@ -622,6 +622,14 @@ Who stops: at the first run, "'ModulesToSaveWrapper' object has no attribute": `
 What to do: use a release from then on.
 References: utils/other.py: ModulesToSaveWrapper.
 """)
+TASK_OF_TEXT = Code("CD334", "task-of-text", """
+A task_type on a model of speech, pictures or series, which has no input_ids: Whisper with SEQ_2_SEQ_LM.
+Why: the class that PEFT has for each task calls the model with input_ids, whatever that takes.
+Who stops: every PEFT release at the first call, "forward() got an unexpected keyword argument 'input_ids'". What calls
+the model beside it, as generate() does, is not stopped.
+What to do: take task_type off, and load it with PeftModel: the layers are the same.
+References: peft_model.py: PeftModelForSeq2SeqLM.forward and its like; huggingface/peft#1988.
+""")
 
 # Tensors
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 CLASSIFIER_HEADS = ("classifier", "score")
 """What the head of a classifier may be called; PEFT 0.12 and newer write both, and a model has one."""
 
@@ -24,6 +26,28 @@ CLASSES = {
 
 WITH_BIAS = ("classifier", "qa_outputs")
 """Heads that have a bias in every class of transformers."""
+
+
+OTHER_INPUT = frozenset({
+    "autoformer", "bark", "beit", "bit", "clip_vision_model", "conditional_detr", "cvt", "dab-detr", "dac",
+    "data2vec-audio", "data2vec-vision", "decision_transformer", "deformable_detr", "depth_anything", "depth_pro",
+    "deta", "detr", "dinat", "dinov3_convnext", "donut-swin", "efficientformer", "efficientnet", "encodec",
+    "focalnet", "glpn", "hgnet_v2", "hiera", "hubert", "informer", "levit", "mask2former", "maskformer", "mctct",
+    "mgp-str", "mimi", "mlcd", "mobilenet_v1", "mobilenet_v2", "mobilevit", "mobilevitv2", "nat", "oneformer",
+    "patchtsmixer", "patchtst", "pix2struct", "poolformer", "prompt_depth_anything", "pvt", "pvt_v2", "regnet",
+    "resnet", "segformer", "seggpt", "sew", "sew-d", "speech_to_text", "superpoint", "swiftformer", "swin",
+    "swin2sr", "swinv2", "table-transformer", "textnet", "time_series_transformer", "timesfm", "timesformer",
+    "unispeech", "unispeech-sat", "univnet", "upernet", "van", "vitdet", "wav2vec2", "wav2vec2-bert",
+    "wav2vec2-conformer", "wavlm", "whisper", "xcodec", "zoedepth",
+})  # fmt: skip
+"""Types of models of which no class, but for Whisper's that has a decoder alone, takes input_ids or any argument
+(signatures of transformers 4.57)."""
+
+
+def is_of_text(model_type: str, adapted_class: str) -> bool:
+    """Whether a model may take input_ids, by its type or its class, as far as those are known."""
+    name = re.split("for|model", adapted_class.lower(), maxsplit=1)[0]  # as in WhisperForConditionalGeneration
+    return model_type not in OTHER_INPUT and name not in {re.sub("[-_]", "", kind) for kind in OTHER_INPUT}
 
 
 def saved_whole(config: dict[str, object]) -> list[str]:

@@ -14,6 +14,7 @@ from ..adapter.codes import (
     NO_LAYERS,
     NO_TARGET,
     NON_FINITE,
+    TASK_OF_TEXT,
     UNKNOWN_INIT,
     UNPROVEN_OPTION,
     UNSUPPORTED_TARGET,
@@ -26,6 +27,7 @@ from ..facts.names import is_all_linear, targets
 from ..facts.replication import NO_CACHE, is_repeated
 from ..facts.subject import Subject
 from ..facts.targets import lora_reading, of_parameter, targeted
+from ..facts.tasks import CLASSES, is_of_text
 from .declared import rule
 from .rank import common_rank
 from .remedies import targets_of
@@ -271,6 +273,15 @@ def of_transformers(subject: Subject) -> bool | None:
     if config.get("base_model_name_or_path", "") is None:
         return False
     return None
+
+
+@rule
+def task_of_text(subject: Subject) -> Iterator[Finding]:
+    """The classes for tasks call the model with input_ids (peft_model.py: PeftModelForSeq2SeqLM.forward and others)."""
+    of_text = subject.task in CLASSES or subject.task == "FEATURE_EXTRACTION"
+    if of_text and not is_of_text(subject.model_type, subject.adapted_class):
+        message = f"task_type is {subject.task}, and the model takes no input_ids"
+        yield TASK_OF_TEXT(message, keys=("task_type",), undecided=PEFT, needs="how the model is called")
 
 
 @rule
