@@ -616,11 +616,13 @@ What to do: `fix --base` takes the names off that match such modules alone, or n
 References: tuners/adalora/model.py: AdaLoraModel._create_new_module.
 """)
 READ_MODULE = Code("CD333", "read-module", """
-A module that is trained and saved whole, of which the model reads an attribute: DeBERTa's rel_embeddings, T5's wo.
+A module that is saved whole or adapted, of which the model reads an attribute: DeBERTa's rel_embeddings, T5's wo,
+Whisper's convolutions.
 Why: PEFT wraps such a module, and the wrapper had no attributes of what is in it at first.
 Who stops: at the first run, "'ModulesToSaveWrapper' object has no attribute": `weight` up to 0.7, others up to 0.13.
-What to do: use a release from then on.
-References: utils/other.py: ModulesToSaveWrapper.
+Every PEFT release, where it is adapted and another than `weight` is read: "'Conv1d' object has no attribute 'stride'".
+What to do: use a release from then on; an adapter of such a module cannot have been trained with this model.
+References: utils/other.py: ModulesToSaveWrapper; tuners/tuners_utils.py: BaseTunerLayer.
 """)
 TASK_OF_TEXT = Code("CD334", "task-of-text", """
 A task_type on a model of speech, pictures or series, which has no input_ids: Whisper with SEQ_2_SEQ_LM.

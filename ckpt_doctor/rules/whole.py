@@ -170,16 +170,21 @@ def torn_heads(subject: Subject) -> Iterator[Finding]:
 
 @rule
 def read_modules(subject: Subject) -> Iterator[Finding]:
-    """Modules that are saved whole, of which the model reads an attribute that a release's wrapper does not have."""
+    """Modules that are saved whole or adapted, of which the model reads an attribute: the wrapper of a release has none
+    but its own, and that of a layer has weight alone of what is read (tuners/tuners_utils.py: BaseTunerLayer).
+    """
     whole = tuple(subject.saved_whole)
-    modules = {module_of(key).rpartition(".")[0] for key in subject.others} if whole and subject.method else set()
+    saved = {module_of(key).rpartition(".")[0] for key in subject.others} if whole and subject.method else set()
     for read in READ:
-        found = [name for name in modules if f".{name}".endswith(f".{read.module}") and name.endswith(whole)]
-        if not found:
-            continue
-        lacking = knows(subject.method or "", "modules_to_save") - read.had
-        what = f"the {read.attribute} of {min(found)}, which is saved whole"
-        if not read.types or subject.model_type in read.types:
-            yield READ_MODULE(f"the model reads {what}", keys=KEYS, rejects=lacking)
-        elif not subject.model_type:
-            yield READ_MODULE(f"the model may read {what}", keys=KEYS, undecided=lacking, needs=THE_BASE)
+        end, lacking = f".{read.module}", knows(subject.method or "", "modules_to_save") - read.had
+        found = [name for name in saved if f".{name}".endswith(end) and name.endswith(whole)]
+        what, keys = "saved whole", KEYS
+        if not found and read.attribute != "weight":
+            found = [name for name in subject.sample if f".{name}".endswith(end)]
+            what, keys, lacking = "adapted", ("target_modules",), PEFT
+        if found:
+            told = f"the {read.attribute} of {min(found)}, which is {what}"
+            if not read.types or subject.model_type in read.types:
+                yield READ_MODULE(f"the model reads {told}", keys=keys, rejects=lacking)
+            elif not subject.model_type:
+                yield READ_MODULE(f"the model may read {told}", keys=keys, undecided=lacking, needs=THE_BASE)
