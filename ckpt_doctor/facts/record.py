@@ -103,6 +103,9 @@ class Method(NamedTuple):
     without others it goes on with what they are initialised to. `shared_sized` are the releases that hold the sizes of
     the shared ones against the model, `buffers` matches what is saved beside, or was by older releases.
 
+    `sides` are the sizes of the weight that the shapes of a layer's tensors tell; None where the letters `in` and `out`
+    of the grammar are them.
+
     `scale` is a config key, its default, and the keys by whose sum it is divided; None for a method without a scale,
     or that learns it. `patterns` are config keys that another one gives single layers other values of, if `patterned`.
     `earlier` is how older releases read the config of a layer.
@@ -120,6 +123,7 @@ class Method(NamedTuple):
     demanded: tuple[str, ...] = ()
     shared_sized: Ids = PEFT
     buffers: str = "(?!)"
+    sides: Callable[[Mapping[str, tuple[int, ...]]], tuple[int, ...]] | None = None
     scale: tuple[str, float | None, tuple[str, ...]] | None = None
     patterns: Mapping[str, str] = PATTERNS
     patterned: Callable[[Config], bool] = every_layer

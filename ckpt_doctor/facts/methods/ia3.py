@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ...adapter.codes import CONVOLUTION, FEEDFORWARD_UNTARGETED, SHAPE_MISMATCH, UNCLEAR_TARGET
 from ...adapter.runtimes import PEFT, since, upto
 from ..config_keys import INIT, LAYOUT
@@ -45,9 +47,16 @@ def of_3d(subject: Subject) -> Names:
     return subject.having(lambda _, shapes: len(shapes.get("ia3_l", ())) == 5)
 
 
+def sides(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The side that the vector of a linear layer scales."""
+    shape = shapes.get("ia3_l", ())
+    return (max(shape),) if len(shape) == 2 and 1 in shape else ()
+
+
 IA3 = Method(
     "IA3", REVIEWED,
     tensors=("ia3_l[...]",),
+    sides=sides,
     kinds={"feedforward_modules": (list, str)},
     harmless={
         "fan_in_fan_out": LAYOUT, "init_ia3_weights": INIT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from math import isqrt
 
@@ -87,12 +88,25 @@ def of_1d(subject: Subject) -> Names:
     return subject.having(lambda _, shapes: flat(shapes))
 
 
+def sides(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Output and input of a linear layer: the products of those of both matrices, whole or in two."""
+    matrices = []
+    for name in ("lokr_w1", "lokr_w2"):
+        whole = shapes.get(name) or (*shapes.get(f"{name}_a", ())[:1], *shapes.get(f"{name}_b", ())[1:])
+        matrices.append(whole)
+    (first, second) = matrices
+    if "lokr_t2" in shapes or len(first) != 2 or len(second) != 2:
+        return ()
+    return first[0] * second[0], first[1] * second[1]
+
+
 LOKR = Method(
     "LOKR", REVIEWED,
     tensors=(
         "lokr_w1[a b] | lokr_w1_a[a r] lokr_w1_b[r b]",
         "lokr_w2[c d ...] | lokr_w2_a[c r] lokr_w2_b[r d] | lokr_t2[r r k l] lokr_w2_a[r c] lokr_w2_b[r d]",
     ),
+    sides=sides,
     scale=("alpha", 8, ("r",)),
     earlier=(upto("0.14"), old_config),
     nullable=("rank_dropout", "module_dropout"),

@@ -9,7 +9,7 @@ from . import REVIEWED
 PEANUT = Method(
     "PEANUT", REVIEWED,
     tensors=(
-        "peanut_A.weight[r in] peanut_B.weight[out r] peanut_encoders.#depth.weight[r r]"
+        "peanut_A.weight[r out] peanut_B.weight[out r] peanut_encoders.#depth.weight[r r]"
         " peanut_decoders.#depth.weight[r r]",
     ),
     scale=("scaling", 1.0, ()),

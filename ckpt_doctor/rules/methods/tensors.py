@@ -10,6 +10,7 @@ from ...adapter.codes import (
     ADAPTER_NAME_IN_METHOD_KEY,
     METHOD_WITHOUT_LAYERS,
     MISSING_TENSOR,
+    OTHER_SIZE,
     SHAPE_MISMATCH,
     STRANGE_TENSOR,
     TENSOR_WITHOUT_PLACE,
@@ -139,6 +140,43 @@ def form(subject: Subject, method: Method) -> Iterator[Finding]:
         yield TENSOR_WITHOUT_PLACE(message, tensors=subject.keys_of(placeless), misloads=PEFT)
     if fault_kinds.unsized:
         yield UNKNOWN_SIZE("the config has a word or null where PEFT wants the size of a layer", rejects=PEFT)
+
+
+@of_methods
+def other_sizes(subject: Subject, method: Method) -> Iterator[Finding]:
+    """A linear layer's tensors are of other sizes than the weight of the base model that they adapt, `[out, in]` or, of
+    a Conv1D, `[in, out]` (load_state_dict: "size mismatch").
+    """
+    weights = subject.base.weights if subject.base is not None else {}
+    told: dict[object, tuple[int, ...]] = {}
+    unfit = []
+    for module, layer in named_layers(subject, method).items() if weights else ():
+        weight, shapes = weights.get(module, ()), subject.shapes(layer)
+        if len(weight) == 2:
+            alike = tuple(shapes.items())
+            if alike not in told:
+                told[alike] = _sides(subject, method, module, shapes)
+            sides = told[alike]
+            if not {*sides} <= {*weight} or (len(sides) == 2 and sorted(sides) != sorted(weight)):
+                unfit.append(module)
+    if unfit:
+        count = f"{counted(len(unfit), 'layer')} of {len(subject.layers)}"
+        message = f"the tensors do not have the size of the base model's weights in {count}: {several(unfit)}"
+        yield OTHER_SIZE(message, tensors=subject.keys_of(unfit), rejects=PEFT)
+
+
+def _sides(subject: Subject, method: Method, module: str, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The sizes of a layer's weight, as far as its tensors tell them."""
+    if method.sides is not None:
+        return method.sides(shapes)
+    bound: dict[str, int] = {}
+    for group in groups(method.name):
+        if subject.sizes.active(group):
+            try:
+                subject.sizes.mismatch(nearest(group, shapes), shapes, module, bound)
+            except UnknownSize:
+                return ()
+    return tuple(bound[side] for side in ("out", "in") if side in bound)
 
 
 def shared(subject: Subject, method: Method) -> Iterator[Group]:
