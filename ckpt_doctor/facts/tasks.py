@@ -24,6 +24,10 @@ CLASSES = {
 }
 """How transformers names the classes with a head that a task type is for."""
 
+POOLER = "pooler"
+"""What a model without a head makes anew where the files are of a class with one, which mostly has none
+(transformers: modeling_roberta.py: RobertaModel, RobertaForMaskedLM)."""
+
 WITH_BIAS = ("classifier", "qa_outputs")
 """Heads that have a bias in every class of transformers."""
 

@@ -59,6 +59,11 @@ def base_changing_init(subject: Subject) -> Iterator[Finding]:
     else:
         undecided = keeping | changing
     message = f"init_lora_weights {init!r} changes the base weights at load, which PEFT 0.6 and older do not"
+    pattern = subject.config.get("alpha_pattern")
+    alphas = (subject.config.get("lora_alpha"), *(pattern.values() if isinstance(pattern, dict) else ()))
+    if first == known["pissa"] and 0 in alphas:  # LoraLayer.pissa_init divides by it
+        message += ", and divides by a scale that is 0: no output is a number"
+        misloaded, undecided = misloaded | changing, undecided - changing
     yield BASE_CHANGING_INIT(
         message,
         keys=("init_lora_weights",),

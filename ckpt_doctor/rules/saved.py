@@ -128,6 +128,25 @@ def weights_of_the_base(subject: Subject) -> Iterator[Finding]:
         yield UNAPPLIED_TENSOR(message, tensors=tensors, undecided=PEFT, needs="which release saved it")
 
 
+@rule
+def targets_saved_whole(subject: Subject) -> Iterator[Finding]:
+    """The plain weight of a module that the config targets, and does not name in modules_to_save: 0.7 and newer look
+    for `base_layer.weight` there, so that it is ignored, beside a layer that computes nothing; older ones load it.
+    """
+    whole = tuple(subject.saved_whole)
+    if subject.method not in LORAS or heads(subject):
+        return
+    keys = [
+        key for key in subject.tensors_where(lambda key: key.endswith(".weight") and ".lora_" not in key)
+        if (module := module_of(key).removesuffix(".weight")) not in subject.layers
+        and not (whole and module.endswith(whole))
+        and not module.endswith(HEADS.get(subject.task, "*")) and targeted(subject.config, module, NEWEST_SERIES)
+    ]  # fmt: skip
+    if keys:
+        message = f"whole weights of modules that the config targets, which 0.7 and newer ignore: {several(keys)}"
+        yield UNAPPLIED_TENSOR(message, tensors=keys, misloads=since("0.7"))
+
+
 _IN_MEMORY = r"\.modules_to_save\.(?:[^.]+\.(?=[^.]+$))?"
 
 

@@ -16,7 +16,7 @@ from ..facts.methods import LORAS
 from ..facts.names import PREFIX
 from ..facts.patterns import once, pay
 from ..facts.subject import Subject
-from ..facts.tasks import CLASSES, CLASSIFIER_HEADS, HEADS, OTHER_HEADS, WITH_BIAS
+from ..facts.tasks import CLASSES, CLASSIFIER_HEADS, HEADS, OTHER_HEADS, POOLER, WITH_BIAS, has_head, is_bare
 from ..facts.wrapped import READ
 from .declared import rule
 
@@ -104,6 +104,9 @@ def has_module(subject: Subject, name: str) -> bool | None:
     if name in CLASSIFIER_HEADS and "Classification" in subject.adapted_class:
         # a head that is new is in no file, that of the class which the model was saved as is
         return False if subject.adapted_class in subject.saved_as else None
+    of_heads = bool(subject.saved_as) and not any(map(is_bare, subject.saved_as))
+    if name.endswith(POOLER) and of_heads and not has_head(subject.adapted_class) and subject.task not in CLASSES:
+        return None
     of_language = CLASSES["CAUSAL_LM"]
     if name != HEAD or (subject.adapted_class and not subject.adapted_class.endswith(of_language)):
         return False
