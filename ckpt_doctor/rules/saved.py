@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from ..adapter.codes import ADAPTER_NAME, BIAS_SPELLING, UNAPPLIED_TENSOR
 from ..adapter.findings import THE_BASE, Finding, counted, several, spelled
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, since, upto
-from ..facts.embeddings import ADAPTED, SAVED
+from ..facts.embeddings import ADAPTED, EMBEDDINGS, SAVED
+from ..facts.embeddings import HEADS as LANGUAGE_HEADS
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
@@ -66,7 +67,10 @@ _WITHOUT_BIASES = r"(?:model\.layers|transformer\.(?:h|blocks))\.\d+\."
 
 def may_lack_biases(subject: Subject) -> bool:
     """Whether the adapted layers may have no bias to train, as far as their names tell without the base model."""
-    return subject.base is None and all(re.match(_WITHOUT_BIASES, module) for module in subject.sample)
+    return subject.base is None and all(
+        re.match(_WITHOUT_BIASES, module) or module.rpartition(".")[2] in (*LANGUAGE_HEADS, *EMBEDDINGS)
+        for module in subject.sample
+    )
 
 
 @rule
