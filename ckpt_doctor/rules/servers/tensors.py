@@ -49,7 +49,7 @@ def grouping(subject: Subject) -> Iterator[Cause]:
         yield Cause(codes.SERVER_FUSED_GROUP, message, of_groups, about="fused")
     adapted, there = by_kind(subject.layers), by_kind(subject.question.base.weights if subject.question.base else ())
     blocks = set[str]().union(*adapted.values())
-    partial = [kind for kind, where in adapted.items() if not blocks | there.get(kind, set()) <= where]
+    partial = [kind for kind, where in adapted.items() if not (blocks <= where and there.get(kind, blocks) <= where)]
     if partial:
         message = f"{several(partial)} of some layers are adapted, and not of others"
         yield Cause(codes.SERVER_PARTIAL_TYPE, message, Field("partial_types"))
