@@ -520,12 +520,15 @@ References: torch.nn.Module.load_state_dict; utils/save_and_load.py: get_peft_mo
 """)
 UNSUPPORTED_TARGET = Code("CD322", "unsupported-target", """
 target_modules also names a module that cannot be adapted: one that holds layers, or has a vector for a weight, or whose
-weight target_parameters names, too.
-Why: a name in a list is held against the ends of all names, so a short one reaches more than was meant.
-Who stops: the releases whose matching reaches it, "Target module … is not supported".
-What to do: name the adapted layers in full.
+weight target_parameters names, too, or whose weight alone a Mamba reads.
+Why: a name in a list is held against the ends of all names, so a short one reaches more than was meant. A LoRA on the
+out_proj or conv1d of a Mamba computes nothing where its fast kernels run.
+Who stops: the releases whose matching reaches it, "Target module … is not supported"; of a Mamba 0.16 and newer,
+"incompatible with Mamba-based models".
+What to do: name the adapted layers in full. For a Mamba use 0.15 or older, without its kernels, or train it without
+these layers.
 References: tuners/lora/model.py: _create_new_module; tuners/tuners_utils.py: check_target_module_exists,
-BaseTuner._inject_parameters.
+BaseTuner._inject_parameters, _check_lora_target_modules_mamba.
 """)
 MISSING_SAVED = Code("CD323", "missing-saved", """
 modules_to_save or trainable_token_indices is set, and the file has no tensors for it, or not all: the weight alone of a

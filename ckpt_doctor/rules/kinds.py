@@ -7,8 +7,15 @@ import re
 from collections.abc import Iterator
 
 from ..adapter import Layer
-from ..adapter.codes import ADALORA_CONVOLUTION, GROUPED_CONVOLUTION, LAYER_KIND, MISSING_PART, RENAMED_MODEL
-from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, counted
+from ..adapter.codes import (
+    ADALORA_CONVOLUTION,
+    GROUPED_CONVOLUTION,
+    LAYER_KIND,
+    MISSING_PART,
+    RENAMED_MODEL,
+    UNSUPPORTED_TARGET,
+)
+from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, counted, several
 from ..adapter.runtimes import NONE, PEFT, between, since, upto
 from ..facts.config_keys import table
 from ..facts.layers import groups_of
@@ -144,6 +151,36 @@ def fused_experts(subject: Subject) -> Iterator[Finding]:
         yield RENAMED_MODEL(
             message, tensors=subject.keys_of(experts), undecided=PEFT - _converting(subject), needs=THE_TRANSFORMERS
         )
+
+
+MAMBAS = {
+    "falcon_h1": since("0.16"), "falcon_mamba": since("0.16"), "mamba": since("0.16"), "mamba2": since("0.16"),
+    "nemotron_h": since("0.20"),
+}  # fmt: skip
+"""The types of models with state spaces, and the releases that refuse LoRA on what their fast kernels read as a mere
+weight (tuners/tuners_utils.py: _check_lora_target_modules_mamba; read in 0.15.2, 0.16.0, 0.17.1, 0.18.1, 0.19.1 and
+0.20.0)."""
+
+_READ_BY_KERNELS = r"(.+\.)?(?:out_proj|conv1d)"
+_IN_MAMBA = r".*\bbackbone\.layers\.\d+\.mixer\.\w+|.*\.layers\.\d+\.mamba\.\w+"
+
+
+@rule
+def read_by_kernels(subject: Subject) -> Iterator[Finding]:
+    """A layer that a model with state spaces does not call: "Module … is incompatible with Mamba-based models". Loaded
+    on Mamba in six releases.
+    """
+    if subject.method not in (*LORAS, "RANDLORA"):
+        return
+    saved = subject.saved_by
+    layers = subject.layers_where(lambda layer: re.fullmatch(_READ_BY_KERNELS, layer.module) is not None)
+    message = f"{several(layers)} of a model with state spaces is adapted, and its kernels read the weight alone"
+    tensors, keys = subject.keys_of(layers), ("target_modules",)
+    if layers and subject.model_type in MAMBAS:
+        yield UNSUPPORTED_TARGET(message, tensors=tensors, keys=keys, rejects=MAMBAS[subject.model_type])
+    elif any(re.fullmatch(_IN_MAMBA, module) for module in layers) and not subject.model_type:
+        refusing = NONE if saved and saved <= since("0.16") else since("0.16")
+        yield UNSUPPORTED_TARGET(message, tensors=tensors, keys=keys, undecided=refusing, needs=THE_BASE)
 
 
 @rule
