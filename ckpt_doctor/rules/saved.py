@@ -152,7 +152,10 @@ def weights_of_the_base(subject: Subject) -> Iterator[Finding]:
         yield UNAPPLIED_TENSOR(message, tensors=tensors, undecided=PEFT, needs="which release saved it")
 
 
-_IN_MEMORY = r"\.modules_to_save\.(?:[^.]+\.(?=[^.]+$))?"
+def _plain(key: str) -> tuple[str, str]:
+    """The plain name of a parameter in a copy, by a key without the adapter's name and by one with it."""
+    module, _, inside = key.partition(".modules_to_save.")
+    return f"{module}.{inside}", f"{module}.{inside.partition('.')[2]}"
 
 
 @rule
@@ -165,8 +168,8 @@ def kept_as_in_memory(subject: Subject) -> Iterator[Finding]:
         return
     inside = set(subject.others)
     tensors = [key for key in subject.tensors_where(lambda key: ".modules_to_save." in key) if key in inside]
-    plain = {key: re.sub(_IN_MEMORY, ".", key) for key in tensors}  # bias "all" saves those of the copies as well
-    tensors = [key for key in tensors if plain[key] not in subject.tensors]
+    # bias "all" saves those of the copies as well
+    tensors = [key for key in tensors if not any(name in subject.tensors for name in _plain(key))]
     if tensors:
         message = f"modules_to_save stands inside {counted(len(tensors), 'key')}, as in memory ({tensors[0][:120]})"
         looked_for = subject.saved_whole or subject.task in HEADS
