@@ -68,11 +68,11 @@ _WITH_BIASES = re.compile(
     r"encoder\.layer\.\d+\.(?:attention\.(?:self|attention)\.(?:query|value)"
     r"|(?:attention\.output|output|intermediate)\.dense)"
     r"|decoder\.layers\.\d+\.(?:(?:self|encoder)_attn\.(?:q|v|out)_proj|fc[12])"
-    r"|gpt_neox\.layers\.\d+\..+|h\.\d+\.attn\.c_attn"
+    r"|gpt_neox\.layers\.\d+\..+|h\.\d+\.attn\.c_attn|(?:[qkv]|out)_lin|lin[12]"
     rf"|{'|'.join(WITH_BIAS)})"
 )
 """Layers that have a bias in every class of transformers that calls them so: those of BERT and its kin, of OPT and
-BART, of GPT-NeoX, of GPT-2, and heads."""
+BART, of GPT-NeoX, GPT-2, DistilBERT and XLM, and heads."""
 
 
 def _unseen(subject: Subject) -> Names:

@@ -16,7 +16,7 @@ from ..facts.methods import LORAS
 from ..facts.names import PREFIX
 from ..facts.patterns import once, pay
 from ..facts.subject import Subject
-from ..facts.tasks import CLASSES, CLASSIFIER_HEADS, HEADS, OTHER_HEADS, WITH_BIAS
+from ..facts.tasks import CALLED_OTHERWISE, CLASSES, CLASSIFIER_HEADS, HEADS, WITH_BIAS, heads_of
 from .declared import rule
 
 KEYS = ("modules_to_save",)
@@ -66,8 +66,8 @@ def missing_modules(subject: Subject) -> Iterator[Finding]:
         yield code(message, keys=KEYS, tensors=astray, rejects=raising, misloads=silent)
     if heads and not any(f".{head}." in f".{key}" for head in heads for key in there):
         message = f"the head that the task trains ({' or '.join(heads)}) is not in the file"
-        # a model with two stacks may call its own otherwise
-        if subject.base is None and any("decoder" in module for module in subject.layers):
+        otherwise = CALLED_OTHERWISE.get(subject.task, "decoder")
+        if not subject.model_type and any(re.search(otherwise, module) for module in subject.layers):
             yield code(message, keys=KEYS, undecided=known, needs=THE_BASE)
         else:
             yield code(message, keys=KEYS, rejects=raising, misloads=silent)
@@ -87,7 +87,8 @@ def missing_modules(subject: Subject) -> Iterator[Finding]:
 def _calls_it_otherwise(subject: Subject) -> bool:
     """Whether the class that was adapted has no head by the names that PEFT knows."""
     of_the_task = subject.adapted_class.endswith(CLASSES.get(subject.task, ()))
-    return subject.model_type in OTHER_HEADS or bool(subject.adapted_class and not of_the_task)
+    of_the_model = heads_of(subject.task, subject.model_type)
+    return not of_the_model or bool(subject.adapted_class and not of_the_task)
 
 
 def has_module(subject: Subject, name: str) -> bool | None:

@@ -8,7 +8,7 @@ from ...adapter.runtimes import PEFT, between, since, upto
 from ..config_keys import INIT
 from ..record import Method, Row
 from ..subject import Subject
-from ..tasks import HEADS
+from ..tasks import HEADS, heads_of
 from . import REVIEWED
 
 ROWS_OF_TOKENS = "prompt_embeddings[num_virtual_tokens*num_transformer_submodules token_dim]"
@@ -47,8 +47,17 @@ def is_prefix_of_bloom(subject: Subject) -> bool:
 
 
 def lacks_head(subject: Subject) -> bool:
-    """The head that the task trains is not in the file."""
-    heads = HEADS.get(subject.task, ())
+    """The head that the task trains is not in the file, and the model has one."""
+    return bool(subject.model_type) and _lacks_head(subject)
+
+
+def may_lack_head(subject: Subject) -> bool:
+    """The head that the task trains is not in the file, and nothing tells whether the model has one."""
+    return not subject.model_type and _lacks_head(subject)
+
+
+def _lacks_head(subject: Subject) -> bool:
+    heads = heads_of(subject.task, subject.model_type)
     return bool(heads) and not any(f".{head}." in key for key in subject.tensors for head in heads)
 
 
@@ -102,6 +111,10 @@ TASKS = (
         UNSAVED_MODULE, lacks_head, "the head that the task trains is not in the file",
         "utils/save_and_load.py: set_peft_model_state_dict", rejects=since("0.17"), undecided=upto("0.16"),
         needs="whether it was trained", keys=("task_type",),
+    ),
+    Row(
+        UNSAVED_MODULE, may_lack_head, "the head that the task trains is not in the file, if the model has one",
+        "utils/save_and_load.py: set_peft_model_state_dict", undecided=PEFT, keys=("task_type",),
     ),
 )  # fmt: skip
 """PeftModel itself does not put a prompt before the input, only its classes for tasks do. Loaded in 20 releases with
