@@ -47,17 +47,16 @@ def is_prefix_of_bloom(subject: Subject) -> bool:
 
 
 def lacks_head(subject: Subject) -> bool:
-    """The head that the task trains is not in the file, and the model has one."""
-    return bool(subject.model_type) and _lacks_head(subject)
+    """The head that the task trains is not in the file, and the model has one that PEFT knows."""
+    return bool(subject.model_type) and _lacks_head(subject, heads_of(subject.task, subject.model_type))
 
 
 def may_lack_head(subject: Subject) -> bool:
-    """The head that the task trains is not in the file, and nothing tells whether the model has one."""
-    return not subject.model_type and _lacks_head(subject)
+    """The head that the task trains is not in the file, and nothing tells whether the model has one that PEFT knows."""
+    return not lacks_head(subject) and _lacks_head(subject, HEADS.get(subject.task, ()))
 
 
-def _lacks_head(subject: Subject) -> bool:
-    heads = heads_of(subject.task, subject.model_type)
+def _lacks_head(subject: Subject, heads: tuple[str, ...]) -> bool:
     return bool(heads) and not any(f".{head}." in key for key in subject.tensors for head in heads)
 
 
@@ -115,6 +114,7 @@ TASKS = (
     Row(
         UNSAVED_MODULE, may_lack_head, "the head that the task trains is not in the file, if the model has one",
         "utils/save_and_load.py: set_peft_model_state_dict", undecided=PEFT, keys=("task_type",),
+        needs="the class that was adapted",
     ),
 )  # fmt: skip
 """PeftModel itself does not put a prompt before the input, only its classes for tasks do. Loaded in 20 releases with
