@@ -427,12 +427,16 @@ What to do: `fix --for` names the targets in full.
 References: tuners/tuners_utils.py: check_target_module_exists; ckpt_doctor/facts/targets.py, release by release.
 """)
 OTHER_SCALE = Code("CD311", "other-scale", """
-Releases read another scale for a layer, from lora_alpha, alpha_pattern, rank_pattern and use_rslora.
+Releases read another scale for a layer, from lora_alpha, alpha_pattern, rank_pattern and use_rslora, or of a table of
+words that scales what it gives, as Gemma 3 has one.
 Why: no file has the scale itself. Each release computes it from these keys, and how was changed.
 Who stops: the releases whose scale is not that of the one that saved the adapter. They compute something else in
-silence. Up to 0.13 one key serves both patterns; up to 0.7 there is no rsLoRA.
-What to do: `fix --for` says the scale in lora_alpha, names the patterns in full, or gives all layers one scale.
-References: tuners/lora/model.py: _create_and_replace; utils/other.py: get_pattern_key.
+silence. Up to 0.13 one key serves both patterns; up to 0.7 there is no rsLoRA; from 0.18 on what is trained of a table
+that scales is scaled as well.
+What to do: `fix --for` says the scale in lora_alpha, names the patterns in full, or gives all layers one scale. Of a
+table that scales, use a release of the side that saved it.
+References: tuners/lora/model.py: _create_and_replace; utils/other.py: get_pattern_key; tuners/tuners_utils.py:
+BaseTunerLayer._get_embed_scale.
 """)
 MISSING_LAYER = Code("CD312", "missing-layer", """
 The config targets a layer that the file has no tensors for.

@@ -12,12 +12,14 @@ from ..adapter.codes import (
     GROUPED_CONVOLUTION,
     LAYER_KIND,
     MISSING_PART,
+    OTHER_SCALE,
     RENAMED_MODEL,
     UNSUPPORTED_TARGET,
 )
 from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, counted, several
 from ..adapter.runtimes import NONE, PEFT, between, since, upto
 from ..facts.config_keys import table
+from ..facts.embeddings import scales
 from ..facts.layers import groups_of
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
@@ -83,6 +85,39 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
         elif dora and any(key.endswith("lora_magnitude_vector.weight") for key in subject.tensors):
             message = "magnitudes are named as PEFT 0.12 and newer do in memory: older ones ignore them"
             yield MISSING_PART(message, misloads=between("0.9", "0.11"))
+
+
+_SCALED_TABLE = r"(.+\.)?(?:embed_tokens\w*|shared)"
+
+
+@rule
+def scaled_embedding(subject: Subject) -> Iterator[Finding]:
+    """A table of words that scales what it gives: from 0.18 on what is trained of it is scaled as well
+    (tuners/tuners_utils.py: BaseTunerLayer._get_embed_scale, in tuners/lora/layer.py: Embedding.forward and
+    tuners/trainable_tokens/layer.py). Loaded on Gemma 3, M2M-100, PLBart and XGLM in 0.14 – 0.21.
+    """
+    if subject.method not in ("LORA", "TRAINABLE_TOKENS"):
+        return
+    tables = subject.layers_where(lambda layer: re.fullmatch(_SCALED_TABLE, layer.module) is not None)
+    tables = [m for m in tables if any("embedding" in factor for factor in subject.layers[m].factors)]
+    tokens = subject.tensors_where(lambda key: "trainable_tokens_" in key)
+    how = scales(subject.question.base.config) if subject.question.base else ""
+    named = (subject.config.get("base_model_name_or_path"), subject.adapted_class)
+    unsure = not subject.model_type and any(re.search("(?i)gemma-?3", str(name)) for name in named)
+    if not tables and not tokens or not how and not unsure:
+        return
+    saved, older, newer = subject.saved_by, upto("0.17"), since("0.18")
+    other = older if saved and saved <= newer else newer if saved and saved <= older else PEFT
+    message = f"{several(tables or tokens)}: what is trained of a table that scales is scaled as well from PEFT 0.18 on"
+    tensors, keys = subject.keys_of(tables) or tokens, ("target_modules" if tables else "trainable_token_indices",)
+    if how == "always" and other != PEFT:
+        yield OTHER_SCALE(message, tensors=tensors, keys=keys, misloads=other)
+    elif how == "by release":  # where transformers is older, the model scales all that the table gives
+        doubted = older if other == older else PEFT
+        yield OTHER_SCALE(message, tensors=tensors, keys=keys, undecided=doubted, needs=THE_TRANSFORMERS)
+    else:
+        needs = "which release saved it" if how else THE_BASE
+        yield OTHER_SCALE(message, tensors=tensors, keys=keys, undecided=other, needs=needs)
 
 
 def _grouped(subject: Subject) -> Iterator[Finding]:
