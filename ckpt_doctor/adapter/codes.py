@@ -433,8 +433,7 @@ Why: no file has the scale itself. Each release computes it from these keys, and
 Who stops: the releases whose scale is not that of the one that saved the adapter. They compute something else in
 silence. Up to 0.13 one key serves both patterns; up to 0.7 there is no rsLoRA; from 0.18 on what is trained of a table
 that scales is scaled as well.
-What to do: `fix --for` says the scale in lora_alpha, names the patterns in full, or gives all layers one scale. Of a
-table that scales, use a release of the side that saved it.
+What to do: `fix --for` says the scale in lora_alpha, names the patterns in full, or gives all layers one scale.
 References: tuners/lora/model.py: _create_and_replace; utils/other.py: get_pattern_key; tuners/tuners_utils.py:
 BaseTunerLayer._get_embed_scale.
 """)
@@ -529,8 +528,7 @@ Why: a name in a list is held against the ends of all names, so a short one reac
 out_proj or conv1d of a Mamba computes nothing where its fast kernels run.
 Who stops: the releases whose matching reaches it, "Target module … is not supported"; of a Mamba 0.16 and newer,
 "incompatible with Mamba-based models".
-What to do: name the adapted layers in full. For a Mamba use 0.15 or older, without its kernels, or train it without
-these layers.
+What to do: name the adapted layers in full.
 References: tuners/lora/model.py: _create_new_module; tuners/tuners_utils.py: check_target_module_exists,
 BaseTuner._inject_parameters, _check_lora_target_modules_mamba.
 """)

@@ -104,14 +104,15 @@ def scaled_embedding(subject: Subject) -> Iterator[Finding]:
     how = scales(subject.question.base.config) if subject.question.base else ""
     named = (subject.config.get("base_model_name_or_path"), subject.adapted_class)
     unsure = not subject.model_type and any(re.search("(?i)gemma-?3", str(name)) for name in named)
-    if not tables and not tokens or not how and not unsure:
+    if (not tables and not tokens) or (not how and not unsure):
         return
     saved, older, newer = subject.saved_by, upto("0.17"), since("0.18")
     other = older if saved and saved <= newer else newer if saved and saved <= older else PEFT
     message = f"{several(tables or tokens)}: what is trained of a table that scales is scaled as well from PEFT 0.18 on"
     tensors, keys = subject.keys_of(tables) or tokens, ("target_modules" if tables else "trainable_token_indices",)
     if how == "always" and other != PEFT:
-        yield OTHER_SCALE(message, tensors=tensors, keys=keys, misloads=other)
+        remedy = f"use PEFT {'0.17 or older' if other == newer else '0.18 or newer'}, as it was trained with"
+        yield OTHER_SCALE(message, tensors=tensors, keys=keys, misloads=other, remedy=remedy)
     elif how == "by release":  # where transformers is older, the model scales all that the table gives
         doubted = older if other == older else PEFT
         yield OTHER_SCALE(message, tensors=tensors, keys=keys, undecided=doubted, needs=THE_TRANSFORMERS)
@@ -212,7 +213,8 @@ def read_by_kernels(subject: Subject) -> Iterator[Finding]:
     message = f"{several(layers)} of a model with state spaces is adapted, and its kernels read the weight alone"
     tensors, keys = subject.keys_of(layers), ("target_modules",)
     if layers and subject.model_type in MAMBAS:
-        yield UNSUPPORTED_TARGET(message, tensors=tensors, keys=keys, rejects=MAMBAS[subject.model_type])
+        remedy = "use PEFT 0.15 or older without the kernels, or train it without these layers"
+        yield UNSUPPORTED_TARGET(message, tensors=tensors, keys=keys, rejects=MAMBAS[subject.model_type], remedy=remedy)
     elif any(re.fullmatch(_IN_MAMBA, module) for module in layers) and not subject.model_type:
         refusing = NONE if saved and saved <= since("0.16") else since("0.16")
         yield UNSUPPORTED_TARGET(message, tensors=tensors, keys=keys, undecided=refusing, needs=THE_BASE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..adapter import NUMBER
 from ..adapter.codes import MISSING_SAVED, OTHER_SIZE, UNSAVED_MODULE
@@ -124,7 +124,10 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
         if module.endswith(names):
             parts.setdefault(module, set()).add(part)
     base = subject.base.parameters if subject.base else {}
-    lost = [f"{module}.weight" for module, present in parts.items() if present == {"bias"}]
+    lost = [
+        f"{module}.weight" for module, present in parts.items()
+        if present == {"bias"} and (f"{module}.weight" in base or not _holds(module, there))
+    ]  # fmt: skip
     # of another head that the base model was saved with the class that was adapted has nothing
     tops = {module.partition(".")[0] for module in (*parts, *subject.sample)}
     lost += [
@@ -132,9 +135,14 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
         if parts and name.rpartition(".")[0].endswith(names) and f"{PREFIX}{name}" not in there and name not in lost
         and name.partition(".")[0] in tops
     ]  # fmt: skip
-    if lost:
-        message = f"of a module that is saved whole the file lacks {several(lost)}"
+    stacks = {"", *map(_stack, (*parts, *subject.sample))}
+    missing = [name for name in lost if _stack(name) in stacks]
+    if missing:
+        message = f"of a module that is saved whole the file lacks {several(missing)}"
         yield code(message, keys=KEYS, rejects=known & since("0.15"), misloads=known & upto("0.14"))
+    elif lost:
+        message = f"of a module that is saved whole the file lacks {several(lost)}, if its class has these blocks"
+        yield code(message, keys=KEYS, undecided=known, needs="the class that was adapted")
     doubted = [
         f"{module}.bias" for module, present in parts.items()
         if module.rpartition(".")[2] in WITH_BIAS and present == {"weight"}
@@ -152,6 +160,20 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
     if unlike and not (lost or base):
         message = f"the file lacks what the same module of another block has: {several(unlike)}"
         yield code(message, keys=KEYS, undecided=known, needs=THE_BASE)
+
+
+def _holds(module: str, there: Iterable[str]) -> bool:
+    """Whether a module holds others, so that a bias of its own need not come with a weight (transformers:
+    modeling_bert.py: BertLMPredictionHead).
+    """
+    inside = f"{PREFIX}{module}."
+    return any(key.startswith(inside) and "." in key.removeprefix(inside) for key in there)
+
+
+def _stack(name: str) -> str:
+    """What the numbered block of a name is in; "" for what is in none, and so in every class."""
+    block = re.match(r"(.*?)\.\d+\.", name)
+    return block[1] if block else ""
 
 
 @rule
