@@ -42,7 +42,7 @@ def head_among_targets(subject: Subject) -> Iterator[Finding]:
         taken = upto("0.6")
         rejected = between("0.15", "0.15") if inner else between("0.13", "0.15")
         rejected |= since("0.16") if not inner and config.get("task_type") == "TOKEN_CLS" else frozenset()
-    elif config.get("modules_to_save"):
+    elif any(head.endswith(name) for name in subject.saved_whole):
         taken, rejected = frozenset[str](), (between("0.6", "0.13") if inner else frozenset()) | since("0.15")
     else:
         taken = between("0.7", "0.14" if inner else "0.12")
