@@ -92,12 +92,15 @@ def reading(subject: Subject) -> Iterator[Finding]:
                 holding = several(sorted(hit))
                 message = f"target_modules names {holding}, which holds layers and cannot be adapted itself"
                 yield UNSUPPORTED_TARGET(message, keys=("target_modules",), rejects=era.ids)
-    untargeted = [era for era in every if not era.hit]
     parameters = config.get("target_parameters")
     empty = config["target_modules"] == [] and not parameters  # CD316 says so
-    if untargeted and not empty and not all(of_parameter(module, parameters) for module in layers):
-        ids = NONE.union(*(era.ids for era in untargeted))
-        others = NONE.union(*(era.ids for era in untargeted if _hits_others(subject, era)))
+    adapting = NONE  # the parameters that the layers are of
+    if all(of_parameter(module, parameters) for module in layers):
+        adapting = since("0.17") if config["target_modules"] else PEFT  # of none at all CD202 speaks
+    untargeted = [era for era in every if not era.hit and era.ids - adapting]
+    if untargeted and not empty:
+        ids = NONE.union(*(era.ids for era in untargeted)) - adapting
+        others = NONE.union(*(era.ids for era in untargeted if _hits_others(subject, era))) & ids
         what, remedy = f"target_modules ({str(config['target_modules'])[:60]})", targets_of(layers)
         keys: tuple[str, ...] = ("target_modules",)
         numbers = config.get("layers_to_transform")
