@@ -99,7 +99,7 @@ def unapplied(subject: Subject) -> Iterator[Finding]:
     tokens, lora_B's biases. They are left out when the names are mapped (utils/save_and_load.py:
     set_peft_model_state_dict).
     """
-    if subject.method != "LORA":
+    if subject.method not in LORAS:
         return
     for key, part, what in (
         ("use_dora", ".lora_magnitude_vector", "DoRA's magnitudes"),
