@@ -20,7 +20,7 @@ from ..facts.embeddings import ADAPTED, HEAD, SAVED, USUAL
 from ..facts.layers import module_of
 from ..facts.meaning import left_random, meant_era, without_layer
 from ..facts.methods import LORAS
-from ..facts.names import PREFIX, is_all_linear
+from ..facts.names import PREFIX, is_all_linear, stack
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ, targeted
 from ..facts.tasks import CLASSES, has_head, is_bare, of_one_model
@@ -51,7 +51,7 @@ def against_base(subject: Subject) -> Iterator[Finding]:
             f"the base model has no such module for {count}, whose tensors are ignored in silence: {several(strange)}"
         )
         some, new = len(strange) < len(meant.hit), _are_of_a_head(subject, strange)
-        if new and not some:
+        if new and not some and not any(re.search(r"\.\d+\.", module) for module in strange):
             message = f"the files of the base model have no such module for {count}: {several(strange)}"
             needs = "the class that was adapted"
             yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), undecided=PEFT, needs=needs)
@@ -93,7 +93,11 @@ def against_base(subject: Subject) -> Iterator[Finding]:
     if missing:
         count = counted(len(missing), "layer")
         message = f"without tensors, though the config targets them in the base model: {count}, {several(missing)}"
-        yield MISSING_LAYER(message, keys=keys, misloads=left_random(subject))
+        if {"", *map(stack, subject.sample)} & {*map(stack, missing)}:
+            yield MISSING_LAYER(message, keys=keys, misloads=left_random(subject))
+        else:  # a class may have one of two stacks, as BartForCausalLM has
+            needs = "the class that was adapted"
+            yield MISSING_LAYER(message, keys=keys, undecided=left_random(subject), needs=needs)
     sizes = {module: _weight_of(subject.base, module) for module in layers if module in meant.hit}
     unfit = [module for module, weight in sizes.items() if weight and not _has_size(subject, layers[module], weight)]
     if unfit:

@@ -13,7 +13,7 @@ from ..facts.config_keys import knows
 from ..facts.embeddings import HEAD
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
-from ..facts.names import PREFIX
+from ..facts.names import PREFIX, stack
 from ..facts.patterns import once, pay
 from ..facts.subject import Subject
 from ..facts.tasks import CALLED_OTHERWISE, CLASSES, CLASSIFIER_HEADS, HEADS, WITH_BIAS, heads_of
@@ -135,8 +135,8 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
         if parts and name.rpartition(".")[0].endswith(names) and f"{PREFIX}{name}" not in there and name not in lost
         and name.partition(".")[0] in tops
     ]  # fmt: skip
-    stacks = {"", *map(_stack, (*parts, *subject.sample))}
-    missing = [name for name in lost if _stack(name) in stacks]
+    there_are = {"", *map(stack, (*parts, *subject.sample))}
+    missing = [name for name in lost if stack(name) in there_are]
     if missing:
         message = f"of a module that is saved whole the file lacks {several(missing)}"
         yield code(message, keys=KEYS, rejects=known & since("0.15"), misloads=known & upto("0.14"))
@@ -168,12 +168,6 @@ def _holds(module: str, there: Iterable[str]) -> bool:
     """
     inside = f"{PREFIX}{module}."
     return any(key.startswith(inside) and "." in key.removeprefix(inside) for key in there)
-
-
-def _stack(name: str) -> str:
-    """What the numbered block of a name is in; "" for what is in none, and so in every class."""
-    block = re.match(r"(.*?)\.\d+\.", name)
-    return block[1] if block else ""
 
 
 @rule
