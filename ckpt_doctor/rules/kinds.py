@@ -22,6 +22,7 @@ from ..facts.config_keys import table
 from ..facts.embeddings import scales
 from ..facts.layers import groups_of
 from ..facts.methods import LORAS
+from ..facts.names import stack
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ
 from .declared import rule
@@ -103,7 +104,11 @@ def scaled_embedding(subject: Subject) -> Iterator[Finding]:
     tokens = subject.tensors_where(lambda key: "trainable_tokens_" in key)
     how = scales(subject.question.base.config) if subject.question.base else ""
     named = (subject.config.get("base_model_name_or_path"), subject.adapted_class)
-    unsure = not subject.model_type and any(re.search("(?i)gemma-?3", str(name)) for name in named)
+    unsure = not subject.model_type and (
+        any(re.search("(?i)gemma-?3", str(name)) for name in named)
+        # of the models with an encoder and a decoder T5 alone scales nothing
+        or (any(map(stack, tables)) and not any(".block." in module for module in subject.sample))
+    )
     if (not tables and not tokens) or (not how and not unsure):
         return
     saved, older, newer = subject.saved_by, upto("0.17"), since("0.18")

@@ -6,6 +6,7 @@ from ...adapter.codes import METHOD_BY_RELEASE, MODULES_BESIDE_PROMPT, TASK_OF_P
 from ...adapter.findings import THE_TRANSFORMERS
 from ...adapter.runtimes import PEFT, between, since, upto
 from ..config_keys import INIT
+from ..embeddings import scales
 from ..record import Method, Row
 from ..subject import Subject
 from ..tasks import HEADS, heads_of
@@ -63,6 +64,11 @@ def _lacks_head(subject: Subject, heads: tuple[str, ...]) -> bool:
 def is_prefix_of_sequences(subject: Subject) -> bool:
     """A prefix in a classifier of sequences."""
     return subject.config.get("task_type") == "SEQ_CLS"
+
+
+def is_before_scaled_words(subject: Subject) -> bool:
+    """The model scales what its table of words gives, which the prompt is put beside."""
+    return scales(subject.question.base.config if subject.question.base else {}) == "by release"
 
 
 def is_prefix_of_two_stacks(subject: Subject) -> bool:
@@ -138,6 +144,13 @@ PREFIXES = (
     ),
 )  # fmt: skip
 """How a prefix is handed to the model changed with the caches of transformers."""
+
+SCALED = Row(
+    METHOD_BY_RELEASE, is_before_scaled_words, "whether the prompt is scaled as the words are hangs on transformers",
+    "peft_model.py: PeftModelForCausalLM.forward", undecided=PEFT, keys=("task_type",), needs=THE_TRANSFORMERS,
+)  # fmt: skip
+"""An older transformers scales all that the model is given, a newer one in the table of words. Loaded with prompts and
+P-tuning on PLBart and BioGPT in 6 releases."""
 
 MODULES = Row(
     MODULES_BESIDE_PROMPT, has_modules, "modules_to_save goes with a prompt only from PEFT 0.17 on",
@@ -235,7 +248,7 @@ PROMPT_TUNING = Method(
         "what training starts from (tuners/prompt_tuning/model.py: PromptEmbedding); of a text see the row",
     ),
     alike=SIZES,
-    rows=(*TASKS, MODULES, TEXT),
+    rows=(*TASKS, SCALED, MODULES, TEXT),
 )  # fmt: skip
 
 P_TUNING = Method(
@@ -249,5 +262,5 @@ P_TUNING = Method(
         ("encoder_dropout", "encoder_hidden_size", "encoder_num_layers", "encoder_reparameterization_type"), ENCODER
     ),
     alike=SIZES,
-    rows=(*TASKS, MODULES),
+    rows=(*TASKS, SCALED, MODULES),
 )  # fmt: skip
