@@ -107,7 +107,10 @@ def scaled_embedding(subject: Subject) -> Iterator[Finding]:
     unsure = not subject.model_type and (
         any(re.search("(?i)gemma-?3", str(name)) for name in named)
         # of the models with an encoder and a decoder T5 alone scales nothing
-        or (any(map(stack, tables)) and not any(".block." in module for module in subject.sample))
+        or (
+            any(stack(m) or m.endswith("shared") for m in tables)
+            and not any(".block." in module for module in subject.sample)
+        )
     )
     if (not tables and not tokens) or (not how and not unsure):
         return
