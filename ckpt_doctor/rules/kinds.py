@@ -228,6 +228,22 @@ def read_by_kernels(subject: Subject) -> Iterator[Finding]:
         yield UNSUPPORTED_TARGET(message, tensors=tensors, keys=keys, undecided=refusing, needs=THE_BASE)
 
 
+_READ_BY_TORCH = r"(.+\.)?linear[12]"
+
+
+@rule
+def read_by_torch(subject: Subject) -> Iterator[Finding]:
+    """nn.TransformerEncoderLayer reads the biases of its linear1 and linear2 (torch/nn/modules/transformer.py), and what
+    adapts a layer in 0.7 – 0.9 has none ("'Linear' object has no attribute 'bias'"; tuners/tuners_utils.py:
+    BaseTunerLayer). Loaded in 6 releases.
+    """
+    layers = subject.layers_where(lambda layer: re.fullmatch(_READ_BY_TORCH, layer.module) is not None)
+    if layers:
+        message = f"{several(layers)} may be of nn.TransformerEncoderLayer, which reads a bias that 0.7 – 0.9 hide"
+        needs = "the class of the module around"
+        yield LAYER_KIND(message, tensors=subject.keys_of(layers), undecided=between("0.7", "0.9"), needs=needs)
+
+
 @rule
 def adalora_convolution(subject: Subject) -> Iterator[Finding]:
     """A Conv2d has tensors like a Linear's (tuners/adalora/layer.py): the shapes do not tell which."""
