@@ -11,6 +11,7 @@ from ..adapter.findings import Finding, several
 from ..adapter.runtimes import PEFT, between, since, upto
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
+from ..facts.names import targets
 from ..facts.subject import Subject
 from ..facts.targets import targeted
 from ..facts.tasks import HEADS
@@ -77,14 +78,17 @@ def head_of_a_method(subject: Subject) -> Iterator[Finding]:
 @rule
 def targets_within_saved(subject: Subject) -> Iterator[Finding]:
     """0.6 – 0.13 wrap the module and then look for the part in the wrapper (tuners/tuners_utils.py: inject_adapter);
-    older ones adapt and then save it, newer ones leave it to the copy.
+    older ones adapt and then save it, newer ones leave it to the copy. Loaded with LoRA in 18 releases, with IA3 in
+    6.
     """
-    if subject.method not in LORAS or not subject.saved_whole:
+    if not subject.method or not subject.layers or not subject.saved_whole:
         return
     wholes = tuple(f".{name}." for name in subject.saved_whole)
     parts = {module_of(key).rpartition(".")[0] for key in subject.tensors_where(lambda key: ".lora_" not in key)}
     within = [part for part in parts if any(whole in f".{part}" for whole in wholes)]
-    hit = [part for part in within if targeted(subject.config, part, (0, 13))]
+    target = subject.config.get("target_modules")
+    of_lora = subject.method in LORAS
+    hit = [m for m in within if (targeted(subject.config, m, (0, 13)) if of_lora else targets(target, m))]
     if hit:
         message = f"target_modules also names {several(sorted(hit))}, a part of a module in modules_to_save"
         keys = ("target_modules", "modules_to_save")

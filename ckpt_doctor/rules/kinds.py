@@ -228,20 +228,36 @@ def read_by_kernels(subject: Subject) -> Iterator[Finding]:
         yield UNSUPPORTED_TARGET(message, tensors=tensors, keys=keys, undecided=refusing, needs=THE_BASE)
 
 
-_READ_BY_TORCH = r"(.+\.)?linear[12]"
+BIAS_READ_OUTSIDE = {
+    "conditional_detr": "k_linear", "dab_detr": "k_linear", "detr": "k_linear", "graphormer": "out_proj",
+    "wavlm": "q_proj k_proj v_proj out_proj",
+}  # fmt: skip
+"""The types of models whose modules read the bias of a layer in them, and these layers (transformers 4.38, 4.46 and
+4.57: modeling_wavlm.py: WavLMAttention and others)."""
+
+_READ_BY_TORCH = r"(?:.+\.)?linear[12]|(?:.*\.)?wavlm\..+_proj"
 
 
 @rule
-def read_by_torch(subject: Subject) -> Iterator[Finding]:
-    """nn.TransformerEncoderLayer reads the biases of its linear1 and linear2 (torch/nn/modules/transformer.py), and what
-    adapts a layer in 0.7 – 0.9 has none ("'Linear' object has no attribute 'bias'"; tuners/tuners_utils.py:
-    BaseTunerLayer). Loaded in 6 releases.
+def bias_read_outside(subject: Subject) -> Iterator[Finding]:
+    """What adapts a layer in 0.7 – 0.9 has no bias of its own for the module around to read: "'Linear' object has no
+    attribute 'bias'" (tuners/tuners_utils.py: BaseTunerLayer). nn.TransformerEncoderLayer reads those of linear1 and
+    linear2 in it (torch/nn/modules/transformer.py). Loaded on both and WavLM in 6 releases.
     """
+    hiding = between("0.7", "0.9")
+    if subject.method not in LORAS:
+        return
+    read = BIAS_READ_OUTSIDE.get(subject.model_type, "").split()
+    layers = subject.layers_where(lambda layer: layer.module.rpartition(".")[2] in read)
+    if layers:
+        message = f"a {subject.model_type} reads the bias of {several(layers)}, which PEFT 0.7 – 0.9 hide"
+        yield LAYER_KIND(message, tensors=subject.keys_of(layers), rejects=hiding)
+        return
     layers = subject.layers_where(lambda layer: re.fullmatch(_READ_BY_TORCH, layer.module) is not None)
     if layers:
-        message = f"{several(layers)} may be of nn.TransformerEncoderLayer, which reads a bias that 0.7 – 0.9 hide"
+        message = f"the module around may read the bias of {several(layers)}, which PEFT 0.7 – 0.9 hide"
         needs = "the class of the module around"
-        yield LAYER_KIND(message, tensors=subject.keys_of(layers), undecided=between("0.7", "0.9"), needs=needs)
+        yield LAYER_KIND(message, tensors=subject.keys_of(layers), undecided=hiding, needs=needs)
 
 
 @rule
