@@ -47,6 +47,21 @@ def is_prefix_of_bloom(subject: Subject) -> bool:
     return subject.model_type == "bloom"
 
 
+PREFIXES_LOADED = frozenset({
+    "bart", "bert", "big_bird", "biogpt", "blenderbot", "codegen", "cohere", "ctrl", "electra", "falcon", "gemma",
+    "glm", "gpt2", "gpt_neo", "gpt_neox_japanese", "gptj", "granite", "jetmoe", "llama", "longt5", "m2m_100",
+    "marian", "megatron-bert", "mistral", "olmo", "olmoe", "opt", "pegasus", "persimmon", "phi", "phi3", "plbart",
+    "qwen2", "qwen2_moe", "roberta", "stablelm", "starcoder2", "switch_transformers", "t5", "trocr", "xlm-roberta",
+})  # fmt: skip
+"""The types of models in which a prefix was the same with transformers 4.38, 4.46 and 4.57, as far as these have them.
+It was not in CamemBERT, GIT, GPT-BigCode, Nemotron, Qwen2-VL, RoFormer, UMT5 and X-MOD."""
+
+
+def is_prefix_of_an_untried_model(subject: Subject) -> bool:
+    """A prefix in a model whose caches nobody looked at."""
+    return bool(subject.model_type) and subject.model_type not in PREFIXES_LOADED | {"bloom"}
+
+
 def lacks_head(subject: Subject) -> bool:
     """The head that the task trains is not in the file, and the model has one that PEFT knows."""
     return bool(subject.model_type) and _lacks_head(subject, heads_of(subject.task, subject.model_type))
@@ -127,6 +142,10 @@ TASKS = (
 prompts, prefixes and P-tuning on BERT, RoBERTa, Qwen2, T5, GPT-2, OPT and Mistral."""
 
 PREFIXES = (
+    Row(
+        METHOD_BY_RELEASE, is_prefix_of_an_untried_model, "a prefix in such a model may hang on transformers",
+        "peft_model.py: PeftModel.get_prompt", undecided=PEFT, keys=("task_type",), needs=THE_TRANSFORMERS,
+    ),
     Row(
         METHOD_BY_RELEASE, is_prefix_of_bloom, "a prefix in a BLOOM hangs on the release of transformers",
         "utils/constants.py: bloom_model_postprocess_past_key_value", undecided=since("0.10"), keys=("task_type",),
