@@ -22,7 +22,6 @@ from ..facts.config_keys import table
 from ..facts.embeddings import scales
 from ..facts.layers import groups_of
 from ..facts.methods import LORAS
-from ..facts.names import stack
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ
 from .declared import rule
@@ -104,13 +103,11 @@ def scaled_embedding(subject: Subject) -> Iterator[Finding]:
     tokens = subject.tensors_where(lambda key: "trainable_tokens_" in key)
     how = scales(subject.question.base.config) if subject.question.base else ""
     named = (subject.config.get("base_model_name_or_path"), subject.adapted_class)
+    two_stacks = any(re.search(r"\bencoder(?:\.|_attn)|\bshared$", module) for module in subject.sample)
     unsure = not subject.model_type and (
         any(re.search("(?i)gemma-?3", str(name)) for name in named)
         # of the models with an encoder and a decoder T5 alone scales nothing
-        or (
-            any(stack(m) or m.endswith("shared") for m in tables)
-            and not any(".block." in module for module in subject.sample)
-        )
+        or (bool(tables) and two_stacks and not any(".block." in module for module in subject.sample))
     )
     if (not tables and not tokens) or (not how and not unsure):
         return
