@@ -427,12 +427,15 @@ What to do: `fix --for` names the targets in full.
 References: tuners/tuners_utils.py: check_target_module_exists; ckpt_doctor/facts/targets.py, release by release.
 """)
 OTHER_SCALE = Code("CD311", "other-scale", """
-Releases read another scale for a layer, from lora_alpha, alpha_pattern, rank_pattern and use_rslora.
+Releases read another scale for a layer, from lora_alpha, alpha_pattern, rank_pattern and use_rslora, or of a table of
+words that scales what it gives, as Gemma 3 has one.
 Why: no file has the scale itself. Each release computes it from these keys, and how was changed.
 Who stops: the releases whose scale is not that of the one that saved the adapter. They compute something else in
-silence. Up to 0.13 one key serves both patterns; up to 0.7 there is no rsLoRA.
+silence. Up to 0.13 one key serves both patterns; up to 0.7 there is no rsLoRA; from 0.18 on what is trained of a table
+that scales is scaled as well.
 What to do: `fix --for` says the scale in lora_alpha, names the patterns in full, or gives all layers one scale.
-References: tuners/lora/model.py: _create_and_replace; utils/other.py: get_pattern_key.
+References: tuners/lora/model.py: _create_and_replace; utils/other.py: get_pattern_key; tuners/tuners_utils.py:
+BaseTunerLayer._get_embed_scale.
 """)
 MISSING_LAYER = Code("CD312", "missing-layer", """
 The config targets a layer that the file has no tensors for.
@@ -521,12 +524,14 @@ References: torch.nn.Module.load_state_dict; utils/save_and_load.py: get_peft_mo
 """)
 UNSUPPORTED_TARGET = Code("CD322", "unsupported-target", """
 target_modules also names a module that cannot be adapted: one that holds layers, or has a vector for a weight, or whose
-weight target_parameters names, too.
-Why: a name in a list is held against the ends of all names, so a short one reaches more than was meant.
-Who stops: the releases whose matching reaches it, "Target module … is not supported".
+weight target_parameters names, too, or whose weight alone a Mamba reads.
+Why: a name in a list is held against the ends of all names, so a short one reaches more than was meant. A LoRA on the
+out_proj or conv1d of a Mamba computes nothing where its fast kernels run.
+Who stops: the releases whose matching reaches it, "Target module … is not supported"; of a Mamba 0.16 and newer,
+"is incompatible with Mamba-based models".
 What to do: name the adapted layers in full.
 References: tuners/lora/model.py: _create_new_module; tuners/tuners_utils.py: check_target_module_exists,
-BaseTuner._inject_parameters.
+BaseTuner._inject_parameters, _check_lora_target_modules_mamba.
 """)
 MISSING_SAVED = Code("CD323", "missing-saved", """
 modules_to_save or trainable_token_indices is set, and the file has no tensors for it, or not all: the weight alone of a
@@ -556,12 +561,13 @@ References: utils/other.py: ModulesToSaveWrapper.check_module; utils/save_and_lo
 of BERT, RoBERTa and Qwen2 in 18 releases.
 """)
 TARGET_WITHIN_SAVED = Code("CD326", "target-within-saved", """
-target_modules names a part of a module in modules_to_save.
-Why: which comes first, the copy of the module or the adapter in it, was changed between releases.
+target_modules or modules_to_save names a part of a module in modules_to_save.
+Why: which comes first, the copy of the module or the adapter in it, was changed between releases. A name in
+modules_to_save is of every module that ends with it: `embeddings` is of word_embeddings in it, too.
 Who stops: 0.6 – 0.13, "ModulesToSaveWrapper has no attribute". Older ones adapt the part and then save it, newer ones
-leave it to the copy.
+leave it to the copy. Of a part that modules_to_save names 0.14 loads another copy, and 0.15 and newer raise KeyError.
 What to do: name the targets in full, without that part.
-References: tuners/tuners_utils.py: inject_adapter.
+References: tuners/tuners_utils.py: inject_adapter; utils/other.py: _set_trainable.
 """)
 GROUPED_CONVOLUTION = Code("CD327", "grouped-convolution", """
 LoRA on a convolution in groups, or on one that may be.

@@ -27,3 +27,23 @@ loaded on a Llama and a T5 with more tokens, beside LoRA and IA3 (0.21.2)."""
 
 ADAPTED = ".base_layer.weight"
 """The end of the name of a weight that a layer adapts, from 0.7 on (tuners/tuners_utils.py: BaseTunerLayer)."""
+
+_ALWAYS = frozenset({"gemma3", "gemma3_text", "gemma3n", "gemma3n_text"})
+_AS_THE_CONFIG_SAYS = {
+    "bart": False, "bigbird_pegasus": True, "biogpt": True, "blenderbot": False, "m2m_100": True, "mbart": False,
+    "nllb_moe": True, "pegasus_x": True, "plbart": True, "seamless_m4t": True, "seamless_m4t_v2": True, "trocr": False,
+    "xglm": True,
+}  # fmt: skip
+"""The types of models whose tables of words are a module that scales (transformers 4.46 and 4.57: a ScaledWordEmbedding
+in modeling_gemma3.py, modeling_bart.py and others), these with the default of scale_embedding. Of older transformers
+such a model scales what the table gives."""
+
+
+def scales(config: dict[str, object]) -> str:
+    """How a model scales what its table of words gives, by its config: "always", "by release" of transformers, ""."""
+    kind, decoder = str(config.get("model_type") or ""), config.get("decoder")
+    if kind in _ALWAYS:
+        return "always"
+    if kind in _AS_THE_CONFIG_SAYS and config.get("scale_embedding", _AS_THE_CONFIG_SAYS[kind]) is True:
+        return "by release"
+    return scales(decoder) if isinstance(decoder, dict) and "decoder" not in decoder else ""

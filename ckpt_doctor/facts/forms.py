@@ -157,10 +157,11 @@ class Sizes(NamedTuple):
             for word, size in zip(sizes, shape, strict=False):
                 if word != "..." and right:
                     wanted = self.of(word, module)
+                    nothing = size == 0 and wanted != 0  # unless the config itself says so
                     if isinstance(wanted, str):
                         wanted = bound.setdefault(wanted, size)
-                    right = wanted is None or wanted == size
-            if not right or 0 in shape:
+                    right = not nothing and (wanted is None or wanted == size)
+            if not right or (0 in shape and "..." in sizes):
                 misfits.append(factor)
         return misfits
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from ..adapter.runtimes import upto
 from .forms import Config
 from .names import Names, pattern_value
 from .patterns import of_keys, once
@@ -73,12 +74,23 @@ def has_scales(subject: Subject) -> bool:
     return all(None not in scales for scales in (joint(subject), apart(subject)) if isinstance(scales, tuple))
 
 
+def conv1d_of_the_base(subject: Subject) -> Names:
+    """Layers that are a Conv1d in the base model."""
+    weights = subject.base.weights if subject.base else {}
+    return [module for module in subject.layers if len(weights.get(module, ())) == 3]
+
+
 def may_be_conv1d(subject: Subject) -> Names:
-    """Layers whose tensors do not show a kernel, and whose name is that of a Conv1d."""
+    """Layers whose tensors do not show a kernel, and whose name is that of a convolution, as far as the base model does
+    not tell; a release that cannot adapt a Conv1d saved none.
+    """
+    saved, weights = subject.saved_by, subject.base.weights if subject.base else {}
+    if saved and saved <= upto("0.17"):
+        return []
     plain = subject.having(lambda _, shapes: not any(
         name in shapes and len(shapes[name]) > 2 for name in ("hada_t1", "lokr_t2", "lokr_w2")
     ))  # fmt: skip
-    return [module for module in plain if re.search(r"conv1d|conv_1d", module, re.IGNORECASE)]
+    return [m for m in plain if m not in weights and re.search(r"conv_?1d|conv(?!_?[23]d)[^.]*$", m.lower())]
 
 
 def decomposed_unasked(subject: Subject) -> Names:

@@ -30,6 +30,12 @@ def numbered(name: str) -> str:
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "#", name)
 
 
+def stack(name: str) -> str:
+    """The encoder or decoder that a name lies in, of which a class may have one alone; "" for what is in neither."""
+    found = re.match(r"(.*?\b(?:en|de)coder)\.", name)
+    return found[1] if found else ""
+
+
 def pattern_value(pattern: Any, module: str, default: Any) -> Any:
     """The value of a rank or alpha pattern for a module, as PEFT 0.15 and newer match it (get_pattern_key)."""
     if isinstance(pattern, dict) and pattern:

@@ -11,9 +11,23 @@ HEADS = {"SEQ_CLS": CLASSIFIER_HEADS, "TOKEN_CLS": CLASSIFIER_HEADS, "QUESTION_A
 """The heads that are trained and saved whole for a task, whatever modules_to_save says (peft_model.py:
 PeftModelForSequenceClassification, PeftModelForTokenClassification, PeftModelForQuestionAnswering)."""
 
-OTHER_HEADS = frozenset({"bart", "bigbird_pegasus", "led", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"})
-"""The types of models whose head is called classification_head (transformers: modeling_bart.py and others), which PEFT
-then neither trains nor saves. All have an encoder and a decoder."""
+OTHER_HEADS = {
+    "SEQ_CLS": frozenset({
+        "bart", "bigbird_pegasus", "flaubert", "led", "mbart", "mt5", "mvp", "perceiver", "plbart", "t5", "umt5", "xlm",
+        "xlnet",
+    }),
+    "QUESTION_ANS": frozenset({"big_bird", "blip", "lxmert", "modernbert", "splinter", "tapas", "vilt", "visual_bert"}),
+}  # fmt: skip
+"""Task → the types of models whose class for it calls its head otherwise, which PEFT then neither trains nor saves
+(transformers 4.38, 4.46 and 4.57: modeling_bart.py and others; loaded on XLNet in 6 releases)."""
+
+CALLED_OTHERWISE = {
+    "SEQ_CLS": r"decoder|\btransformer\.(?:layer\.\d+\.(?:ff|rel_attn)|attentions|ffns)\b|^perceiver\.",
+    "QUESTION_ANS": r"decoder|^(?:bert|lxmert|splinter|tapas|vilt|visual_bert)\.|\blayers\.\d+\.(?:attn|mlp)\.W",
+}
+"""How modules of such models are named; where there are two stacks, the head of a model that nobody knows may be
+called otherwise as well."""
+
 
 CLASSES = {
     "CAUSAL_LM": ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),
@@ -60,6 +74,15 @@ def saved_whole(config: dict[str, object]) -> list[str]:
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
+def of_one_model(one: str, other: str) -> bool:
+    """Whether two classes of transformers are of one model, by their names."""
+    return _model(one) == _model(other)
+
+
+def _model(name: str) -> str:
+    return re.split(r"(?<=.)(?:For[A-Z]|(?:With|Double)?(?:LM)?Heads?|(?:MT)?Model$)", name)[0]
+
+
 def has_head(name: str) -> bool:
     """Whether a class of transformers is a model with a head, by its name."""
     return "For" in name or name.endswith("LMHeadModel")
@@ -68,3 +91,8 @@ def has_head(name: str) -> bool:
 def is_bare(name: str) -> bool:
     """Whether a class of transformers is a model without a head, by its name."""
     return name.endswith("Model") and not name.endswith("LMHeadModel")
+
+
+def heads_of(task: str, model_type: str) -> tuple[str, ...]:
+    """The heads that PEFT trains and saves whole for a task, of which a model of a type has one; "" is any type."""
+    return () if model_type in OTHER_HEADS.get(task, ()) else HEADS.get(task, ())

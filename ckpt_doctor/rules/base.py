@@ -20,10 +20,10 @@ from ..facts.embeddings import ADAPTED, HEAD, SAVED, USUAL
 from ..facts.layers import module_of
 from ..facts.meaning import left_random, meant_era, without_layer
 from ..facts.methods import LORAS
-from ..facts.names import PREFIX, is_all_linear
+from ..facts.names import PREFIX, is_all_linear, stack
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ, targeted
-from ..facts.tasks import CLASSES, has_head, is_bare
+from ..facts.tasks import CLASSES, has_head, is_bare, of_one_model
 from .declared import rule
 from .whole import has_module
 
@@ -52,8 +52,14 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         message = (
             f"the base model has no such module for {count}, whose tensors are ignored in silence: {several(strange)}"
         )
-        lost = NONE if len(strange) < len(meant.hit) and mean_nothing(strange) else PEFT
-        yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), misloads=lost)
+        some, new = len(strange) < len(meant.hit), _are_of_a_head(subject, strange)
+        if new and not some and not any(re.search(r"\.\d+\.", module) for module in strange):
+            message = f"the files of the base model have no such module for {count}: {several(strange)}"
+            needs = "the class that was adapted"
+            yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), undecided=PEFT, needs=needs)
+        else:
+            lost = NONE if some and (new or mean_nothing(strange)) else PEFT
+            yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), misloads=lost)
     if subject.method not in LORAS:
         return
     whole = {module_of(key).rpartition(".")[0] for key in subject.tensors if ".lora_" not in key}
@@ -89,7 +95,11 @@ def against_base(subject: Subject) -> Iterator[Finding]:
     if missing:
         count = counted(len(missing), "layer")
         message = f"without tensors, though the config targets them in the base model: {count}, {several(missing)}"
-        yield MISSING_LAYER(message, keys=keys, misloads=left_random(subject))
+        if {"", *map(stack, subject.sample)} & {*map(stack, missing)}:
+            yield MISSING_LAYER(message, keys=keys, misloads=left_random(subject))
+        else:  # a class may have one of two stacks, as BartForCausalLM has
+            needs = "the class that was adapted"
+            yield MISSING_LAYER(message, keys=keys, undecided=left_random(subject), needs=needs)
     sizes = {module: _weight_of(subject.base, module) for module in layers if module in meant.hit}
     unfit = [module for module, weight in sizes.items() if weight and not _has_size(subject, layers[module], weight)]
     if unfit:
@@ -159,6 +169,19 @@ def absent(subject: Subject, modules: Iterable[str]) -> list[str]:
         module for module in modules
         if module not in known and (module != HEAD or has_module(subject, HEAD) is False)  # a tied one is in no file
     ]  # fmt: skip
+
+
+def _are_of_a_head(subject: Subject, strange: list[str]) -> bool:
+    """Whether all of some layers that the base model's files lack may be of a head, which is in no file where it is new
+    or tied: no part of these files is called as theirs is, and the class that was adapted is one of the same model, or
+    is not known, and no layer has a number.
+    """
+    tops = {module.partition(".")[0] for module in (subject.base.weights if subject.base else ())}
+    if any(module.partition(".")[0] in tops for module in strange):
+        return False
+    if subject.adapted_class and subject.saved_as:
+        return any(of_one_model(subject.adapted_class, name) for name in subject.saved_as)
+    return not any(re.search(r"\.\d+\.", module) for module in strange)
 
 
 def mean_nothing(strange: Iterable[str]) -> bool:

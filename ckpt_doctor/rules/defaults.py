@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..adapter.codes import DEFAULT_TARGETS, UNCLEAR_TARGET
 from ..adapter.findings import THE_BASE, Finding
-from ..adapter.runtimes import NONE, PEFT
+from ..adapter.runtimes import NONE, PEFT, upto
 from ..facts.default_targets import default_targets, untabled
 from ..facts.meaning import left_random
 from ..facts.methods import LORAS
@@ -22,22 +22,24 @@ def null_targets(subject: Subject) -> Iterator[Finding]:
     (tuners/tuners_utils.py: BaseTuner._prepare_adapter_config).
     """
     config, method = subject.config, subject.method or ""
-    unnamed = config.get("target_modules") is None and not config.get("target_parameters")
-    if not unnamed or not subject.is_named or not subject.layers or subject.adapter.config is None:
+    unnamed, adapter = config.get("target_modules") is None, subject.adapter
+    if not unnamed or not subject.is_named or not subject.layers or adapter.config is None:
         return
+    asked = upto("0.16") if config.get("target_parameters") else PEFT  # which newer releases read instead
     keys, code = ("target_modules",), DEFAULT_TARGETS if method in LORAS else UNCLEAR_TARGET
     if not subject.model_type:
         message = "target_modules is null: each release then looks the base model up in a table of its own"
         none = PEFT if of_transformers(subject) is False else untabled(method)
-        yield code(message, keys=keys, rejects=none, undecided=PEFT - none, needs=THE_BASE)
+        if asked == PEFT:  # else CD202 says whom this stops
+            yield code(message, keys=keys, rejects=none, undecided=PEFT - none, needs=THE_BASE)
         return
     rejects, misloads, doubted = NONE, NONE, NONE
     for ids, names in default_targets(method, subject.model_type):
         if names is None:
-            rejects |= ids
+            rejects |= ids & asked
             continue
-        for era in subject.changed(subject.adapter._replace(config={**config, "target_modules": names})).eras:
-            here = ids & era.ids
+        for era in subject.changed(adapter._replace(config={**config, "target_modules": names})).eras:
+            here = ids & era.ids & asked
             if era.misfits or (method == "ADALORA" and subject.masks.keys() - era.hit):
                 rejects |= here
             elif era.hit != subject.layers.keys():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 
 from ..adapter.codes import HEAD_AMONG_TARGETS, TARGET_WITHIN_SAVED
 from ..adapter.findings import Finding, several
 from ..adapter.runtimes import PEFT, between, since, upto
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
+from ..facts.names import targets
 from ..facts.subject import Subject
 from ..facts.targets import targeted
 from ..facts.tasks import HEADS
@@ -42,7 +44,7 @@ def head_among_targets(subject: Subject) -> Iterator[Finding]:
         taken = upto("0.6")
         rejected = between("0.15", "0.15") if inner else between("0.13", "0.15")
         rejected |= since("0.16") if not inner and config.get("task_type") == "TOKEN_CLS" else frozenset()
-    elif config.get("modules_to_save"):
+    elif any(head.endswith(name) for name in subject.saved_whole):
         taken, rejected = frozenset[str](), (between("0.6", "0.13") if inner else frozenset()) | since("0.15")
     else:
         taken = between("0.7", "0.14" if inner else "0.12")
@@ -76,15 +78,41 @@ def head_of_a_method(subject: Subject) -> Iterator[Finding]:
 @rule
 def targets_within_saved(subject: Subject) -> Iterator[Finding]:
     """0.6 – 0.13 wrap the module and then look for the part in the wrapper (tuners/tuners_utils.py: inject_adapter);
-    older ones adapt and then save it, newer ones leave it to the copy.
+    older ones adapt and then save it, newer ones leave it to the copy. Loaded with LoRA in 18 releases, with IA3 in
+    6.
     """
-    if subject.method not in LORAS or not subject.saved_whole:
+    if not subject.method or not subject.layers or not subject.saved_whole:
         return
     wholes = tuple(f".{name}." for name in subject.saved_whole)
     parts = {module_of(key).rpartition(".")[0] for key in subject.tensors_where(lambda key: ".lora_" not in key)}
     within = [part for part in parts if any(whole in f".{part}" for whole in wholes)]
-    hit = [part for part in within if targeted(subject.config, part, (0, 13))]
+    target = subject.config.get("target_modules")
+    of_lora = subject.method in LORAS
+    hit = [m for m in within if (targeted(subject.config, m, (0, 13)) if of_lora else targets(target, m))]
     if hit:
         message = f"target_modules also names {several(sorted(hit))}, a part of a module in modules_to_save"
         keys = ("target_modules", "modules_to_save")
         yield TARGET_WITHIN_SAVED(message, keys=keys, rejects=between("0.6", "0.13"))
+
+
+@rule
+def saved_within_saved(subject: Subject) -> Iterator[Finding]:
+    """modules_to_save is held against the ends of names, and no dot (utils/other.py: _set_trainable), so that a name
+    may be of a module and of one in it: `embeddings` of BERT's word_embeddings. 0.6 – 0.13 look for the part in the
+    wrapper, 0.14 copies both, and 0.15 and newer look for its tensors twice. Loaded on XLNet and a plain model in 8
+    releases.
+    """
+    names = tuple(subject.saved_whole)
+    if subject.method not in LORAS or not names:
+        return
+    for key in subject.others:
+        module = module_of(key).rpartition(".")[0]
+        wrapped = [outer for outer in accumulate(module.split("."), "{}.{}".format) if outer.endswith(names)]
+        if len(wrapped) > 1 and {"original_module", "modules_to_save", "base_layer"}.isdisjoint(module.split(".")):
+            message = f"modules_to_save names {wrapped[0][:120]} and {wrapped[1][:120]}, which is in it"
+            yield TARGET_WITHIN_SAVED(
+                message, keys=("modules_to_save",), rejects=between("0.6", "0.13") | since("0.15"),
+                misloads=between("0.14", "0.14"), undecided=upto("0.5"), needs="a load in that release",
+                remedy="save it again with modules_to_save that names the outer module alone, in full",
+            )  # fmt: skip
+            return

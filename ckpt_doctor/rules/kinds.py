@@ -7,11 +7,19 @@ import re
 from collections.abc import Iterator
 
 from ..adapter import Layer
-from ..adapter.codes import ADALORA_CONVOLUTION, GROUPED_CONVOLUTION, LAYER_KIND, MISSING_PART, RENAMED_MODEL
-from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, counted
+from ..adapter.codes import (
+    ADALORA_CONVOLUTION,
+    GROUPED_CONVOLUTION,
+    LAYER_KIND,
+    MISSING_PART,
+    OTHER_SCALE,
+    RENAMED_MODEL,
+    UNSUPPORTED_TARGET,
+)
+from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, counted, several
 from ..adapter.runtimes import NONE, PEFT, between, since, upto
 from ..facts.config_keys import table
-from ..facts.embeddings import POSITIONS
+from ..facts.embeddings import POSITIONS, scales
 from ..facts.layers import groups_of
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
@@ -84,6 +92,45 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
             yield MISSING_PART(message, misloads=between("0.9", "0.11"))
 
 
+_SCALED_TABLE = r"(.+\.)?(?:embed_tokens\w*|shared)"
+
+
+@rule
+def scaled_embedding(subject: Subject) -> Iterator[Finding]:
+    """A table of words that scales what it gives: from 0.18 on what is trained of it is scaled as well
+    (tuners/tuners_utils.py: BaseTunerLayer._get_embed_scale, in tuners/lora/layer.py: Embedding.forward and
+    tuners/trainable_tokens/layer.py). Loaded on Gemma 3, M2M-100, PLBart and XGLM in 0.14 – 0.21.
+    """
+    if subject.method not in ("LORA", "TRAINABLE_TOKENS"):
+        return
+    tables = subject.layers_where(lambda layer: re.fullmatch(_SCALED_TABLE, layer.module) is not None)
+    tables = [m for m in tables if any("embedding" in factor for factor in subject.layers[m].factors)]
+    tokens = subject.tensors_where(lambda key: "trainable_tokens_" in key)
+    how = scales(subject.question.base.config) if subject.question.base else ""
+    named = (subject.config.get("base_model_name_or_path"), subject.adapted_class)
+    two_stacks = any(re.search(r"\bencoder(?:\.|_attn)|\bshared$", module) for module in subject.sample)
+    unsure = not subject.model_type and (
+        any(re.search("(?i)gemma-?3", str(name)) for name in named)
+        # of the models with an encoder and a decoder T5 alone scales nothing
+        or (bool(tables) and two_stacks and not any(".block." in module for module in subject.sample))
+    )
+    if (not tables and not tokens) or (not how and not unsure):
+        return
+    saved, older, newer = subject.saved_by, upto("0.17"), since("0.18")
+    other = older if saved and saved <= newer else newer if saved and saved <= older else PEFT
+    message = f"{several(tables or tokens)}: what is trained of a table that scales is scaled as well from PEFT 0.18 on"
+    tensors, keys = subject.keys_of(tables) or tokens, ("target_modules" if tables else "trainable_token_indices",)
+    if how == "always" and other != PEFT:
+        remedy = f"use PEFT {'0.17 or older' if other == newer else '0.18 or newer'}, as it was trained with"
+        yield OTHER_SCALE(message, tensors=tensors, keys=keys, misloads=other, remedy=remedy)
+    elif how == "by release":  # where transformers is older, the model scales all that the table gives
+        doubted = older if other == older else PEFT
+        yield OTHER_SCALE(message, tensors=tensors, keys=keys, undecided=doubted, needs=THE_TRANSFORMERS)
+    else:
+        needs = "which release saved it" if how else THE_BASE
+        yield OTHER_SCALE(message, tensors=tensors, keys=keys, undecided=other, needs=needs)
+
+
 def _grouped(subject: Subject) -> Iterator[Finding]:
     """A convolution in groups: its B has other sizes from 0.16 on, and up to 0.6 none that fit."""
     wide = subject.layers_where(lambda layer: groups_of(subject.forms, layer.factors) > 1)
@@ -150,6 +197,69 @@ def fused_experts(subject: Subject) -> Iterator[Finding]:
         yield RENAMED_MODEL(
             message, tensors=subject.keys_of(experts), undecided=PEFT - _converting(subject), needs=THE_TRANSFORMERS
         )
+
+
+MAMBAS = {
+    "falcon_h1": since("0.16"), "falcon_mamba": since("0.16"), "mamba": since("0.16"), "mamba2": since("0.16"),
+    "nemotron_h": since("0.20"),
+}  # fmt: skip
+"""The types of models with state spaces, and the releases that refuse LoRA on what their fast kernels read as a mere
+weight (tuners/tuners_utils.py: _check_lora_target_modules_mamba; read in 0.15.2, 0.16.0, 0.17.1, 0.18.1, 0.19.1 and
+0.20.0)."""
+
+_READ_BY_KERNELS = r"(.+\.)?(?:out_proj|conv1d)"
+_IN_MAMBA = r".*\bbackbone\.layers\.\d+\.mixer\.\w+|.*\.layers\.\d+\.mamba\.\w+"
+
+
+@rule
+def read_by_kernels(subject: Subject) -> Iterator[Finding]:
+    """A layer that a model with state spaces does not call: "Module … is incompatible with Mamba-based models". Loaded
+    on Mamba in six releases.
+    """
+    if subject.method not in (*LORAS, "RANDLORA"):
+        return
+    saved = subject.saved_by
+    layers = subject.layers_where(lambda layer: re.fullmatch(_READ_BY_KERNELS, layer.module) is not None)
+    message = f"{several(layers)} of a model with state spaces is adapted, and its kernels read the weight alone"
+    tensors, keys = subject.keys_of(layers), ("target_modules",)
+    if layers and subject.model_type in MAMBAS:
+        remedy = "use PEFT 0.15 or older without the kernels, or train it without these layers"
+        yield UNSUPPORTED_TARGET(message, tensors=tensors, keys=keys, rejects=MAMBAS[subject.model_type], remedy=remedy)
+    elif any(re.fullmatch(_IN_MAMBA, module) for module in layers) and not subject.model_type:
+        refusing = NONE if saved and saved <= since("0.16") else since("0.16")
+        yield UNSUPPORTED_TARGET(message, tensors=tensors, keys=keys, undecided=refusing, needs=THE_BASE)
+
+
+BIAS_READ_OUTSIDE = {
+    "conditional_detr": "k_linear", "dab_detr": "k_linear", "detr": "k_linear", "graphormer": "out_proj",
+    "wavlm": "q_proj k_proj v_proj out_proj",
+}  # fmt: skip
+"""The types of models whose modules read the bias of a layer in them, and these layers (transformers 4.38, 4.46 and
+4.57: modeling_wavlm.py: WavLMAttention and others)."""
+
+_READ_BY_TORCH = r"(?:.+\.)?linear[12]|(?:.*\.)?wavlm\..+_proj"
+
+
+@rule
+def bias_read_outside(subject: Subject) -> Iterator[Finding]:
+    """What adapts a layer in 0.7 – 0.9 has no bias of its own for the module around to read: "'Linear' object has no
+    attribute 'bias'" (tuners/tuners_utils.py: BaseTunerLayer). nn.TransformerEncoderLayer reads those of linear1 and
+    linear2 in it (torch/nn/modules/transformer.py). Loaded on both and WavLM in 6 releases.
+    """
+    hiding = between("0.7", "0.9")
+    if subject.method not in LORAS:
+        return
+    read = BIAS_READ_OUTSIDE.get(subject.model_type, "").split()
+    layers = subject.layers_where(lambda layer: layer.module.rpartition(".")[2] in read)
+    if layers:
+        message = f"a {subject.model_type} reads the bias of {several(layers)}, which PEFT 0.7 – 0.9 hide"
+        yield LAYER_KIND(message, tensors=subject.keys_of(layers), rejects=hiding)
+        return
+    layers = subject.layers_where(lambda layer: re.fullmatch(_READ_BY_TORCH, layer.module) is not None)
+    if layers:
+        message = f"the module around may read the bias of {several(layers)}, which PEFT 0.7 – 0.9 hide"
+        needs = "the class of the module around"
+        yield LAYER_KIND(message, tensors=subject.keys_of(layers), undecided=hiding, needs=needs)
 
 
 @rule

@@ -83,18 +83,24 @@ def reading(subject: Subject) -> Iterator[Finding]:
         unsupported |= {m for m, shape in subject.base.weights.items() if len(shape) < 2}
     unsupported -= layers.keys()
     if unsupported and not is_all_linear(config["target_modules"]):
+        saved = tuple(subject.saved_whole)
         for era in every:
-            hit = [module for module in unsupported if targeted(config, module, era.release)]
+            # up to 0.15 the end of a name tells what is saved whole, and is then no target (inject_adapter)
+            left = saved if (0, 6) <= era.release < (0, 16) else ()
+            hit = [m for m in unsupported if not m.endswith(left or ("*",)) and targeted(config, m, era.release)]
             if hit:
                 holding = several(sorted(hit))
                 message = f"target_modules names {holding}, which holds layers and cannot be adapted itself"
                 yield UNSUPPORTED_TARGET(message, keys=("target_modules",), rejects=era.ids)
-    untargeted = [era for era in every if not era.hit]
     parameters = config.get("target_parameters")
     empty = config["target_modules"] == [] and not parameters  # CD316 says so
-    if untargeted and not empty and not all(of_parameter(module, parameters) for module in layers):
-        ids = NONE.union(*(era.ids for era in untargeted))
-        others = NONE.union(*(era.ids for era in untargeted if _hits_others(subject, era)))
+    adapting = NONE  # the parameters that the layers are of
+    if all(of_parameter(module, parameters) for module in layers):
+        adapting = since("0.17") if config["target_modules"] else PEFT  # of none at all CD202 speaks
+    untargeted = [era for era in every if not era.hit and era.ids - adapting]
+    if untargeted and not empty:
+        ids = NONE.union(*(era.ids for era in untargeted)) - adapting
+        others = NONE.union(*(era.ids for era in untargeted if _hits_others(subject, era))) & ids
         what, remedy = f"target_modules ({str(config['target_modules'])[:60]})", targets_of(layers)
         keys: tuple[str, ...] = ("target_modules",)
         numbers = config.get("layers_to_transform")

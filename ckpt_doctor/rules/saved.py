@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from ..adapter.codes import ADAPTER_NAME, BIAS_SPELLING, UNAPPLIED_TENSOR
 from ..adapter.findings import THE_BASE, Finding, counted, several, spelled
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, since, upto
-from ..facts.embeddings import ADAPTED, EMBEDDINGS, SAVED
-from ..facts.embeddings import HEADS as LANGUAGE_HEADS
+from ..facts.embeddings import ADAPTED, HEAD, SAVED
 from ..facts.layers import module_of
+from ..facts.meaning import meant_era
 from ..facts.methods import LORAS
-from ..facts.names import PREFIX
+from ..facts.names import PREFIX, Names
 from ..facts.subject import Subject
 from ..facts.targets import targeted
-from ..facts.tasks import HEADS
+from ..facts.tasks import HEADS, WITH_BIAS
 from .declared import rule
 from .heads import heads
 
@@ -30,27 +30,32 @@ def bias_spelling(subject: Subject) -> Iterator[Finding]:
     if subject.method not in LORAS or config.get("target_modules") is None:
         return
     whole = tuple(f"{head}." for head, _ in heads(subject))  # a head has its own bias, whatever is trained beside it
+    inside = [
+        f".{name}." for name in (*subject.saved_whole, *HEADS.get(subject.task, ()))
+    ]  # so has what is saved whole
     biases = subject.tensors_where(lambda key: key.endswith(".bias") and not key.startswith(whole or "*"))
-    named = {module_of(key) for key in biases if ".lora_" not in key}
+    named = {module_of(key) for key in biases if ".lora_" not in key and not any(name in key for name in inside)}
     new = {name.removesuffix(".base_layer.bias") for name in named if name.endswith(".base_layer.bias")}
     old = {name.removesuffix(".bias") for name in named} - {name + ".base_layer" for name in new}
-    missing = frozenset[str]()
+    missing, unsaved = frozenset[str](), False
     if bias not in ("all", "lora_only") and subject.base is not None:
         new, old = new & subject.base.biases, old & subject.base.biases  # others have no place in any release
-    if subject.base is not None and not new and not old and subject.base.biases.isdisjoint(subject.layers):
+    if not new and not old and not may_have_biases(subject):
         return
     if not new & subject.layers.keys() and not old & subject.layers.keys():
         if bias not in ("all", "lora_only"):
             return
         # the layers of 0.6 – 0.9 have no bias of their own, so these trained none (tuners_utils.py: BaseTunerLayer)
         if bias == "lora_only" and not subject.saved_by <= between("0.6", "0.9"):
-            missing = PEFT
+            missing, unsaved = PEFT, True
     else:
         # what is not adapted keeps the plain name of its bias in every release
-        wrapped = {m for m in new | old if m in subject.layers or targeted(config, m, NEWEST_SERIES)}
+        meant = meant_era(subject)
+        release = meant.release if meant else NEWEST_SERIES
+        wrapped = {m for m in new | old if m in subject.layers or targeted(config, m, release)}
         missing |= upto("0.6") if new - old else frozenset()
         missing |= since("0.7") if (old - new) & wrapped or (new - old) - wrapped else frozenset()
-    if missing == PEFT and may_lack_biases(subject):
+    if unsaved and may_lack_biases(subject):
         message = f"bias is {spelled(bias)}, and no bias is in the file, as the model may have none"
         yield BIAS_SPELLING(message, keys=("bias",), undecided=PEFT, needs=THE_BASE)
     elif missing:
@@ -61,16 +66,34 @@ def bias_spelling(subject: Subject) -> Iterator[Finding]:
         yield BIAS_SPELLING(message, tensors=keys, keys=("bias",), misloads=missing, remedy=remedy)
 
 
-_WITHOUT_BIASES = r"(?:model\.layers|transformer\.(?:h|blocks))\.\d+\."
-"""How layers are named in models of which most have no biases: Llama's and its kin, MPT and Falcon."""
+_WITH_BIASES = re.compile(
+    r"(?:.+\.)?(?:"
+    r"encoder\.layer\.\d+\.(?:attention\.(?:self|attention)\.(?:query|value)"
+    r"|(?:attention\.output|output|intermediate)\.dense)"
+    r"|decoder\.layers\.\d+\.(?:(?:self|encoder)_attn\.(?:q|v|out)_proj|fc[12])"
+    r"|gpt_neox\.layers\.\d+\..+|h\.\d+\.attn\.c_attn|(?:[qkv]|out)_lin|lin[12]"
+    rf"|{'|'.join(WITH_BIAS)})"
+)
+"""Layers that have a bias in every class of transformers that calls them so: those of BERT and its kin, of OPT and
+BART, of GPT-NeoX, GPT-2, DistilBERT and XLM, and heads."""
+
+
+def _unseen(subject: Subject) -> Names:
+    """The adapted layers of which no weight of the base model tells whether they have a bias; a tied head has none."""
+    weights = subject.base.weights if subject.base else {}
+    return [module for module in subject.layers if module not in weights and module != HEAD]
+
+
+def may_have_biases(subject: Subject) -> bool:
+    """Whether an adapted layer may have a bias to train: one of which the base model does not tell may."""
+    return subject.base is None or not subject.base.biases.isdisjoint(subject.layers) or bool(_unseen(subject))
 
 
 def may_lack_biases(subject: Subject) -> bool:
-    """Whether the adapted layers may have no bias to train, as far as their names tell without the base model."""
-    return subject.base is None and all(
-        re.match(_WITHOUT_BIASES, module) or module.rpartition(".")[2] in (*LANGUAGE_HEADS, *EMBEDDINGS)
-        for module in subject.sample
-    )
+    """Whether the adapted layers may have no bias to train, as far as the base model or else their names tell."""
+    if subject.base is not None and not subject.base.biases.isdisjoint(subject.layers):
+        return False
+    return not any(map(_WITH_BIASES.fullmatch, _unseen(subject)))
 
 
 @rule
@@ -79,7 +102,7 @@ def unapplied(subject: Subject) -> Iterator[Finding]:
     tokens, lora_B's biases. They are left out when the names are mapped (utils/save_and_load.py:
     set_peft_model_state_dict).
     """
-    if subject.method != "LORA":
+    if subject.method not in LORAS:
         return
     for key, part, what in (
         ("use_dora", ".lora_magnitude_vector", "DoRA's magnitudes"),
@@ -138,8 +161,8 @@ def targets_saved_whole(subject: Subject) -> Iterator[Finding]:
     for `base_layer.weight` there, so that it is ignored, beside a layer that computes nothing; older ones load it.
     """
     whole = tuple(subject.saved_whole)
-    if subject.method not in LORAS or heads(subject):
-        return
+    if subject.method not in LORAS or heads(subject) or subject.config.get("ensure_weight_tying"):
+        return  # a head that is tied to an embedding is no target of its own
     keys = [
         key for key in subject.tensors_where(lambda key: key.endswith(".weight") and ".lora_" not in key)
         if (module := module_of(key).removesuffix(".weight")) not in subject.layers
@@ -151,7 +174,10 @@ def targets_saved_whole(subject: Subject) -> Iterator[Finding]:
         yield UNAPPLIED_TENSOR(message, tensors=keys, misloads=since("0.7"))
 
 
-_IN_MEMORY = r"\.modules_to_save\.(?:[^.]+\.(?=[^.]+$))?"
+def _plain(key: str) -> tuple[str, str]:
+    """The plain name of a parameter in a copy, by a key without the adapter's name and by one with it."""
+    module, _, inside = key.partition(".modules_to_save.")
+    return f"{module}.{inside}", f"{module}.{inside.partition('.')[2]}"
 
 
 @rule
@@ -164,8 +190,8 @@ def kept_as_in_memory(subject: Subject) -> Iterator[Finding]:
         return
     inside = set(subject.others)
     tensors = [key for key in subject.tensors_where(lambda key: ".modules_to_save." in key) if key in inside]
-    plain = {key: re.sub(_IN_MEMORY, ".", key) for key in tensors}  # bias "all" saves those of the copies as well
-    tensors = [key for key in tensors if plain[key] not in subject.tensors]
+    # bias "all" saves those of the copies as well
+    tensors = [key for key in tensors if not any(name in subject.tensors for name in _plain(key))]
     if tensors:
         message = f"modules_to_save stands inside {counted(len(tensors), 'key')}, as in memory ({tensors[0][:120]})"
         looked_for = subject.saved_whole or subject.task in HEADS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..adapter import NUMBER
 from ..adapter.codes import MISSING_SAVED, OTHER_SIZE, READ_MODULE, UNSAVED_MODULE
@@ -13,10 +13,20 @@ from ..facts.config_keys import knows
 from ..facts.embeddings import HEAD
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
-from ..facts.names import PREFIX
+from ..facts.names import PREFIX, stack
 from ..facts.patterns import once, pay
 from ..facts.subject import Subject
-from ..facts.tasks import CLASSES, CLASSIFIER_HEADS, HEADS, OTHER_HEADS, POOLER, WITH_BIAS, has_head, is_bare
+from ..facts.tasks import (
+    CALLED_OTHERWISE,
+    CLASSES,
+    CLASSIFIER_HEADS,
+    HEADS,
+    POOLER,
+    WITH_BIAS,
+    has_head,
+    heads_of,
+    is_bare,
+)
 from ..facts.wrapped import READ
 from .declared import rule
 
@@ -67,8 +77,8 @@ def missing_modules(subject: Subject) -> Iterator[Finding]:
         yield code(message, keys=KEYS, tensors=astray, rejects=raising, misloads=silent)
     if heads and not any(f".{head}." in f".{key}" for head in heads for key in there):
         message = f"the head that the task trains ({' or '.join(heads)}) is not in the file"
-        # a model with two stacks may call its own otherwise
-        if subject.base is None and any("decoder" in module for module in subject.layers):
+        otherwise = CALLED_OTHERWISE.get(subject.task, "decoder")
+        if not subject.model_type and any(re.search(otherwise, module) for module in subject.layers):
             yield code(message, keys=KEYS, undecided=known, needs=THE_BASE)
         else:
             yield code(message, keys=KEYS, rejects=raising, misloads=silent)
@@ -88,7 +98,8 @@ def missing_modules(subject: Subject) -> Iterator[Finding]:
 def _calls_it_otherwise(subject: Subject) -> bool:
     """Whether the class that was adapted has no head by the names that PEFT knows."""
     of_the_task = subject.adapted_class.endswith(CLASSES.get(subject.task, ()))
-    return subject.model_type in OTHER_HEADS or bool(subject.adapted_class and not of_the_task)
+    of_the_model = heads_of(subject.task, subject.model_type)
+    return not of_the_model or bool(subject.adapted_class and not of_the_task)
 
 
 def has_module(subject: Subject, name: str) -> bool | None:
@@ -127,7 +138,10 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
         if module.endswith(names):
             parts.setdefault(module, set()).add(part)
     base = subject.base.parameters if subject.base else {}
-    lost = [f"{module}.weight" for module, present in parts.items() if present == {"bias"}]
+    lost = [
+        f"{module}.weight" for module, present in parts.items()
+        if present == {"bias"} and (f"{module}.weight" in base or not _holds(module, there))
+    ]  # fmt: skip
     # of another head that the base model was saved with the class that was adapted has nothing
     tops = {module.partition(".")[0] for module in (*parts, *subject.sample)}
     lost += [
@@ -135,9 +149,14 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
         if parts and name.rpartition(".")[0].endswith(names) and f"{PREFIX}{name}" not in there and name not in lost
         and name.partition(".")[0] in tops
     ]  # fmt: skip
-    if lost:
-        message = f"of a module that is saved whole the file lacks {several(lost)}"
+    there_are = {"", *map(stack, (*parts, *subject.sample))}
+    missing = [name for name in lost if stack(name) in there_are]
+    if missing:
+        message = f"of a module that is saved whole the file lacks {several(missing)}"
         yield code(message, keys=KEYS, rejects=known & since("0.15"), misloads=known & upto("0.14"))
+    elif lost:
+        message = f"of a module that is saved whole the file lacks {several(lost)}, if its class has these blocks"
+        yield code(message, keys=KEYS, undecided=known, needs="the class that was adapted")
     doubted = [
         f"{module}.bias" for module, present in parts.items()
         if module.rpartition(".")[2] in WITH_BIAS and present == {"weight"}
@@ -155,6 +174,14 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
     if unlike and not (lost or base):
         message = f"the file lacks what the same module of another block has: {several(unlike)}"
         yield code(message, keys=KEYS, undecided=known, needs=THE_BASE)
+
+
+def _holds(module: str, there: Iterable[str]) -> bool:
+    """Whether a module holds others, so that a bias of its own need not come with a weight (transformers:
+    modeling_bert.py: BertLMPredictionHead).
+    """
+    inside = f"{PREFIX}{module}."
+    return any(key.startswith(inside) and "." in key.removeprefix(inside) for key in there)
 
 
 @rule

@@ -19,7 +19,7 @@ from ..facts.names import PREFIX, pattern_value
 from ..facts.servers.transformers import TRANSFORMERS
 from ..facts.subject import Subject
 from ..facts.targets import targeted
-from ..facts.tasks import HEADS
+from ..facts.tasks import heads_of
 from .report import Report
 from .skeletons import MOST_MODULES, MOST_SIZE, PARTS, Unknown, add_whole, check, of_method, stage
 
@@ -123,7 +123,7 @@ def _meant(subject: Subject) -> dict[str, Layer]:
         if not any(pattern_value({name: True}, module, default=False) for module in subject.layers):
             raise Unknown(f"rank_pattern names {name[:80]}, which has no tensors")
     whole = {name for name in subject.saved_whole if not any(f".{name}." in f".{key}" for key in subject.others)}
-    heads = HEADS.get(subject.task, ())
+    heads = heads_of(subject.task, subject.model_type)
     if heads and not any(f".{name}." in f".{key}" for name in heads for key in subject.others):
         raise Unknown("the head that its task has is not in the file")
     gone = sorted(whole.difference(heads))

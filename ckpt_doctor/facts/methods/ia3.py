@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...adapter.codes import CONVOLUTION, FEEDFORWARD_UNTARGETED, SHAPE_MISMATCH, UNCLEAR_TARGET
-from ...adapter.runtimes import PEFT, since, upto
+from ...adapter.runtimes import PEFT, between, since, upto
 from ..config_keys import INIT, LAYOUT
 from ..names import Names, targets
 from ..record import Method, Row
@@ -40,6 +40,18 @@ def is_null(subject: Subject) -> bool:
 def of_2d(subject: Subject) -> Names:
     """Layers that are a Conv2d."""
     return subject.having(lambda _, shapes: len(shapes.get("ia3_l", ())) == 4)
+
+
+def without_bias_2d(subject: Subject) -> Names:
+    """Layers that are a Conv2d without a bias in the base model."""
+    base = subject.base
+    return [m for m in of_2d(subject) if m in base.weights and m not in base.biases] if base else []
+
+
+def perhaps_without_bias_2d(subject: Subject) -> Names:
+    """Layers that are a Conv2d, of which the base model does not tell whether they have a bias."""
+    weights = subject.base.weights if subject.base else {}
+    return [module for module in of_2d(subject) if module not in weights]
 
 
 def of_3d(subject: Subject) -> Names:
@@ -79,6 +91,14 @@ IA3 = Method(
         Row(
             CONVOLUTION, of_2d, "{names} is a Conv2d, which IA3 adapts from PEFT 0.6 on",
             "tuners/ia3/model.py: IA3Model._find_and_replace", rejects=upto("0.5"),
+        ),
+        Row(
+            CONVOLUTION, without_bias_2d, "{names} has no bias, and PEFT 0.6 gives it a random one",
+            "tuners/ia3/layer.py: Conv2d.__init__", misloads=between("0.6", "0.6"),
+        ),
+        Row(
+            CONVOLUTION, perhaps_without_bias_2d, "{names} may have no bias, and PEFT 0.6 would give it a random one",
+            "tuners/ia3/layer.py: Conv2d.__init__", undecided=between("0.6", "0.6"),
         ),
         Row(
             CONVOLUTION, of_3d, "{names} is a Conv3d, which IA3 adapts from PEFT 0.14 on",

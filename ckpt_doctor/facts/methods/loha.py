@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...adapter.codes import CONVOLUTION, SCALE_BY_RELEASE, SHAPE_MISMATCH
 from ...adapter.runtimes import PEFT, between, since, upto
 from ..config_keys import DROPOUT, INIT
-from ..lycoris import apart, decomposed_unasked, has_scales, joint, may_be_conv1d, old_config
+from ..lycoris import apart, conv1d_of_the_base, decomposed_unasked, has_scales, joint, may_be_conv1d, old_config
 from ..names import Names
 from ..record import Differs, Method, Row
 from ..subject import Subject
@@ -13,12 +13,13 @@ from . import REVIEWED
 
 
 def of_1d(subject: Subject) -> Names:
-    """Layers whose kernel is that of a Conv1d."""
+    """Layers whose kernel is that of a Conv1d, or that are one in the base model."""
 
     def flat(shape: tuple[int, ...]) -> bool:
         return len(shape) == 4 and shape[3] == 1 < shape[2]
 
-    return subject.having(lambda _, shapes: flat(shapes.get("hada_t1", ())))
+    kernels = subject.having(lambda _, shapes: flat(shapes.get("hada_t1", ())))
+    return [*dict.fromkeys([*kernels, *conv1d_of_the_base(subject)])]
 
 
 LOHA = Method(

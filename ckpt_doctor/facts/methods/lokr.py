@@ -9,7 +9,16 @@ from math import isqrt
 from ...adapter.codes import CONVOLUTION, LOKR_DECOMPOSITION, SCALE_BY_RELEASE, SHAPE_MISMATCH
 from ...adapter.runtimes import PEFT, between, since, upto
 from ..config_keys import DROPOUT, INIT
-from ..lycoris import apart, decomposed_unasked, has_scales, joint, may_be_conv1d, old_config, unscaled
+from ..lycoris import (
+    apart,
+    conv1d_of_the_base,
+    decomposed_unasked,
+    has_scales,
+    joint,
+    may_be_conv1d,
+    old_config,
+    unscaled,
+)
 from ..names import Names, pattern_value
 from ..record import Differs, Method, Row
 from ..subject import Subject
@@ -79,13 +88,13 @@ def split(size: int, factor: int) -> int:
 
 
 def of_1d(subject: Subject) -> Names:
-    """Layers whose kernel is that of a Conv1d."""
+    """Layers whose kernel is that of a Conv1d, or that are one in the base model."""
 
     def flat(shapes: dict[str, tuple[int, ...]]) -> bool:
         kernel = shapes.get("lokr_t2", ())
         return (len(kernel) == 4 and kernel[3] == 1 < kernel[2]) or len(shapes.get("lokr_w2", ())) == 3
 
-    return subject.having(lambda _, shapes: flat(shapes))
+    return [*dict.fromkeys([*subject.having(lambda _, shapes: flat(shapes)), *conv1d_of_the_base(subject)])]
 
 
 def sides(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:

@@ -6,9 +6,10 @@ from ...adapter.codes import METHOD_BY_RELEASE, MODULES_BESIDE_PROMPT, TASK_OF_P
 from ...adapter.findings import THE_TRANSFORMERS
 from ...adapter.runtimes import PEFT, between, since, upto
 from ..config_keys import INIT
+from ..embeddings import scales
 from ..record import Method, Row
 from ..subject import Subject
-from ..tasks import HEADS
+from ..tasks import HEADS, heads_of
 from . import REVIEWED
 
 ROWS_OF_TOKENS = "prompt_embeddings[num_virtual_tokens*num_transformer_submodules token_dim]"
@@ -46,15 +47,43 @@ def is_prefix_of_bloom(subject: Subject) -> bool:
     return subject.model_type == "bloom"
 
 
+PREFIXES_LOADED = frozenset({
+    "bart", "bert", "big_bird", "biogpt", "blenderbot", "codegen", "cohere", "ctrl", "electra", "falcon", "gemma",
+    "glm", "gpt2", "gpt_neo", "gpt_neox_japanese", "gptj", "granite", "jetmoe", "llama", "longt5", "m2m_100",
+    "marian", "megatron-bert", "mistral", "olmo", "olmoe", "opt", "pegasus", "persimmon", "phi", "phi3", "plbart",
+    "qwen2", "qwen2_moe", "roberta", "stablelm", "starcoder2", "switch_transformers", "t5", "trocr", "xlm-roberta",
+})  # fmt: skip
+"""The types of models in which a prefix was the same with transformers 4.38, 4.46 and 4.57, as far as these have them.
+It was not in CamemBERT, GIT, GPT-BigCode, Nemotron, Qwen2-VL, RoFormer, UMT5 and X-MOD."""
+
+
+def is_prefix_of_an_untried_model(subject: Subject) -> bool:
+    """A prefix in a model whose caches nobody looked at."""
+    return bool(subject.model_type) and subject.model_type not in PREFIXES_LOADED | {"bloom"}
+
+
 def lacks_head(subject: Subject) -> bool:
-    """The head that the task trains is not in the file."""
-    heads = HEADS.get(subject.task, ())
+    """The head that the task trains is not in the file, and the model has one that PEFT knows."""
+    return bool(subject.model_type) and _lacks_head(subject, heads_of(subject.task, subject.model_type))
+
+
+def may_lack_head(subject: Subject) -> bool:
+    """The head that the task trains is not in the file, and nothing tells whether the model has one that PEFT knows."""
+    return not lacks_head(subject) and _lacks_head(subject, HEADS.get(subject.task, ()))
+
+
+def _lacks_head(subject: Subject, heads: tuple[str, ...]) -> bool:
     return bool(heads) and not any(f".{head}." in key for key in subject.tensors for head in heads)
 
 
 def is_prefix_of_sequences(subject: Subject) -> bool:
     """A prefix in a classifier of sequences."""
     return subject.config.get("task_type") == "SEQ_CLS"
+
+
+def is_before_scaled_words(subject: Subject) -> bool:
+    """The model scales what its table of words gives, which the prompt is put beside."""
+    return scales(subject.question.base.config if subject.question.base else {}) == "by release"
 
 
 def is_prefix_of_two_stacks(subject: Subject) -> bool:
@@ -103,11 +132,20 @@ TASKS = (
         "utils/save_and_load.py: set_peft_model_state_dict", rejects=since("0.17"), undecided=upto("0.16"),
         needs="whether it was trained", keys=("task_type",),
     ),
+    Row(
+        UNSAVED_MODULE, may_lack_head, "the head that the task trains is not in the file, if the model has one",
+        "utils/save_and_load.py: set_peft_model_state_dict", undecided=PEFT, keys=("task_type",),
+        needs="the class that was adapted",
+    ),
 )  # fmt: skip
 """PeftModel itself does not put a prompt before the input, only its classes for tasks do. Loaded in 20 releases with
 prompts, prefixes and P-tuning on BERT, RoBERTa, Qwen2, T5, GPT-2, OPT and Mistral."""
 
 PREFIXES = (
+    Row(
+        METHOD_BY_RELEASE, is_prefix_of_an_untried_model, "a prefix in such a model may hang on transformers",
+        "peft_model.py: PeftModel.get_prompt", undecided=PEFT, keys=("task_type",), needs=THE_TRANSFORMERS,
+    ),
     Row(
         METHOD_BY_RELEASE, is_prefix_of_bloom, "a prefix in a BLOOM hangs on the release of transformers",
         "utils/constants.py: bloom_model_postprocess_past_key_value", undecided=since("0.10"), keys=("task_type",),
@@ -125,6 +163,13 @@ PREFIXES = (
     ),
 )  # fmt: skip
 """How a prefix is handed to the model changed with the caches of transformers."""
+
+SCALED = Row(
+    METHOD_BY_RELEASE, is_before_scaled_words, "whether the prompt is scaled as the words are hangs on transformers",
+    "peft_model.py: PeftModelForCausalLM.forward", undecided=PEFT, keys=("task_type",), needs=THE_TRANSFORMERS,
+)  # fmt: skip
+"""An older transformers scales all that the model is given, a newer one in the table of words. Loaded with prompts and
+P-tuning on PLBart and BioGPT in 6 releases."""
 
 MODULES = Row(
     MODULES_BESIDE_PROMPT, has_modules, "modules_to_save goes with a prompt only from PEFT 0.17 on",
@@ -222,7 +267,7 @@ PROMPT_TUNING = Method(
         "what training starts from (tuners/prompt_tuning/model.py: PromptEmbedding); of a text see the row",
     ),
     alike=SIZES,
-    rows=(*TASKS, MODULES, TEXT),
+    rows=(*TASKS, SCALED, MODULES, TEXT),
 )  # fmt: skip
 
 P_TUNING = Method(
@@ -236,5 +281,5 @@ P_TUNING = Method(
         ("encoder_dropout", "encoder_hidden_size", "encoder_num_layers", "encoder_reparameterization_type"), ENCODER
     ),
     alike=SIZES,
-    rows=(*TASKS, MODULES),
+    rows=(*TASKS, SCALED, MODULES),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from ...adapter.codes import NO_TARGET, UNCLEAR_TARGET, UNEVEN_LAYERS
 from ...adapter.findings import THE_BASE, Finding, several
-from ...adapter.runtimes import PEFT, since
+from ...adapter.runtimes import PEFT, between, since
 from ...facts.meaning import left_random
 from ...facts.methods import COUNTED, NAMED
 from ...facts.names import Names, as_number, is_all_linear, named, targets
@@ -41,20 +41,34 @@ def target_modules(subject: Subject, method: Method) -> Iterator[Finding]:
         left = [module for module in layers if not targets(target, module)]
         if isinstance(target, list) and left_random(subject) and not left:
             hit = {*named(target, layers)}
-            fresh = [name for name in map(str, target) if name not in hit]
+            fresh = [name for name in map(str, target) if name not in hit and _may_adapt(subject, name)]
             if fresh:
                 message = f"no tensor is of {several(fresh)}, and a layer of it would be adapted at random"
                 yield _unclear("target_modules", message)
     yield from _chosen_layers(subject)
 
 
+def _may_adapt(subject: Subject, name: str) -> bool:
+    """Whether a name in target_modules may be of a layer that the file has nothing of: not where the base model has no
+    such module, or exclude_modules takes out all that it has.
+    """
+    if subject.base is None or subject.layers.keys().isdisjoint(subject.base.weights):
+        return True
+    meant = [m for m, shape in subject.base.weights.items() if len(shape) > 1 and targets([name], m)]
+    return not all(m in subject.layers or targets(subject.config.get("exclude_modules"), m) for m in meant)
+
+
 def _chosen_layers(subject: Subject) -> Iterator[Finding]:
-    if subject.config.get("layers_pattern") and subject.config.get("layers_to_transform") is None:
-        message = "layers_pattern is set without layers_to_transform"
-        if subject.method in UNCHECKED:
-            yield _unclear("layers_pattern", message)
-        else:  # "When `layers_pattern` is specified, `layers_to_transform` must also be specified"
-            yield UNCLEAR_TARGET(message, keys=("layers_pattern",), rejects=since("0.14"))
+    numbers = subject.config.get("layers_to_transform")
+    if not subject.config.get("layers_pattern") or numbers:  # 0 is no layer to PEFT either
+        return
+    message = "layers_pattern is set without layers_to_transform"
+    if subject.method not in UNCHECKED:
+        # "When `layers_pattern` is specified, `layers_to_transform` must also be specified"
+        rejecting = since("0.14") if numbers is None else between("0.14", "0.20")
+        yield UNCLEAR_TARGET(message, keys=("layers_pattern",), rejects=rejecting)
+    elif numbers is None:
+        yield _unclear("layers_pattern", message)
 
 
 UNCHECKED = frozenset({"ADAMSS", "BONE", "C3A", "GRALORA", "HIRA", "MISS", "RANDLORA", "UNILORA"})

@@ -28,7 +28,7 @@ from ...facts.names import Names, is_all_linear, targets
 from ...facts.record import Method
 from ...facts.subject import Subject
 from ...facts.tasks import HEADS
-from ..saved import may_lack_biases
+from ..saved import may_have_biases, may_lack_biases
 from .review import of_methods
 
 
@@ -244,8 +244,7 @@ def saved_beside(subject: Subject, method: Method) -> Iterator[Finding]:
     biases = [key for key in subject.tensors if key.endswith(".bias")]
     biases = [key for key in biases if not any(f".{module}." in key for module in whole)]
     if bias not in ("none", None) and knows(name, "bias") and not biases:
-        base = subject.base
-        if base is not None and not (base.biases if bias == "all" else base.biases & subject.layers.keys()):
+        if not (subject.base.biases if bias == "all" and subject.base else may_have_biases(subject)):
             return
         message, doubt = f"bias is {spelled(bias)}, and no bias is in the file", may_lack_biases(subject)
         none = frozenset[str]()
