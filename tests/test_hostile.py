@@ -122,6 +122,23 @@ def test_a_device_is_read_nowhere(run: Any, place: str) -> None:
     assert "please report it" not in result.output
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", "model.safetensors"])
+@pytest.mark.parametrize("make", [hostile.fifo, hostile.device])
+def test_a_base_has_no_pipes_and_devices(run: Any, tmp_path: Path, make: Any, name: str) -> None:
+    make(name)(tmp_path)
+    result = run("scan", hostile.LORA, "--for", "servers", "--base", tmp_path)
+    assert result.exit_code == 2
+    assert "is not a regular file" in result.stderr
+
+
+def test_a_config_of_a_base_is_bounded(run: Any, tmp_path: Path) -> None:
+    """One of 60 MB took 1.4 GB."""
+    (tmp_path / "config.json").write_text('{"model_type":"llama","a":[' + "[]," * limits.VALUES.most + "[]]}")
+    result = run("scan", hostile.LORA, "--for", "servers", "--base", tmp_path)
+    assert result.exit_code == 2
+    assert "has more than 2,000,000 values" in result.stderr
+
+
 # Bounds
 
 
