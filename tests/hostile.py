@@ -117,6 +117,21 @@ def of_saved(count: int) -> Callable[[Path], None]:
     return make
 
 
+def of_dtype(dtype: str, bits: int) -> Callable[[Path], None]:
+    """Have factors of another dtype, of zeros."""
+
+    def make(folder: Path) -> None:
+        size = 4 * bits
+        entries = {
+            key: {"dtype": dtype, "shape": shape, "data_offsets": [size * at, size * at + size]}
+            for at, (key, shape) in enumerate(pair("blocks.0.q").items())
+        }
+        (folder / WEIGHTS).write_bytes(container(json.dumps(entries).encode(), bytes(2 * size)))
+        change(folder, target_modules=["q"])
+
+    return make
+
+
 def change(folder: Path, **values: Any) -> None:
     """Change keys of the config; `...` takes one out."""
     path = folder / CONFIG
@@ -605,6 +620,8 @@ def inputs() -> dict[str, Input]:
         "a link to a file elsewhere": Input(link("/etc/passwd")),
         "a link to nothing": Input(link("/nowhere")),
         # numbers
+        "numbers of six bits": Input(of_dtype("F6_E2M3", 6), doubted=True),
+        "numbers of four bits": Input(of_dtype("F4", 4), doubted=True),
         "a norm that overflows": Input(overflow(1e200)),
         "a record that is not JSON": Input(lambda folder: (folder / "ckpt-doctor.json").write_bytes(b"\xff{") and None),
         "a record of lists": Input(lambda folder: (folder / "ckpt-doctor.json").write_text(nested(100_000)) and None),

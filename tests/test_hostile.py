@@ -68,6 +68,7 @@ def test_a_costly_pattern_is_undecided_everywhere(run: Any, tmp_path: Path, name
 
 EVERY = (
     "ugly names", "odd strings in the config", "lora_alpha NaN", "lora_alpha 1e400", "a size of 4,301 digits in the header",
+    "numbers of six bits", "numbers of four bits",
 )  # fmt: skip
 
 
