@@ -77,6 +77,18 @@ def of_modules(*modules: str, **config: Any) -> Callable[[Path], None]:
     return make
 
 
+def of_sizes(*sizes: tuple[int, ...], **config: Any) -> Callable[[Path], None]:
+    """Have one layer whose factors A, B and E have these sizes."""
+
+    def make(folder: Path) -> None:
+        end = "" if len(sizes) > 2 else ".weight"
+        shapes = {f"base_model.model.blocks.0.q.lora_{f}{end}": of for f, of in zip("ABE", sizes, strict=False)}
+        (folder / WEIGHTS).write_bytes(tensors(shapes))
+        change(folder, target_modules=["q"], **config)
+
+    return make
+
+
 def of_many_experts(layers: int = 60, **config: Any) -> Callable[[Path], None]:
     """138,240 tensors of one model, as real ones have."""
     modules = [
@@ -258,6 +270,20 @@ def of_storage(
     """The pickle of a tensor in a storage."""
     numbers = (group(*map(number, sizes)), group(*map(number, strides)))
     return called(f"torch._utils.{by}", of, number(start), *numbers, grad, hooks, *more)
+
+
+def shared(count: int, size: int) -> Callable[[Path], None]:
+    """Have a .bin of as many layers whose factors all are one storage of `size` numbers."""
+
+    def make(folder: Path) -> None:
+        width = size // 4
+        views = {"A": ((4, width), (width, 1)), "B": ((width, 4), (4, 1))}
+        of = {factor: of_storage(storage(count=size), 0, *view) for factor, view in views.items()}
+        names = {f"base_model.model.blocks.{at}.q.lora_{f}.weight": of[f] for at in range(count) for f in of}
+        bin_of(saved(state(**names), data=bytes(4 * size)))(folder)
+        change(folder, target_modules=["q"])
+
+    return make
 
 
 def view(sizes: tuple[int, ...], strides: tuple[int, ...], count: int = 1) -> bytes:
@@ -606,6 +632,14 @@ def inputs() -> dict[str, Input]:
         "init_r of 10 ** 12": Input(config(init_r=10**12, target_r=10**12, rank_pattern=None), ADALORA),
         "layers_to_transform of 10 ** 12": Input(config(layers_to_transform=[10**12], layers_pattern="blocks")),
         "layer_replication of 10 ** 9": Input(config(layer_replication=[[0, 10**9]])),
+        # sizes of tensors
+        "1,000 dimensions": Input(of_sizes((4, *[1] * 999), (8, *[1] * 999)), doubted=True),
+        "sizes of 2 ** 63 and 0": Input(of_sizes((2**63, 0), (0, 2**63)), doubted=True),
+        "rank 0 by 10 ** 9": Input(of_sizes((0, 10**9), (10**9, 0)), doubted=True),
+        "rank 0 by 10 ** 9, of AdaLoRA": Input(
+            of_sizes((0, 10**9), (10**9, 0), (0, 1), rank_pattern=None), ADALORA, doubted=True
+        ),
+        "1,000 layers of one storage": Input(shared(1_000, 100_000)),
         # pipes and devices
         "the config is a pipe": Input(fifo(CONFIG)),
         "the weights are a pipe": Input(fifo(WEIGHTS)),

@@ -68,7 +68,8 @@ def test_a_costly_pattern_is_undecided_everywhere(run: Any, tmp_path: Path, name
 
 EVERY = (
     "ugly names", "odd strings in the config", "lora_alpha NaN", "lora_alpha 1e400", "a size of 4,301 digits in the header",
-    "numbers of six bits", "numbers of four bits",
+    "numbers of six bits", "numbers of four bits", "1,000 dimensions", "sizes of 2 ** 63 and 0", "rank 0 by 10 ** 9",
+    "rank 0 by 10 ** 9, of AdaLoRA", "1,000 layers of one storage",
 )  # fmt: skip
 
 
@@ -188,6 +189,14 @@ def test_many_tensors_and_deep_or_many_values_are_beyond_the_limits() -> None:
     limits.check_depth(json.loads(hostile.nested(100)), hostile.nested(100).encode(), "it")
     with pytest.raises(AdapterError):
         limits.check_depth(json.loads(deep), deep.encode(), "it")
+
+
+def test_what_has_no_numbers_stands_for_few() -> None:
+    wide = ("F32", (0, limits.EMPTY.most))
+    limits.check_forms([("F32", (4, 1 << 40)), wide, ("F32", (0, 0))], "it")
+    for forms in ([("F32", (0, limits.EMPTY.most + 1))], [wide] * 65, [("F32", (1,) * 33)]):
+        with pytest.raises(AdapterError):
+            limits.check_forms(forms, "it")
 
 
 def test_names_of_too_many_kinds_are_beyond_the_limits() -> None:

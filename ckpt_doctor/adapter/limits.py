@@ -3,11 +3,13 @@
 Each limit is far above what training writes, and so low that what it lets through takes about a second and 200 MB.
 """
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from math import prod
 from operator import methodcaller
 from typing import NamedTuple
 
-from . import AdapterError, numbered_alike
+from . import AdapterError, Form, numbered_alike
 
 
 class Limit(NamedTuple):
@@ -36,6 +38,14 @@ sd-scripts have no dots, so that each is of its own: 3,000 for SDXL."""
 NAME = Limit(500, "characters in the name of a tensor")
 PARTS = Limit(64, "parts in the name of a tensor")
 """Between dots: what is asked of each beginning or end of a name is quadratic in them."""
+DIMENSIONS = Limit(32, "dimensions in a tensor")
+"""numpy 1 has no more (NPY_MAXDIMS)."""
+EMPTY = Limit(1 << 24, "numbers in a tensor of rank 1 that has the sizes of one without any")
+"""A layer of rank 0 is padded with as many zeros, of which nothing but these sizes is in the file: a vocabulary has
+less than 2 ** 20."""
+ZEROS = Limit(1 << 30, "numbers in tensors of rank 1 that have the sizes of those without any")
+SHARED = Limit(64, "times its size in tensors that share numbers")
+"""A .bin can name a storage as often as it likes, and what is written of it has each by itself."""
 PICKLE = Limit(64 << 20, "bytes in its pickle")
 STEPS = Limit(2_000_000, "steps in its pickle")
 """Opcodes. A tensor takes forty."""
@@ -72,6 +82,18 @@ def check_names(names: Collection[str], where: str) -> None:
     NAME.check(longest, where)
     if longest > PARTS.most:
         PARTS.check(max(map(methodcaller("count", "."), names)) + 1, where)
+
+
+def check_forms(forms: Iterable[Form], where: str) -> None:
+    """Raises AdapterError where tensors have more dimensions than are followed, or stand for more zeros."""
+    zeros = 0
+    for (_, shape), count in Counter(forms).items():
+        DIMENSIONS.check(len(shape), where)
+        if 0 in shape:
+            size = prod(filter(None, shape))
+            EMPTY.check(size, where)
+            zeros += size * count
+    ZEROS.check(zeros, where)
 
 
 def check_config(config: Mapping[str, object], names: Collection[str], where: str) -> None:
