@@ -89,6 +89,22 @@ def of_sizes(*sizes: tuple[int, ...], **config: Any) -> Callable[[Path], None]:
     return make
 
 
+def of_one_hash(count: int) -> list[int]:
+    """Whole numbers that all have the hash 0 (CPython's pyhash.h: _PyHASH_MODULUS)."""
+    return [at * (2**61 - 1) for at in range(1, count + 1)]
+
+
+def of_shapes_of_one_hash(folder: Path) -> None:
+    """Have 20,000 tensors of different shapes, without numbers, which all have one hash."""
+    sizes = islice(product([0, *of_one_hash(7)], repeat=5), 20_000)
+    entries = {
+        f"base_model.model.blocks.{at}.q.lora_A.weight": {"dtype": "F32", "shape": [0, *more], "data_offsets": [0, 0]}
+        for at, more in enumerate(sizes)
+    }
+    (folder / WEIGHTS).write_bytes(container(json.dumps(entries, separators=(",", ":")).encode()))
+    change(folder, target_modules=["q"])
+
+
 def of_many_experts(layers: int = 60, **config: Any) -> Callable[[Path], None]:
     """138,240 tensors of one model, as real ones have."""
     modules = [
@@ -640,6 +656,19 @@ def inputs() -> dict[str, Input]:
             of_sizes((0, 10**9), (10**9, 0), (0, 1), rank_pattern=None), ADALORA, doubted=True
         ),
         "1,000 layers of one storage": Input(shared(1_000, 100_000)),
+        # numbers of one hash
+        "20,000 shapes of one hash": Input(of_shapes_of_one_hash),
+        "30,000 layers of one hash": Input(config(layers_to_transform=of_one_hash(30_000), layers_pattern="blocks")),
+        "30,000 keys of one hash": Input(
+            late(
+                lambda: bin_of(
+                    zipped(b"\x80\x02}(" + b"".join(number(at) + b"N" for at in of_one_hash(30_000)) + b"u.")
+                )
+            )
+        ),
+        "30,000 keys of one hash, older format": Input(
+            late(lambda: bin_of(b"\x80\x02}(" + b"".join(number(at) + b"N" for at in of_one_hash(30_000)) + b"u."))
+        ),
         # pipes and devices
         "the config is a pipe": Input(fifo(CONFIG)),
         "the weights are a pipe": Input(fifo(WEIGHTS)),

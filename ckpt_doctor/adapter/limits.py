@@ -3,7 +3,7 @@
 Each limit is far above what training writes, and so low that what it lets through takes about a second and 200 MB.
 """
 
-from collections import Counter
+import re
 from collections.abc import Collection, Iterable, Mapping
 from math import prod
 from operator import methodcaller
@@ -28,6 +28,9 @@ JSON = Limit(64 << 20, "bytes")
 """Of a config, an index, a record."""
 VALUES = Limit(2_000_000, "values")
 """Of any JSON: one of three bytes takes 64 in memory. The header of 138,240 tensors has 1,250,000."""
+LONG = Limit(1_000, "numbers of 19 digits or more")
+"""Whole numbers from 2 ** 61 - 1 on can all have one hash, so that looking them up takes as long as comparing all."""
+_LONG = re.compile(rb"[0-9]{19,}")
 DEPTH = Limit(100, "levels of lists and objects in each other")
 HEADER = Limit(40_000_000, "bytes in its header")
 """Of safetensors, which allows 100 MB; 138,240 tensors take 20."""
@@ -86,13 +89,14 @@ def check_names(names: Collection[str], where: str) -> None:
 
 def check_forms(forms: Iterable[Form], where: str) -> None:
     """Raises AdapterError where tensors have more dimensions than are followed, or stand for more zeros."""
-    zeros = 0
-    for (_, shape), count in Counter(forms).items():
-        DIMENSIONS.check(len(shape), where)
+    zeros, most = 0, 0
+    for _, shape in forms:
+        most = max(most, len(shape))
         if 0 in shape:
             size = prod(filter(None, shape))
             EMPTY.check(size, where)
-            zeros += size * count
+            zeros += size
+    DIMENSIONS.check(most, where)
     ZEROS.check(zeros, where)
 
 
@@ -112,6 +116,12 @@ def check_values(raw: bytes, where: str) -> None:
     """Raises AdapterError where JSON has more values than are followed."""
     if len(raw) > VALUES.most:
         VALUES.check(raw.count(b",") + raw.count(b"[") + raw.count(b"{") + raw.count(b'"') // 4, where)
+
+
+def check_numbers(raw: bytes, where: str) -> None:
+    """Raises AdapterError where JSON has more long numbers than are followed."""
+    if len(raw) > LONG.most:
+        LONG.check(sum(1 for _ in _LONG.finditer(raw)), where)
 
 
 def check_depth(value: object, raw: bytes, where: str) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from ..adapter import Adapter, AdapterError, Columns, DamagedFile, Fault, forms
-from ..adapter.limits import JSON, SHARED, check_config, check_depth, check_forms, check_values
+from ..adapter.limits import JSON, SHARED, check_config, check_depth, check_forms, check_numbers, check_values
 from .formats import safetensors
 from .there import is_folder, mode
 
@@ -319,6 +319,7 @@ def _whole(folder: str, seen: Glance) -> Adapter | None:
     """The adapter of a glance; None where something is wrong with it, which `load` then says."""
     path = os.path.join(folder, SAFETENSORS)
     try:
+        check_numbers(seen.config, os.path.join(folder, CONFIG))
         config: object = json.loads(seen.config.decode("utf-8"))
         check_depth(config, seen.config, os.path.join(folder, CONFIG))
         tensors = safetensors.parse_header(seen.header, path, 8 + len(seen.header), seen.size)
@@ -326,7 +327,6 @@ def _whole(folder: str, seen: Glance) -> Adapter | None:
         return None
     if not isinstance(config, dict) or not tensors or (STATE in seen.names and config.get("peft_type") == "ADALORA"):
         return None
-    check_forms(tensors.forms.values(), path)
     check_config(config, tensors, folder)
     return Adapter(folder, folder, config, tensors, "safetensors", (SAFETENSORS,), seen.names, stamps=seen.stamps)
 
@@ -488,8 +488,8 @@ def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo
     file, size = regular(path)
     with file:
         tensors = _read(file, path, size, nested)
-    check_forms(forms(tensors).values(), path)
-    if not isinstance(tensors, Columns) and size:
+    if not isinstance(tensors, Columns):
+        check_forms(forms(tensors).values(), path)
         SHARED.check(sum(info.nbytes for info in tensors.values()) // size, path)
     return tensors
 
@@ -605,6 +605,7 @@ def _json(folder: str, name: str, faults: list[Fault], broken: str) -> dict[str,
             JSON.check(size, path)
             raw = file.read(size)
         check_values(raw, path)
+        check_numbers(raw, path)
         value: object = json.loads(raw.decode("utf-8"))
         check_depth(value, raw, path)
         if not isinstance(value, dict):
