@@ -77,6 +77,34 @@ def of_modules(*modules: str, **config: Any) -> Callable[[Path], None]:
     return make
 
 
+def of_sizes(*sizes: tuple[int, ...], **config: Any) -> Callable[[Path], None]:
+    """Have one layer whose factors A, B and E have these sizes."""
+
+    def make(folder: Path) -> None:
+        end = "" if len(sizes) > 2 else ".weight"
+        shapes = {f"base_model.model.blocks.0.q.lora_{f}{end}": of for f, of in zip("ABE", sizes, strict=False)}
+        (folder / WEIGHTS).write_bytes(tensors(shapes))
+        change(folder, target_modules=["q"], **config)
+
+    return make
+
+
+def of_one_hash(count: int) -> list[int]:
+    """Whole numbers that all have the hash 0 (CPython's pyhash.h: _PyHASH_MODULUS)."""
+    return [at * (2**61 - 1) for at in range(1, count + 1)]
+
+
+def of_shapes_of_one_hash(folder: Path) -> None:
+    """Have 20,000 tensors of different shapes, without numbers, which all have one hash."""
+    sizes = islice(product([0, *of_one_hash(7)], repeat=5), 20_000)
+    entries = {
+        f"base_model.model.blocks.{at}.q.lora_A.weight": {"dtype": "F32", "shape": [0, *more], "data_offsets": [0, 0]}
+        for at, more in enumerate(sizes)
+    }
+    (folder / WEIGHTS).write_bytes(container(json.dumps(entries, separators=(",", ":")).encode()))
+    change(folder, target_modules=["q"])
+
+
 def of_many_experts(layers: int = 60, **config: Any) -> Callable[[Path], None]:
     """138,240 tensors of one model, as real ones have."""
     modules = [
@@ -113,6 +141,21 @@ def of_saved(count: int) -> Callable[[Path], None]:
         shapes = {f"base_model.model.{module}.weight": (8,) for module in modules}
         (folder / WEIGHTS).write_bytes(tensors({**pair("layers.0.q"), **shapes}))
         change(folder, modules_to_save=modules, target_modules=["q"])
+
+    return make
+
+
+def of_dtype(dtype: str, bits: int) -> Callable[[Path], None]:
+    """Have factors of another dtype, of zeros."""
+
+    def make(folder: Path) -> None:
+        size = 4 * bits
+        entries = {
+            key: {"dtype": dtype, "shape": shape, "data_offsets": [size * at, size * at + size]}
+            for at, (key, shape) in enumerate(pair("blocks.0.q").items())
+        }
+        (folder / WEIGHTS).write_bytes(container(json.dumps(entries).encode(), bytes(2 * size)))
+        change(folder, target_modules=["q"])
 
     return make
 
@@ -243,6 +286,20 @@ def of_storage(
     """The pickle of a tensor in a storage."""
     numbers = (group(*map(number, sizes)), group(*map(number, strides)))
     return called(f"torch._utils.{by}", of, number(start), *numbers, grad, hooks, *more)
+
+
+def shared(count: int, size: int) -> Callable[[Path], None]:
+    """Have a .bin of as many layers whose factors all are one storage of `size` numbers."""
+
+    def make(folder: Path) -> None:
+        width = size // 4
+        views = {"A": ((4, width), (width, 1)), "B": ((width, 4), (4, 1))}
+        of = {factor: of_storage(storage(count=size), 0, *view) for factor, view in views.items()}
+        names = {f"base_model.model.blocks.{at}.q.lora_{f}.weight": of[f] for at in range(count) for f in of}
+        bin_of(saved(state(**names), data=bytes(4 * size)))(folder)
+        change(folder, target_modules=["q"])
+
+    return make
 
 
 def view(sizes: tuple[int, ...], strides: tuple[int, ...], count: int = 1) -> bytes:
@@ -591,6 +648,27 @@ def inputs() -> dict[str, Input]:
         "init_r of 10 ** 12": Input(config(init_r=10**12, target_r=10**12, rank_pattern=None), ADALORA),
         "layers_to_transform of 10 ** 12": Input(config(layers_to_transform=[10**12], layers_pattern="blocks")),
         "layer_replication of 10 ** 9": Input(config(layer_replication=[[0, 10**9]])),
+        # sizes of tensors
+        "1,000 dimensions": Input(of_sizes((4, *[1] * 999), (8, *[1] * 999)), doubted=True),
+        "sizes of 2 ** 63 and 0": Input(of_sizes((2**63, 0), (0, 2**63)), doubted=True),
+        "rank 0 by 10 ** 9": Input(of_sizes((0, 10**9), (10**9, 0)), doubted=True),
+        "rank 0 by 10 ** 9, of AdaLoRA": Input(
+            of_sizes((0, 10**9), (10**9, 0), (0, 1), rank_pattern=None), ADALORA, doubted=True
+        ),
+        "1,000 layers of one storage": Input(shared(1_000, 100_000)),
+        # numbers of one hash
+        "20,000 shapes of one hash": Input(of_shapes_of_one_hash),
+        "30,000 layers of one hash": Input(config(layers_to_transform=of_one_hash(30_000), layers_pattern="blocks")),
+        "30,000 keys of one hash": Input(
+            late(
+                lambda: bin_of(
+                    zipped(b"\x80\x02}(" + b"".join(number(at) + b"N" for at in of_one_hash(30_000)) + b"u.")
+                )
+            )
+        ),
+        "30,000 keys of one hash, older format": Input(
+            late(lambda: bin_of(b"\x80\x02}(" + b"".join(number(at) + b"N" for at in of_one_hash(30_000)) + b"u."))
+        ),
         # pipes and devices
         "the config is a pipe": Input(fifo(CONFIG)),
         "the weights are a pipe": Input(fifo(WEIGHTS)),
@@ -605,6 +683,8 @@ def inputs() -> dict[str, Input]:
         "a link to a file elsewhere": Input(link("/etc/passwd")),
         "a link to nothing": Input(link("/nowhere")),
         # numbers
+        "numbers of six bits": Input(of_dtype("F6_E2M3", 6), doubted=True),
+        "numbers of four bits": Input(of_dtype("F4", 4), doubted=True),
         "a norm that overflows": Input(overflow(1e200)),
         "a record that is not JSON": Input(lambda folder: (folder / "ckpt-doctor.json").write_bytes(b"\xff{") and None),
         "a record of lists": Input(lambda folder: (folder / "ckpt-doctor.json").write_text(nested(100_000)) and None),

@@ -163,6 +163,19 @@ def test_an_option_that_changes_the_meaning_is_a_doubt(tmp_path: Path, option: s
     assert judge(tmp_path, {**LORA, option: True}, PLAIN).verdict == "cannot tell"
 
 
+@pytest.mark.parametrize("option", ["kasa_config", "arrow_config", "monteclora_config", "velora_config", "use_bdlora"])
+def test_an_option_of_defaults_is_a_doubt(tmp_path: Path, option: str) -> None:
+    """An empty object sets it: PEFT asks whether it is null."""
+    assert judge(tmp_path, {**LORA, option: {}}, PLAIN).verdict == "cannot tell"
+
+
+def test_an_option_that_is_off_is_no_doubt(tmp_path: Path) -> None:
+    assert (
+        judge(tmp_path, {**LORA, "use_qalora": False, "target_parameters": [], "kasa_config": None}, PLAIN).verdict
+        == "same"
+    )
+
+
 def test_a_damaged_adapter_is_a_doubt(tmp_path: Path) -> None:
     one, other = write(tmp_path / "1", LORA, PLAIN), write(tmp_path / "2", LORA, PLAIN)
     (other / "adapter_model.safetensors").write_bytes(b"")

@@ -68,6 +68,8 @@ def test_a_costly_pattern_is_undecided_everywhere(run: Any, tmp_path: Path, name
 
 EVERY = (
     "ugly names", "odd strings in the config", "lora_alpha NaN", "lora_alpha 1e400", "a size of 4,301 digits in the header",
+    "numbers of six bits", "numbers of four bits", "1,000 dimensions", "sizes of 2 ** 63 and 0", "rank 0 by 10 ** 9",
+    "rank 0 by 10 ** 9, of AdaLoRA", "1,000 layers of one storage",
 )  # fmt: skip
 
 
@@ -122,6 +124,23 @@ def test_a_device_is_read_nowhere(run: Any, place: str) -> None:
     assert "please report it" not in result.output
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", "model.safetensors"])
+@pytest.mark.parametrize("make", [hostile.fifo, hostile.device])
+def test_a_base_has_no_pipes_and_devices(run: Any, tmp_path: Path, make: Any, name: str) -> None:
+    make(name)(tmp_path)
+    result = run("scan", hostile.LORA, "--for", "servers", "--base", tmp_path)
+    assert result.exit_code == 2
+    assert "is not a regular file" in result.stderr
+
+
+def test_a_config_of_a_base_is_bounded(run: Any, tmp_path: Path) -> None:
+    """One of 60 MB took 1.4 GB."""
+    (tmp_path / "config.json").write_text('{"model_type":"llama","a":[' + "[]," * limits.VALUES.most + "[]]}")
+    result = run("scan", hostile.LORA, "--for", "servers", "--base", tmp_path)
+    assert result.exit_code == 2
+    assert "has more than 2,000,000 values" in result.stderr
+
+
 # Bounds
 
 
@@ -170,6 +189,14 @@ def test_many_tensors_and_deep_or_many_values_are_beyond_the_limits() -> None:
     limits.check_depth(json.loads(hostile.nested(100)), hostile.nested(100).encode(), "it")
     with pytest.raises(AdapterError):
         limits.check_depth(json.loads(deep), deep.encode(), "it")
+
+
+def test_what_has_no_numbers_stands_for_few() -> None:
+    wide = ("F32", (0, limits.EMPTY.most))
+    limits.check_forms([("F32", (4, 1 << 40)), wide, ("F32", (0, 0))], "it")
+    for forms in ([("F32", (0, limits.EMPTY.most + 1))], [wide] * 65, [("F32", (1,) * 33)]):
+        with pytest.raises(AdapterError):
+            limits.check_forms(forms, "it")
 
 
 def test_names_of_too_many_kinds_are_beyond_the_limits() -> None:

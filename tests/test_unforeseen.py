@@ -169,6 +169,8 @@ def padded(key: str, value: Any) -> Any:
 
 
 def kernel(key: str, value: Any) -> Any:
+    if "blocks.0.q.lora_A" in key:
+        return value[..., None, None]
     return np.ones((*value.shape, 3, 3), "f4") if "blocks.0.q.lora_B" in key else value
 
 

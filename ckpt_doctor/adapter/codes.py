@@ -604,10 +604,12 @@ What to do: name the right base model, or correct base_model_name_or_path.
 References: peft_model.py: PeftModel.from_pretrained, which looks at neither.
 """)
 COSTLY_PATTERN = Code("CD331", "costly-pattern", """
-A regular expression of the config takes too long to match, or is too large, to say which layers it names.
+A regular expression of the config takes too long to match, or is too large, to say which layers it names; or it is
+none, as `*.q_proj` in rank_pattern.
 Why: PEFT gives it to Python's `re`, which has no limit: some patterns of twenty characters take longer than anyone
 waits. A repeat within a repeat is such a pattern; any other has a tenth of a second here, and all of an adapter half.
-Who stops: every release is undecided. One that reads the key may hang when it loads the adapter.
+At one that is none a load stops, unless a key before it names each layer.
+Who stops: every release is undecided. One that reads the key may hang when it loads the adapter, or stop at it.
 What to do: name the layers in a list, or write the pattern without a repeat within a repeat.
 References: tuners/tuners_utils.py: check_target_module_exists; utils/other.py: get_pattern_key.
 """)

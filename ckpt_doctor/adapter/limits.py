@@ -3,11 +3,13 @@
 Each limit is far above what training writes, and so low that what it lets through takes about a second and 200 MB.
 """
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
+from math import prod
 from operator import methodcaller
 from typing import NamedTuple
 
-from . import AdapterError, numbered_alike
+from . import AdapterError, Form, numbered_alike
 
 
 class Limit(NamedTuple):
@@ -26,6 +28,9 @@ JSON = Limit(64 << 20, "bytes")
 """Of a config, an index, a record."""
 VALUES = Limit(2_000_000, "values")
 """Of any JSON: one of three bytes takes 64 in memory. The header of 138,240 tensors has 1,250,000."""
+LONG = Limit(1_000, "numbers of 19 digits or more")
+"""Whole numbers from 2 ** 61 - 1 on can all have one hash, so that looking them up takes as long as comparing all."""
+_LONG = re.compile(rb"[0-9]{19,}")
 DEPTH = Limit(100, "levels of lists and objects in each other")
 HEADER = Limit(40_000_000, "bytes in its header")
 """Of safetensors, which allows 100 MB; 138,240 tensors take 20."""
@@ -36,6 +41,14 @@ sd-scripts have no dots, so that each is of its own: 3,000 for SDXL."""
 NAME = Limit(500, "characters in the name of a tensor")
 PARTS = Limit(64, "parts in the name of a tensor")
 """Between dots: what is asked of each beginning or end of a name is quadratic in them."""
+DIMENSIONS = Limit(32, "dimensions in a tensor")
+"""numpy 1 has no more (NPY_MAXDIMS)."""
+EMPTY = Limit(1 << 24, "numbers in a tensor of rank 1 that has the sizes of one without any")
+"""A layer of rank 0 is padded with as many zeros, of which nothing but these sizes is in the file: a vocabulary has
+less than 2 ** 20."""
+ZEROS = Limit(1 << 30, "numbers in tensors of rank 1 that have the sizes of those without any")
+SHARED = Limit(64, "times its size in tensors that share numbers")
+"""A .bin can name a storage as often as it likes, and what is written of it has each by itself."""
 PICKLE = Limit(64 << 20, "bytes in its pickle")
 STEPS = Limit(2_000_000, "steps in its pickle")
 """Opcodes. A tensor takes forty."""
@@ -74,6 +87,19 @@ def check_names(names: Collection[str], where: str) -> None:
         PARTS.check(max(map(methodcaller("count", "."), names)) + 1, where)
 
 
+def check_forms(forms: Iterable[Form], where: str) -> None:
+    """Raises AdapterError where tensors have more dimensions than are followed, or stand for more zeros."""
+    zeros, most = 0, 0
+    for _, shape in forms:
+        most = max(most, len(shape))
+        if 0 in shape:
+            size = prod(filter(None, shape))
+            EMPTY.check(size, where)
+            zeros += size
+    DIMENSIONS.check(most, where)
+    ZEROS.check(zeros, where)
+
+
 def check_config(config: Mapping[str, object], names: Collection[str], where: str) -> None:
     """Raises AdapterError where a config has more names than are looked up, or modules_to_save more than are held
     against the tensors.
@@ -90,6 +116,12 @@ def check_values(raw: bytes, where: str) -> None:
     """Raises AdapterError where JSON has more values than are followed."""
     if len(raw) > VALUES.most:
         VALUES.check(raw.count(b",") + raw.count(b"[") + raw.count(b"{") + raw.count(b'"') // 4, where)
+
+
+def check_numbers(raw: bytes, where: str) -> None:
+    """Raises AdapterError where JSON has more long numbers than are followed."""
+    if len(raw) > LONG.most:
+        LONG.check(sum(1 for _ in _LONG.finditer(raw)), where)
 
 
 def check_depth(value: object, raw: bytes, where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
@@ -132,6 +133,16 @@ def saved_by(method: str, config: Mapping[str, object], record: Mapping[str, obj
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that write the base weights: when an adapter is loaded (LoraLayer.reset_lora_parameters), lora_ga in
 training alone, where that has gradients."""
+
+
+_AS_COMPARED = re.compile(r"pissa(_niter_[0-9]+)?|corda.*|(?i:olora)|loftq|lora_ga", re.DOTALL)
+
+
+def is_spelled(init: str) -> bool:
+    """Whether an initialisation that would change the base is written as PEFT compares it (tuners/lora/layer.py:
+    LoraLayer.update_layer, pissa_init).
+    """
+    return _AS_COMPARED.fullmatch(init) is not None
 
 
 def has_no_gradients(config: Mapping[str, object]) -> bool:

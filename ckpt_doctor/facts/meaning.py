@@ -81,13 +81,18 @@ def eras(subject: Subject) -> list[Era]:
             readings = {module: lora_reading(config, module, first) for module in adapted}
         else:
             readings = dict.fromkeys(adapted, lora_reading(config, "", first))
-        if not periods or readings != periods[-1].readings:
+        if not periods or not _alike(readings, periods[-1].readings):
             unfit = [m for m, reading in readings.items() if not _fits(subject, subject.layers[m], reading.rank)]
         found = [kinds[module] for module in unfit if not ids <= subject.unread_of(module)]
         where = set(chain.from_iterable(found))
         misfits = [module for module in subject.layers if module in where] if where else []
         periods.append(Era(first, ids, hit, readings, misfits))
     return periods
+
+
+def _alike(some: dict[str, Reading], others: dict[str, Reading]) -> bool:
+    """Whether two releases make the same of a config: a rank of 4.0 is equal to 4, and no size of a tensor."""
+    return some == others and all(type(some[module].rank) is type(other.rank) for module, other in others.items())
 
 
 def _is_linear(subject: Subject, module: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from .patterns import of_keys, once, whole
+from .patterns import of_keys, once, reaches
 
 Names = list[str]
 """Of modules or tensors."""
@@ -47,7 +47,7 @@ def pattern_value(pattern: Any, module: str, default: Any) -> Any:
 def targets(target: object, module: str) -> bool:
     """Whether target_modules names a module (tuners/tuners_utils.py: check_target_module_exists)."""
     if isinstance(target, str):
-        return whole(target, module)
+        return reaches(target, module)
     if not isinstance(target, list):
         return False
     names = once(target, "names", lambda: frozenset(map(str, target)))

@@ -30,9 +30,17 @@ Match = Any
 class TooCostly(AdapterError):  # noqa: N818 - it becomes a finding, not an error of ours
     """Whether a pattern matches a name is not decided, as that could take for ever."""
 
+    why, needs = "is too costly to match", "a pattern without nested repeats"
+
     def __init__(self, pattern: str) -> None:
-        super().__init__(f"the pattern {pattern[:80]!r} is too costly to follow")
+        super().__init__(f"the pattern {pattern[:80]!r} {self.why}")
         self.pattern = pattern
+
+
+class Broken(TooCostly):
+    """A pattern is none that `re` takes: a release stops at it, if it comes to it."""
+
+    why, needs = "is no regular expression", "a pattern that Python's re takes"
 
 
 class _Spent:
@@ -332,10 +340,10 @@ def _repeats(pattern: str) -> tuple[int, float] | None:
 
 
 def _run(pattern: str, name: str, of: str, whole: bool) -> Match | None:
-    """A match from the start of a name, or of all of it. Raises TooCostly."""
+    """A match from the start of a name, or of all of it. Raises TooCostly, and Broken."""
     compiled = _compiled(pattern, of)
     if compiled is None:
-        return None
+        raise Broken(of)
     if _Spent.seconds > PATTERN_BUDGET or (of, name) in _costly or compiled.steps(len(name)) > PATTERN_STEPS:
         raise TooCostly(of)
     if not name.isascii():  # the tables of characters differ
@@ -354,13 +362,19 @@ def _run(pattern: str, name: str, of: str, whole: bool) -> Match | None:
 
 @lru_cache(16384)
 def whole(pattern: str, name: str) -> bool:
-    """Whether a pattern matches all of a name: `re.fullmatch`. One that does not compile matches nothing. Raises
-    TooCostly.
-    """
+    """Whether a pattern matches all of a name: `re.fullmatch`. Raises TooCostly, and Broken."""
     words = _table(pattern) if "\n" not in name else None
     if words is not None:
         return words.first(name) is not None
     return _run(pattern, name, pattern, True) is not None
+
+
+def reaches(pattern: str, name: str) -> bool:
+    """As `whole`, of what has to match a module of the model: one that is broken matches none, and no release loads."""
+    try:
+        return whole(pattern, name)
+    except Broken:
+        return False
 
 
 def is_pattern(text: str) -> bool:

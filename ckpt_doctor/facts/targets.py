@@ -9,7 +9,7 @@ from ..adapter import are_few, numbered_alike
 from .embeddings import HEAD
 from .kinds import reads_numbers, stacks
 from .names import as_number, is_all_linear, tails
-from .patterns import NEW, OLD, is_plain, matched, of_keys, once, pay, whole
+from .patterns import NEW, OLD, is_plain, matched, of_keys, once, pay, reaches, whole
 from .tasks import saved_whole
 
 Release = tuple[int, ...]
@@ -48,7 +48,7 @@ def targeted(config: dict[str, object], module: str, release: Release) -> bool:
     if isinstance(target, str):
         if release >= (0, 8) and is_all_linear(target):
             return True
-        return whole(target, module)
+        return reaches(target, module)
     if not _named(target, module, release):
         return False
     if release >= (0, 8) and isinstance(target, list) and module in _listed(target).names:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Collection, Iterable
 
 from ..adapter import NO_BASE, AdapterError, Base, DamagedFile
-from .loader import is_remote, read_weights, told
+from .loader import is_remote, read_json, read_weights, told
 
 CONFIG = "config.json"
 """The config of a model, which says which class a server builds, and in which sizes."""
@@ -139,11 +138,7 @@ def _is_name(name: object) -> bool:
 
 
 def _json(path: str) -> dict[str, object]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            content: object = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise AdapterError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise AdapterError(f"{path} is not a JSON object")
+    content, wrong = read_json(*os.path.split(path))
+    if content is None:
+        raise AdapterError(f"{path} cannot be read: {wrong}")
     return content

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
-from ..adapter import Adapter, AdapterError, DamagedFile, Fault, forms
-from ..adapter.limits import JSON, check_config, check_depth, check_values
+from ..adapter import Adapter, AdapterError, Columns, DamagedFile, Fault, forms
+from ..adapter.limits import JSON, SHARED, check_config, check_depth, check_forms, check_numbers, check_values
 from .formats import safetensors
 from .there import is_folder, mode
 
@@ -319,6 +319,7 @@ def _whole(folder: str, seen: Glance) -> Adapter | None:
     """The adapter of a glance; None where something is wrong with it, which `load` then says."""
     path = os.path.join(folder, SAFETENSORS)
     try:
+        check_numbers(seen.config, os.path.join(folder, CONFIG))
         config: object = json.loads(seen.config.decode("utf-8"))
         check_depth(config, seen.config, os.path.join(folder, CONFIG))
         tensors = safetensors.parse_header(seen.header, path, 8 + len(seen.header), seen.size)
@@ -486,57 +487,63 @@ def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo
     """
     file, size = regular(path)
     with file:
-        head = file.read(512)
-        file.seek(0)
-        if size == 0:
-            raise DamagedFile("empty-file", "it is empty")
-        if head.startswith(b"version https://git-lfs"):
-            raise DamagedFile("lfs-pointer", "it is a git-lfs pointer, not the weights; run `git lfs pull`")
-        if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
-            raise DamagedFile("html-page", "it is a web page, not the weights; download the file itself")
-        if head.startswith(b"GGUF"):
-            if path.endswith((".safetensors", BIN)):
-                raise DamagedFile("wrong-container", "it is GGUF, as llama.cpp has it, under another name")
-            from .formats import gguf
+        tensors = _read(file, path, size, nested)
+    if not isinstance(tensors, Columns):
+        check_forms(forms(tensors).values(), path)
+        SHARED.check(sum(info.nbytes for info in tensors.values()) // size, path)
+    return tensors
 
-            return gguf.read(file, path, size)
-        is_zip = head.startswith(b"PK\x03\x04")
-        is_pickle = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-        if path.endswith(".safetensors"):
-            if is_zip or (is_pickle and head[2:8] != b"\0" * 6):
-                raise DamagedFile("wrong-container", "it is torch's format under the name of safetensors")
-            if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
-                raise DamagedFile("wrong-container", "it is compressed; unpack it")
-            return safetensors.read(file, path, size)
-        if path.endswith(".npz") and (is_zip or head.startswith(b"PK\x05\x06")):  # also one of no arrays
-            from .formats import npz
 
-            return npz.read(file, path, size)
-        if is_zip:
-            from .formats import torch_zip
+def _read(file: BinaryIO, path: str, size: int, nested: bool) -> "Mapping[str, TensorInfo]":
+    head = file.read(512)
+    file.seek(0)
+    if size == 0:
+        raise DamagedFile("empty-file", "it is empty")
+    if head.startswith(b"version https://git-lfs"):
+        raise DamagedFile("lfs-pointer", "it is a git-lfs pointer, not the weights; run `git lfs pull`")
+    if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+        raise DamagedFile("html-page", "it is a web page, not the weights; download the file itself")
+    if head.startswith(b"GGUF"):
+        if path.endswith((".safetensors", BIN)):
+            raise DamagedFile("wrong-container", "it is GGUF, as llama.cpp has it, under another name")
+        from .formats import gguf
 
-            return torch_zip.read(file, path, size, nested=nested, heads=size <= SMALL or not is_remote(path))
-        if _is_tar(head):
-            raise DamagedFile("pickle-with-code", "it is a tar archive, and torch would run every pickle in it")
-        large = size > SMALL and is_remote(path)
-        if large and is_pickle:
-            raise AdapterError(
-                f"{path} is in torch's format from before 1.6, which only a whole file tells: {DOWNLOAD}"
-            )
-        walked = False
-        if not large:
-            from .formats import torch_old
+        return gguf.read(file, path, size)
+    is_zip = head.startswith(b"PK\x03\x04")
+    is_pickle = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    if path.endswith(".safetensors"):
+        if is_zip or (is_pickle and head[2:8] != b"\0" * 6):
+            raise DamagedFile("wrong-container", "it is torch's format under the name of safetensors")
+        if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+            raise DamagedFile("wrong-container", "it is compressed; unpack it")
+        return safetensors.read(file, path, size)
+    if path.endswith(".npz") and (is_zip or head.startswith(b"PK\x05\x06")):  # also one of no arrays
+        from .formats import npz
 
-            try:  # whatever it begins with: Python's pickle runs more than torch writes
-                return torch_old.read(file, path, size, nested=nested)
-            except DamagedFile as error:
-                if is_pickle or error.fault != "malformed-bin":
-                    raise
-                walked = error.walked
-        if head[8:9] == b"{":
-            message = "it is safetensors under the name of torch's format"
-            raise DamagedFile("wrong-container", message, walked=walked)
-        raise DamagedFile("malformed-bin", "it is not a file that torch.save wrote", walked=walked)
+        return npz.read(file, path, size)
+    if is_zip:
+        from .formats import torch_zip
+
+        return torch_zip.read(file, path, size, nested=nested, heads=size <= SMALL or not is_remote(path))
+    if _is_tar(head):
+        raise DamagedFile("pickle-with-code", "it is a tar archive, and torch would run every pickle in it")
+    large = size > SMALL and is_remote(path)
+    if large and is_pickle:
+        raise AdapterError(f"{path} is in torch's format from before 1.6, which only a whole file tells: {DOWNLOAD}")
+    walked = False
+    if not large:
+        from .formats import torch_old
+
+        try:  # whatever it begins with: Python's pickle runs more than torch writes
+            return torch_old.read(file, path, size, nested=nested)
+        except DamagedFile as error:
+            if is_pickle or error.fault != "malformed-bin":
+                raise
+            walked = error.walked
+    if head[8:9] == b"{":
+        message = "it is safetensors under the name of torch's format"
+        raise DamagedFile("wrong-container", message, walked=walked)
+    raise DamagedFile("malformed-bin", "it is not a file that torch.save wrote", walked=walked)
 
 
 def _is_tar(head: bytes) -> bool:
@@ -598,6 +605,7 @@ def _json(folder: str, name: str, faults: list[Fault], broken: str) -> dict[str,
             JSON.check(size, path)
             raw = file.read(size)
         check_values(raw, path)
+        check_numbers(raw, path)
         value: object = json.loads(raw.decode("utf-8"))
         check_depth(value, raw, path)
         if not isinstance(value, dict):

@@ -230,12 +230,16 @@ def _write_bin(path: str, tensors: Mapping[str, TensorInfo]) -> dict[str, bytes]
         import torch
     except ImportError:
         raise AdapterError("writing .bin needs torch: pip install 'ckpt-doctor[torch]'") from None
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
         staged = os.path.join(folder, SAFETENSORS)
         computed = _write_safetensors(staged, tensors, {})
-        loaded = load_file(staged)
+        try:
+            loaded = load_file(staged)
+        except SafetensorError as error:  # which was just read back, but for dtypes that torch has not, as F6_E2M3
+            raise NotExactError(f"no {BIN} can hold it: {error}") from None
         try:
             torch.save(loaded, path)
         except RuntimeError as error:  # torch's own writer does not say what the system said

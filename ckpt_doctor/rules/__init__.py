@@ -48,15 +48,15 @@ def judge(subject: Subject, watched: frozenset[str] = frozenset()) -> tuple[Find
     if subject.question.values:
         from . import weights  # noqa: F401
     found: list[Finding] = []
-    costly: dict[str, None] = {}
+    costly: dict[str, TooCostly] = {}
     for rule in RULES:
         try:
             found += rule(subject)
         except TooCostly as error:  # and the other rules say what they say all the same
-            costly[error.pattern] = None
+            costly[error.pattern] = error
     asked = ((subject.question.runtimes or frozenset()) | watched) & SERVERS
     if costly:
-        return (*found, not_followed(subject, costly, PEFT | asked))
+        return (*found, not_followed(subject, costly.values(), PEFT | asked))
     findings = tuple(found) if subject.question.runtimes is not None else _graver(found)
     if not asked:
         return findings
@@ -68,7 +68,7 @@ def judge(subject: Subject, watched: frozenset[str] = frozenset()) -> tuple[Find
         into = bool(servers.followed(subject, [server for server in records if server.peft]))
         followed = [*(also(finding, inside, into) for finding in findings), *servers.judge(subject, records)]
     except TooCostly as error:
-        return (*findings, not_followed(subject, [error.pattern], asked))
+        return (*findings, not_followed(subject, [error], asked))
     return tuple(followed)
 
 
@@ -84,13 +84,13 @@ def _graver(findings: list[Finding]) -> tuple[Finding, ...]:
     return tuple(finding._replace(severity=ERROR) if finding in newest else finding for finding in findings)
 
 
-def not_followed(subject: Subject, patterns: Iterable[str], ids: frozenset[str]) -> Finding:
-    """The doubt that patterns leave which are too costly to follow (facts/patterns.py)."""
-    held = {pattern: [key for key, value in subject.config.items() if _holds(value, pattern)] for pattern in patterns}
+def not_followed(subject: Subject, errors: Iterable[TooCostly], ids: frozenset[str]) -> Finding:
+    """The doubt that patterns leave which are too costly to follow, or are none (facts/patterns.py)."""
+    held = {e: [key for key, value in subject.config.items() if _holds(value, e.pattern)] for e in errors}
     first = next(iter(held))
-    message = f"the pattern {first[:60]} of {', '.join(held[first]) or 'the adapter'} is too costly to match"
+    message = f"the pattern {first.pattern[:60]} of {', '.join(held[first]) or 'the adapter'} {first.why}"
     named = dict.fromkeys(key for names in held.values() for key in names)
-    return codes.COSTLY_PATTERN(message, keys=named, undecided=ids, needs="a pattern without nested repeats")
+    return codes.COSTLY_PATTERN(message, keys=named, undecided=ids, needs=first.needs)
 
 
 def _holds(value: object, pattern: str) -> bool:

@@ -277,6 +277,21 @@ def _tied(subject: Subject, name: str) -> tuple[int, ...] | None:
 
 
 @rule
+def dimensions(subject: Subject) -> Iterator[Finding]:
+    """Factors of which one has the dimensions of a Linear and the other those of a convolution: "size mismatch"."""
+    if subject.method not in LORAS:
+        return
+    apart = []
+    for layer in subject.sample.values():
+        counts = {len(subject.forms[key][1]) for name, key in layer.factors.items() if name.endswith(("A", "B"))}
+        if len(counts) > 1 and min(counts) > 1:  # what has one was lost in saving, which CD103 says
+            apart.append(layer.module)
+    if apart:
+        message = f"the factors of {several(apart)} have not as many dimensions as each other"
+        yield OTHER_SIZE(message, tensors=subject.keys_of(apart), rejects=PEFT)
+
+
+@rule
 def copies(subject: Subject) -> Iterator[Finding]:
     """Copies of weights that are adapted (utils/save_and_load.py: get_peft_model_state_dict, save_embedding_layers), of
     a size that their layer cannot have: each release since 0.7, which wraps the layer, has a size mismatch.
@@ -357,8 +372,9 @@ def _has_size(subject: Subject, layer: Layer, weight: tuple[int, ...]) -> bool:
     for size in weight[1:]:
         count *= size
     first, last = inner[0][0], outer[0][0]
+    dimensions = {len(subject.tensors[key].shape) for name, key in layer.factors.items() if name.endswith(("A", "B"))}
     if len(weight) == 2:
-        return sorted((first, last)) == sorted(weight)
+        return dimensions == {2} and sorted((first, last)) == sorted(weight)
     if len(inner[0]) == 1:  # AdaLoRA's A is flat
         return last == weight[0] and first == count
     groups = first // weight[1] if weight[1] and first % weight[1] == 0 else 0  # weight[1] is in / groups

@@ -21,7 +21,7 @@ from ..adapter.codes import (
 )
 from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, counted, several, spelled
 from ..adapter.runtimes import NEWEST_SERIES, NONE, PEFT, SERVERS, between, minor, since, upto
-from ..facts.config_keys import CHANGES_BASE, knows, refusing_bias
+from ..facts.config_keys import CHANGES_BASE, is_spelled, knows, refusing_bias
 from ..facts.methods import LORAS
 from ..facts.names import is_all_linear, targets
 from ..facts.replication import NO_CACHE, is_repeated
@@ -100,7 +100,9 @@ def unknown_init(subject: Subject) -> Iterator[Finding]:
     orthogonal where it is odd (LoraLayer.orthogonal_init).
     """
     init = subject.config.get("init_lora_weights")
-    if subject.method != "LORA" or not isinstance(init, str) or init.lower().startswith(CHANGES_BASE):
+    if subject.method != "LORA" or not isinstance(init, str):
+        return
+    if init.lower().startswith(CHANGES_BASE) and is_spelled(init):
         return
     if init.lower() == "gaussian":
         return
@@ -337,12 +339,17 @@ def unproven_option(subject: Subject) -> Iterator[Finding]:
         yield from _parameters(subject)
         yield from _packed_parameters(subject)
         yield from _wrapped_twice(subject)
+    if config.get("use_bdlora") == {}:  # which names neither A nor B of any layer
+        message, known = "use_bdlora is empty, and names no layers", knows(subject.method, "use_bdlora")
+        yield UNPROVEN_OPTION(message, keys=("use_bdlora",), undecided=known, needs="a load in that release")
     for key in UNPROVEN:
-        if config.get(key):
+        if config.get(key) not in (None, False):  # an empty object is a config of defaults
             known = knows(subject.method, key)
             rejected = known if key == "arrow_config" else frozenset[str]()
             saved = subject.saved_by
             alike = saved if len({minor(id_.removeprefix("peft==")) for id_ in saved}) == 1 else frozenset()
+            if key == "kasa_config" and not subject.tensors_where(lambda name: "lora_diag" in name):
+                alike = frozenset()  # which is drawn at random (tuners/lora/variants.py: KasaLinearVariant)
             message = f"{key} is set; only the release that saved it is known to read it alike"
             undecided = known - alike - rejected
             yield UNPROVEN_OPTION(

@@ -196,7 +196,7 @@ def misfit(subject: Subject, modules: Sequence[str], built: int) -> tuple[str, s
     if "r" not in config:
         message = f"the config has no r: PEFT takes 8, the tensors of {first} {has}{more}"
         return message, remedy if rank else CONFIG_OF_THESE
-    if built != config["r"]:
+    if built is not config["r"] and (built != config["r"] or type(built) is not type(config["r"])):
         message = f"rank_pattern gives {first} rank {built}, its tensors {has}{more}"
         return message, _in_pattern(subject, modules)
     if not rank:

@@ -92,6 +92,12 @@ def reading(subject: Subject) -> Iterator[Finding]:
                 holding = several(sorted(hit))
                 message = f"target_modules names {holding}, which holds layers and cannot be adapted itself"
                 yield UNSUPPORTED_TARGET(message, keys=("target_modules",), rejects=era.ids)
+    # the model itself has an empty name, which is passed over from 0.14 on (tuners/tuners_utils.py: inject_adapter)
+    if not is_all_linear(config["target_modules"]):
+        ids = NONE.union(*(era.ids for era in every if targeted(config, "", era.release))) & upto("0.13")
+        if ids:
+            message = "target_modules names what has no name, which is the model itself"
+            yield UNSUPPORTED_TARGET(message, keys=("target_modules",), rejects=ids, remedy=targets_of(layers))
     parameters = config.get("target_parameters")
     empty = config["target_modules"] == [] and not parameters  # CD316 says so
     adapting = NONE  # the parameters that the layers are of

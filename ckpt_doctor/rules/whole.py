@@ -38,7 +38,9 @@ def missing_tokens(subject: Subject) -> Iterator[Finding]:
     """A KeyError from 0.15 on (utils/save_and_load.py: set_peft_model_state_dict)."""
     tokens = subject.tensors_where(lambda key: "trainable_tokens" in key)
     there = any(not subject.unread.get(key, NONE) >= PEFT for key in tokens)
-    if subject.method in LORAS and subject.config.get("trainable_token_indices") and subject.tensors and not there:
+    indices = subject.config.get("trainable_token_indices")
+    is_set = indices is not None and indices != {}  # an empty list is one of an embedding
+    if subject.method in LORAS and is_set and subject.tensors and not there:
         message = "trainable_token_indices is set, and the file has no such tensors"
         yield MISSING_SAVED(message, keys=("trainable_token_indices",), rejects=since("0.15"))
 

@@ -29,6 +29,8 @@ OPTIONS = (
     "velora_config",
 )  # fmt: skip
 """Options that change what LoRA's factors mean: with different ones, equal deltas are not the same function."""
+LISTS = ("layer_replication", "target_parameters")
+"""Those of which an empty list names nothing."""
 
 
 class Row(NamedTuple):
@@ -193,8 +195,8 @@ def _doubts(a: Subject, b: Subject) -> Iterator[str]:
         return
     if a.method in LORAS and b.method in LORAS:
         for key in OPTIONS:
-            mine, yours = (c.method == "LORA" and (c.config.get(key) or None) for c in (a, b))
-            if (mine or None) != (yours or None):
+            mine, yours = (_option(c, key) if c.method == "LORA" else None for c in (a, b))
+            if mine != yours:
                 yield f"{key} differs"
         if _base_change(a) != _base_change(b):
             yield "init_lora_weights differs, and one of them changes the base weights at load"
@@ -210,6 +212,12 @@ def _doubts(a: Subject, b: Subject) -> Iterator[str]:
         if differing:
             yield f"the config differs in {', '.join(differing)}"
         yield from _differing_releases(a, b)
+
+
+def _option(adapter: Subject, key: str) -> object:
+    """What an option is set to; None where it is not. An empty object is a config of defaults."""
+    value = adapter.config.get(key)
+    return None if value in (None, False) or (value == [] and key in LISTS) else value
 
 
 def _differing_releases(a: Subject, b: Subject) -> Iterator[str]:

@@ -11,7 +11,7 @@ from operator import itemgetter, ne
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...adapter import DTYPE_BITS, Columns, DamagedFile, Even, Form, Names, Span
-from ...adapter.limits import HEADER, check_names, check_values
+from ...adapter.limits import HEADER, check_forms, check_names, check_values
 
 if TYPE_CHECKING:
     from ...adapter import TensorInfo
@@ -50,10 +50,12 @@ def parse_header(raw: bytes, path: str, start: int, size: int) -> Columns:
     if before is not None:  # the names are those of a header that was checked
         names, each, ends = before
         _check_end(ends[-1], size - start)
+        check_forms(map(each.__getitem__, names.kinds.values()), path)
         return Even(names, each, ends, path, start)
     forms, spans = _as_written(raw) or _as_json(raw)
     _check_end(_end(forms, spans), size - start)
     check_names(forms, path)
+    check_forms(forms.values(), path)
     return Columns(forms, spans, path, start)
 
 

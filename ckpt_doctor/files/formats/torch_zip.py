@@ -391,8 +391,8 @@ class Machine:
         if not isinstance(target, dict) or len(items) % 2:
             raise _broken("entries of what is no dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) not in (str, int):
-                raise self.unfollowed("a key of a dict that is neither a string nor a number")
+            if type(key) is not str and not (type(key) is int and abs(key) < 1 << 48):
+                raise self.unfollowed("a key of a dict that is neither a string nor a small number")
             target[key] = value
 
     def set_one(self) -> None:

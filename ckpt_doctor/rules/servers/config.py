@@ -201,7 +201,7 @@ def options(subject: Subject) -> Iterator[Cause]:
         yield Cause(codes.SERVER_OPTION, "use_dora is set", Field("options", entry), keys=("use_dora",), remedy=MERGE)
     experts = any(module.endswith((".experts", ".experts.base_layer")) for module in subject.layers)
     for key in SWITCHES:
-        if values.get(key):
+        if values.get(key) not in (None, False, []):
             entry = "target_parameters without experts" if key == "target_parameters" and not experts else key
             remedy = f"serve it with PEFT: no merge has {key}" if key in NEVER_MERGED else MERGE
             yield Cause(codes.SERVER_OPTION, f"{key} is set", Field("options", entry), keys=(key,), remedy=remedy)
