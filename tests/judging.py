@@ -168,16 +168,16 @@ def by_rule(subject: Subject, asked: frozenset[str] = frozenset()) -> dict[str, 
     too costly to follow is no rule's, and has the name "".
     """
     made: dict[str, tuple[Finding, ...]] = {}
-    costly: dict[str, None] = {}
+    costly: dict[str, TooCostly] = {}
     for rule in RULES:
         found: list[Finding] = []
         try:
             found += rule(_asked(subject, asked))
         except TooCostly as error:
-            costly[error.pattern] = None
+            costly[error.pattern] = error
         made[_name(rule)] = tuple(found)
     if costly:
-        made[""] = (rules.not_followed(subject, costly, PEFT | (asked & runtimes.SERVERS)),)
+        made[""] = (rules.not_followed(subject, costly.values(), PEFT | (asked & runtimes.SERVERS)),)
     elif asked & runtimes.SERVERS:
         records = [server for server in servers.SERVERS if server.id in asked]
         inside = {server.peft: server.id for server in records if server.peft}

@@ -373,7 +373,7 @@ def test_names_that_a_large_base_lacks_are_not_searched_for_without_end() -> Non
     """2,000 in 138,240 parameters: 4 s."""
     patterns.new_adapter()
     base: Any = SimpleNamespace(parameters=dict.fromkeys(f"layers.{at}.weight" for at in range(80_000)))
-    subject: Any = SimpleNamespace(base=base, adapted_class="")
+    subject: Any = SimpleNamespace(base=base, adapted_class="", saved_as=[], task="")
     assert has_module(subject, "layers.79999")
     with pytest.raises(patterns.TooCostly):
         [*(has_module(subject, f"s{at}") for at in range(1_000))]
