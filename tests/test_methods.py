@@ -127,14 +127,13 @@ CASES: dict[str, tuple[str, dict[str, Any], Shapes, frozenset[str], frozenset[st
     "bone": ("BONE", {"r": 4}, each(bone_block=(4, 16)), peft("0.14", "0.18"), NONE),
     "bone-bat": ("BONE", {"r": 4, "init_weights": "bat"}, each(bone_block=(4, 4, 4)), peft("0.14", "0.18"), NONE),
     "miss-mini": ("MISS", MINI, each(miss_block=(4, 2)), peft("0.17"), NONE),
-    "hra-unsaved-bias": ("HRA", {"r": 4, "bias": "all"}, each(hra_u=(16, 4)), NONE, peft("0.12")),
+    "hra-unsaved-bias": (  # a layer of BERT's has a bias
+        "HRA", {"r": 4, "bias": "all", "target_modules": [*QV, "dense"]},
+        {**each(hra_u=(16, 4)), "base_model.model.encoder.layer.0.output.dense.hra_u": (16, 4)}, NONE, peft("0.12"),
+    ),
     "ia3": ("IA3", IA3_CONFIG, IA3, peft("0.4"), NONE),
     "ia3-newer-key": ("IA3", {**IA3_CONFIG, "exclude_modules": None}, IA3, peft("0.4", "0.5") | peft("0.14"), NONE),
     "ia3-feedforward": ("IA3", {"feedforward_modules": QV}, IA3, NONE, NONE),
-    "ia3-convolution": (
-        "IA3", {**IA3_CONFIG, "target_modules": ["conv"]}, {"base_model.model.conv.ia3_l": (1, 4, 1, 1)},
-        peft("0.6"), NONE,
-    ),
     "prompt": ("PROMPT_TUNING", PROMPT_CONFIG, PROMPT, peft("0.4"), NONE),
     "prompt-newer-key": (
         "PROMPT_TUNING", {**PROMPT_CONFIG, "tokenizer_kwargs": None}, PROMPT, peft("0.4", "0.5") | peft("0.7"), NONE

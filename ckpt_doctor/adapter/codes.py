@@ -565,7 +565,7 @@ target_modules or modules_to_save names a part of a module in modules_to_save.
 Why: which comes first, the copy of the module or the adapter in it, was changed between releases. A name in
 modules_to_save is of every module that ends with it: `embeddings` is of word_embeddings in it, too.
 Who stops: 0.6 – 0.13, "ModulesToSaveWrapper has no attribute". Older ones adapt the part and then save it, newer ones
-leave it to the copy. Of a part that modules_to_save names 0.14 loads another copy, and 0.15 and newer raise KeyError.
+leave it to the copy. Of a part that modules_to_save names 0.14 may load another copy; 0.15 and newer raise KeyError.
 What to do: name the targets in full, without that part.
 References: tuners/tuners_utils.py: inject_adapter; utils/other.py: _set_trainable.
 """)

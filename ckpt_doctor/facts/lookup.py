@@ -129,6 +129,5 @@ def _replaced(saved: tuple[str, ...], keys: Iterable[str]) -> Iterator[tuple[str
 def _is_other(key: str, saved: tuple[str, ...]) -> bool:
     if any(f".{name}." in f".{key}" for name in saved):
         return False
-    of_base = ".base_layer." in key  # in a module that may itself be called lora_…
-    tail = key.rpartition(".lora_")[2] if ".lora_" in key and not of_base else ""
+    tail = key.rpartition(".lora_")[2] if ".lora_" in key else ""
     return (bool(tail) and not re.match(_FACTOR_END, tail)) or bool(re.search(_FOREIGN_FACTOR, key))

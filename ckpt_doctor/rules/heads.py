@@ -99,8 +99,8 @@ def targets_within_saved(subject: Subject) -> Iterator[Finding]:
 def saved_within_saved(subject: Subject) -> Iterator[Finding]:
     """modules_to_save is held against the ends of names, and no dot (utils/other.py: _set_trainable), so that a name
     may be of a module and of one in it: `embeddings` of BERT's word_embeddings. 0.6 – 0.13 look for the part in the
-    wrapper, 0.14 copies both, and 0.15 and newer look for its tensors twice. Loaded on XLNet and a plain model in 8
-    releases.
+    wrapper, 0.14 copies both, which may compute the same, and 0.15 and newer look for its tensors twice. Loaded on
+    XLNet and a plain model in 8 releases.
     """
     names = tuple(subject.saved_whole)
     if subject.method not in LORAS or not names:
@@ -112,7 +112,7 @@ def saved_within_saved(subject: Subject) -> Iterator[Finding]:
             message = f"modules_to_save names {wrapped[0][:120]} and {wrapped[1][:120]}, which is in it"
             yield TARGET_WITHIN_SAVED(
                 message, keys=("modules_to_save",), rejects=between("0.6", "0.13") | since("0.15"),
-                misloads=between("0.14", "0.14"), undecided=upto("0.5"), needs="a load in that release",
+                undecided=between("0.14", "0.14") | upto("0.5"), needs="a load in that release",
                 remedy="save it again with modules_to_save that names the outer module alone, in full",
             )  # fmt: skip
             return

@@ -10,7 +10,6 @@ from ..adapter.findings import THE_BASE, Finding, counted, several, spelled
 from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, since, upto
 from ..facts.embeddings import ADAPTED, HEAD, SAVED
 from ..facts.layers import module_of
-from ..facts.meaning import meant_era
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX, Names
 from ..facts.subject import Subject
@@ -49,12 +48,10 @@ def bias_spelling(subject: Subject) -> Iterator[Finding]:
         if bias == "lora_only" and not subject.saved_by <= between("0.6", "0.9"):
             missing, unsaved = PEFT, True
     else:
-        # what is not adapted keeps the plain name of its bias in every release
-        meant = meant_era(subject)
-        release = meant.release if meant else NEWEST_SERIES
-        wrapped = {m for m in new | old if m in subject.layers or targeted(config, m, release)}
         missing |= upto("0.6") if new - old else frozenset()
-        missing |= since("0.7") if (old - new) & wrapped or (new - old) - wrapped else frozenset()
+        for era in subject.eras:  # what a release does not adapt keeps the plain name of its bias there
+            wrapped = {m for m in new | old if m in subject.layers or targeted(config, m, era.release)}
+            missing |= era.ids & since("0.7") if (old - new) & wrapped or (new - old) - wrapped else frozenset()
     if unsaved and may_lack_biases(subject):
         message = f"bias is {spelled(bias)}, and no bias is in the file, as the model may have none"
         yield BIAS_SPELLING(message, keys=("bias",), undecided=PEFT, needs=THE_BASE)
