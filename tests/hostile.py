@@ -691,6 +691,8 @@ def inputs() -> dict[str, Input]:
         "odd strings in the config": Input(
             config(base_model_name_or_path=UGLY, task_type=UGLY, revision=UGLY, bias=UGLY, peft_version=UGLY)
         ),
+        "peft_version of 5,000 digits": Input(config(peft_version="9" * 5_000 + ".1")),
+        "peft_version without a minor": Input(config(peft_version="0.")),
         "lora_alpha NaN": Input(config(lora_alpha=float("nan"))),
         "lora_alpha 1e400": Input(config(lora_alpha=float("inf"))),
         "target_modules of types": Input(config(target_modules=["a", 1, None, [], {}])),
