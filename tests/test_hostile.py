@@ -68,7 +68,7 @@ def test_a_costly_pattern_is_undecided_everywhere(run: Any, tmp_path: Path, name
 
 EVERY = (
     "ugly names", "odd strings in the config", "lora_alpha NaN", "lora_alpha 1e400", "a size of 4,301 digits in the header",
-    "peft_version of 5,000 digits", "peft_version without a minor", "numbers of six bits", "numbers of four bits", "1,000 dimensions", "sizes of 2 ** 63 and 0", "rank 0 by 10 ** 9",
+    "the config cannot be read", "the weights cannot be read", "100,000 keys", "peft_version of 5,000 digits", "peft_version without a minor", "numbers of six bits", "numbers of four bits", "1,000 dimensions", "sizes of 2 ** 63 and 0", "rank 0 by 10 ** 9",
     "rank 0 by 10 ** 9, of AdaLoRA", "1,000 layers of one storage",
 )  # fmt: skip
 

@@ -486,8 +486,11 @@ def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo
     beside the model, if `nested`, those of the model. Raises DamagedFile, AdapterError.
     """
     file, size = regular(path)
-    with file:
-        tensors = _read(file, path, size, nested)
+    try:
+        with file:
+            tensors = _read(file, path, size, nested)
+    except OSError as error:  # a file of /proc looks as any other
+        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
     if not isinstance(tensors, Columns):
         check_forms(forms(tensors).values(), path)
         SHARED.check(sum(info.nbytes for info in tensors.values()) // size, path)
@@ -612,6 +615,8 @@ def _json(folder: str, name: str, faults: list[Fault], broken: str) -> dict[str,
             raise ValueError("it is not a JSON object")
     except DamagedFile as error:
         faults.append(Fault("not-a-file", f"{name}: {error.message}"))
+    except OSError as error:
+        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         faults.append(Fault(broken, f"{name} is not valid: {error or 'it is nested too deeply'}"))
     else:
