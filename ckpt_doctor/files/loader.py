@@ -570,17 +570,24 @@ def shards(folder: str, index: str = INDEX, *, nested: bool = False) -> "tuple[t
     if faults or not isinstance(names, dict):
         raise DamagedFile("broken-index", faults[0].message if faults else "it has no weight_map")
     _, end = os.path.splitext(index.removesuffix(".index.json"))
-    files = sorted({str(name) for name in names.values()})
+    of_files: dict[str, list[str]] = {}
+    for name, file in names.items():
+        of_files.setdefault(str(file), []).append(name)
+    files = sorted(of_files)
     tensors: dict[str, TensorInfo] = {}
     for file in files:
         if os.path.basename(file) != file or not file.endswith(end):
             raise DamagedFile("broken-index", f"{file[:80]!r} is not the name of a shard in this folder")
         if not is_there(os.path.join(folder, file)):
             raise DamagedFile("broken-index", f"the shard {file} is missing")
-        tensors.update(read_weights(os.path.join(folder, file), nested=nested))
-    missing = [name for name in names if name not in tensors]
-    if missing:
-        raise DamagedFile("broken-index", f"no shard has {missing[0]}")
+        inside = read_weights(os.path.join(folder, file), nested=nested)
+        twice = next((name for name in inside if name in tensors), None)
+        if twice is not None:  # which one is read hangs on who reads it
+            raise DamagedFile("broken-index", f"{twice} is in {file}, and in a shard before it")
+        tensors.update(inside)
+        missing = [name for name in of_files[file] if name not in inside]
+        if missing:
+            raise DamagedFile("broken-index", f"{file} does not have {missing[0]}, as the index says")
     return tuple(files), tensors
 
 
