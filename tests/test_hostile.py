@@ -191,6 +191,15 @@ def test_many_tensors_and_deep_or_many_values_are_beyond_the_limits() -> None:
         limits.check_depth(json.loads(deep), deep.encode(), "it")
 
 
+def test_long_numbers_are_whole_ones() -> None:
+    numbers = [10**18 + at for at in range(limits.LONG.most + 1)]
+    limits.check_numbers(json.dumps([0.0012345678901234567] * 2_000 + ["1" * 64] * 2_000).encode(), "it")
+    limits.check_numbers(json.dumps(numbers[1:]).encode(), "it")
+    for text in (json.dumps(numbers), json.dumps({"a": numbers}, indent=1), json.dumps([-at for at in numbers])):
+        with pytest.raises(AdapterError, match="whole numbers"):
+            limits.check_numbers(text.encode(), "it")
+
+
 def test_what_has_no_numbers_stands_for_few() -> None:
     wide = ("F32", (0, limits.EMPTY.most))
     limits.check_forms([("F32", (4, 1 << 40)), wide, ("F32", (0, 0))], "it")

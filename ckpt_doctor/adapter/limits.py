@@ -28,9 +28,9 @@ JSON = Limit(64 << 20, "bytes")
 """Of a config, an index, a record."""
 VALUES = Limit(2_000_000, "values")
 """Of any JSON: one of three bytes takes 64 in memory. The header of 138,240 tensors has 1,250,000."""
-LONG = Limit(1_000, "numbers of 19 digits or more")
+LONG = Limit(1_000, "whole numbers of 19 digits or more")
 """Whole numbers from 2 ** 61 - 1 on can all have one hash, so that looking them up takes as long as comparing all."""
-_LONG = re.compile(rb"[0-9]{19,}")
+_LONG = re.compile(rb"[\s:,\[-][0-9]{19,}(?=[\s,\]}])")
 DEPTH = Limit(100, "levels of lists and objects in each other")
 HEADER = Limit(40_000_000, "bytes in its header")
 """Of safetensors, which allows 100 MB; 138,240 tensors take 20."""
