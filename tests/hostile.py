@@ -395,6 +395,16 @@ def overflow(first: float) -> Callable[[Path], None]:
     return make
 
 
+def of_proc(name: str) -> Callable[[Path], None]:
+    """Have a link to what looks as a file, and cannot be read."""
+
+    def make(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to("/proc/self/mem")
+
+    return make
+
+
 def link(target: str) -> Callable[[Path], None]:
     """Have a link beside the weights that points elsewhere."""
     return lambda folder: (folder / "README.md").symlink_to(target)
@@ -678,6 +688,10 @@ def inputs() -> dict[str, Input]:
         "the config is a device": Input(device(CONFIG)),
         "the weights are a device": Input(device(WEIGHTS)),
         "the record is a device": Input(device("ckpt-doctor.json")),
+        "the config cannot be read": Input(of_proc(CONFIG)),
+        "the weights cannot be read": Input(of_proc(WEIGHTS)),
+        "the .bin cannot be read": Input(of_proc(BIN)),
+        "100,000 keys": Input(late(lambda: config(**{f"k{at}": at for at in range(100_000)}))),
         "the state of a trainer is a device": Input(device("trainer_state.json"), ADALORA),
         # links
         "a link to a file elsewhere": Input(link("/etc/passwd")),
@@ -691,6 +705,8 @@ def inputs() -> dict[str, Input]:
         "odd strings in the config": Input(
             config(base_model_name_or_path=UGLY, task_type=UGLY, revision=UGLY, bias=UGLY, peft_version=UGLY)
         ),
+        "peft_version of 5,000 digits": Input(config(peft_version="9" * 5_000 + ".1")),
+        "peft_version without a minor": Input(config(peft_version="0.")),
         "lora_alpha NaN": Input(config(lora_alpha=float("nan"))),
         "lora_alpha 1e400": Input(config(lora_alpha=float("inf"))),
         "target_modules of types": Input(config(target_modules=["a", 1, None, [], {}])),

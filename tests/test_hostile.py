@@ -68,7 +68,7 @@ def test_a_costly_pattern_is_undecided_everywhere(run: Any, tmp_path: Path, name
 
 EVERY = (
     "ugly names", "odd strings in the config", "lora_alpha NaN", "lora_alpha 1e400", "a size of 4,301 digits in the header",
-    "numbers of six bits", "numbers of four bits", "1,000 dimensions", "sizes of 2 ** 63 and 0", "rank 0 by 10 ** 9",
+    "the config cannot be read", "the weights cannot be read", "100,000 keys", "peft_version of 5,000 digits", "peft_version without a minor", "numbers of six bits", "numbers of four bits", "1,000 dimensions", "sizes of 2 ** 63 and 0", "rank 0 by 10 ** 9",
     "rank 0 by 10 ** 9, of AdaLoRA", "1,000 layers of one storage",
 )  # fmt: skip
 
@@ -189,6 +189,15 @@ def test_many_tensors_and_deep_or_many_values_are_beyond_the_limits() -> None:
     limits.check_depth(json.loads(hostile.nested(100)), hostile.nested(100).encode(), "it")
     with pytest.raises(AdapterError):
         limits.check_depth(json.loads(deep), deep.encode(), "it")
+
+
+def test_long_numbers_are_whole_ones() -> None:
+    numbers = [10**18 + at for at in range(limits.LONG.most + 1)]
+    limits.check_numbers(json.dumps([0.0012345678901234567] * 2_000 + ["1" * 64] * 2_000).encode(), "it")
+    limits.check_numbers(json.dumps(numbers[1:]).encode(), "it")
+    for text in (json.dumps(numbers), json.dumps({"a": numbers}, indent=1), json.dumps([-at for at in numbers])):
+        with pytest.raises(AdapterError, match="whole numbers"):
+            limits.check_numbers(text.encode(), "it")
 
 
 def test_what_has_no_numbers_stands_for_few() -> None:
@@ -367,6 +376,26 @@ def test_long_patterns_of_adapters_that_are_done_take_no_memory() -> None:
     patterns.new_adapter()
     kept = (patterns._words, patterns._pieces, patterns._table, patterns.whole)
     assert [known.cache_info().currsize for known in kept] == [0] * len(kept)
+
+
+MANY = [f"z{at}.weight" for at in range(60_000)]
+BY_MANY = {
+    "target_parameters": hostile.of_modules("layers.0.q", "layers.1.q", target_modules=["q"], target_parameters=MANY),
+    "exclude_modules of IA3": hostile.of_method(
+        "IA3", [f"layers.{at}.q" for at in range(9_000)], target_modules=["q"], exclude_modules=MANY
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_MANY)
+def test_many_names_are_not_held_against_all_of_a_large_base(run: Any, tmp_path: Path, name: str) -> None:
+    """Each name against each of 18,000 parameters: 30 s."""
+    base = {f"layers.{at}.{leaf}.weight": (8, 8) for at in range(6_000) for leaf in "qkv"}
+    (tmp_path / "model.safetensors").write_bytes(hostile.tensors(base))
+    folder = hostile.built(tmp_path / "in", hostile.Input(BY_MANY[name]))
+    start = time.process_time()
+    run("scan", folder, "--base", tmp_path / "model.safetensors")
+    assert time.process_time() - start < SECONDS
 
 
 def test_names_that_a_large_base_lacks_are_not_searched_for_without_end() -> None:

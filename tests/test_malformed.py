@@ -142,6 +142,17 @@ def test_a_broken_index(scan: Any, adapter: Path, index: object) -> None:
     assert damage(scan(adapter)) == ["CD014"]
 
 
+def test_a_tensor_in_two_shards_is_of_neither(run: Any, scan: Any, adapter: Path, tmp_path: Path) -> None:
+    """Who goes by the index reads one, who loads shard after shard the other."""
+    with safe_open(FIXTURES / "lora-plain-0.21.2/adapter_model.safetensors", framework="numpy") as whole:
+        first, *others = whole.keys()
+    index = {"weight_map": {first: "y.safetensors", **dict.fromkeys(others, "x.safetensors")}}
+    shards(adapter, index, "x.safetensors", "y.safetensors")
+    assert damage(scan(adapter)) == ["CD014"]
+    assert run("fix", adapter, tmp_path / "out").exit_code == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_shards_are_read_and_written_as_one(run: Any, scan: Any, adapter: Path, tmp_path: Path) -> None:
     with safe_open(FIXTURES / "lora-plain-0.21.2/adapter_model.safetensors", framework="numpy") as whole:
         names = list(whole.keys())

@@ -195,6 +195,7 @@ CASES: dict[str, tuple[Path, Callable[[Path], None], list[str], str]] = {
         HEALTHY, both(tensors(kernel), config(alpha_pattern={"blocks.0.q": 3})), ["--to", "lora"], "which no PEFT"
     ),
     "huge alpha": (HEALTHY, config(lora_alpha=HUGE), [], ""),
+    "huge alpha at another rank": (HEALTHY, config(lora_alpha=HUGE), ["--to", "lora", "--rank", "8"], ""),
     "huge alpha of AdaLoRA": (ZERO, config(lora_alpha=HUGE), ["--to", "lora"], ""),
     "trim and alpha no number": (HEALTHY, both(tensors(padded), config(r=8, lora_alpha="x")), ["--trim"], ""),
 }  # fmt: skip

@@ -28,9 +28,9 @@ JSON = Limit(64 << 20, "bytes")
 """Of a config, an index, a record."""
 VALUES = Limit(2_000_000, "values")
 """Of any JSON: one of three bytes takes 64 in memory. The header of 138,240 tensors has 1,250,000."""
-LONG = Limit(1_000, "numbers of 19 digits or more")
+LONG = Limit(1_000, "whole numbers of 19 digits or more")
 """Whole numbers from 2 ** 61 - 1 on can all have one hash, so that looking them up takes as long as comparing all."""
-_LONG = re.compile(rb"[0-9]{19,}")
+_LONG = re.compile(rb"[\s:,\[-][0-9]{19,}(?=[\s,\]}])")
 DEPTH = Limit(100, "levels of lists and objects in each other")
 HEADER = Limit(40_000_000, "bytes in its header")
 """Of safetensors, which allows 100 MB; 138,240 tensors take 20."""
@@ -58,6 +58,8 @@ STACK = Limit(200_000, "values on the stack of its pickle")
 """A dict and a list are filled with a thousand at a time (pickle.py: _BATCHSIZE); an empty one takes 64 bytes."""
 SAVED = Limit(2_000_000, "pairs of a name in modules_to_save and a tensor that is not LoRA's")
 """Each name may be that of a module of each such tensor. A model has some, of a handful of names."""
+KEYS = Limit(1_000, "keys in its config")
+"""The longest of a release has 60."""
 LISTED = Limit(250_000, "names in lists and objects of its config")
 """What is made of them to be looked up is remembered at once (facts/patterns.py: once). 69,120 layers that targets and
 two patterns name in full are 207,360.
@@ -101,9 +103,10 @@ def check_forms(forms: Iterable[Form], where: str) -> None:
 
 
 def check_config(config: Mapping[str, object], names: Collection[str], where: str) -> None:
-    """Raises AdapterError where a config has more names than are looked up, or modules_to_save more than are held
-    against the tensors.
+    """Raises AdapterError where a config has more keys or names than are looked up, or modules_to_save more than are
+    held against the tensors.
     """
+    KEYS.check(len(config), where)
     listed = [value for value in config.values() if isinstance(value, (list, dict))]
     if sum(map(len, listed)) > LISTED.most:
         LISTED.check(sum(isinstance(name, str) for value in listed for name in value), where)

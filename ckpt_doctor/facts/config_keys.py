@@ -123,7 +123,7 @@ def saved_by(method: str, config: Mapping[str, object], record: Mapping[str, obj
         release = version.partition("@")[0].partition(".dev")[0]
         if f"peft=={release}" in PEFT:
             return frozenset((f"peft=={release}",))
-        return between(release, release) if release.replace(".", "").isdecimal() and "." in release else PEFT
+        return between(release, release) if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})+", release) else PEFT
     may = knows(method, "peft_type")
     for key in config.keys() & table(method).keys():
         may &= knows(method, key)

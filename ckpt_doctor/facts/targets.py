@@ -1,6 +1,6 @@
 """Which modules a config targets, and with which rank and alpha, as each PEFT release reads it."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -123,6 +123,11 @@ def _named(names: Any, module: str, release: Release) -> bool:
 
 def _listed(names: list[Any]) -> "_Listed":
     return once(names, "listed", lambda: _Listed(names))
+
+
+def ends(names: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a name ends with one of some, which may be many, as str.endswith has it."""
+    return _Listed([*names]).is_end
 
 
 class _Listed:

@@ -486,8 +486,11 @@ def read_weights(path: str, *, nested: bool = False) -> "Mapping[str, TensorInfo
     beside the model, if `nested`, those of the model. Raises DamagedFile, AdapterError.
     """
     file, size = regular(path)
-    with file:
-        tensors = _read(file, path, size, nested)
+    try:
+        with file:
+            tensors = _read(file, path, size, nested)
+    except OSError as error:  # a file of /proc looks as any other
+        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
     if not isinstance(tensors, Columns):
         check_forms(forms(tensors).values(), path)
         SHARED.check(sum(info.nbytes for info in tensors.values()) // size, path)
@@ -567,17 +570,24 @@ def shards(folder: str, index: str = INDEX, *, nested: bool = False) -> "tuple[t
     if faults or not isinstance(names, dict):
         raise DamagedFile("broken-index", faults[0].message if faults else "it has no weight_map")
     _, end = os.path.splitext(index.removesuffix(".index.json"))
-    files = sorted({str(name) for name in names.values()})
+    of_files: dict[str, list[str]] = {}
+    for name, file in names.items():
+        of_files.setdefault(str(file), []).append(name)
+    files = sorted(of_files)
     tensors: dict[str, TensorInfo] = {}
     for file in files:
         if os.path.basename(file) != file or not file.endswith(end):
             raise DamagedFile("broken-index", f"{file[:80]!r} is not the name of a shard in this folder")
         if not is_there(os.path.join(folder, file)):
             raise DamagedFile("broken-index", f"the shard {file} is missing")
-        tensors.update(read_weights(os.path.join(folder, file), nested=nested))
-    missing = [name for name in names if name not in tensors]
-    if missing:
-        raise DamagedFile("broken-index", f"no shard has {missing[0]}")
+        inside = read_weights(os.path.join(folder, file), nested=nested)
+        twice = next((name for name in inside if name in tensors), None)
+        if twice is not None:  # which one is read hangs on who reads it
+            raise DamagedFile("broken-index", f"{twice} is in {file}, and in a shard before it")
+        tensors.update(inside)
+        missing = [name for name in of_files[file] if name not in inside]
+        if missing:
+            raise DamagedFile("broken-index", f"{file} does not have {missing[0]}, as the index says")
     return tuple(files), tensors
 
 
@@ -612,6 +622,8 @@ def _json(folder: str, name: str, faults: list[Fault], broken: str) -> dict[str,
             raise ValueError("it is not a JSON object")
     except DamagedFile as error:
         faults.append(Fault("not-a-file", f"{name}: {error.message}"))
+    except OSError as error:
+        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         faults.append(Fault(broken, f"{name} is not valid: {error or 'it is nested too deeply'}"))
     else:

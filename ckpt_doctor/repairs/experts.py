@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..adapter import Adapter, TensorInfo, zeros
 from ..adapter.runtimes import PEFT, between
 from ..facts.layers import is_number
-from ..facts.names import PREFIX, as_number, pattern_value
+from ..facts.names import PREFIX, as_number, pattern_value, tails
 from ..facts.servers.architectures import line
 from ..facts.servers.loads import Load
 from ..facts.servers.loads.load import Pair
@@ -140,13 +140,18 @@ def _routers(load: Load, config: dict[str, object], layers: Iterable[str]) -> li
     """The modules whose weight target_parameters names beside the experts: their LoRA is that of a module."""
     paths = [f"{layer}.{name}" for layer in layers for name in _NAMES.values()]
     found: list[str] = []
+    of_experts = {tail for path in paths for tail in tails(path)}
+    owners: dict[str, list[str]] = {}
+    for path in load.pairs:
+        for tail in tails(path):
+            owners.setdefault(tail, []).append(path)
     named = config.get("target_parameters")
-    for name in named if isinstance(named, list) else []:
-        if any(path == name or path.endswith(f".{name}") for path in paths):
+    for name in map(str, named if isinstance(named, list) else []):
+        if name in of_experts:
             continue
-        module = str(name).removesuffix(".weight")
-        ours = [path for path in load.pairs if path == module or path.endswith(f".{module}")]
-        ranks = {pair.a[0] for path, pair in load.pairs.items() if path in ours and pair.a}
+        module = name.removesuffix(".weight")
+        ours = owners.get(module, [])
+        ranks = {pair.a[0] for pair in map(load.pairs.__getitem__, ours) if pair.a}
         if module == name or ranks - {config.get("r", 8)}:
             raise Refused(f"{name} of target_parameters is no module's weight that has the rank of the config")
         found += [older(load, path) for path in ours]

@@ -122,7 +122,8 @@ def at_rank(subject: Subject, rank: int) -> Adapter:
         subject = subject.changed(trimmed(subject))
         config = subject.config
     r, alpha = config.get("r", 8), config.get("lora_alpha", 8)
-    if type(r) is not int or not is_number(alpha) or any(x.rank != r for x in subject.layers.values()):
+    apart = any(layer.rank != r for layer in subject.layers.values())
+    if apart or type(r) is not int or not is_number(alpha) or abs(alpha) > 1e300:
         raise Refused("the tensors and the config do not tell the rank and scale of every layer")
     if r > rank:
         raise Refused(f"rank {r} is used, and at {rank} something else would be computed")

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from ..adapter import NUMBER, Adapter
 from ..facts.names import PREFIX, named, targets
 from ..facts.subject import Subject
+from ..facts.targets import ends
 from ..rules.defaults import null_feedforward
 from . import only, with_config
 
@@ -81,7 +82,7 @@ def _null_forward(subject: Subject, target: object, inner: list[str]) -> Adapter
     listed = target if isinstance(target, list) else []
     forward = named(listed, inner)
     # PEFT takes whatever ends so, also within a word (tuners/ia3/model.py: _check_target_module_feedforward)
-    if listed and [module for module in subject.layers if module.endswith(tuple(forward))] == inner:
+    if listed and [*filter(ends(forward), subject.layers)] == inner:
         return with_config(subject.adapter, feedforward_modules=forward)
     modules = {"target_modules": only(subject.layers), "feedforward_modules": only(inner) if inner else []}
     return with_config(subject.adapter, **modules)

@@ -23,7 +23,7 @@ from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, counted, sev
 from ..adapter.runtimes import NEWEST_SERIES, NONE, PEFT, SERVERS, between, minor, since, upto
 from ..facts.config_keys import CHANGES_BASE, is_spelled, knows, refusing_bias
 from ..facts.methods import LORAS
-from ..facts.names import is_all_linear, targets
+from ..facts.names import is_all_linear, named, tails, targets
 from ..facts.replication import NO_CACHE, is_repeated
 from ..facts.subject import Subject
 from ..facts.targets import lora_reading, of_parameter, targeted
@@ -363,10 +363,8 @@ def _packed_parameters(subject: Subject) -> Iterator[Finding]:
     """
     names = subject.config["target_parameters"]
     there = subject.base.parameters if subject.base is not None else {}
-    packed = [
-        name for name in (names if isinstance(names, list) else []) if isinstance(name, str)
-        and any(parameter.endswith(f".{name}_blocks") for parameter in there)
-    ]  # fmt: skip
+    owners = (parameter.removesuffix("_blocks") for parameter in there if parameter.endswith("_blocks"))
+    packed = named(names if isinstance(names, list) else [], (owner.partition(".")[2] for owner in owners))
     if packed:
         message = f"target_parameters names {packed[0]}, which the base model's files hold in a packed form"
         needs = "a load of that model"
@@ -380,10 +378,10 @@ def _wrapped_twice(subject: Subject) -> Iterator[Finding]:
     target, names = subject.config.get("target_modules"), subject.config["target_parameters"]
     if not target or not isinstance(names, list) or is_all_linear(target):
         return
-    ends = tuple(f".{name}" for name in names if isinstance(name, str))
+    listed = {name for name in names if isinstance(name, str)}
     twice = [
         module for module in subject.layers
-        if f".{module}.weight".endswith(ends) and targeted(subject.config, module, NEWEST_SERIES)
+        if not listed.isdisjoint(tails(f"{module}.weight")) and targeted(subject.config, module, NEWEST_SERIES)
     ]  # fmt: skip
     if twice:
         message = f"target_parameters names the weight of {several(twice)}, which target_modules names as well"

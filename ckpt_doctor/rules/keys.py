@@ -11,6 +11,7 @@ from ..adapter.runtimes import NONE, PEFT, Ids
 from ..facts.config_keys import CHANGED_DEFAULTS, OTHER_SHAPES, RAISING, READ_ELSEWHERE, lacking, neutral, table
 from ..facts.embeddings import USUAL
 from ..facts.methods import LORAS
+from ..facts.names import named
 from ..facts.subject import Subject
 from .declared import rule
 
@@ -30,8 +31,7 @@ def _is_idle(subject: Subject, key: str) -> bool:
 def _hits(subject: Subject) -> bool:
     """Whether exclude_modules names a layer of the file, or may."""
     names = subject.config.get("exclude_modules")
-    listed = names if isinstance(names, list) else [None]
-    return any(name is None or f".{module}".endswith(f".{name}") for name in listed for module in subject.layers)
+    return not isinstance(names, list) or None in names or bool(named(names, subject.layers))
 
 
 @lru_cache(256)

@@ -16,6 +16,7 @@ from ..facts.methods import LORAS
 from ..facts.names import PREFIX, stack
 from ..facts.patterns import once, pay
 from ..facts.subject import Subject
+from ..facts.targets import ends
 from ..facts.tasks import (
     CALLED_OTHERWISE,
     CLASSES,
@@ -135,9 +136,10 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
     another block has.
     """
     parts: dict[str, set[str]] = {}
+    is_named = ends(names)
     for key in there:
         module, _, part = key.removeprefix(PREFIX).rpartition(".")
-        if module.endswith(names):
+        if is_named(module):
             parts.setdefault(module, set()).add(part)
     base = subject.base.parameters if subject.base else {}
     lost = [
@@ -146,9 +148,10 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
     ]  # fmt: skip
     # of another head that the base model was saved with the class that was adapted has nothing
     tops = {module.partition(".")[0] for module in (*parts, *subject.sample)}
+    alone = {*lost}
     lost += [
         name for name in base
-        if parts and name.rpartition(".")[0].endswith(names) and f"{PREFIX}{name}" not in there and name not in lost
+        if parts and is_named(name.rpartition(".")[0]) and f"{PREFIX}{name}" not in there and name not in alone
         and name.partition(".")[0] in tops
     ]  # fmt: skip
     there_are = {"", *map(stack, (*parts, *subject.sample))}

@@ -59,11 +59,14 @@ class Load:
         self.model = base.config
         self.architecture = causal(base.config)
         self.text = text_config(base.config)
+        self._named: dict[str, list[str]] = {}
 
     def named(self, key: str) -> list[str]:
         """The names in a list of the adapter's config; none where it is no list."""
-        value = self.config.get(key)
-        return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+        if key not in self._named:  # asked of each layer, and there may be 250,000
+            value = self.config.get(key)
+            self._named[key] = [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+        return self._named[key]
 
     @cached_property
     def patterns(self) -> list[str]:

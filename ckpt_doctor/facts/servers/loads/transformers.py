@@ -167,8 +167,8 @@ def _module(
     if leaf in TUPLES.get(str(load.architecture), ()):
         return REJECTS, "module", "transformers' class returns two values from these, which PEFT cannot take"
     parameters = load.named("target_parameters")
-    router = (converted and leaf == "gate") or any(name.endswith(f"{leaf}.weight") for name in parameters)
-    if kind == "parameter weight" and not router:
+    alone = kind == "parameter weight" and not (converted and leaf == "gate")
+    if alone and not any(name.endswith(f"{leaf}.weight") for name in parameters):
         return REJECTS, "module", 'transformers has no linear layer there (PEFT says "is not supported")'
     if converted and leaf in FUSED[converted] and not parameters and kind != "parameter":
         return MISLOADS, "module", f"PEFT takes targets called {leaf} for experts, and drops others of that name"
