@@ -91,14 +91,12 @@ def check_names(names: Collection[str], where: str) -> None:
 
 def check_forms(forms: Iterable[Form], where: str) -> None:
     """Raises AdapterError where tensors have more dimensions than are followed, or stand for more zeros."""
-    zeros, most = 0, 0
-    for _, shape in forms:
-        most = max(most, len(shape))
-        if 0 in shape:
-            size = prod(filter(None, shape))
-            EMPTY.check(size, where)
-            zeros += size
-    DIMENSIONS.check(most, where)
+    shapes, zeros = [shape for _, shape in forms], 0
+    for shape in [shape for shape in shapes if 0 in shape]:
+        size = prod(filter(None, shape))
+        EMPTY.check(size, where)
+        zeros += size
+    DIMENSIONS.check(max(map(len, shapes), default=0), where)
     ZEROS.check(zeros, where)
 
 

@@ -62,10 +62,13 @@ OTHER_INPUT = frozenset({
 (signatures of transformers 4.57)."""
 
 
+_CLASSES_OF_OTHER_INPUT = frozenset(kind.replace("-", "").replace("_", "") for kind in OTHER_INPUT)
+
+
 def is_of_text(model_type: str, adapted_class: str) -> bool:
     """Whether a model may take input_ids, by its type or its class, as far as those are known."""
     name = re.split("for|model", adapted_class.lower(), maxsplit=1)[0]  # as in WhisperForConditionalGeneration
-    return model_type not in OTHER_INPUT and name not in {re.sub("[-_]", "", kind) for kind in OTHER_INPUT}
+    return model_type not in OTHER_INPUT and name not in _CLASSES_OF_OTHER_INPUT
 
 
 def saved_whole(config: dict[str, object]) -> list[str]:

@@ -148,7 +148,9 @@ def _begins_with_a_block(subject: Subject) -> bool:
     """Whether layers are named from a block on (`layers.0`), though the class that was adapted has a head, and blocks
     within a model of its own, as all of transformers have.
     """
-    return bool(_with_a_head(subject)) and any(re.match(r"[^.]+\.\d+\.", module) for module in subject.sample)
+    return bool(_with_a_head(subject)) and any(
+        module.count(".") > 1 and module.split(".", 2)[1].isdecimal() for module in subject.sample
+    )
 
 
 def _with_a_head(subject: Subject) -> str:

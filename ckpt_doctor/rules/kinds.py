@@ -106,6 +106,8 @@ def scaled_embedding(subject: Subject) -> Iterator[Finding]:
     tables = subject.layers_where(lambda layer: re.fullmatch(_SCALED_TABLE, layer.module) is not None)
     tables = [m for m in tables if any("embedding" in factor for factor in subject.layers[m].factors)]
     tokens = subject.tensors_where(lambda key: "trainable_tokens_" in key)
+    if not tables and not tokens:
+        return
     how = scales(subject.question.base.config) if subject.question.base else ""
     named = (subject.config.get("base_model_name_or_path"), subject.adapted_class)
     two_stacks = any(re.search(r"\bencoder(?:\.|_attn)|\bshared$", module) for module in subject.sample)
@@ -114,7 +116,7 @@ def scaled_embedding(subject: Subject) -> Iterator[Finding]:
         # of the models with an encoder and a decoder T5 alone scales nothing
         or (bool(tables) and two_stacks and not any(".block." in module for module in subject.sample))
     )
-    if (not tables and not tokens) or (not how and not unsure):
+    if not how and not unsure:
         return
     saved, older, newer = subject.saved_by, upto("0.17"), since("0.18")
     other = older if saved and saved <= newer else newer if saved and saved <= older else PEFT
@@ -211,12 +213,18 @@ _READ_BY_KERNELS = r"(.+\.)?(?:out_proj|conv1d)"
 _IN_MAMBA = r".*\bbackbone\.layers\.\d+\.mixer\.\w+|.*\.layers\.\d+\.mamba\.\w+"
 
 
+def _may_be_in_mamba(module: str) -> bool:
+    return ".mixer." in module or ".mamba." in module  # which is told sooner than by the pattern
+
+
 @rule
 def read_by_kernels(subject: Subject) -> Iterator[Finding]:
     """A layer that a model with state spaces does not call: "Module … is incompatible with Mamba-based models". Loaded
     on Mamba in six releases.
     """
     if subject.method not in (*LORAS, "RANDLORA"):
+        return
+    if subject.model_type not in MAMBAS and not any(map(_may_be_in_mamba, subject.sample)):
         return
     saved = subject.saved_by
     layers = subject.layers_where(lambda layer: re.fullmatch(_READ_BY_KERNELS, layer.module) is not None)
@@ -225,7 +233,7 @@ def read_by_kernels(subject: Subject) -> Iterator[Finding]:
     if layers and subject.model_type in MAMBAS:
         remedy = "use PEFT 0.15 or older without the kernels, or train it without these layers"
         yield UNSUPPORTED_TARGET(message, tensors=tensors, keys=keys, rejects=MAMBAS[subject.model_type], remedy=remedy)
-    elif any(re.fullmatch(_IN_MAMBA, module) for module in layers) and not subject.model_type:
+    elif not subject.model_type and any(re.fullmatch(_IN_MAMBA, module) for module in layers):
         refusing = NONE if saved and saved <= since("0.16") else since("0.16")
         yield UNSUPPORTED_TARGET(message, tensors=tensors, keys=keys, undecided=refusing, needs=THE_BASE)
 
@@ -255,7 +263,12 @@ def bias_read_outside(subject: Subject) -> Iterator[Finding]:
         message = f"a {subject.model_type} reads the bias of {several(layers)}, which PEFT 0.7 – 0.9 hide"
         yield LAYER_KIND(message, tensors=subject.keys_of(layers), rejects=hiding)
         return
-    layers = subject.layers_where(lambda layer: re.fullmatch(_READ_BY_TORCH, layer.module) is not None)
+    layers = subject.layers_where(
+        lambda layer: (
+            layer.module.endswith(("linear1", "linear2", "_proj"))
+            and re.fullmatch(_READ_BY_TORCH, layer.module) is not None
+        )
+    )
     if layers:
         message = f"the module around may read the bias of {several(layers)}, which PEFT 0.7 – 0.9 hide"
         needs = "the class of the module around"

@@ -93,7 +93,8 @@ def reading(subject: Subject) -> Iterator[Finding]:
                 message = f"target_modules names {holding}, which holds layers and cannot be adapted itself"
                 yield UNSUPPORTED_TARGET(message, keys=("target_modules",), rejects=era.ids)
     # the model itself has an empty name, which is passed over from 0.14 on (tuners/tuners_utils.py: inject_adapter)
-    if not is_all_linear(config["target_modules"]):
+    target = config["target_modules"]
+    if (isinstance(target, str) or (isinstance(target, (list, dict)) and "" in target)) and not is_all_linear(target):
         ids = NONE.union(*(era.ids for era in every if targeted(config, "", era.release))) & upto("0.13")
         if ids:
             message = "target_modules names what has no name, which is the model itself"

@@ -202,8 +202,10 @@ def named_like_a_factor(subject: Subject) -> Iterator[Finding]:
     (utils/save_and_load.py: set_peft_model_state_dict). Loaded in 8 releases.
     """
     names = [name for name in subject.saved_whole if "lora_" in name]
+    if not names or subject.method not in LORAS:
+        return
     tensors = subject.tensors_where(lambda key: any(f".{name}." in f".{key}" for name in names))
-    if tensors and subject.method in LORAS:
+    if tensors:
         message = f"modules_to_save names {names[0]}, whose tensors are taken for factors and dropped"
         yield UNAPPLIED_TENSOR(message, tensors=tensors, keys=("modules_to_save",), misloads=upto("0.20"))
 

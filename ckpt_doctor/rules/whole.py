@@ -210,6 +210,9 @@ def read_modules(subject: Subject) -> Iterator[Finding]:
     """
     whole = tuple(subject.saved_whole)
     saved = {module_of(key).rpartition(".")[0] for key in subject.others} if whole and subject.method else set()
+    any_of_them = tuple(read.module for read in READ)
+    if not any(name.endswith(any_of_them) for name in (*saved, *subject.sample)):
+        return
     for read in READ:
         end, lacking = f".{read.module}", knows(subject.method or "", "modules_to_save") - read.had
         found = [name for name in saved if f".{name}".endswith(end) and name.endswith(whole)]
