@@ -283,11 +283,12 @@ def dimensions(subject: Subject) -> Iterator[Finding]:
     """Factors of which one has the dimensions of a Linear and the other those of a convolution: "size mismatch"."""
     if subject.method not in LORAS:
         return
-    apart = []
-    for layer in subject.sample.values():
+
+    def is_apart(layer: Layer) -> bool:
         counts = {len(subject.forms[key][1]) for name, key in layer.factors.items() if name.endswith(("A", "B"))}
-        if len(counts) > 1 and min(counts) > 1:  # what has one was lost in saving, which CD103 says
-            apart.append(layer.module)
+        return len(counts) > 1 and min(counts) > 1  # what has one was lost in saving, which CD103 says
+
+    apart = subject.layers_where(is_apart)
     if apart:
         message = f"the factors of {several(apart)} have not as many dimensions as each other"
         yield OTHER_SIZE(message, tensors=subject.keys_of(apart), rejects=PEFT)
