@@ -311,9 +311,10 @@ def copies(subject: Subject) -> Iterator[Finding]:
         is_table = module.rpartition(".")[2] in USUAL  # a Linear or an Embedding in every class
         if subject.method in LORAS and not any(subject.config.get(key) for key in OTHER_SIZES):
             sizes = _sizes(subject, layer)
-            if sizes is None or sizes == shape:
+            either_way = subject.config.get("fan_in_fan_out") is True and not is_table  # a Conv1D's is `[in, out]`
+            if sizes is None or (sizes == shape and not (either_way and shape[0] != shape[1])):
                 continue
-            if is_table or sizes != shape[::-1]:
+            if is_table or shape not in (sizes, sizes[::-1]):
                 unfit.append(key)
             elif subject.base is None:
                 doubted.append(key)
