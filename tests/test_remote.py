@@ -18,9 +18,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import servers
 from conftest import ADAPTERS, FIXTURES
+from safetensors.numpy import save_file
 from servers import Asked, Handler, Hub, Odd, Server, serving
 from test_fix import tree
 
@@ -410,7 +412,9 @@ def test_an_index_of_shards_without_end_costs_its_time(run: Any, serve: Any, mon
         if not asked.name.endswith(".safetensors") or asked.name == "adapter_model.safetensors":
             return False
         time.sleep(0.1)
-        handler.file(PLAIN / "adapter_model.safetensors", asked)
+        shard = folder / "shard"  # one with another tensor than the index says would end it
+        save_file({f"x{asked.name.removesuffix('.safetensors')}": np.zeros(1, np.float32)}, shard)
+        handler.file(shard, asked)
         return True
 
     server = serve(PLAIN, odd=slowly)
