@@ -395,7 +395,7 @@ def test_many_names_are_not_held_against_all_of_a_large_base(run: Any, tmp_path:
     folder = hostile.built(tmp_path / "in", hostile.Input(BY_MANY[name]))
     start = time.process_time()
     run("scan", folder, "--base", tmp_path / "model.safetensors")
-    assert time.process_time() - start < SECONDS
+    assert time.process_time() - start < 2 * SECONDS
 
 
 def test_names_that_a_large_base_lacks_are_not_searched_for_without_end() -> None:
