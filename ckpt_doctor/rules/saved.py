@@ -11,7 +11,7 @@ from ..adapter.runtimes import NEWEST_SERIES, PEFT, between, since, upto
 from ..facts.embeddings import ADAPTED, HEAD, SAVED
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
-from ..facts.names import PREFIX, Names
+from ..facts.names import PREFIX, Names, is_all_linear
 from ..facts.subject import Subject
 from ..facts.targets import targeted
 from ..facts.tasks import HEADS, WITH_BIAS
@@ -158,8 +158,10 @@ def targets_saved_whole(subject: Subject) -> Iterator[Finding]:
     for `base_layer.weight` there, so that it is ignored, beside a layer that computes nothing; older ones load it.
     """
     whole = tuple(subject.saved_whole)
-    if subject.method not in LORAS or heads(subject) or subject.config.get("ensure_weight_tying"):
-        return  # a head that is tied to an embedding is no target of its own
+    if subject.method not in LORAS or heads(subject):
+        return
+    if subject.config.get("ensure_weight_tying") or is_all_linear(subject.config.get("target_modules")):
+        return  # a head that is tied to an embedding is no target of its own, and all-linear takes neither
     keys = [
         key for key in subject.tensors_where(lambda key: key.endswith(".weight") and ".lora_" not in key)
         if (module := module_of(key).removesuffix(".weight")) not in subject.layers
