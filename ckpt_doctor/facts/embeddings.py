@@ -28,6 +28,9 @@ loaded on a Llama and a T5 with more tokens, beside LoRA and IA3 (0.21.2)."""
 ADAPTED = ".base_layer.weight"
 """The end of the name of a weight that a layer adapts, from 0.7 on (tuners/tuners_utils.py: BaseTunerLayer)."""
 
+SCALED_TABLE = r"(.+\.)?(?:embed_tokens\w*|shared)"
+"""How a table of words that may scale is named."""
+
 _ALWAYS = frozenset({"gemma3", "gemma3_text", "gemma3n", "gemma3n_text"})
 _AS_THE_CONFIG_SAYS = {
     "bart": False, "bigbird_pegasus": True, "biogpt": True, "blenderbot": False, "m2m_100": True, "mbart": False,

@@ -28,7 +28,6 @@ CALLED_OTHERWISE = {
 """How modules of such models are named; where there are two stacks, the head of a model that nobody knows may be
 called otherwise as well."""
 
-
 CLASSES = {
     "CAUSAL_LM": ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),
     "SEQ_2_SEQ_LM": ("ForConditionalGeneration",),
@@ -45,7 +44,6 @@ POOLER = "pooler"
 WITH_BIAS = ("classifier", "qa_outputs")
 """Heads that have a bias in every class of transformers."""
 
-
 OTHER_INPUT = frozenset({
     "autoformer", "bark", "beit", "bit", "clip_vision_model", "conditional_detr", "cvt", "dab-detr", "dac",
     "data2vec-audio", "data2vec-vision", "decision_transformer", "deformable_detr", "depth_anything", "depth_pro",
@@ -60,7 +58,6 @@ OTHER_INPUT = frozenset({
 })  # fmt: skip
 """Types of models of which no class, but for Whisper's that has a decoder alone, takes input_ids or any argument
 (signatures of transformers 4.57)."""
-
 
 _CLASSES_OF_OTHER_INPUT = frozenset(kind.replace("-", "").replace("_", "") for kind in OTHER_INPUT)
 

@@ -279,22 +279,6 @@ def _tied(subject: Subject, name: str) -> tuple[int, ...] | None:
 
 
 @rule
-def dimensions(subject: Subject) -> Iterator[Finding]:
-    """Factors of which one has the dimensions of a Linear and the other those of a convolution: "size mismatch"."""
-    if subject.method not in LORAS:
-        return
-
-    def is_apart(layer: Layer) -> bool:
-        counts = {len(subject.forms[key][1]) for name, key in layer.factors.items() if name.endswith(("A", "B"))}
-        return len(counts) > 1 and min(counts) > 1  # what has one was lost in saving, which CD103 says
-
-    apart = subject.layers_where(is_apart)
-    if apart:
-        message = f"the factors of {several(apart)} have not as many dimensions as each other"
-        yield OTHER_SIZE(message, tensors=subject.keys_of(apart), rejects=PEFT)
-
-
-@rule
 def copies(subject: Subject) -> Iterator[Finding]:
     """Copies of weights that are adapted (utils/save_and_load.py: get_peft_model_state_dict, save_embedding_layers), of
     a size that their layer cannot have: each release since 0.7, which wraps the layer, has a size mismatch.

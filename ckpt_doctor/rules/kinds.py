@@ -19,11 +19,12 @@ from ..adapter.codes import (
 from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, counted, several
 from ..adapter.runtimes import NONE, PEFT, between, since, upto
 from ..facts.config_keys import table
-from ..facts.embeddings import POSITIONS, scales
+from ..facts.embeddings import POSITIONS, SCALED_TABLE, scales
 from ..facts.layers import groups_of
 from ..facts.methods import LORAS
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ
+from ..facts.wrapped import BIAS_READ_OUTSIDE, IN_MAMBA, MAMBAS, READ_BY_KERNELS, READ_BY_TORCH
 from .declared import rule
 
 CONV_SINCE = {3: "0.15", 4: "0.4", 5: "0.14"}
@@ -92,9 +93,6 @@ def layer_kind(subject: Subject) -> Iterator[Finding]:
             yield MISSING_PART(message, misloads=between("0.9", "0.11"))
 
 
-_SCALED_TABLE = r"(.+\.)?(?:embed_tokens\w*|shared)"
-
-
 @rule
 def scaled_embedding(subject: Subject) -> Iterator[Finding]:
     """A table of words that scales what it gives: from 0.18 on what is trained of it is scaled as well
@@ -103,7 +101,7 @@ def scaled_embedding(subject: Subject) -> Iterator[Finding]:
     """
     if subject.method not in ("LORA", "TRAINABLE_TOKENS"):
         return
-    tables = subject.layers_where(lambda layer: re.fullmatch(_SCALED_TABLE, layer.module) is not None)
+    tables = subject.layers_where(lambda layer: re.fullmatch(SCALED_TABLE, layer.module) is not None)
     tables = [m for m in tables if any("embedding" in factor for factor in subject.layers[m].factors)]
     tokens = subject.tensors_where(lambda key: "trainable_tokens_" in key)
     if not tables and not tokens:
@@ -201,18 +199,6 @@ def fused_experts(subject: Subject) -> Iterator[Finding]:
         )
 
 
-MAMBAS = {
-    "falcon_h1": since("0.16"), "falcon_mamba": since("0.16"), "mamba": since("0.16"), "mamba2": since("0.16"),
-    "nemotron_h": since("0.20"),
-}  # fmt: skip
-"""The types of models with state spaces, and the releases that refuse LoRA on what their fast kernels read as a mere
-weight (tuners/tuners_utils.py: _check_lora_target_modules_mamba; read in 0.15.2, 0.16.0, 0.17.1, 0.18.1, 0.19.1 and
-0.20.0)."""
-
-_READ_BY_KERNELS = r"(.+\.)?(?:out_proj|conv1d)"
-_IN_MAMBA = r".*\bbackbone\.layers\.\d+\.mixer\.\w+|.*\.layers\.\d+\.mamba\.\w+"
-
-
 def _may_be_in_mamba(module: str) -> bool:
     return ".mixer." in module or ".mamba." in module  # which is told sooner than by the pattern
 
@@ -227,25 +213,15 @@ def read_by_kernels(subject: Subject) -> Iterator[Finding]:
     if subject.model_type not in MAMBAS and not any(map(_may_be_in_mamba, subject.sample)):
         return
     saved = subject.saved_by
-    layers = subject.layers_where(lambda layer: re.fullmatch(_READ_BY_KERNELS, layer.module) is not None)
+    layers = subject.layers_where(lambda layer: re.fullmatch(READ_BY_KERNELS, layer.module) is not None)
     message = f"{several(layers)} of a model with state spaces is adapted, and its kernels read the weight alone"
     tensors, keys = subject.keys_of(layers), ("target_modules",)
     if layers and subject.model_type in MAMBAS:
         remedy = "use PEFT 0.15 or older without the kernels, or train it without these layers"
         yield UNSUPPORTED_TARGET(message, tensors=tensors, keys=keys, rejects=MAMBAS[subject.model_type], remedy=remedy)
-    elif not subject.model_type and any(re.fullmatch(_IN_MAMBA, module) for module in layers):
+    elif not subject.model_type and any(re.fullmatch(IN_MAMBA, module) for module in layers):
         refusing = NONE if saved and saved <= since("0.16") else since("0.16")
         yield UNSUPPORTED_TARGET(message, tensors=tensors, keys=keys, undecided=refusing, needs=THE_BASE)
-
-
-BIAS_READ_OUTSIDE = {
-    "conditional_detr": "k_linear", "dab_detr": "k_linear", "detr": "k_linear", "graphormer": "out_proj",
-    "wavlm": "q_proj k_proj v_proj out_proj",
-}  # fmt: skip
-"""The types of models whose modules read the bias of a layer in them, and these layers (transformers 4.38, 4.46 and
-4.57: modeling_wavlm.py: WavLMAttention and others)."""
-
-_READ_BY_TORCH = r"(?:.+\.)?linear[12]|(?:.*\.)?wavlm\..+_proj"
 
 
 @rule
@@ -266,7 +242,7 @@ def bias_read_outside(subject: Subject) -> Iterator[Finding]:
     layers = subject.layers_where(
         lambda layer: (
             layer.module.endswith(("linear1", "linear2", "_proj"))
-            and re.fullmatch(_READ_BY_TORCH, layer.module) is not None
+            and re.fullmatch(READ_BY_TORCH, layer.module) is not None
         )
     )
     if layers:

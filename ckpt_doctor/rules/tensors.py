@@ -14,6 +14,7 @@ from ..adapter.codes import (
     MANGLED_KEY,
     MEGATRON_NAMES,
     MISSING_FACTOR,
+    OTHER_SIZE,
     STRANGE_TENSOR,
     WEIGHT_SUFFIX,
 )
@@ -236,3 +237,19 @@ def strange_tensor(subject: Subject) -> Iterator[Finding]:
     if strange:
         message = f"{counted(len(strange), 'tensor')} that PEFT gives no LoRA ({strange[0][:120]})"
         yield STRANGE_TENSOR(message, tensors=strange, undecided=PEFT, needs="the tool that wrote them")
+
+
+@rule
+def dimensions(subject: Subject) -> Iterator[Finding]:
+    """Factors of which one has the dimensions of a Linear and the other those of a convolution: "size mismatch"."""
+    if subject.method not in LORAS:
+        return
+
+    def is_apart(layer: Layer) -> bool:
+        counts = {len(subject.forms[key][1]) for name, key in layer.factors.items() if name.endswith(("A", "B"))}
+        return len(counts) > 1 and min(counts) > 1  # what has one was lost in saving, which CD103 says
+
+    apart = subject.layers_where(is_apart)
+    if apart:
+        message = f"the factors of {several(apart)} have not as many dimensions as each other"
+        yield OTHER_SIZE(message, tensors=subject.keys_of(apart), rejects=PEFT)
