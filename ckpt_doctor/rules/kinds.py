@@ -101,8 +101,11 @@ def scaled_embedding(subject: Subject) -> Iterator[Finding]:
     """
     if subject.method not in ("LORA", "TRAINABLE_TOKENS"):
         return
-    tables = subject.layers_where(lambda layer: re.fullmatch(SCALED_TABLE, layer.module) is not None)
-    tables = [m for m in tables if any("embedding" in factor for factor in subject.layers[m].factors)]
+    tables = subject.layers_where(
+        lambda layer: (
+            any("embedding" in factor for factor in layer.factors) and bool(re.fullmatch(SCALED_TABLE, layer.module))
+        )
+    )
     tokens = subject.tensors_where(lambda key: "trainable_tokens_" in key)
     if not tables and not tokens:
         return
@@ -234,7 +237,7 @@ def bias_read_outside(subject: Subject) -> Iterator[Finding]:
     if subject.method not in LORAS:
         return
     read = BIAS_READ_OUTSIDE.get(subject.model_type, "").split()
-    layers = subject.layers_where(lambda layer: layer.module.rpartition(".")[2] in read)
+    layers = subject.layers_where(lambda layer: layer.module.rpartition(".")[2] in read) if read else []
     if layers:
         message = f"a {subject.model_type} reads the bias of {several(layers)}, which PEFT 0.7 – 0.9 hide"
         yield LAYER_KIND(message, tensors=subject.keys_of(layers), rejects=hiding)
