@@ -561,7 +561,7 @@ def test_a_worker_that_stops_costs_nothing_but_time(tree: Path, monkeypatch: pyt
 
 
 def test_workers_are_started_where_they_help(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folders = [str(path) for path in tree.iterdir()]
+    folders = [str(path) for path in tree.iterdir()] * 2
     choice = Choice(Config(), Settings(), frozenset())
     monkeypatch.setattr(fleet, "TRIAL", 0)
     monkeypatch.setattr(fleet, "_cores", lambda: 2)
@@ -574,7 +574,7 @@ def test_workers_are_started_where_they_help(tree: Path, monkeypatch: pytest.Mon
     assert max(processes()) == 0
     monkeypatch.setattr(fleet, "LEAST_LEFT", 0)
     monkeypatch.setattr(fleet, "LEAST", 0)
-    assert processes()[:2] == [0, 2]
+    assert processes()[:3] == [0, 0, 2]  # what comes first is no measure
     monkeypatch.setattr(fleet, "_cores", lambda: 1)
     assert processes() == [0] * len(folders)
 

@@ -31,8 +31,10 @@ AUTO = 0
 """Workers where they help, as many as there are cores."""
 SECONDS, SECONDS_OF_VALUES = 60, 3600
 """That one adapter may take a worker."""
-TRIAL = 1.0
-"""Seconds after which it shows whether workers help."""
+TRIAL = 0.5
+"""Seconds whose adapters show whether workers help: not those of the first, as what is the first of its kind takes
+longer than all that are like it.
+"""
 LEAST, LEAST_LEFT = 0.0005, 5.0
 """Seconds of an adapter, and of all that are left, from which on workers help: less is what it takes to hand one over,
 and to start them.
@@ -136,7 +138,7 @@ class Fleet:
             yield from self._one_by_one(coming, total, remote)
 
     def _one_by_one(self, items: Iterator[_Item], total: int, remote: bool) -> Iterator[Told]:
-        begun, spent, examined = time.monotonic(), 0.0, 0
+        begun, spent, examined, warm = time.monotonic(), 0.0, 0, False
         clock, least_left = (time.thread_time, REMOTE_LEFT) if remote else (time.monotonic, LEAST_LEFT)
         may_help = _cores() > 1 and (self._jobs == AUTO or (remote and not self._choice.settings.values))
         for done, (folder, state, known) in enumerate(items, 1):
@@ -148,13 +150,13 @@ class Fleet:
             yield known
             if may_help and time.monotonic() - begun > TRIAL and examined:
                 each = spent / examined
-                if each > LEAST and each * (total - done) > least_left:
+                if warm and each > LEAST and each * (total - done) > least_left:
                     if remote:
                         yield from self._judged_beside(items)
                     else:
                         self._jobs = _cores()
                     return
-                begun = time.monotonic()
+                begun, spent, examined, warm = time.monotonic(), 0.0, 0, True
 
     def _judged_beside(self, items: Iterator[_Item]) -> Iterator[Told]:
         """Remote adapters, judged by a process of its own, as this one has its hands full with asking for them; what

@@ -78,7 +78,7 @@ def place_of(address: str) -> Place:
         raise AdapterError(f"{address} is not read by this process")
     place = _PLACES.get(address)
     if place is None:
-        address = named(address)
+        address = address if address in STORES else named(address)
         root = _root(address)
         if STORES[root].lists and root not in _BELOW:
             _list(root)
