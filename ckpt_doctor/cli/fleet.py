@@ -40,9 +40,13 @@ LEAST, LEAST_LEFT = 0.0005, 5.0
 and to start them.
 """
 REMOTE_LEFT = 1.0
-"""The same of remote adapters, where one process judges for the one that asks."""
-FEW, WITH_IT = 16, 3
-"""Remote adapters that are handed over together, and how many times so many are with the process that judges."""
+"""The same of remote adapters, where others judge for the process that asks."""
+BESIDE = 2
+"""Processes that judge remote adapters at the most: what one asks for keeps no more of them busy."""
+FEW, WITH_IT, BEGUN = 16, 3, 6
+"""Remote adapters that are handed over together; how many times so many are with each process that judges, and how many
+times so many are not told of for each.
+"""
 
 _Item = tuple[str, bytes | None, "Told | None"]
 """A folder, its state, and what the journal tells of it."""
@@ -133,7 +137,7 @@ class Fleet:
             return
         from ..files.remote import ahead
 
-        whole, held = self._choice.settings.values, FEW * (WITH_IT + 1)
+        whole, held = self._choice.settings.values, FEW * (BEGUN * _judges() + 1)
         with ahead(items, _to_ask_for, whole=whole, held=held) as coming:
             yield from self._one_by_one(coming, total, remote)
 
@@ -159,32 +163,43 @@ class Fleet:
                 begun, spent, examined, warm = time.monotonic(), 0.0, 0, True
 
     def _judged_beside(self, items: Iterator[_Item]) -> Iterator[Told]:
-        """Remote adapters, judged by a process of its own, as this one has its hands full with asking for them; what
-        more than a glance has to be read of, or what that process is lost with, is judged here.
+        """Remote adapters, judged by processes of their own, as this one has its hands full with asking for them; what
+        more than a glance has to be read of, what comes while those have enough, and what they are lost with, is judged
+        here.
         """
         from ..verbs.workers import Workers
 
         work = pickle.dumps(partial(Examiner, self._choice, self._format))
-        begun: deque[tuple[list[tuple[_Item, Glance | None]], Future[list[Told | None]]]] = deque()
-        with Workers(1, SECONDS) as workers:
+        begun: deque[tuple[list[tuple[_Item, bool]], Future[list[Told | None]]]] = deque()
+        count = _judges()
+        with Workers(count, SECONDS) as workers:
             while True:
                 few = [(item, _glance(item)) for item in islice(items, FEW)]
                 if few:
                     given = [(folder, seen) for (folder, _, _), seen in few if seen]
-                    begun.append((few, workers.submit(judged, work, given)))
+                    enough = sum(not future.done() for _, future in begun) >= WITH_IT * count
+                    future = self._judged_here(given) if enough else workers.submit(judged, work, given)
+                    begun.append(([(item, seen is not None) for item, seen in few], future))
                 elif not begun:
                     return
-                if len(begun) > WITH_IT or not few:
+                while begun and (not few or begun[0][1].done() or len(begun) > BEGUN * count):
                     yield from self._judged(*begun.popleft())
 
-    def _judged(self, few: list[tuple[_Item, Glance | None]], future: Future[list[Told | None]]) -> Iterator[Told]:
+    def _judged_here(self, given: list[tuple[str, Glance]]) -> Future[list[Told | None]]:
+        from concurrent.futures import Future
+
+        future: Future[list[Told | None]] = Future()
+        future.set_result([self._examiner(folder, seen) for folder, seen in given])
+        return future
+
+    def _judged(self, few: list[tuple[_Item, bool]], future: Future[list[Told | None]]) -> Iterator[Told]:
         answers: Iterator[Told | None]
         try:
             answers = iter(future.result())
         except Exception:  # it was lost, or does not start
             answers = repeat(None)
-        for (folder, state, known), seen in few:
-            told = known or (next(answers) if seen else None) or self._examiner(folder)
+        for (folder, state, known), given in few:
+            told = known or (next(answers) if given else None) or self._examiner(folder)
             if not known:
                 self._note(folder, state, told)
             yield told
@@ -290,6 +305,11 @@ def lines(format_: str, told: Iterable[Told], unread: Iterable[Report], codes: s
 
     pieces: Iterator[Any] = module.whole(every(), tally)
     return pieces
+
+
+def _judges() -> int:
+    """Processes that judge remote adapters, beside the one that asks for them."""
+    return max(1, min(BESIDE, _cores() - 1))
 
 
 def _cores() -> int:
