@@ -260,6 +260,8 @@ def _examined(
     verbose: bool, prove: bool,
 ) -> Iterator[Report]:  # fmt: skip
     """The reports as they come; `codes` gets the exit code of each. Raises AdapterError where nothing can be proved."""
+    from ..reports.wording import mark
+
     memory = Memory()
     for folder in folders:
         by = settings(folder)
@@ -269,7 +271,7 @@ def _examined(
         if prove and not report.error:
             report = _proved(report)
         report = by.settle(report, known.known(report) if known else frozenset())
-        codes.add(2 if report.error else int(bool(report.failing)))
+        codes.add(mark(report).exit_code)
         yield report
 
 

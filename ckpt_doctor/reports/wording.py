@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 from ..adapter.findings import ERROR, NOTE, Finding, accepted, counted, hits, several, verdict
 from ..adapter.runtimes import NEWEST, bounds, order, ranges
@@ -12,6 +13,7 @@ from ..verbs.report import OUTCOMES, Report
 from .text import clean
 
 if TYPE_CHECKING:
+    from ..facts.subject import Subject
     from ..verbs.start import Start, Starts
     from ..verbs.verify import Record
     from ..verbs.ways import Way
@@ -78,8 +80,21 @@ class Mark(NamedTuple):
         return int(self.failing) if self.outcome else 2
 
 
+_MARKS: WeakKeyDictionary[Subject, tuple[tuple[Finding, ...], str, Mark]] = WeakKeyDictionary()
+
+
 def mark(report: Report) -> Mark:
-    """What a report adds to a tally."""
+    """What a report adds to a tally. Of one subject it is the same wherever it lies."""
+    subject, shown = report.subject, report.shown
+    if subject is None:
+        return _mark(report)
+    known = _MARKS.get(subject)
+    if known is None or known[0] != shown or known[1] != report.fail_on:
+        _MARKS[subject] = known = shown, report.fail_on, _mark(report)
+    return known[2]
+
+
+def _mark(report: Report) -> Mark:
     outcome = report.outcome
     causes = {(f.code, f.name, how): None for f in report.shown if (how := _stops(f, report.asked, outcome))}
     repairable = outcome in STOPPED and report.repairable
