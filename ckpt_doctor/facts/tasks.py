@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 CLASSIFIER_HEADS = ("classifier", "score")
 """What the head of a classifier may be called; PEFT 0.12 and newer write both, and a model has one."""
@@ -45,27 +46,42 @@ WITH_BIAS = ("classifier", "qa_outputs")
 """Heads that have a bias in every class of transformers."""
 
 OTHER_INPUT = frozenset({
-    "autoformer", "bark", "beit", "bit", "clip_vision_model", "conditional_detr", "cvt", "dab-detr", "dac",
-    "data2vec-audio", "data2vec-vision", "decision_transformer", "deformable_detr", "depth_anything", "depth_pro",
-    "deta", "detr", "dinat", "dinov3_convnext", "donut-swin", "efficientformer", "efficientnet", "encodec",
-    "focalnet", "glpn", "hgnet_v2", "hiera", "hubert", "informer", "levit", "mask2former", "maskformer", "mctct",
-    "mgp-str", "mimi", "mlcd", "mobilenet_v1", "mobilenet_v2", "mobilevit", "mobilevitv2", "nat", "oneformer",
-    "patchtsmixer", "patchtst", "pix2struct", "poolformer", "prompt_depth_anything", "pvt", "pvt_v2", "regnet",
-    "resnet", "segformer", "seggpt", "sew", "sew-d", "speech_to_text", "superpoint", "swiftformer", "swin",
-    "swin2sr", "swinv2", "table-transformer", "textnet", "time_series_transformer", "timesfm", "timesformer",
-    "unispeech", "unispeech-sat", "univnet", "upernet", "van", "vitdet", "wav2vec2", "wav2vec2-bert",
-    "wav2vec2-conformer", "wavlm", "whisper", "xcodec", "zoedepth",
+    "autoformer", "bark", "beit", "bit", "chinese_clip_vision_model", "clip_vision_model", "conditional_detr",
+    "cvt", "dab-detr", "dac", "data2vec-audio", "data2vec-vision", "decision_transformer", "deformable_detr",
+    "depth_anything", "depth_pro", "deta", "detr", "dinat", "dinov3_convnext", "donut-swin", "efficientformer",
+    "efficientnet", "encodec", "focalnet", "glpn", "hgnet_v2", "hiera", "hubert", "informer", "levit",
+    "mask2former", "maskformer", "maskformer-swin", "mctct", "mgp-str", "mimi", "mlcd", "mobilenet_v1",
+    "mobilenet_v2", "mobilevit", "mobilevitv2", "nat", "oneformer", "patchtsmixer", "patchtst", "pix2struct",
+    "poolformer", "prompt_depth_anything", "pvt", "pvt_v2", "regnet", "resnet", "segformer", "seggpt", "sew",
+    "sew-d", "siglip2_vision_model", "speech_to_text", "superpoint", "swiftformer", "swin", "swin2sr", "swinv2",
+    "table-transformer", "textnet", "time_series_transformer", "timesfm", "timesformer", "trajectory_transformer",
+    "tvlt", "unispeech", "unispeech-sat", "univnet", "upernet", "van", "vit_hybrid", "vitdet", "wav2vec2",
+    "wav2vec2-bert", "wav2vec2-conformer", "wavlm", "whisper", "xcodec", "zoedepth",
 })  # fmt: skip
 """Types of models of which no class, but for Whisper's that has a decoder alone, takes input_ids or any argument
 (signatures of transformers 4.57)."""
 
-_CLASSES_OF_OTHER_INPUT = frozenset(kind.replace("-", "").replace("_", "") for kind in OTHER_INPUT)
+OTHER_INPUT_ONCE = frozenset({
+    "ast", "audio-spectrogram-transformer", "convnext", "convnextv2", "deit", "dinov2", "dpt",
+    "siglip_vision_model", "videomae", "vit", "vit_mae", "vit_msn", "vivit", "yolos",
+})  # fmt: skip
+"""The same of transformers 4.46 and older, whose classes take any argument in 4.57; `ast` is what classes of
+audio-spectrogram-transformer are called."""
+
+GENERATING = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
+"""Tasks whose class asks the model for prepare_inputs_for_generation (peft_model.py: PeftModelForCausalLM.__init__),
+which all of transformers' models have up to 4.49, and from 4.50 on those that generate."""
 
 
-def is_of_text(model_type: str, adapted_class: str) -> bool:
+def is_of_text(model_type: str, adapted_class: str, other: frozenset[str] = OTHER_INPUT) -> bool:
     """Whether a model may take input_ids, by its type or its class, as far as those are known."""
     name = re.split("for|model", adapted_class.lower(), maxsplit=1)[0]  # as in WhisperForConditionalGeneration
-    return model_type not in OTHER_INPUT and name not in _CLASSES_OF_OTHER_INPUT
+    return model_type not in other and name not in _squeezed(other)
+
+
+@cache
+def _squeezed(kinds: frozenset[str]) -> frozenset[str]:
+    return frozenset(kind.replace("-", "").replace("_", "") for kind in kinds)
 
 
 def saved_whole(config: dict[str, object]) -> list[str]:

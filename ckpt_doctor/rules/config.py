@@ -23,11 +23,11 @@ from ..adapter.findings import THE_BASE, THE_TRANSFORMERS, Finding, counted, sev
 from ..adapter.runtimes import NEWEST_SERIES, NONE, PEFT, SERVERS, between, minor, since, upto
 from ..facts.config_keys import CHANGES_BASE, is_spelled, knows, refusing_bias
 from ..facts.methods import LORAS
-from ..facts.names import is_all_linear, named, tails, targets
+from ..facts.names import PREFIX, is_all_linear, named, tails, targets
 from ..facts.replication import NO_CACHE, is_repeated
 from ..facts.subject import Subject
 from ..facts.targets import lora_reading, of_parameter, targeted
-from ..facts.tasks import CLASSES, is_of_text
+from ..facts.tasks import CLASSES, GENERATING, HEADS, OTHER_INPUT_ONCE, has_head, is_of_text
 from .declared import rule
 from .rank import common_rank
 from .remedies import targets_of
@@ -285,10 +285,30 @@ def of_transformers(subject: Subject) -> bool | None:
 @rule
 def task_of_text(subject: Subject) -> Iterator[Finding]:
     """The classes for tasks call the model with input_ids (peft_model.py: PeftModelForSeq2SeqLM.forward and others)."""
-    of_text = subject.task in CLASSES or subject.task == "FEATURE_EXTRACTION"
-    if of_text and not is_of_text(subject.model_type, subject.adapted_class):
-        message = f"task_type is {subject.task}, and the model takes no input_ids"
-        yield TASK_OF_TEXT(message, keys=("task_type",), undecided=PEFT, needs="how the model is called")
+    if subject.task not in (*CLASSES, "FEATURE_EXTRACTION"):
+        return
+    kind, of, keys = subject.model_type, subject.adapted_class, ("task_type",)
+    message = f"task_type is {subject.task}, and the model takes no input_ids"
+    if not is_of_text(kind, of):
+        yield TASK_OF_TEXT(message, keys=keys, undecided=PEFT, needs="how the model is called")
+    elif not is_of_text(kind, of, OTHER_INPUT_ONCE):
+        message += " in transformers 4.46 and older"
+        yield TASK_OF_TEXT(message, keys=keys, undecided=PEFT, needs=THE_TRANSFORMERS)
+    elif subject.task in GENERATING and (other := _of_another_task(subject)):
+        message = f"task_type is {subject.task}, and {other} generates nothing, which transformers 4.50 and newer mind"
+        yield TASK_OF_TEXT(message, keys=keys, undecided=PEFT, needs=THE_TRANSFORMERS)
+
+
+def _of_another_task(subject: Subject) -> str:
+    """What the model is that was adapted, where its class or a head in the file says that it is for another task than
+    to generate; else "".
+    """
+    of = subject.adapted_class
+    if has_head(of) and not of.endswith(CLASSES["CAUSAL_LM"]):
+        return f"a {of}"
+    modules = (name.removeprefix(PREFIX).partition(".")[0] for name in subject.others)
+    head = next((module for module in modules if any(module in heads for heads in HEADS.values())), "")
+    return f"a model with a {head}" if head else ""
 
 
 @rule
