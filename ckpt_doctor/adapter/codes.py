@@ -641,7 +641,7 @@ Who stops: every PEFT release at the first call, "forward() got an unexpected ke
 with transformers 4.46 and older alone; with transformers 4.50 and newer "object has no attribute
 'prepare_inputs_for_generation'". What calls the model beside it, as generate() does, is not stopped.
 What to do: take task_type off, and load it with PeftModel: the layers are the same.
-References: peft_model.py: PeftModelForSeq2SeqLM.forward, PeftModelForCausalLM.__init__; huggingface/peft#1988.
+References: peft_model.py: PeftModelForSeq2SeqLM.forward, PeftModelForCausalLM; huggingface/peft#1988.
 """)
 
 # Tensors
