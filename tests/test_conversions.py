@@ -343,9 +343,12 @@ def test_what_adalora_has_no_layer_for_goes_off_the_targets(run: Any, tmp_path: 
     torch.testing.assert_close(again(x), model(x))
 
 
-@pytest.mark.parametrize("forward", [["down"], ["base.down"], [], None])
-def test_ia3_is_named_by_its_shapes_and_loads(run: Any, tmp_path: Path, forward: list[str] | None) -> None:
-    """In the real PEFT: what one config says, and what is rejected, come to the same."""
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("forward", [["down"], ["base.down"], ["0.down"], [], None])
+def test_ia3_is_named_by_its_shapes_and_loads(run: Any, tmp_path: Path, forward: list[str] | None, blocks: int) -> None:
+    """In the real PEFT: what one config says, and what is rejected, come to the same. Of one block alone nothing tells
+    whether the config was changed or a vector was turned.
+    """
     import peft
     import torch
 
@@ -353,10 +356,13 @@ def test_ia3_is_named_by_its_shapes_and_loads(run: Any, tmp_path: Path, forward:
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
-            self.base = torch.nn.ModuleDict({"q": torch.nn.Linear(6, 8), "down": torch.nn.Linear(8, 5)})
+            parts = [{"q": torch.nn.Linear(6, 8), "down": torch.nn.Linear(8, 6)} for _ in range(blocks)]
+            self.base = torch.nn.ModuleList(map(torch.nn.ModuleDict, parts))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.as_tensor(self.base["down"](torch.relu(self.base["q"](x))))
+            for block in self.base:
+                x = torch.as_tensor(block["down"](torch.relu(block["q"](x))))
+            return x
 
     model = peft.get_peft_model(Net(), peft.IA3Config(target_modules=["q", "down"], feedforward_modules=["down"]))
     for name, value in model.named_parameters():
@@ -367,11 +373,16 @@ def test_ia3_is_named_by_its_shapes_and_loads(run: Any, tmp_path: Path, forward:
     path = tmp_path / "in/adapter_config.json"
     edited = {"feedforward_modules": forward, "target_modules": ["q", "down"]}
     path.write_text(json.dumps({**json.loads(path.read_text()), **edited}))
-    if forward != ["down"]:
+    as_it_was = forward == ["down"]
+    one_is_otherwise = forward == ["0.down"] if blocks == 2 else forward in ([], ["base.down"])
+    if one_is_otherwise:
+        assert run("fix", tmp_path / "in", tmp_path / "out").exit_code == 1
+        assert not (tmp_path / "out").exists()
+        return
+    if not as_it_was:
         titles = [step["title"] for step in fixed(run, tmp_path / "in", tmp_path / "out")["repairs"]]
         assert "name IA3's modules as the shapes of the tensors say" in titles
-    out = tmp_path / ("in" if forward == ["down"] else "out")
-    loaded = peft.PeftModel.from_pretrained(Net(), str(out))
+    loaded = peft.PeftModel.from_pretrained(Net(), str(tmp_path / ("in" if as_it_was else "out")))
     assert torch.equal(loaded(x), model(x))
 
 

@@ -6,6 +6,7 @@ proof of a fix begins with.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from ..adapter import NUMBER, Adapter
@@ -39,7 +40,8 @@ def ia3_modules(subject: Subject) -> Adapter | None:
     """IA3's target_modules and feedforward_modules by the shapes of the tensors, where the config contradicts them or
     leaves them to the type of a model: a vector of the input `[1, in]` is of a feed-forward module, one of the output
     `[out, 1]` of another (tuners/ia3/layer.py: IA3Layer.update_layer). None where there is nothing to say, or a shape
-    does not tell: where the same module of two blocks has one of each, a vector may have been turned.
+    does not tell: where the same module of two blocks has one of each, or one module alone is otherwise than the config
+    says, a vector may have been turned.
     """
     if subject.method != "IA3" or not subject.layers or subject.config.get("exclude_modules"):
         return None
@@ -58,19 +60,19 @@ def ia3_modules(subject: Subject) -> Adapter | None:
         return None  # the others are ignored, as long as nobody says more
     if forward is None:
         return _null_forward(subject, target, inner) if adapted else None
-    told = [module for module in subject.layers if targets(forward, module)] == inner
-    if not told and not _kinds(inner).isdisjoint(_kinds(outer)):
+    otherwise = {module for module in subject.layers if targets(forward, module)} ^ {*inner}
+    if otherwise and (_kinds(inner).keys() & _kinds(outer).keys() or 1 in _kinds(otherwise).values()):
         return None
     listed = {*map(str, target)} if isinstance(target, list) and isinstance(forward, list) else None
-    if adapted and told and (listed is None or (isinstance(forward, list) and {*map(str, forward)} <= listed)):
+    if adapted and not otherwise and (listed is None or (isinstance(forward, list) and {*map(str, forward)} <= listed)):
         return None
     modules = {"target_modules": only(subject.layers), "feedforward_modules": only(inner) if inner else []}
     return with_config(subject.adapter, **modules)
 
 
-def _kinds(modules: Iterable[str]) -> set[str]:
-    """The names of modules, the same in each block."""
-    return {NUMBER.sub("0", module) for module in modules}
+def _kinds(modules: Iterable[str]) -> Counter[str]:
+    """How many there are of each name, the same in each block."""
+    return Counter(NUMBER.sub("0", module) for module in modules)
 
 
 def _null_forward(subject: Subject, target: object, inner: list[str]) -> Adapter | None:
