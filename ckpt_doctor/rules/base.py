@@ -145,12 +145,14 @@ def _is_named_bare(subject: Subject) -> bool:
 
 
 def _begins_with_a_block(subject: Subject) -> bool:
-    """Whether layers are named from a block on (`layers.0`), though the class that was adapted has a head, and blocks
-    within a model of its own, as all of transformers have.
+    """Whether layers are named from a block on (`layers.0`, `decoder.layers.0`), though the class that was adapted has
+    a head, and blocks within a model of its own, as all of transformers have.
     """
-    return bool(_with_a_head(subject)) and any(
-        module.count(".") > 1 and module.split(".", 2)[1].isdecimal() for module in subject.sample
-    )
+    return bool(_with_a_head(subject)) and any(re.match(_BLOCK, module) for module in subject.sample)
+
+
+_BLOCK = r"(?:(?:en|de)coder\.layers?|[^.]+)\.\d+\.[^.]"
+"""A block that is in no part of a model but a stack of them."""
 
 
 def _with_a_head(subject: Subject) -> str:
