@@ -91,6 +91,25 @@ def test_what_vllm_has_no_more_may_run_as_transformers_has_it(run: Any, tmp_path
 
 
 @pytest.mark.parametrize(
+    ("name", "kind", "module", "word"),
+    [
+        ("SmolLM3ForCausalLM", "smollm3", "self_attn.k_proj", "misloads"),
+        ("SmolLM3ForCausalLM", "smollm3", "self_attn.o_proj", "rejects"),
+        ("SmolLM3ForCausalLM", "smollm3", "mlp.up_proj", "misloads"),
+        ("ArceeForCausalLM", "arcee", "mlp.up_proj", "rejects"),
+    ],
+)
+def test_the_transformers_backend_fuses_as_it_starts(
+    run: Any, tmp_path: Path, name: str, kind: str, module: str, word: str
+) -> None:
+    """A pair without A is dropped from a fused module, and stops the load elsewhere."""
+    tensors = pair(f"0.{module}", HIDDEN, HIDDEN) | pair("1.self_attn.q_proj", HIDDEN, HIDDEN)
+    del tensors[next(key for key in tensors if module in key and "lora_A" in key)]
+    source = saved(tmp_path / "a", tensors, target_modules=[module.rpartition(".")[2], "q_proj"])
+    assert verdict(run, source, "vllm", model(tmp_path / "base", name, kind)) == word
+
+
+@pytest.mark.parametrize(
     ("module", "word"), [("mlp.experts", "rejects"), ("mlp.gate", "unknown"), ("mlp.shared_experts.up_proj", "unknown")]
 )
 def test_the_transformers_backend_takes_no_experts(run: Any, tmp_path: Path, module: str, word: str) -> None:
@@ -128,3 +147,19 @@ def test_sglang_rejects_an_expert_that_the_model_has_not(run: Any, tmp_path: Pat
         tensors |= pair(f"0.mlp.experts.9.{part}", out, inner)
     targets = ["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"]
     assert verdict(run, saved(tmp_path / "a", tensors, target_modules=targets), "sglang", base) == "rejects"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "values", "word"),
+    [
+        ("Ernie4_5_MoeForCausalLM", "ernie4_5_moe", {"moe_num_experts": 4, "moe_layer_start_index": 1}, "unknown"),
+        ("Ernie4_5_MoeForCausalLM", "ernie4_5_moe", {"moe_num_experts": 4, "moe_layer_start_index": 0}, "accepts"),
+        ("GlmForCausalLM", "glm", {}, "unknown"),
+    ],
+)
+def test_sglang_does_not_start_on_all_models(
+    run: Any, tmp_path: Path, name: str, kind: str, values: dict[str, int], word: str
+) -> None:
+    """A KeyError of a layer without experts, and a style of the plan that SGLang does not know."""
+    source = saved(tmp_path / "a", pair("0.self_attn.o_proj", HIDDEN, HIDDEN), target_modules=["o_proj"])
+    assert verdict(run, source, "sglang", model(tmp_path / "base", name, kind, **values)) == word

@@ -81,7 +81,7 @@ def follow(_: Server, load: Load) -> Iterator[Fate]:
         if reason:
             fates.setdefault(reason, []).append(module)
         else:
-            yield from compared(load, "llama.cpp", module, pair, REJECTS)
+            yield from compared(load, "llama.cpp", module, pair)
     for (outcome, about, message), modules in fates.items():
         yield Fate(outcome, about, f"{message}: {several(modules)}", tuple(modules))
     yield from _experts(load, model, experts)

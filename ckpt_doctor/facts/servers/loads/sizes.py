@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from ..record import REJECTS, UNKNOWN, Outcome
+from ..record import REJECTS, UNKNOWN
 from .load import Fate, Load, Pair, Shape
 
 THE_WEIGHTS = "the model's weights (--base)"
 
 
 def compared(
-    load: Load, server: str, module: str, pair: Pair, smaller: Outcome, path: str = "", transposed: bool = False
+    load: Load, server: str, module: str, pair: Pair, loose: Collection[str] = (), path: str = "",
+    transposed: bool = False,
 ) -> Iterator[Fate]:  # fmt: skip
-    """A pair that is larger than the model's weight is rejected; what becomes of a `smaller` one is the server's. The
-    weight of an embedding, and of a Conv1D (`transposed`), is input by output.
+    """A pair of another size than the model's weight is rejected, but where it differs in what the server is `loose`
+    about ("less input", "more output"): such a pair is cut or filled up, and nobody knows what was meant. The weight of
+    an embedding, and of a Conv1D (`transposed`), is input by output.
     """
     sizes = pair.sizes
     if sizes is None or module.endswith((".experts", ".base_layer")):
@@ -27,11 +29,10 @@ def compared(
         return
     true = weight[::-1] if pair.embedding or transposed else weight
     if sizes != true:
-        larger = any(mine > size for mine, size in zip(sizes, true, strict=True))
-        if server == "SGLang":  # which cuts the input to the model's (layers.py: slice_lora_a_weights)
-            larger, smaller = sizes[0] != true[0], UNKNOWN
+        sides = zip(("output", "input"), sizes, true, strict=True)
+        differs = {f"{'more' if mine > size else 'less'} {side}" for side, mine, size in sides if mine != size}
         message = f"{module} is {list(sizes)}, and {list(true)} in the model"
-        yield Fate(REJECTS if larger else smaller, "size", f"{server}: {message}", (module,))
+        yield Fate(UNKNOWN if differs <= {*loose} else REJECTS, "size", f"{server}: {message}", (module,))
 
 
 def weight_of(load: Load, module: str, path: str = "") -> Shape | None:

@@ -184,13 +184,11 @@ def _kind(model: Model, path: str, leaf: str) -> tuple[Outcome, str] | None:
 
 def _halves(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
     """Factors without their other half."""
-    parts = {part for names in model.packed.values() if len(names) > 1 for part in names}
     for module, pair in load.pairs.items():
         if pair.b is None:
             yield Fate(REJECTS, "factor", f"vLLM rejects {module}, which has no B", (module,))
         elif pair.a is None and module in found:
-            leaf = name_of(model, module).rpartition(".")[2]
-            if leaf in parts:
+            if model.part(found[module], name_of(model, module).rpartition(".")[2]):
                 yield Fate(MISLOADS, "factor", f"vLLM drops {module}, which has no A", (module,))
             else:
                 yield Fate(REJECTS, "factor", f"vLLM rejects {module}, which has no A", (module,))
@@ -211,7 +209,7 @@ def _sizes(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
             message = f"{module} is for {tokens} tokens, and the model has {vocabulary}"
             yield Fate(REJECTS if "one vocabulary" in model.way else UNKNOWN, "size", message, (module,))
         else:
-            yield from compared(load, "vLLM", module, pair, UNKNOWN, path)
+            yield from compared(load, "vLLM", module, pair, ("less output", "less input"), path)
 
 
 def _heads(load: Load, model: Model) -> Iterator[Fate]:
