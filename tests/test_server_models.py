@@ -36,7 +36,7 @@ def verdict(run: Any, source: Path, server: str, base: Path) -> str:
 
 
 @pytest.mark.parametrize("suffix", ["", ".default"])
-@pytest.mark.parametrize(("rows", "word"), [(24, "rejects"), (16, "misloads")])
+@pytest.mark.parametrize(("rows", "word"), [(12, "rejects"), (16, "misloads"), (24, "misloads")])
 def test_sglang_puts_a_tower_into_the_language_model(
     run: Any, tmp_path: Path, suffix: str, rows: int, word: str
 ) -> None:
@@ -55,7 +55,7 @@ def test_sglang_puts_a_tower_into_the_language_model(
     assert verdict(run, source, "sglang", base) == word
 
 
-@pytest.mark.parametrize(("rows", "word"), [(48, "rejects"), (32, "misloads")])
+@pytest.mark.parametrize(("rows", "word"), [(24, "rejects"), (32, "misloads"), (48, "misloads")])
 def test_sglang_puts_a_tower_s_fused_projection_into_the_language_model(
     run: Any, tmp_path: Path, rows: int, word: str
 ) -> None:

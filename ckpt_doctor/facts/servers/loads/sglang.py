@@ -10,7 +10,7 @@ from ...names import as_number, numbered
 from ..architectures import line
 from ..record import MISLOADS, REJECTS, UNKNOWN, Server
 from .load import Fate, Load, plain, several
-from .sizes import compared
+from .sizes import compared, differs
 
 NORMALISED = {
     "q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj", "gate_proj": "gate_up_proj",
@@ -342,7 +342,7 @@ def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[R
             continue
         pair = load.pairs.get(name)
         if any(part in name for part in ("vision", "visual", "audio")):
-            yield from _tower(load, model, name)
+            yield from _tower(load, model, name, model.cut(number, target))
             continue
         expert = re.search(r"experts\.(\d+)\.", name)
         if expert:
@@ -398,13 +398,15 @@ def _target(name: str, targets: frozenset[str]) -> str | None:
     return max((target for target in targets if target in name), key=len, default=None)
 
 
-def _tower(load: Load, model: Model, name: str) -> Iterator[Reason]:
-    """A tower's layer N goes into the language model's layer N, by its number and a part of its name, if it fits."""
+def _tower(load: Load, model: Model, name: str, cut: set[str]) -> Iterator[Reason]:
+    """A tower's layer N goes into the language model's layer N, by its number and a part of its name, if it fits or is
+    cut to its size.
+    """
     fits, pair = _sizes(load).get(_leaf(name)), load.pairs.get(name)
     message = f"SGLang puts a tower's layers of {model.name} into the language model's"
     if pair is None:
         yield UNKNOWN, "module", f"what SGLang makes of a tower's layers of {model.name} under such names", name
-    elif fits and pair.sizes not in (None, fits):
+    elif fits and pair.sizes and not differs(pair.sizes, fits) <= cut:
         yield REJECTS, "module", f"{message}, which differ", name
     else:
         yield MISLOADS, "module", message, name

@@ -29,10 +29,15 @@ def compared(
         return
     true = weight[::-1] if pair.embedding or transposed else weight
     if sizes != true:
-        sides = zip(("output", "input"), sizes, true, strict=True)
-        differs = {f"{'more' if mine > size else 'less'} {side}" for side, mine, size in sides if mine != size}
         message = f"{module} is {list(sizes)}, and {list(true)} in the model"
-        yield Fate(UNKNOWN if differs <= {*loose} else REJECTS, "size", f"{server}: {message}", (module,))
+        outcome = UNKNOWN if differs(sizes, true) <= {*loose} else REJECTS
+        yield Fate(outcome, "size", f"{server}: {message}", (module,))
+
+
+def differs(sizes: Shape, true: Shape) -> set[str]:
+    """In what a pair differs from the model's weight: "less input", "more output"."""
+    sides = zip(("output", "input"), sizes, true, strict=True)
+    return {f"{'more' if mine > size else 'less'} {side}" for side, mine, size in sides if mine != size}
 
 
 def weight_of(load: Load, module: str, path: str = "") -> Shape | None:
