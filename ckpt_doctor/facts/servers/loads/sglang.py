@@ -322,11 +322,14 @@ def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[R
     rank = load.config.get("r")
     halves = [{plain(key).partition(".lora_")[0] for key in keys if half in key} for half in (".lora_A", ".lora_B")]
     names = halves[0] | halves[1]
+    biases = [key for key in keys if key.endswith(".bias") and ".lora_" not in key]
+    biased = {plain(key).removesuffix(".bias").removesuffix(".base_layer") for key in biases}
+    yield from _biases(model, number, names, biased)
     missing: set[str] = set()
-    for half in halves:
+    for half in (*halves, biased):
         for name in half:
             if name.endswith(".q_proj"):
-                keyed = any("k_proj" in other for other in names)
+                keyed = any("k_proj" in other for other in names | biased)
                 wanted = ["v_proj", "k_proj"] if keyed else ["v_proj"]
                 missing |= {name for other in wanted if name.replace("q_proj", other) not in half}
             elif name.endswith((".k_proj", ".v_proj")) and f"{name.rpartition('.')[0]}.q_proj" not in half:
@@ -372,6 +375,19 @@ def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[R
             yield REJECTS, "factor", f"SGLang wants r ({rank}) rows in every A", name
         for fate in compared(load, "SGLang", name, pair, model.cut(number, target)):
             yield fate.outcome, fate.about, fate.message, name
+
+
+def _biases(model: Model, number: str, names: set[str], biased: set[str]) -> Iterator[Reason]:
+    """Biases of a layer, which are taken for a B: that of a module which has one comes behind its bias, and is what
+    counts (mem_pool.py: load_lora_weight_to_buffer).
+    """
+    adapted = {_target(_fused(name, names), model.targets) for name in names}
+    for name in sorted(biased):
+        target = _target(_fused(name, biased), model.targets)
+        if target is None:
+            yield REJECTS, "tensor", f"SGLang's {model.name} cannot find a target module for the bias of these", name
+        elif target not in adapted and model.wrapped(number, target):
+            yield REJECTS, "tensor", "SGLang takes the bias of these, which have no LoRA, for a B", name
 
 
 def _fused(name: str, names: set[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from ....adapter import Base
 from ..record import REJECTS, UNKNOWN
 from .load import Fate, Load, Pair, Shape
 
@@ -42,12 +43,21 @@ def differs(sizes: Shape, true: Shape) -> set[str]:
 
 def weight_of(load: Load, module: str, path: str = "") -> Shape | None:
     """The shape of a module's weight in the model's files, where they name it."""
-    shape = load.base.weights.get(module)
-    if shape is not None or not load.base.weights:
-        return shape if shape is not None and len(shape) == 2 else None
-    bare = module.removeprefix("model.")
-    names = [module, path, bare, f"model.{module}", module.removeprefix("transformer."), f"transformer.{module}"]
-    names += [f"language_model.model.{bare.removeprefix('language_model.')}", f"model.language_model.{bare}"]
-    names += [module.replace("model.language_model.", "language_model.model."), module.replace("model.", "", 1)]
-    shape = next((load.base.weights[name] for name in names if name in load.base.weights), None)
+    name = in_files(load.base, module, path)
+    shape = None if name is None else load.base.weights[name]
     return shape if shape is not None and len(shape) == 2 else None
+
+
+def in_files(base: Base, module: str, path: str = "") -> str | None:
+    """The name of a module in the model's files, which have other levels before the layers than a class."""
+    if module in base.weights or not base.weights:
+        return module if base.weights else None
+    bare = module.removeprefix("model.")
+    inner = bare.removeprefix("language_model.")
+    names = (
+        path, bare, f"model.{module}", module.removeprefix("transformer."), f"transformer.{module}",
+        f"language_model.model.{inner}", f"model.language_model.{bare}",
+        module.replace("model.language_model.", "language_model.model."), module.replace("model.", "", 1),
+        inner, f"model.{inner}",
+    )  # fmt: skip
+    return next((name for name in names if name in base.weights), None)
