@@ -163,3 +163,38 @@ def test_sglang_does_not_start_on_all_models(
     """A KeyError of a layer without experts, and a style of the plan that SGLang does not know."""
     source = saved(tmp_path / "a", pair("0.self_attn.o_proj", HIDDEN, HIDDEN), target_modules=["o_proj"])
     assert verdict(run, source, "sglang", model(tmp_path / "base", name, kind, **values)) == word
+
+
+@pytest.mark.parametrize(("release", "word"), [("0.33.0", "accepts"), ("0.11.0", "rejects")])
+def test_what_the_language_model_of_a_vllm_class_embeds_counts(
+    run: Any, tmp_path: Path, release: str, word: str
+) -> None:
+    """Qwen3-VL has its language model's embedding_modules, and Qwen3 had none up to 0.11."""
+    text = {"model_type": "qwen3_vl_text", "num_hidden_layers": 2, "vocab_size": 32, **SIZES}
+    base = model(tmp_path / "base", "Qwen3VLForConditionalGeneration", "qwen3_vl", text_config=text)
+    factors = {
+        key.replace("model.layers.0.self_attn.", ""): it for key, it in pair("0.self_attn.lm_head", 32, 16).items()
+    }
+    source = saved(tmp_path / "a", factors, target_modules=["lm_head"])
+    assert verdict(run, source, f"vllm=={release}", base) == word
+
+
+@pytest.mark.parametrize(
+    ("modules", "word"),
+    [(("in_proj_z",), "rejects"), (("in_proj_qkv",), "accepts"), (("in_proj_qkv", "in_proj_z"), "accepts")],
+)
+def test_a_part_of_a_fused_module_wants_the_one_that_leads(
+    run: Any, tmp_path: Path, modules: tuple[str, ...], word: str
+) -> None:
+    """Qwen3.5's in_proj_qkvz is four slices, of which in_proj_qkv has three."""
+    linear = {f"linear_{kind}_head_dim": 8 for kind in ("key", "value")} | {
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention"],
+    }  # fmt: skip
+    text = {"model_type": "qwen3_5_text", "num_hidden_layers": 2, "vocab_size": 32, **SIZES, **linear}
+    base = model(tmp_path / "base", "Qwen3_5ForConditionalGeneration", "qwen3_5", text_config=text)
+    tensors: dict[str, Any] = {}
+    for name in modules:
+        found = pair(f"0.linear_attn.{name}", 64 if name == "in_proj_qkv" else 32, HIDDEN)
+        tensors |= {key.replace("model.layers", "model.language_model.layers"): it for key, it in found.items()}
+    source = saved(tmp_path / "a", tensors, target_modules=list(modules))
+    assert verdict(run, source, "vllm", base) == word

@@ -29,6 +29,10 @@ from .vllm_model import CLASSIFIES, REORDERED, Model, model_of, name_of, pooling
 
 COPIES = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")
 """Ends of the names of copies of the base (lora/utils.py: is_base_embedding_weights)."""
+LEADS = {"in_proj_z": "in_proj_qkv"}
+"""Part of a fused module → that which is split into several and has to be there, too (lora/layers:
+MergedColumnParallelLinearVariableSliceWithLoRA.expand_packed_lora).
+"""
 ROUTING = 'it says "token_classify requires a token-routed classification head"'
 TOWERS = "--enable-tower-connector-lora"
 
@@ -183,8 +187,15 @@ def _kind(model: Model, path: str, leaf: str) -> tuple[Outcome, str] | None:
 
 
 def _halves(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
-    """Factors without their other half."""
+    """Factors without their other half, and parts without the one that leads."""
+    leading = {(path.rpartition(".")[0], module.rpartition(".")[2]) for module, path in found.items()}
     for module, pair in load.pairs.items():
+        first = LEADS.get(module.rpartition(".")[2])
+        parent = found.get(module, "").rpartition(".")[0]
+        packed = module in found and any(first in names for names in model.packed.values())
+        if packed and (parent, first) not in leading:
+            message = f'vLLM rejects {module} without {first} (it says "Cannot determine how to split lora_b")'
+            yield Fate(REJECTS, "group", message, (module,))
         if pair.b is None:
             yield Fate(REJECTS, "factor", f"vLLM rejects {module}, which has no B", (module,))
         elif pair.a is None and module in found:

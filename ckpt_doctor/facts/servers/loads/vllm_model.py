@@ -130,6 +130,8 @@ def model_of(load: Load, server: Server) -> Model | Fate:
         return Fate(UNKNOWN, "model", f"vLLM's {name} has a loader of its own, which was not looked at")
     modules = _flat(entry, "")
     packed, embeddings = dict(entry.get("packed", {})), set(entry.get("embeddings", ()))
+    if "inner embeddings" in way:
+        embeddings |= set(entry.get("inner_embeddings", ()))
     for path, kind in list(modules.items()):
         if kind.startswith("@"):
             inner = _inner(load, table, kind)
