@@ -198,3 +198,18 @@ def test_a_part_of_a_fused_module_wants_the_one_that_leads(
         tensors |= {key.replace("model.layers", "model.language_model.layers"): it for key, it in found.items()}
     source = saved(tmp_path / "a", tensors, target_modules=list(modules))
     assert verdict(run, source, "vllm", base) == word
+
+
+@pytest.mark.parametrize(
+    ("bias", "word"),
+    [("vision_tower.encoder.layers.0.mlp.fc1", "misloads"), ("language_model.layers.0.norm", "rejects")],
+)
+def test_llama_cpp_drops_a_tower_before_it_looks_at_names(run: Any, tmp_path: Path, bias: str, word: str) -> None:
+    """A bias is no name that its converter takes, but it leaves out a tower before it looks (filter_tensors)."""
+    text = {"model_type": "llama", "num_hidden_layers": 2, "vocab_size": 32, **SIZES}
+    base = model(tmp_path / "base", "LlavaForConditionalGeneration", "llava", text_config=text)
+    factors = pair("0.self_attn.o_proj", HIDDEN, HIDDEN)
+    tensors = {key.replace("model.layers", "model.language_model.layers"): it for key, it in factors.items()}
+    tensors[f"base_model.model.model.{bias}.bias"] = np.ones(16, np.float32)
+    source = saved(tmp_path / "a", tensors, target_modules=["o_proj"], bias="all")
+    assert verdict(run, source, "llama.cpp", base) == word

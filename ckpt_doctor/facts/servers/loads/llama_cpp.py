@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ...names import as_number
 from ..architectures import line
 from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome, Server
-from .load import Fate, Load, Pair, several
+from .load import Fate, Load, Pair, plain, several
 from .names import Known
 from .sizes import compared
 
@@ -85,6 +85,12 @@ def follow(_: Server, load: Load) -> Iterator[Fate]:
     for (outcome, about, message), modules in fates.items():
         yield Fate(outcome, about, f"{message}: {several(modules)}", tuple(modules))
     yield from _experts(load, model, experts)
+    beside = tuple(key for key in load.others if TOWERS.search(key))
+    if beside and load.text is load.model:
+        yield Fate(REJECTS, "tensor", f"llama.cpp's {model.name} has no tower for {several(beside)}", beside)
+    elif beside:
+        message = f"llama.cpp drops what is no part of {model.name}'s language model: {several(map(plain, beside))}"
+        yield Fate(MISLOADS, "tensor", message, beside)
 
 
 def _model(load: Load) -> Model | Fate:
