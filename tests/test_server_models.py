@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from test_experts import HIDDEN, pair, saved
+from test_experts import HIDDEN, RANK, pair, saved
 
 SIZES = {
     "hidden_size": HIDDEN,
@@ -212,4 +212,26 @@ def test_llama_cpp_drops_a_tower_before_it_looks_at_names(run: Any, tmp_path: Pa
     tensors = {key.replace("model.layers", "model.language_model.layers"): it for key, it in factors.items()}
     tensors[f"base_model.model.model.{bias}.bias"] = np.ones(16, np.float32)
     source = saved(tmp_path / "a", tensors, target_modules=["o_proj"], bias="all")
+    assert verdict(run, source, "llama.cpp", base) == word
+
+
+@pytest.mark.parametrize(
+    ("parts", "ranks", "word"),
+    [
+        (("gate_proj", "up_proj", "down_proj"), (RANK, RANK), "accepts"),
+        (("gate_proj", "up_proj", "down_proj"), (RANK, 2), "rejects"),
+        (("w1", "w3", "w2"), (RANK, RANK), "rejects"),
+    ],
+)
+def test_llama_cpp_stacks_the_experts_that_its_converter_names(
+    run: Any, tmp_path: Path, parts: tuple[str, str, str], ranks: tuple[int, int], word: str
+) -> None:
+    values = {"num_experts": 2, "moe_intermediate_size": 24, "num_experts_per_tok": 1}
+    base = model(tmp_path / "base", "Qwen3MoeForCausalLM", "qwen3_moe", **values)
+    tensors: dict[str, Any] = {}
+    for number, rank in enumerate(ranks):
+        for part in parts:
+            sizes = (HIDDEN, 24) if part == parts[-1] else (24, HIDDEN)
+            tensors |= pair(f"0.mlp.experts.{number}.{part}", *sizes, rank)
+    source = saved(tmp_path / "a", tensors, target_modules=list(parts), rank_pattern={".*experts.1.*": ranks[1]})
     assert verdict(run, source, "llama.cpp", base) == word
