@@ -235,3 +235,46 @@ def test_llama_cpp_stacks_the_experts_that_its_converter_names(
             tensors |= pair(f"0.mlp.experts.{number}.{part}", *sizes, rank)
     source = saved(tmp_path / "a", tensors, target_modules=list(parts), rank_pattern={".*experts.1.*": ranks[1]})
     assert verdict(run, source, "llama.cpp", base) == word
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "layer", "doubled", "word"),
+    [
+        ("GPTNeoXForCausalLM", "gpt_neox", "gpt_neox.layers.0.attention.dense", False, "accepts"),
+        ("GPTNeoXForCausalLM", "gpt_neox", "gpt_neox.layers.0.attention.dense", True, "misloads"),
+        ("LlamaForCausalLM", "llama", "model.layers.0.self_attn.o_proj", True, "accepts"),
+    ],
+)
+def test_transformers_takes_a_second_prefix_only_before_model(
+    run: Any, tmp_path: Path, name: str, kind: str, layer: str, doubled: bool, word: str
+) -> None:
+    factors = pair("0.o_proj", HIDDEN, HIDDEN)
+    prefix = "base_model.model." * (1 + doubled)
+    tensors = {key.replace("base_model.model.model.layers.0.o_proj", prefix + layer): it for key, it in factors.items()}
+    source = saved(tmp_path / "a", tensors, target_modules=[layer.rpartition(".")[2]])
+    assert verdict(run, source, "transformers", model(tmp_path / "base", name, kind)) == word
+
+
+def test_a_head_that_is_in_no_file_is_a_target_of_transformers(run: Any, tmp_path: Path) -> None:
+    """It is tied to the embedding."""
+    base = model(tmp_path / "base", "Starcoder2ForCausalLM", "starcoder2", tie_word_embeddings=True)
+    save_file({"model.embed_tokens.weight": np.ones((32, HIDDEN), np.float32)}, base.parent / "model.safetensors")
+    factors = {key.replace("model.layers.0.", ""): it for key, it in pair("0.lm_head", 32, HIDDEN).items()}
+    source = saved(tmp_path / "a", factors, target_modules=["lm_head"])
+    assert verdict(run, source, "transformers", base.parent) == "accepts"
+
+
+def test_the_transformers_backend_may_fuse_a_shared_mlp(run: Any, tmp_path: Path) -> None:
+    """HunYuan's was dropped as its block was fused."""
+    base = model(tmp_path / "base", "HunYuanMoEV1ForCausalLM", "hunyuan_v1_moe", num_experts=2, moe_topk=1)
+    tensors = pair("0.mlp.shared_mlp.up_proj", SIZES["intermediate_size"], HIDDEN)
+    assert verdict(run, saved(tmp_path / "a", tensors, target_modules=["up_proj"]), "vllm", base) == "unknown"
+
+
+@pytest.mark.parametrize(("module", "word"), [("mamba.out_proj", "accepts"), ("mamba.conv1d", "unknown")])
+def test_llama_cpp_converts_jamba(run: Any, tmp_path: Path, module: str, word: str) -> None:
+    """It reshapes the convolution alone."""
+    values = {"mamba_expand": 1, "num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1}
+    base = model(tmp_path / "base", "JambaForCausalLM", "jamba", **values)
+    source = saved(tmp_path / "a", pair(f"0.{module}", HIDDEN, HIDDEN), target_modules=[module.rpartition(".")[2]])
+    assert verdict(run, source, "llama.cpp", base) == word

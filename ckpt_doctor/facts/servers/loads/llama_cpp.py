@@ -19,7 +19,7 @@ REVIEWED = frozenset((
     "DeepseekV2Model", "GraniteMoeModel", "GPTNeoXModel", "BloomModel", "FalconModel", "Ernie4_5Model", "Llama4Model",
     "DbrxModel", "LFM2Model", "MambaModel", "GptOssModel", "Gemma3NModel", "Qwen3NextModel", "XLMRobertaModel",
     "Glm4MoeLiteModel", "DeepseekV32Model", "GlmMoeDsaModel", "GraniteHybridModel",
-    "FalconH1Model",
+    "FalconH1Model", "JambaModel",
 ))  # fmt: skip
 """Converters whose other steps were looked at: on which modules, REFUSED and the rules below say."""
 REFUSED: dict[str, tuple[tuple[str, Outcome, str], ...]] = {
@@ -44,6 +44,7 @@ REFUSED: dict[str, tuple[tuple[str, Outcome, str], ...]] = {
         (r"conv1d", UNKNOWN, "its converter reshapes them"),
     ),
     "MambaModel": ((r"conv1d|dt_proj", UNKNOWN, "its converter reshapes them"),),
+    "JambaModel": ((r"conv1d", UNKNOWN, "its converter reshapes them"),),
     "LFM2Model": ((r"conv\.conv", UNKNOWN, "its converter reshapes them"),),
 }  # fmt: skip
 """Converter → modules (a regex), what becomes of a LoRA on them, and why."""

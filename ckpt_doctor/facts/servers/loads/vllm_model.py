@@ -33,9 +33,9 @@ QKVFuser, glu.py: GLUFuser), run with twelve classes.
 """
 USUAL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "router"}
 """Projections, and the embedding, of a decoder like Llama's or Mixtral's."""
-UNSURE = r"(?:^|\.)(?:shared_experts?\.\w+|gate|router)$"
+UNSURE = r"(?:^|\.)(?:shared_(?:experts?|mlp)\.\w+|gate(?:\.\w+)?|router)$"
 """What the Transformers backend may fuse with the experts, and then not replace (transformers/fusers/moe.py:
-MoEBlockFuser): Dots1's gate and DeepSeek's shared experts were dropped, Phimoe's router was not.
+MoEBlockFuser): Dots1's gate, DeepSeek's shared experts and HunYuan's were dropped, Phimoe's router was not.
 """
 LINEAR = ("qkv", "merged", "column", "row", "replicated", "own", "absorbed", "experts")
 """Kinds of modules that a layer with LoRA replaces (lora/utils.py: from_layer)."""
