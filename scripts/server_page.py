@@ -89,7 +89,8 @@ def vllm(name: str, server: Server = SERVERS[0]) -> str:
         config = {"architectures": [name]}
         if isinstance(vllm_model.model_of(Load({}, {}, Base({}, config)), server), Fate):
             return "*unknown*"
-    parts = [*entry.get("embeddings", ())]
+    inner = entry.get("inner_embeddings", ()) if "inner embeddings" in way else ()
+    parts = sorted({*entry.get("embeddings", ()), *inner})
     experts = entry.get("experts") if "experts" in way else None
     parts += ["experts as parameters"] if experts == "3d" else ["experts one by one"] if experts else []
     parts += ["towers by an option"] if entry.get("tower_lora") else []

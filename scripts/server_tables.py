@@ -180,6 +180,12 @@ def loader(source: Source, instance: Instance) -> list[str]:
     return sorted(found)
 
 
+def inner_embeddings(source: Source, facts: Attributes, instance: Instance) -> set[str]:
+    """The embedding_modules of the classes below one (lora/utils.py: get_supported_lora_modules)."""
+    holders = {id(holder.cls): holder.cls for _, _, holder in source.paths(instance) if holder is not None}
+    return {str(name) for cls in holders.values() for name in facts.value("embedding_modules", cls) or ()}
+
+
 def vllm(root: str) -> dict[str, Any]:
     """VLLM's registry, and each class with LoRA."""
     source = Source(root, kind_of, made_by)
@@ -217,7 +223,9 @@ def _vllm_class(source: Source, module: str, name: str, architecture: str) -> di
     tree = modules(source, instance, marked)
     entry["modules"] = {parent: leaves for parent, leaves in tree.items() if set(leaves.values()) != {"parameter"}}
     entry["packed"] = facts.merged("packed_modules_mapping", instance)
-    entry["embeddings"] = sorted(facts.value("embedding_modules") or {})
+    own = facts.value("embedding_modules") or {}
+    entry["embeddings"] = sorted(own)
+    entry["inner_embeddings"] = sorted(inner_embeddings(source, facts, instance) - own.keys())
     entry["renames"] = facts.renames("hf_to_vllm_mapper")
     if facts.value("is_3d_moe_weight"):
         entry["experts"] = "3d"

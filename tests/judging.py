@@ -27,7 +27,8 @@ from ckpt_doctor.rules.declared import RULES
 from ckpt_doctor.rules.methods import values as method_values
 from ckpt_doctor.rules.methods.review import reviewed
 
-import_module("ckpt_doctor.rules.weights")  # which is imported where values are read
+for _late in ("weights", "training"):  # which are imported where values are read, and where training is told
+    import_module(f"ckpt_doctor.rules.{_late}")
 PEFT = runtimes.PEFT
 NEWEST = runtimes.NEWEST
 SERVERS = frozenset(runtimes.RAN.values())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from test_experts import HIDDEN, pair, saved
+from test_experts import HIDDEN, RANK, pair, saved
 
 SIZES = {
     "hidden_size": HIDDEN,
@@ -36,7 +36,7 @@ def verdict(run: Any, source: Path, server: str, base: Path) -> str:
 
 
 @pytest.mark.parametrize("suffix", ["", ".default"])
-@pytest.mark.parametrize(("rows", "word"), [(24, "rejects"), (16, "misloads")])
+@pytest.mark.parametrize(("rows", "word"), [(12, "rejects"), (16, "misloads"), (24, "misloads")])
 def test_sglang_puts_a_tower_into_the_language_model(
     run: Any, tmp_path: Path, suffix: str, rows: int, word: str
 ) -> None:
@@ -55,7 +55,7 @@ def test_sglang_puts_a_tower_into_the_language_model(
     assert verdict(run, source, "sglang", base) == word
 
 
-@pytest.mark.parametrize(("rows", "word"), [(48, "rejects"), (32, "misloads")])
+@pytest.mark.parametrize(("rows", "word"), [(24, "rejects"), (32, "misloads"), (48, "misloads")])
 def test_sglang_puts_a_tower_s_fused_projection_into_the_language_model(
     run: Any, tmp_path: Path, rows: int, word: str
 ) -> None:
@@ -88,6 +88,25 @@ def test_what_vllm_has_no_more_may_run_as_transformers_has_it(run: Any, tmp_path
         ("Phi3SmallForCausalLM", "phi3small", "rejects"),
     ):
         assert verdict(run, source, "vllm", model(tmp_path / kind, name, kind)) == word
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "module", "word"),
+    [
+        ("SmolLM3ForCausalLM", "smollm3", "self_attn.k_proj", "misloads"),
+        ("SmolLM3ForCausalLM", "smollm3", "self_attn.o_proj", "rejects"),
+        ("SmolLM3ForCausalLM", "smollm3", "mlp.up_proj", "misloads"),
+        ("ArceeForCausalLM", "arcee", "mlp.up_proj", "rejects"),
+    ],
+)
+def test_the_transformers_backend_fuses_as_it_starts(
+    run: Any, tmp_path: Path, name: str, kind: str, module: str, word: str
+) -> None:
+    """A pair without A is dropped from a fused module, and stops the load elsewhere."""
+    tensors = pair(f"0.{module}", HIDDEN, HIDDEN) | pair("1.self_attn.q_proj", HIDDEN, HIDDEN)
+    del tensors[next(key for key in tensors if module in key and "lora_A" in key)]
+    source = saved(tmp_path / "a", tensors, target_modules=[module.rpartition(".")[2], "q_proj"])
+    assert verdict(run, source, "vllm", model(tmp_path / "base", name, kind)) == word
 
 
 @pytest.mark.parametrize(
@@ -128,3 +147,134 @@ def test_sglang_rejects_an_expert_that_the_model_has_not(run: Any, tmp_path: Pat
         tensors |= pair(f"0.mlp.experts.9.{part}", out, inner)
     targets = ["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"]
     assert verdict(run, saved(tmp_path / "a", tensors, target_modules=targets), "sglang", base) == "rejects"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "values", "word"),
+    [
+        ("Ernie4_5_MoeForCausalLM", "ernie4_5_moe", {"moe_num_experts": 4, "moe_layer_start_index": 1}, "unknown"),
+        ("Ernie4_5_MoeForCausalLM", "ernie4_5_moe", {"moe_num_experts": 4, "moe_layer_start_index": 0}, "accepts"),
+        ("GlmForCausalLM", "glm", {}, "unknown"),
+    ],
+)
+def test_sglang_does_not_start_on_all_models(
+    run: Any, tmp_path: Path, name: str, kind: str, values: dict[str, int], word: str
+) -> None:
+    """A KeyError of a layer without experts, and a style of the plan that SGLang does not know."""
+    source = saved(tmp_path / "a", pair("0.self_attn.o_proj", HIDDEN, HIDDEN), target_modules=["o_proj"])
+    assert verdict(run, source, "sglang", model(tmp_path / "base", name, kind, **values)) == word
+
+
+@pytest.mark.parametrize(("release", "word"), [("0.33.0", "accepts"), ("0.11.0", "rejects")])
+def test_what_the_language_model_of_a_vllm_class_embeds_counts(
+    run: Any, tmp_path: Path, release: str, word: str
+) -> None:
+    """Qwen3-VL has its language model's embedding_modules, and Qwen3 had none up to 0.11."""
+    text = {"model_type": "qwen3_vl_text", "num_hidden_layers": 2, "vocab_size": 32, **SIZES}
+    base = model(tmp_path / "base", "Qwen3VLForConditionalGeneration", "qwen3_vl", text_config=text)
+    factors = {
+        key.replace("model.layers.0.self_attn.", ""): it for key, it in pair("0.self_attn.lm_head", 32, 16).items()
+    }
+    source = saved(tmp_path / "a", factors, target_modules=["lm_head"])
+    assert verdict(run, source, f"vllm=={release}", base) == word
+
+
+@pytest.mark.parametrize(
+    ("modules", "word"),
+    [(("in_proj_z",), "rejects"), (("in_proj_qkv",), "accepts"), (("in_proj_qkv", "in_proj_z"), "accepts")],
+)
+def test_a_part_of_a_fused_module_wants_the_one_that_leads(
+    run: Any, tmp_path: Path, modules: tuple[str, ...], word: str
+) -> None:
+    """Qwen3.5's in_proj_qkvz is four slices, of which in_proj_qkv has three."""
+    linear = {f"linear_{kind}_head_dim": 8 for kind in ("key", "value")} | {
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention"],
+    }  # fmt: skip
+    text = {"model_type": "qwen3_5_text", "num_hidden_layers": 2, "vocab_size": 32, **SIZES, **linear}
+    base = model(tmp_path / "base", "Qwen3_5ForConditionalGeneration", "qwen3_5", text_config=text)
+    tensors: dict[str, Any] = {}
+    for name in modules:
+        found = pair(f"0.linear_attn.{name}", 64 if name == "in_proj_qkv" else 32, HIDDEN)
+        tensors |= {key.replace("model.layers", "model.language_model.layers"): it for key, it in found.items()}
+    source = saved(tmp_path / "a", tensors, target_modules=list(modules))
+    assert verdict(run, source, "vllm", base) == word
+
+
+@pytest.mark.parametrize(
+    ("bias", "word"),
+    [("vision_tower.encoder.layers.0.mlp.fc1", "misloads"), ("language_model.layers.0.norm", "rejects")],
+)
+def test_llama_cpp_drops_a_tower_before_it_looks_at_names(run: Any, tmp_path: Path, bias: str, word: str) -> None:
+    """A bias is no name that its converter takes, but it leaves out a tower before it looks (filter_tensors)."""
+    text = {"model_type": "llama", "num_hidden_layers": 2, "vocab_size": 32, **SIZES}
+    base = model(tmp_path / "base", "LlavaForConditionalGeneration", "llava", text_config=text)
+    factors = pair("0.self_attn.o_proj", HIDDEN, HIDDEN)
+    tensors = {key.replace("model.layers", "model.language_model.layers"): it for key, it in factors.items()}
+    tensors[f"base_model.model.model.{bias}.bias"] = np.ones(16, np.float32)
+    source = saved(tmp_path / "a", tensors, target_modules=["o_proj"], bias="all")
+    assert verdict(run, source, "llama.cpp", base) == word
+
+
+@pytest.mark.parametrize(
+    ("parts", "ranks", "word"),
+    [
+        (("gate_proj", "up_proj", "down_proj"), (RANK, RANK), "accepts"),
+        (("gate_proj", "up_proj", "down_proj"), (RANK, 2), "rejects"),
+        (("w1", "w3", "w2"), (RANK, RANK), "rejects"),
+    ],
+)
+def test_llama_cpp_stacks_the_experts_that_its_converter_names(
+    run: Any, tmp_path: Path, parts: tuple[str, str, str], ranks: tuple[int, int], word: str
+) -> None:
+    values = {"num_experts": 2, "moe_intermediate_size": 24, "num_experts_per_tok": 1}
+    base = model(tmp_path / "base", "Qwen3MoeForCausalLM", "qwen3_moe", **values)
+    tensors: dict[str, Any] = {}
+    for number, rank in enumerate(ranks):
+        for part in parts:
+            sizes = (HIDDEN, 24) if part == parts[-1] else (24, HIDDEN)
+            tensors |= pair(f"0.mlp.experts.{number}.{part}", *sizes, rank)
+    source = saved(tmp_path / "a", tensors, target_modules=list(parts), rank_pattern={".*experts.1.*": ranks[1]})
+    assert verdict(run, source, "llama.cpp", base) == word
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "layer", "doubled", "word"),
+    [
+        ("GPTNeoXForCausalLM", "gpt_neox", "gpt_neox.layers.0.attention.dense", False, "accepts"),
+        ("GPTNeoXForCausalLM", "gpt_neox", "gpt_neox.layers.0.attention.dense", True, "misloads"),
+        ("LlamaForCausalLM", "llama", "model.layers.0.self_attn.o_proj", True, "accepts"),
+    ],
+)
+def test_transformers_takes_a_second_prefix_only_before_model(
+    run: Any, tmp_path: Path, name: str, kind: str, layer: str, doubled: bool, word: str
+) -> None:
+    factors = pair("0.o_proj", HIDDEN, HIDDEN)
+    prefix = "base_model.model." * (1 + doubled)
+    tensors = {key.replace("base_model.model.model.layers.0.o_proj", prefix + layer): it for key, it in factors.items()}
+    source = saved(tmp_path / "a", tensors, target_modules=[layer.rpartition(".")[2]])
+    assert verdict(run, source, "transformers", model(tmp_path / "base", name, kind)) == word
+
+
+def test_a_head_that_is_in_no_file_is_a_target_of_transformers(run: Any, tmp_path: Path) -> None:
+    """It is tied to the embedding."""
+    base = model(tmp_path / "base", "Starcoder2ForCausalLM", "starcoder2", tie_word_embeddings=True)
+    save_file({"model.embed_tokens.weight": np.ones((32, HIDDEN), np.float32)}, base.parent / "model.safetensors")
+    factors = {key.replace("model.layers.0.", ""): it for key, it in pair("0.lm_head", 32, HIDDEN).items()}
+    source = saved(tmp_path / "a", factors, target_modules=["lm_head"])
+    assert verdict(run, source, "transformers", base.parent) == "accepts"
+
+
+def test_the_transformers_backend_may_fuse_a_shared_mlp(run: Any, tmp_path: Path) -> None:
+    """HunYuan's was dropped as its block was fused."""
+    base = model(tmp_path / "base", "HunYuanMoEV1ForCausalLM", "hunyuan_v1_moe", num_experts=2, moe_topk=1)
+    tensors = pair("0.mlp.shared_mlp.up_proj", SIZES["intermediate_size"], HIDDEN)
+    assert verdict(run, saved(tmp_path / "a", tensors, target_modules=["up_proj"]), "vllm", base) == "unknown"
+
+
+@pytest.mark.parametrize(("module", "word"), [("mamba.out_proj", "accepts"), ("mamba.conv1d", "unknown")])
+def test_llama_cpp_converts_jamba(run: Any, tmp_path: Path, module: str, word: str) -> None:
+    """It reshapes the convolution alone."""
+    values = {"mamba_expand": 1, "num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1}
+    base = model(tmp_path / "base", "JambaForCausalLM", "jamba", **values)
+    source = saved(tmp_path / "a", pair(f"0.{module}", HIDDEN, HIDDEN), target_modules=[module.rpartition(".")[2]])
+    assert verdict(run, source, "llama.cpp", base) == word

@@ -64,6 +64,8 @@ class Sparse(nn.Module):
         self.chosen = get_moe_impl_class(config.quant)(num_experts=config.experts)
 
 class NormedAttention(nn.Module):
+    embedding_modules = {"embed_tokens": "input_embeddings", "lm_head": "output_embeddings"}
+
     def __init__(self, config):
         self.make(QKVParallelLinear)
         raise SystemExit("this is never run")
@@ -116,6 +118,7 @@ def test_a_table_is_what_the_source_says_either_way_at_each_condition(tmp_path: 
             },
             "packed": {"qkv_proj": ["q_proj", "k_proj", "v_proj"]},
             "embeddings": ["lm_head"],
+            "inner_embeddings": ["embed_tokens"],
             "experts": ["gate_proj", "down_proj", "up_proj"],
             "loader": ["permute"],
         },

@@ -45,7 +45,7 @@ LLAMA_CPP = Server(
         "flat": REJECTS, "A alone": REJECTS, "B alone": REJECTS, "B alone in a fused group": REJECTS,
         "no rows": REJECTS, "two ranks": REJECTS,
     },
-    dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, "F64": TAKES},
+    dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, "F64": TAKES, "F8_E4M3": TAKES},
     tensors={
         "magnitude": REJECTS, "trainable tokens": REJECTS, "bias": REJECTS, "bias of none": REJECTS, "norm": MISLOADS,
         "norm in a layer": MISLOADS, "embedding or head": REJECTS, "factor of another tool": REJECTS,

@@ -52,7 +52,7 @@ SGLANG = Server(
         "flat": REJECTS, "A alone": REJECTS, "B alone": MISLOADS, "B alone in a fused group": MISLOADS,
         "no rows": REJECTS, "two ranks": REJECTS,
     },
-    dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, "F64": TAKES},
+    dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, "F64": TAKES, "F8_E4M3": TAKES},
     tensors={
         "magnitude": REJECTS, "trainable tokens": MISLOADS, "bias": MISLOADS, "bias of none": TAKES, "norm": MISLOADS,
         "norm in a layer": REJECTS, "embedding or head": MISLOADS, "factor of another tool": MISLOADS,

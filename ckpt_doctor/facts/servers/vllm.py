@@ -58,7 +58,7 @@ VLLM = Server(
     partial_types=TAKES,
     keys={"plain": TAKES, "other end": REJECTS},  # of a wrapped name the class decides, where it has LoRA at all
     factors={"flat": REJECTS, "A alone": REJECTS, "B alone": REJECTS, "B alone in a fused group": MISLOADS},
-    dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, "F64": TAKES},
+    dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, "F64": TAKES, "F8_E4M3": TAKES},
     tensors={
         "magnitude": REJECTS, "trainable tokens": REJECTS, "bias": REJECTS, "bias of none": REJECTS, "norm": REJECTS,
         "norm in a layer": REJECTS, "embedding or head": REJECTS, "factor of another tool": REJECTS,
@@ -158,7 +158,7 @@ VLLM_0_11_0 = Server(
     partial_types=TAKES,
     keys={"plain": TAKES, "other end": REJECTS},
     factors={"flat": REJECTS, "B alone": REJECTS, "B alone in a fused group": MISLOADS},
-    dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, "F64": TAKES},
+    dtypes={"F32": TAKES, "F16": TAKES, "BF16": TAKES, "F64": TAKES, "F8_E4M3": TAKES},
     tensors={
         "magnitude": REJECTS, "trainable tokens": REJECTS, "bias": REJECTS, "bias of none": REJECTS, "norm": REJECTS,
         "norm in a layer": REJECTS, "embedding or head": REJECTS, "factor of another tool": REJECTS,

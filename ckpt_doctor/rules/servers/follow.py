@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ...adapter import Base, codes
 from ...adapter.findings import Code, Finding
 from ...facts.methods import LORAS
 from ...facts.servers.loads import FOLLOWED, Load, follow
+from ...facts.servers.loads.llama_cpp import TOWERS
 from ...facts.servers.loads.vllm import head
 from ...facts.servers.record import MISLOADS, REJECTS, UNKNOWN, Server
 from ...facts.subject import Subject
@@ -48,13 +49,15 @@ _DECIDED = (
     codes.SERVER_MODEL, codes.SERVER_NOT_IN_BASE, codes.SERVER_SIZE, codes.BASE_UNSEEN, codes.SERVER_FUSED_GROUP,
     codes.SERVER_PARTIAL_TYPE,
 )  # fmt: skip
+TENSORS: dict[str, Callable[[str], object]] = {"vllm": head, "llama.cpp": TOWERS.search}
+"""Server → which tensors that are no factor its load decides."""
 _HALVES = ("A alone", "B alone", "B alone in a fused group")
 
 
 def superseded(cause: Cause, server: Server) -> bool:
     """Whether what a cause asks is decided by following the load into a server."""
-    if cause.code is codes.SERVER_TENSOR and server.name == "vllm":
-        return all(head(key) for key in cause.tensors)
+    if cause.code is codes.SERVER_TENSOR and server.name in TENSORS:
+        return all(TENSORS[server.name](key) for key in cause.tensors)
     entries = cause.answer.entries if isinstance(cause.answer, Field) else frozenset[str]()
     if cause.code is codes.SERVER_TARGETS and server.name == "sglang":
         return isinstance(cause.answer, Field) and cause.answer.name == "target_names"

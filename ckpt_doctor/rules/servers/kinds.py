@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from ...adapter import Base, Layer
 from ...facts.embeddings import ADAPTED, USUAL
 from ...facts.names import PREFIX, as_number
+from ...facts.servers.loads.sizes import in_files
 from ...facts.subject import Subject
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -91,8 +92,9 @@ def kinds_of_tensors(subject: Subject) -> dict[tuple[str, ...], list[str]]:
             kinds = () if config.get("trainable_token_indices") else ("trainable tokens",)
         elif part == "bias":
             kinds = ("bias", "bias of none")
-            if subject.question.base is not None and subject.question.base.weights:
-                kinds = kinds[:1] if module.removesuffix(".base_layer") in subject.question.base.biases else kinds[1:]
+            there = subject.question.base and in_files(subject.question.base, module.removesuffix(".base_layer"))
+            if subject.question.base and there is not None:
+                kinds = kinds[:1] if there in subject.question.base.biases else kinds[1:]
         else:
             kinds = (_kind(name, leaf(module), part),)
         if kinds:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ...names import as_number
 from ..architectures import line
 from ..record import MISLOADS, REJECTS, UNKNOWN, Outcome, Server
-from .load import Fate, Load, Pair, several
+from .load import Fate, Load, Pair, plain, several
 from .names import Known
 from .sizes import compared
 
@@ -19,7 +19,7 @@ REVIEWED = frozenset((
     "DeepseekV2Model", "GraniteMoeModel", "GPTNeoXModel", "BloomModel", "FalconModel", "Ernie4_5Model", "Llama4Model",
     "DbrxModel", "LFM2Model", "MambaModel", "GptOssModel", "Gemma3NModel", "Qwen3NextModel", "XLMRobertaModel",
     "Glm4MoeLiteModel", "DeepseekV32Model", "GlmMoeDsaModel", "GraniteHybridModel",
-    "FalconH1Model",
+    "FalconH1Model", "JambaModel",
 ))  # fmt: skip
 """Converters whose other steps were looked at: on which modules, REFUSED and the rules below say."""
 REFUSED: dict[str, tuple[tuple[str, Outcome, str], ...]] = {
@@ -44,9 +44,17 @@ REFUSED: dict[str, tuple[tuple[str, Outcome, str], ...]] = {
         (r"conv1d", UNKNOWN, "its converter reshapes them"),
     ),
     "MambaModel": ((r"conv1d|dt_proj", UNKNOWN, "its converter reshapes them"),),
+    "JambaModel": ((r"conv1d", UNKNOWN, "its converter reshapes them"),),
     "LFM2Model": ((r"conv\.conv", UNKNOWN, "its converter reshapes them"),),
 }  # fmt: skip
 """Converter → modules (a regex), what becomes of a LoRA on them, and why."""
+NUMBERED = frozenset((
+    "LlamaModel", "ArcticModel", "LFM2MoeModel", "MiniMaxText01Model", "MiniMaxM2Model", "MiniMaxM3Model",
+    "PhiMoeModel",
+))  # fmt: skip
+"""Converters to which the parts of an expert are w1, w2, w3; to others they are gate_proj, up_proj, down_proj."""
+ALSO_NUMBERED = frozenset(("GrokModel", "KimiLinearModel", "KimiK3Model"))
+"""Those that know both."""
 CONV1D = ("GPT2Model", "JaisModel")
 """Converters that transpose the weights of Conv1D, and not the factors."""
 TOWERS = re.compile(
@@ -81,10 +89,16 @@ def follow(_: Server, load: Load) -> Iterator[Fate]:
         if reason:
             fates.setdefault(reason, []).append(module)
         else:
-            yield from compared(load, "llama.cpp", module, pair, REJECTS)
+            yield from compared(load, "llama.cpp", module, pair)
     for (outcome, about, message), modules in fates.items():
         yield Fate(outcome, about, f"{message}: {several(modules)}", tuple(modules))
     yield from _experts(load, model, experts)
+    beside = tuple(key for key in load.others if TOWERS.search(key))
+    if beside and load.text is load.model:
+        yield Fate(REJECTS, "tensor", f"llama.cpp's {model.name} has no tower for {several(beside)}", beside)
+    elif beside:
+        message = f"llama.cpp drops what is no part of {model.name}'s language model: {several(map(plain, beside))}"
+        yield Fate(MISLOADS, "tensor", message, beside)
 
 
 def _model(load: Load) -> Model | Fate:
@@ -215,18 +229,30 @@ def _tied(load: Load, model: Model, tensor: str) -> Reason | None:
 
 
 def _experts(load: Load, model: Model, layers: dict[str, set[tuple[int, str]]]) -> Iterator[Fate]:
-    """Experts one by one, of which each layer wants all or none (modify_tensors of the converter)."""
+    """Experts one by one, of which each layer wants all or none, as its converter names them (modify_tensors), and
+    stacks those of a name.
+    """
     count = load.experts
     for layer, experts in layers.items():
-        names = (
-            ("w1", "w2", "w3") if any(name == "w1" for _, name in experts) else ("gate_proj", "up_proj", "down_proj")
-        )
+        also = ALSO_NUMBERED & set(model.steps) and any(name == "w1" for _, name in experts)
+        numbered = bool(also or NUMBERED & set(model.steps))
+        names = ("w1", "w2", "w3") if numbered else ("gate_proj", "up_proj", "down_proj")
+        ranks = {
+            (name, pair.a[0])
+            for number, name in experts
+            if (pair := load.pairs.get(f"{layer}.{number}.{name}")) and pair.a
+        }
         if count is None:
             yield Fate(UNKNOWN, "experts", "how many experts a layer has is not known")
         elif not all((number, name) in experts for number in range(count) for name in names) or (
             len(experts) != count * len(names)
         ):
-            message = f'llama.cpp wants all parts of all experts of {layer} (it says "Unprocessed experts")'
+            message = (
+                f'llama.cpp wants all parts of all experts of {layer} (it says "Unprocessed experts", or KeyError)'
+            )
+            yield Fate(REJECTS, "experts", message)
+        elif len(ranks) > len(names):
+            message = f'llama.cpp wants one rank for all experts of {layer} (it says "stack expects each tensor")'
             yield Fate(REJECTS, "experts", message)
         elif "Gemma4Model" in model.steps:
             yield Fate(UNKNOWN, "experts", "what llama.cpp makes of these experts")

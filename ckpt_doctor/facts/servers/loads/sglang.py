@@ -10,7 +10,7 @@ from ...names import as_number, numbered
 from ..architectures import line
 from ..record import MISLOADS, REJECTS, UNKNOWN, Server
 from .load import Fate, Load, plain, several
-from .sizes import compared
+from .sizes import compared, differs
 
 NORMALISED = {
     "q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj", "gate_proj": "gate_up_proj",
@@ -39,6 +39,12 @@ CHOICES = frozenset((
 """What --lora-target-modules takes beside `all` (utils/common.py: SUPPORTED_LORA_TARGET_MODULES)."""
 MODULES = "--lora-target-modules"
 LINEAR = ("qkv", "merged", "column", "row", "replicated", "own")
+CUT = {"qkv": "more output", "merged": "more output", "column": "more output", "row": "more input"}
+"""Kind of a module → what of a pair is cut to the model's size (layers.py: slice_lora_b_weights of column parallel
+layers, slice_lora_a_weights of row parallel ones); all else has to fit (mem_pool.py: load_lora_weight_tensor).
+"""
+FILLED = {"lm_head": ("less output",)}
+"""What of an embedding's pair is filled up by what the slot held before (mem_pool.py: load_lora_weight_to_buffer)."""
 REORDERING = {"reshape", "view", "chunk", "repeat_interleave", "permute", "cat", "permute_qk_weight_for_rotary"}
 RENAMED = {"Olmo3ForCausalLM": "Olmo2ForCausalLM"}
 """Classes that a config of SGLang's own calls otherwise (configs/olmo3.py: Olmo3Config)."""
@@ -49,6 +55,13 @@ SHARING = ("Llama4ForCausalLM", "Llama4ForConditionalGeneration")
 """Classes with a shared expert of which their config says nothing (models/llama4.py: Llama4MoE)."""
 DENSE = frozenset(("gate_up_proj", "down_proj"))
 """The modules of experts, and of layers without any."""
+BESIDE = frozenset(("first_k_dense_replace", "moe_layer_start_index", "moe_num_shared_experts", "num_dense_layers"))
+"""Keys of a config that tell of layers without experts, or of shared ones, where they are above 0."""
+_BESIDE = re.compile(r"\blayers\.\d+\..*\b(?:gate|up|gate_up|down)_proj$")
+UNPLANNED = frozenset(("GlmForCausalLM",))
+"""Classes that run as transformers has them, of whose plan SGLang does not know each style (models/transformers.py:
+_normalize_tp_style).
+"""
 
 
 class Model(NamedTuple):
@@ -61,14 +74,21 @@ class Model(NamedTuple):
 
     def wrapped(self, layer: str, target: str) -> bool:
         """Whether a layer has a module that the pool's buffer is for."""
+        return any(self._kinds(layer, target))
+
+    def cut(self, layer: str, target: str) -> set[str]:
+        """What a layer cuts of a pair."""
+        return {CUT[part] for kind in self._kinds(layer, target) for part in kind.split("|") if part in CUT}
+
+    def _kinds(self, layer: str, target: str) -> Iterator[str]:
+        """The kinds of a layer's modules that the pool's buffer is for."""
         only = self.entry.get("only")
         for path, kind in self.modules.items():
             if not re.search(r"layers\.#\.", path) or (only and not re.match(only, path.replace("#", layer))):
                 continue
             leaf = path.rpartition(".")[2]
             if (leaf == target and _linear(kind)) or (target.endswith("_moe") and kind == "experts"):
-                return True
-        return False
+                yield kind
 
 
 def _linear(kind: str) -> bool:
@@ -196,14 +216,17 @@ def _start(load: Load, model: Model) -> Fate | None:
 
 
 def _roomless(load: Load, model: Model) -> bool:
-    """Whether a model of experts has layers without them, for which the pool has no buffers: it makes those only where
-    the config tells of shared experts (mem_pool.py: init_buffers; a KeyError in lora_manager.py: update_lora_info).
+    """Whether a model of experts has others of their modules, for which the pool has no buffers: it makes those only
+    where the config tells of shared experts (mem_pool.py: init_buffers; a KeyError in lora_manager.py:
+    update_lora_info).
     """
     count = {key: value for key, value in load.text.items() if type(value) is int and value > 0}
     if load.experts is None or {"shared_expert_intermediate_size", "n_shared_experts"} & count.keys():
         return False
+    if load.base.weights:
+        return any(_BESIDE.search(name) and ".experts." not in name for name in load.base.weights)
     dense = load.text.get("mlp_only_layers") or count.get("decoder_sparse_step", 1) > 1
-    return bool(dense) or "first_k_dense_replace" in count or model.name in SHARING
+    return bool(dense) or bool(BESIDE & count.keys()) or model.name in SHARING
 
 
 def _flat(entry: dict[str, Any]) -> dict[str, str]:
@@ -231,6 +254,9 @@ def _backend(name: str) -> Model | Fate:
     entry = line("transformers", inner)
     if entry is None or not entry.get("modules"):
         return Fate(UNKNOWN, "model", f"SGLang's class for {name} is not known", needs=f"a load of a {name} in SGLang")
+    if name in UNPLANNED:
+        message = f'SGLang does not start on {name} (it says "Unsupported TP style")'
+        return Fate(UNKNOWN, "model", message, needs=f"a load of a {name} in SGLang")
     kinds = {"linear": "column", "table": "embedding"}
     modules = {f"model.{path}": kinds.get(kind, kind) for path, kind in _flat(entry).items()}
     if any("experts" in path or kind == "conv1d" for path, kind in modules.items()):
@@ -274,7 +300,7 @@ def _embeddings(load: Load, model: Model) -> Iterator[Fate]:
                 yield Fate(REJECTS, "module", message, (module,))
             elif load.tied and "embedding" not in parts:
                 yield Fate(UNKNOWN, "module", f"whether SGLang's {model.name} has a head that is tied is not known")
-        yield from compared(load, "SGLang", module, pair, smaller=REJECTS)
+        yield from compared(load, "SGLang", module, pair, FILLED.get(name, ()))
 
 
 def _outside(load: Load) -> Iterator[Fate]:
@@ -296,11 +322,14 @@ def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[R
     rank = load.config.get("r")
     halves = [{plain(key).partition(".lora_")[0] for key in keys if half in key} for half in (".lora_A", ".lora_B")]
     names = halves[0] | halves[1]
+    biases = [key for key in keys if key.endswith(".bias") and ".lora_" not in key]
+    biased = {plain(key).removesuffix(".bias").removesuffix(".base_layer") for key in biases}
+    yield from _biases(model, number, names, biased)
     missing: set[str] = set()
-    for half in halves:
+    for half in (*halves, biased):
         for name in half:
             if name.endswith(".q_proj"):
-                keyed = any("k_proj" in other for other in names)
+                keyed = any("k_proj" in other for other in names | biased)
                 wanted = ["v_proj", "k_proj"] if keyed else ["v_proj"]
                 missing |= {name for other in wanted if name.replace("q_proj", other) not in half}
             elif name.endswith((".k_proj", ".v_proj")) and f"{name.rpartition('.')[0]}.q_proj" not in half:
@@ -316,7 +345,7 @@ def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[R
             continue
         pair = load.pairs.get(name)
         if any(part in name for part in ("vision", "visual", "audio")):
-            yield from _tower(load, model, name)
+            yield from _tower(load, model, name, model.cut(number, target))
             continue
         expert = re.search(r"experts\.(\d+)\.", name)
         if expert:
@@ -344,8 +373,21 @@ def _layer(load: Load, model: Model, number: str, keys: list[str]) -> Iterator[R
             yield MISLOADS, "factor", "SGLang drops these, which have no A", name
         elif type(rank) is int and len(pair.a) == 2 and pair.a[0] != rank:
             yield REJECTS, "factor", f"SGLang wants r ({rank}) rows in every A", name
-        for fate in compared(load, "SGLang", name, pair, smaller=REJECTS):
+        for fate in compared(load, "SGLang", name, pair, model.cut(number, target)):
             yield fate.outcome, fate.about, fate.message, name
+
+
+def _biases(model: Model, number: str, names: set[str], biased: set[str]) -> Iterator[Reason]:
+    """Biases of a layer, which are taken for a B: that of a module which has one comes behind its bias, and is what
+    counts (mem_pool.py: load_lora_weight_to_buffer).
+    """
+    adapted = {_target(_fused(name, names), model.targets) for name in names}
+    for name in sorted(biased):
+        target = _target(_fused(name, biased), model.targets)
+        if target is None:
+            yield REJECTS, "tensor", f"SGLang's {model.name} cannot find a target module for the bias of these", name
+        elif target not in adapted and model.wrapped(number, target):
+            yield REJECTS, "tensor", "SGLang takes the bias of these, which have no LoRA, for a B", name
 
 
 def _fused(name: str, names: set[str]) -> str:
@@ -372,13 +414,15 @@ def _target(name: str, targets: frozenset[str]) -> str | None:
     return max((target for target in targets if target in name), key=len, default=None)
 
 
-def _tower(load: Load, model: Model, name: str) -> Iterator[Reason]:
-    """A tower's layer N goes into the language model's layer N, by its number and a part of its name, if it fits."""
+def _tower(load: Load, model: Model, name: str, cut: set[str]) -> Iterator[Reason]:
+    """A tower's layer N goes into the language model's layer N, by its number and a part of its name, if it fits or is
+    cut to its size.
+    """
     fits, pair = _sizes(load).get(_leaf(name)), load.pairs.get(name)
     message = f"SGLang puts a tower's layers of {model.name} into the language model's"
     if pair is None:
         yield UNKNOWN, "module", f"what SGLang makes of a tower's layers of {model.name} under such names", name
-    elif fits and pair.sizes not in (None, fits):
+    elif fits and pair.sizes and not differs(pair.sizes, fits) <= cut:
         yield REJECTS, "module", f"{message}, which differ", name
     else:
         yield MISLOADS, "module", message, name

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from ..record import REJECTS, UNKNOWN, Outcome
+from ....adapter import Base
+from ..record import REJECTS, UNKNOWN
 from .load import Fate, Load, Pair, Shape
 
 THE_WEIGHTS = "the model's weights (--base)"
 
 
 def compared(
-    load: Load, server: str, module: str, pair: Pair, smaller: Outcome, path: str = "", transposed: bool = False
+    load: Load, server: str, module: str, pair: Pair, loose: Collection[str] = (), path: str = "",
+    transposed: bool = False,
 ) -> Iterator[Fate]:  # fmt: skip
-    """A pair that is larger than the model's weight is rejected; what becomes of a `smaller` one is the server's. The
-    weight of an embedding, and of a Conv1D (`transposed`), is input by output.
+    """A pair of another size than the model's weight is rejected, but where it differs in what the server is `loose`
+    about ("less input", "more output"): such a pair is cut or filled up, and nobody knows what was meant. The weight of
+    an embedding, and of a Conv1D (`transposed`), is input by output.
     """
     sizes = pair.sizes
     if sizes is None or module.endswith((".experts", ".base_layer")):
@@ -27,21 +30,34 @@ def compared(
         return
     true = weight[::-1] if pair.embedding or transposed else weight
     if sizes != true:
-        larger = any(mine > size for mine, size in zip(sizes, true, strict=True))
-        if server == "SGLang":  # which cuts the input to the model's (layers.py: slice_lora_a_weights)
-            larger, smaller = sizes[0] != true[0], UNKNOWN
         message = f"{module} is {list(sizes)}, and {list(true)} in the model"
-        yield Fate(REJECTS if larger else smaller, "size", f"{server}: {message}", (module,))
+        outcome = UNKNOWN if differs(sizes, true) <= {*loose} else REJECTS
+        yield Fate(outcome, "size", f"{server}: {message}", (module,))
+
+
+def differs(sizes: Shape, true: Shape) -> set[str]:
+    """In what a pair differs from the model's weight: "less input", "more output"."""
+    sides = zip(("output", "input"), sizes, true, strict=True)
+    return {f"{'more' if mine > size else 'less'} {side}" for side, mine, size in sides if mine != size}
 
 
 def weight_of(load: Load, module: str, path: str = "") -> Shape | None:
     """The shape of a module's weight in the model's files, where they name it."""
-    shape = load.base.weights.get(module)
-    if shape is not None or not load.base.weights:
-        return shape if shape is not None and len(shape) == 2 else None
-    bare = module.removeprefix("model.")
-    names = [module, path, bare, f"model.{module}", module.removeprefix("transformer."), f"transformer.{module}"]
-    names += [f"language_model.model.{bare.removeprefix('language_model.')}", f"model.language_model.{bare}"]
-    names += [module.replace("model.language_model.", "language_model.model."), module.replace("model.", "", 1)]
-    shape = next((load.base.weights[name] for name in names if name in load.base.weights), None)
+    name = in_files(load.base, module, path)
+    shape = None if name is None else load.base.weights[name]
     return shape if shape is not None and len(shape) == 2 else None
+
+
+def in_files(base: Base, module: str, path: str = "") -> str | None:
+    """The name of a module in the model's files, which have other levels before the layers than a class."""
+    if module in base.weights or not base.weights:
+        return module if base.weights else None
+    bare = module.removeprefix("model.")
+    inner = bare.removeprefix("language_model.")
+    names = (
+        path, bare, f"model.{module}", module.removeprefix("transformer."), f"transformer.{module}",
+        f"language_model.model.{inner}", f"model.language_model.{bare}",
+        module.replace("model.language_model.", "language_model.model."), module.replace("model.", "", 1),
+        inner, f"model.{inner}",
+    )  # fmt: skip
+    return next((name for name in names if name in base.weights), None)

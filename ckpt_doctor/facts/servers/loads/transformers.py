@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ...names import as_number, is_all_linear, named, numbered
+from ...names import PREFIX, as_number, is_all_linear, named, numbered
 from ...patterns import ends as ends_so
 from ...patterns import is_pattern, whole
 from ..architectures import line
@@ -54,7 +54,7 @@ def follow(_: Server, load: Load) -> Iterator[Fate]:
         if reason:
             fates.setdefault(reason, []).append(module)
         elif path:
-            yield from compared(load, "transformers", module, pair, REJECTS, path, known.kind(path) == "conv1d")
+            yield from compared(load, "transformers", module, pair, (), path, known.kind(path) == "conv1d")
             yield from _parameters(load, module, pair)
     for (outcome, about, message), modules in fates.items():
         yield Fate(outcome, about, f"{message}: {several(modules)}", tuple(modules))
@@ -105,12 +105,21 @@ def _steps(load: Load) -> Iterator[tuple[str, list[list[str]]]]:
 
 def _path(load: Load, known: Tree, module: str) -> str | None:
     """The path of a name in the model, with or without the base's prefix; None where there is none."""
+    if PREFIX in _bare(load.pairs[module].keys[0]):
+        return None
     prefix = known.prefix
     renamed = _renamed(load, module)
     names = [renamed]
     if prefix:
         names += [renamed.removeprefix(f"{prefix}."), f"{prefix}.{renamed}"]
     return next((name for name in names if _exists(load, known, name)), None)
+
+
+def _bare(key: str) -> str:
+    """A key without PEFT's prefix, of which a second goes only before `model.` (transformers_weight_conversion.py:
+    build_peft_weight_mapping).
+    """
+    return key.replace(f"{PREFIX}model.", "model.", 1).replace(PREFIX, "", 1)
 
 
 def _exists(load: Load, known: Tree, name: str) -> bool:
@@ -210,7 +219,7 @@ def _targets(load: Load, known: Tree, converted: str | None) -> Iterator[Fate]:
     names = [path.replace("#", "0") for path in known.modules]
     if load.base.weights:  # what depends on the config is not always there
         leaves = {name.rpartition(".")[2] for name in load.base.weights}
-        fused = ("experts", "gate", "router")
+        fused = ("experts", "gate", "router", "lm_head")  # a head that is tied, or called otherwise, is in no file
         names = [name for name in names if name.rpartition(".")[2] in leaves or any(part in name for part in fused)]
     if isinstance(targets, str):
         if is_all_linear(targets):

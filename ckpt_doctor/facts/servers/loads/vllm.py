@@ -29,6 +29,10 @@ from .vllm_model import CLASSIFIES, REORDERED, Model, model_of, name_of, pooling
 
 COPIES = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")
 """Ends of the names of copies of the base (lora/utils.py: is_base_embedding_weights)."""
+LEADS = {"in_proj_z": "in_proj_qkv"}
+"""Part of a fused module → that which is split into several and has to be there, too (lora/layers:
+MergedColumnParallelLinearVariableSliceWithLoRA.expand_packed_lora).
+"""
 ROUTING = 'it says "token_classify requires a token-routed classification head"'
 TOWERS = "--enable-tower-connector-lora"
 
@@ -183,14 +187,19 @@ def _kind(model: Model, path: str, leaf: str) -> tuple[Outcome, str] | None:
 
 
 def _halves(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
-    """Factors without their other half."""
-    parts = {part for names in model.packed.values() if len(names) > 1 for part in names}
+    """Factors without their other half, and parts without the one that leads."""
+    leading = {(path.rpartition(".")[0], module.rpartition(".")[2]) for module, path in found.items()}
     for module, pair in load.pairs.items():
+        first = LEADS.get(module.rpartition(".")[2])
+        parent = found.get(module, "").rpartition(".")[0]
+        packed = module in found and any(first in names for names in model.packed.values())
+        if packed and (parent, first) not in leading:
+            message = f'vLLM rejects {module} without {first} (it says "Cannot determine how to split lora_b")'
+            yield Fate(REJECTS, "group", message, (module,))
         if pair.b is None:
             yield Fate(REJECTS, "factor", f"vLLM rejects {module}, which has no B", (module,))
         elif pair.a is None and module in found:
-            leaf = name_of(model, module).rpartition(".")[2]
-            if leaf in parts:
+            if model.part(found[module], name_of(model, module).rpartition(".")[2]):
                 yield Fate(MISLOADS, "factor", f"vLLM drops {module}, which has no A", (module,))
             else:
                 yield Fate(REJECTS, "factor", f"vLLM rejects {module}, which has no A", (module,))
@@ -211,7 +220,7 @@ def _sizes(load: Load, model: Model, found: dict[str, str]) -> Iterator[Fate]:
             message = f"{module} is for {tokens} tokens, and the model has {vocabulary}"
             yield Fate(REJECTS if "one vocabulary" in model.way else UNKNOWN, "size", message, (module,))
         else:
-            yield from compared(load, "vLLM", module, pair, UNKNOWN, path)
+            yield from compared(load, "vLLM", module, pair, ("less output", "less input"), path)
 
 
 def _heads(load: Load, model: Model) -> Iterator[Fate]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from ...names import as_number
+from ...names import as_number, numbered
 from ..architectures import causal, line
 from ..record import REJECTS, UNKNOWN, Server
 from .load import Fate, Load
@@ -27,11 +27,15 @@ UNREVIEWED = (
 PACKED_WHOLE = {"GPTBigCodeForCausalLM": ("c_attn",)}
 """On the Transformers backend, projections that are fused in the file, and that no layer with LoRA can replace
 (transformers/fusers/packed_qkv.py)."""
+FUSED_AS_RUN = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""On the Transformers backend, projections that become one module where all are there (transformers/fusers/qkv.py:
+QKVFuser, glu.py: GLUFuser), run with twelve classes.
+"""
 USUAL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "router"}
 """Projections, and the embedding, of a decoder like Llama's or Mixtral's."""
-UNSURE = r"(?:^|\.)(?:shared_experts?\.\w+|gate|router)$"
+UNSURE = r"(?:^|\.)(?:shared_(?:experts?|mlp)\.\w+|gate(?:\.\w+)?|router)$"
 """What the Transformers backend may fuse with the experts, and then not replace (transformers/fusers/moe.py:
-MoEBlockFuser): Dots1's gate and DeepSeek's shared experts were dropped, Phimoe's router was not.
+MoEBlockFuser): Dots1's gate, DeepSeek's shared experts and HunYuan's were dropped, Phimoe's router was not.
 """
 LINEAR = ("qkv", "merged", "column", "row", "replicated", "own", "absorbed", "experts")
 """Kinds of modules that a layer with LoRA replaces (lora/utils.py: from_layer)."""
@@ -63,6 +67,14 @@ class Model(NamedTuple):
         for leaf in self.leaves:
             names |= set(self.packed.get(leaf, [leaf]))
         return frozenset(names)
+
+    def part(self, path: str, leaf: str) -> bool:
+        """Whether a module, `leaf` in a file, is one part of several that become one module."""
+        parent = numbered(path).rpartition(".")[0]
+        if self.backend:
+            groups = (names for names in FUSED_AS_RUN if leaf in names)
+            return any(all(self.modules.get(f"{parent}.{name}") == "column" for name in names) for names in groups)
+        return any(leaf in names for names in self.packed.values() if len(names) > 1)
 
     def expert(self, name: str, count: int | None) -> bool:
         """Whether `experts.0.w1` is the name of an expert's part."""
@@ -118,6 +130,8 @@ def model_of(load: Load, server: Server) -> Model | Fate:
         return Fate(UNKNOWN, "model", f"vLLM's {name} has a loader of its own, which was not looked at")
     modules = _flat(entry, "")
     packed, embeddings = dict(entry.get("packed", {})), set(entry.get("embeddings", ()))
+    if "inner embeddings" in way:
+        embeddings |= set(entry.get("inner_embeddings", ()))
     for path, kind in list(modules.items()):
         if kind.startswith("@"):
             inner = _inner(load, table, kind)
