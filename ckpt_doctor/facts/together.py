@@ -330,6 +330,22 @@ class _Merge(NamedTuple):
     adapting: _Adapting
 
 
+class _Layer(NamedTuple):
+    """What a merged adapter says of a layer, None where a rank or a scale is no number; and what each adapter that has
+    it does, with the size of its delta, whether that is one of a grouped convolution, and whether PEFT adapts it with
+    the attention that it is a part of.
+    """
+
+    targeted: bool
+    rank: int | None
+    scaling: float | None
+    ranks: tuple[int | None, ...]
+    scales: tuple[float | None, ...]
+    size: tuple[int, ...]
+    grouped: bool
+    attention: bool
+
+
 class _Adapting:
     """What several adapters adapt: `by_module` are the adapters that have a layer, `kinds` the modules that the same
     of them have, of one kind in each.
@@ -350,10 +366,32 @@ class _Adapting:
         self.kinds: dict[tuple[int, ...], list[str]] = {}
         for module, kinds in having.items():
             self.kinds.setdefault(kinds, []).append(module)
+        self._merged: list[tuple[dict[str, object], Release, dict[_Layer, list[str]]]] = []
 
     def read_by(self, config: dict[str, object]) -> Iterable[list[str]]:
         """Modules of which a config says the same."""
         return [[module] for module in self.by_module] if reads_numbers(config) else self.kinds.values()
+
+    def merged(self, config: dict[str, object], release: Release) -> dict[_Layer, list[str]]:
+        """The modules by what becomes of them in a merged adapter, which is the same in most ways to merge."""
+        for known, of, layers in self._merged:
+            if of == release and known == config:
+                return layers
+        layers = {}
+        for modules in self.read_by(config):
+            layers.setdefault(self._layer(modules[0], config, release), []).extend(modules)
+        self._merged.append((config, release, layers))
+        return layers
+
+    def _layer(self, module: str, config: dict[str, object], release: Release) -> _Layer:
+        reading, having = lora_reading(config, module, release), self.by_module[module]
+        layers = [subject.layers[module] for subject in having]
+        scales = tuple(lora_reading(subject.config, module, release).scaling for subject in having)
+        return _Layer(
+            targeted(config, module, release), reading.rank if type(reading.rank) is int else None, reading.scaling,
+            tuple(layer.rank for layer in layers), scales, outer(having[0], module) or (),
+            groups_of(having[0].forms, layers[0].factors) > 1, module.endswith(OUT_PROJ),
+        )  # fmt: skip
 
 
 def _merge(subjects: Sequence[Subject], release: Release, even: bool, adapting: _Adapting) -> _Merge | Trouble:
@@ -411,37 +449,30 @@ def _layers(subjects: Sequence[Subject], release: Release, way: Combination, mer
     config = {**merge.config, "r": new_rank, "lora_alpha": new_rank}
     yield from _targets(subjects, release, merge, config)
     lost, small, uneven, unscaled, unsound, unseen, twice = (list[str]() for _ in range(7))
-    for modules in merge.adapting.read_by(config):
-        module = modules[0]
-        having = merge.adapting.by_module[module]
-        if not targeted(config, module, release):
+    for layer, modules in merge.adapting.merged(config, release).items():
+        if not layer.targeted:
             lost += modules
             continue
-        reading = lora_reading(config, module, release)
-        layers = [subject.layers[module] for subject in having]
-        ranks = [layer.rank for layer in layers]
-        scales = [lora_reading(subject.config, module, release).scaling for subject in having]
-        if None in ranks or None in scales or type(reading.rank) is not int:
+        ranks = [rank for rank in layer.ranks if rank is not None]
+        if len(ranks) < len(layer.ranks) or None in layer.scales or layer.rank is None:
             unseen += modules
             continue
-        whole = [rank for rank in ranks if rank is not None]
-        if any(scale is None or scale < 0 for scale in scales) or module.endswith(OUT_PROJ):
+        if any(scale is None or scale < 0 for scale in layer.scales) or layer.attention:
             unseen += modules
-        if way.even and len(set(whole)) > 1:
+        if way.even and len(set(ranks)) > 1:
             uneven += modules
-        if way.name == "cat" and sum(whole) > reading.rank:
+        if way.name == "cat" and sum(ranks) > layer.rank:
             small += modules
-        if way.cut and release < UNSCALED and any(scale != 1 for scale in scales):
+        if way.cut and release < UNSCALED and any(scale != 1 for scale in layer.scales):
             twice += modules
         if way.cut:
-            size = outer(having[0], module) or ()
-            if len(size) not in (2, 4) or groups_of(having[0].forms, layers[0].factors) > 1:
+            if len(layer.size) not in (2, 4) or layer.grouped:
                 unseen += modules
-            elif len(size) == 4 and reading.rank != new_rank:
+            elif len(layer.size) == 4 and layer.rank != new_rank:
                 small += modules
-            elif not _sound(size, new_rank):
+            elif not _sound(layer.size, new_rank):
                 unsound += modules
-        if reading.scaling != 1:
+        if layer.scaling != 1:
             unscaled += modules
     if lost:
         kept = [key for key in CHOOSING if subjects[0].config.get(key) != subjects[-1].config.get(key)]
