@@ -107,7 +107,10 @@ def _words(pattern: str, before: str = START) -> tuple[_Word, ...] | None:
             if None not in pieces:
                 return tuple(_Word(head, piece) for piece in pieces if piece is not None)
     found = []
-    for part in pattern.split("|"):
+    for part in dict.fromkeys(pattern.split("|")):
+        if part.isidentifier():
+            found.append(_Word(before, (part,)))
+            continue
         bare = _unanchored(part)
         text, head = next(pair for pair in _HEADS if bare.startswith(pair[0]))
         piece = _pieces(bare[len(text) :])
