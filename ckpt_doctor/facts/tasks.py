@@ -53,13 +53,13 @@ OTHER_INPUT = frozenset({
     "mask2former", "maskformer", "maskformer-swin", "mctct", "mgp-str", "mimi", "mlcd", "mobilenet_v1",
     "mobilenet_v2", "mobilevit", "mobilevitv2", "nat", "oneformer", "patchtsmixer", "patchtst", "pix2struct",
     "poolformer", "prompt_depth_anything", "pvt", "pvt_v2", "regnet", "resnet", "segformer", "seggpt", "sew",
-    "sew-d", "siglip2_vision_model", "speech_to_text", "superpoint", "swiftformer", "swin", "swin2sr", "swinv2",
-    "table-transformer", "textnet", "time_series_transformer", "timesfm", "timesformer", "trajectory_transformer",
-    "tvlt", "unispeech", "unispeech-sat", "univnet", "upernet", "van", "vit_hybrid", "vitdet", "wav2vec2",
-    "wav2vec2-bert", "wav2vec2-conformer", "wavlm", "whisper", "xcodec", "zoedepth",
+    "sew-d", "siglip2_vision_model", "speech2text", "speech_to_text", "superpoint", "swiftformer", "swin",
+    "swin2sr", "swinv2", "table-transformer", "textnet", "time_series_transformer", "timesfm", "timesformer",
+    "trajectory_transformer", "tvlt", "unispeech", "unispeech-sat", "univnet", "upernet", "van", "vit_hybrid",
+    "vitdet", "wav2vec2", "wav2vec2-bert", "wav2vec2-conformer", "wavlm", "whisper", "xcodec", "zoedepth",
 })  # fmt: skip
 """Types of models of which no class, but for Whisper's that has a decoder alone, takes input_ids or any argument
-(signatures of transformers 4.57)."""
+(signatures of transformers 4.57); `speech2text` is what classes of speech_to_text are called."""
 
 OTHER_INPUT_ONCE = frozenset({
     "ast", "audio-spectrogram-transformer", "convnext", "convnextv2", "deit", "dinov2", "dpt",
@@ -75,13 +75,17 @@ which all of transformers' models have up to 4.49, and from 4.50 on those that g
 
 def is_of_text(model_type: str, adapted_class: str, other: frozenset[str] = OTHER_INPUT) -> bool:
     """Whether a model may take input_ids, by its type or its class, as far as those are known."""
-    name = re.split("for|model", adapted_class.lower(), maxsplit=1)[0]  # as in WhisperForConditionalGeneration
-    return model_type not in other and name not in _squeezed(other)
+    return model_type not in other and _squeezed(_model(adapted_class)) not in _names(other)
 
 
 @cache
-def _squeezed(kinds: frozenset[str]) -> frozenset[str]:
-    return frozenset(kind.replace("-", "").replace("_", "") for kind in kinds)
+def _names(kinds: frozenset[str]) -> frozenset[str]:
+    return frozenset(map(_squeezed, kinds))
+
+
+def _squeezed(name: str) -> str:
+    """The name of a type or a class of models as both have it: `clip_vision_model`, CLIPVision, ConvNextBackbone."""
+    return re.sub("[-_]|(?:model|backbone)$", "", name.lower())
 
 
 def saved_whole(config: dict[str, object]) -> list[str]:
