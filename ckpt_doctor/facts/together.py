@@ -330,7 +330,7 @@ class _Merge(NamedTuple):
     adapting: _Adapting
 
 
-class _Layer(NamedTuple):
+class _MergedLayer(NamedTuple):
     """What a merged adapter says of a layer, None where a rank or a scale is no number; and what each adapter that has
     it does, with the size of its delta, whether that is one of a grouped convolution, and whether PEFT adapts it with
     the attention that it is a part of.
@@ -351,7 +351,9 @@ class _Adapting:
     of them have, of one kind in each.
     """
 
-    def __init__(self, subjects: Sequence[Subject]) -> None:
+    def __init__(self, subjects: Sequence[Subject], release: Release) -> None:
+        self._release = release
+        self._merged: list[tuple[dict[str, object], dict[_MergedLayer, list[str]]]] = []
         self.by_module: dict[str, list[Subject]] = {}
         having: dict[str, tuple[int, ...]] = {}
         numbers = count()
@@ -366,28 +368,28 @@ class _Adapting:
         self.kinds: dict[tuple[int, ...], list[str]] = {}
         for module, kinds in having.items():
             self.kinds.setdefault(kinds, []).append(module)
-        self._merged: list[tuple[dict[str, object], Release, dict[_Layer, list[str]]]] = []
 
     def read_by(self, config: dict[str, object]) -> Iterable[list[str]]:
         """Modules of which a config says the same."""
         return [[module] for module in self.by_module] if reads_numbers(config) else self.kinds.values()
 
-    def merged(self, config: dict[str, object], release: Release) -> dict[_Layer, list[str]]:
+    def merged_layers(self, config: dict[str, object]) -> dict[_MergedLayer, list[str]]:
         """The modules by what becomes of them in a merged adapter, which is the same in most ways to merge."""
-        for known, of, layers in self._merged:
-            if of == release and known == config:
+        for known, layers in self._merged:
+            if known == config:
                 return layers
         layers = {}
         for modules in self.read_by(config):
-            layers.setdefault(self._layer(modules[0], config, release), []).extend(modules)
-        self._merged.append((config, release, layers))
+            layers.setdefault(self._layer(modules[0], config), []).extend(modules)
+        self._merged.append((config, layers))
         return layers
 
-    def _layer(self, module: str, config: dict[str, object], release: Release) -> _Layer:
-        reading, having = lora_reading(config, module, release), self.by_module[module]
+    def _layer(self, module: str, config: dict[str, object]) -> _MergedLayer:
+        release, having = self._release, self.by_module[module]
+        reading = lora_reading(config, module, release)
         layers = [subject.layers[module] for subject in having]
         scales = tuple(lora_reading(subject.config, module, release).scaling for subject in having)
-        return _Layer(
+        return _MergedLayer(
             targeted(config, module, release), reading.rank if type(reading.rank) is int else None, reading.scaling,
             tuple(layer.rank for layer in layers), scales, outer(having[0], module) or (),
             groups_of(having[0].forms, layers[0].factors) > 1, module.endswith(OUT_PROJ),
@@ -449,7 +451,7 @@ def _layers(subjects: Sequence[Subject], release: Release, way: Combination, mer
     config = {**merge.config, "r": new_rank, "lora_alpha": new_rank}
     yield from _targets(subjects, release, merge, config)
     lost, small, uneven, unscaled, unsound, unseen, twice = (list[str]() for _ in range(7))
-    for layer, modules in merge.adapting.merged(config, release).items():
+    for layer, modules in merge.adapting.merged_layers(config).items():
         if not layer.targeted:
             lost += modules
             continue
@@ -536,7 +538,7 @@ def _targets(
 
 def merged(subjects: Sequence[Subject], release: Release) -> list[Answer]:
     """What each combination_type does with them, with a density where it takes one, and weights above 0."""
-    models, adapting = [*_models(subjects)], _Adapting(subjects)
+    models, adapting = [*_models(subjects)], _Adapting(subjects, release)
     return [
         _worst(
             f"merged by {way.name}",
