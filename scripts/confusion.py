@@ -25,6 +25,7 @@ def main(corpus: Path, bases: dict[str, str], verbose: bool) -> None:
     """Print the confusion matrix, the agreement by release and by family, and what disagrees."""
     models = {name: load_base(path) for name, path in bases.items()}
     matrix: Counter[tuple[str, str]] = Counter()
+    total: Counter[str] = Counter()
     by: dict[str, Counter[str]] = {"release": Counter(), "family": Counter()}
     disagreements: Counter[tuple[str, str, str]] = Counter()
     for name, truth in json.loads((corpus / "truth.json").read_text()).items():
@@ -37,20 +38,21 @@ def main(corpus: Path, bases: dict[str, str], verbose: bool) -> None:
         for release, (outcome, _) in truth["peft"].items():
             real = "accepts" if outcome == "loads" else outcome
             ours = verdict(f"peft=={release}", report.findings) if not report.error else "error"
-            if untold and real != "rejects" and ours in ("accepts", "unknown"):
-                real = ours  # neither is wrong
+            right = real == ours or bool(untold and real != "rejects" and ours in ("accepts", "unknown"))
             matrix[real, ours] += 1
+            total["all"] += 1
+            total["right"] += right
+            total["false"] += ours == "accepts" and not right
             for key, value in (("release", release), ("family", truth["family"])):
                 by[key][value + " all"] += 1
-                by[key][value + " right"] += real == ours
-            if real != ours:
+                by[key][value + " right"] += right
+            if not right:
                 disagreements[name, real, ours] += 1
     kinds = ("accepts", "rejects", "misloads", "unknown", "error")
     rows = [(real, *(matrix[real, ours] for ours in kinds)) for real in kinds[:3]]
     print(tabulate(rows, headers=("real ↓  ours →", *kinds)))
-    total, right = sum(matrix.values()), sum(count for (real, ours), count in matrix.items() if real == ours)
-    false = sum(count for (real, ours), count in matrix.items() if ours == "accepts" and real != "accepts")
-    print(f"\n{right} of {total} agree ({100 * right / total:.2f} %), {false} false accepts\n")
+    share = 100 * total["right"] / total["all"]
+    print(f"\n{total['right']} of {total['all']} agree ({share:.2f} %), {total['false']} false accepts\n")
     for key, counts in by.items():
         names = [name.removesuffix(" all") for name in counts if name.endswith(" all")]
         table = [(name, counts[name + " all"], 100 * counts[name + " right"] / counts[name + " all"]) for name in names]
