@@ -124,6 +124,19 @@ def test_overrides_hold_for_the_adapters_of_their_paths(run: Any, project: Path)
     assert run("scan", "adapters", "--for", "peft==0.9.0").exit_code == 1
 
 
+def test_of_the_same_adapter_one_fails_and_another_does_not(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("legacy/1", "legacy/2", "legacy/3", "now/1"):  # the first and the second are not remembered
+        shutil.copytree(ZERO, tmp_path / "tree" / name)
+    (tmp_path / "ckpt-doctor.toml").write_text('[[overrides]]\npaths = ["tree/legacy/*"]\nfail-on = "never"\n')
+    monkeypatch.chdir(tmp_path)
+    assert run("scan", "tree/legacy", "--for", "peft==0.9.0").exit_code == 0
+    for paths in (["tree"], ["tree/now", "tree/legacy"]):
+        result = run("scan", *paths, "--for", "peft==0.9.0", "--format", "json")
+        assert (result.exit_code, json.loads(result.stdout)["summary"]["failing"]) == (1, 1)
+
+
 def test_an_override_reaches_a_fix_as_well(run: Any, project: Path) -> None:
     (project / "ckpt-doctor.toml").write_text('[[overrides]]\npaths = "adapters/healthy"\nfor = "peft==0.9.0"\n')
     assert run("fix", "adapters/healthy", "out").exit_code == 0

@@ -258,9 +258,11 @@ def test_many_are_on_the_way_at_once(run: Any, serve: Any) -> None:
     assert "16 adapters: 16 accepted" in result.stdout
 
 
-@pytest.mark.parametrize("seconds", [60, 0.001], ids=["judged there", "lost there"])
+@pytest.mark.parametrize(
+    ("seconds", "with_it"), [(60, 3), (0.001, 3), (60, 0)], ids=["judged there", "lost there", "no time there"]
+)
 def test_what_one_process_asks_for_another_judges(
-    run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch, seconds: float
+    run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, with_it: int
 ) -> None:
     server, bad = serve(*ADAPTERS), serve(PLAIN, odd=servers.status(403))
     (server.root / "damaged").mkdir()
@@ -276,17 +278,24 @@ def test_what_one_process_asks_for_another_judges(
     alone, asked = run(*scan), len(server.asked)
     for name, value in (("TRIAL", 0), ("LEAST", 0), ("REMOTE_LEFT", 0), ("_cores", lambda: 2), ("SECONDS", seconds)):
         monkeypatch.setattr(fleet, name, value)
-    there = list[bool]()
-    judged = fleet.Fleet._judged
+    monkeypatch.setattr(fleet, "WITH_IT", with_it)
+    there, here = list[bool](), list[int]()
+    judged, judged_here = fleet.Fleet._judged, fleet.Fleet._judged_here
 
     def watched(self: Any, few: Any, future: Any) -> Any:
         there.append(future.exception() is None and any(future.result()))
         return judged(self, few, future)
 
+    def watched_here(self: Any, given: Any) -> Any:
+        here.append(len(given))
+        return judged_here(self, given)
+
     monkeypatch.setattr(fleet.Fleet, "_judged", watched)
+    monkeypatch.setattr(fleet.Fleet, "_judged_here", watched_here)
     assert run(*scan).stdout == alone.stdout
     assert len(server.asked) == 2 * asked
     assert len(there) == -(-len(folders) // fleet.FEW)
+    assert with_it or len(here) == len(there)
     assert all(there) == any(there) == (seconds == 60)
     assert multiprocessing.active_children() == []
 

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from judging import base
 from safetensors.numpy import save_file
 from test_experts import HIDDEN, RANK, pair, saved
+
+from ckpt_doctor.facts.servers.loads.sizes import in_files
 
 SIZES = {
     "hidden_size": HIDDEN,
@@ -278,3 +281,18 @@ def test_llama_cpp_converts_jamba(run: Any, tmp_path: Path, module: str, word: s
     base = model(tmp_path / "base", "JambaForCausalLM", "jamba", **values)
     source = saved(tmp_path / "a", pair(f"0.{module}", HIDDEN, HIDDEN), target_modules=[module.rpartition(".")[2]])
     assert verdict(run, source, "llama.cpp", base) == word
+
+
+@pytest.mark.parametrize(
+    ("module", "there"),
+    [
+        ("model.language_model.layers.0.q_proj", "model.layers.0.q_proj"),  # Qwen2-VL's class, and its files
+        ("model.layers.0.q_proj", "language_model.model.layers.0.q_proj"),
+        ("h.0.c_attn", "transformer.h.0.c_attn"),
+    ],
+)
+def test_a_module_is_found_by_the_name_that_files_have(module: str, there: str) -> None:
+    model = base({f"{there}.weight": (4, 4), "visual.blocks.0.qkv.weight": (12, 4)}, {})
+    assert in_files(model, module) == there
+    assert in_files(model, module.replace("q_proj", "k_proj").replace("c_attn", "c_proj")) is None
+    assert in_files(base({}, {}), module) is None

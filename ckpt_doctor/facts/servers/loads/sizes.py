@@ -50,8 +50,8 @@ def weight_of(load: Load, module: str, path: str = "") -> Shape | None:
 
 def in_files(base: Base, module: str, path: str = "") -> str | None:
     """The name of a module in the model's files, which have other levels before the layers than a class."""
-    if module in base.weights or not base.weights:
-        return module if base.weights else None
+    if module in base.weights:
+        return module
     bare = module.removeprefix("model.")
     inner = bare.removeprefix("language_model.")
     names = (
