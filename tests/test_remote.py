@@ -10,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -258,46 +259,96 @@ def test_many_are_on_the_way_at_once(run: Any, serve: Any) -> None:
     assert "16 adapters: 16 accepted" in result.stdout
 
 
-@pytest.mark.parametrize(
-    ("seconds", "with_it"), [(60, 3), (0.001, 3), (60, 0)], ids=["judged there", "lost there", "no time there"]
-)
-def test_what_one_process_asks_for_another_judges(
-    run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, with_it: int
-) -> None:
+def busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have other processes read after the first few adapters."""
+    for name, value in (("TRIAL", 0), ("BUSY", -1), ("REMOTE_LEFT", -1), ("_cores", lambda: 2)):
+        monkeypatch.setattr(fleet, name, value)
+
+
+def test_several_processes_tell_what_one_tells(run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     server, bad = serve(*ADAPTERS), serve(PLAIN, odd=servers.status(403))
     (server.root / "damaged").mkdir()
     shutil.copy(PLAIN / "adapter_config.json", server.root / "damaged")
     (server.root / "damaged/adapter_model.safetensors").write_bytes(struct.pack("<Q", 9) + b'{"a": []}')
-    for number in range(70 if seconds == 60 else 2):  # more than are with the other process at once
+    for number in range(150):  # more than are on the way at once, and than a worker is given
         shutil.copytree(PLAIN, server.root / str(number))
     secret = server.address.replace("://", "://user:hunter2@")
     folders = [f"{server.address}/{path.name}" for path in sorted(server.root.iterdir())]
-    folders[3:3] = [f"{bad.address}/{PLAIN.name}", f"{secret}/{ZERO.name}", str(ZERO)]
+    folders[-3:-3] = [f"{bad.address}/{PLAIN.name}", f"{secret}/{ZERO.name}", str(ZERO)]
     scan = ["scan", "--format", "jsonl", *folders]
     monkeypatch.setattr(fleet, "_cores", lambda: 1)
     alone, asked = run(*scan), len(server.asked)
-    for name, value in (("TRIAL", 0), ("LEAST", 0), ("REMOTE_LEFT", 0), ("_cores", lambda: 2), ("SECONDS", seconds)):
-        monkeypatch.setattr(fleet, name, value)
-    monkeypatch.setattr(fleet, "WITH_IT", with_it)
-    there, here = list[bool](), list[int]()
-    judged, judged_here = fleet.Fleet._judged, fleet.Fleet._judged_here
+    here = list[str]()
+    examine = fleet.Examiner.__call__
 
-    def watched(self: Any, few: Any, future: Any) -> Any:
-        there.append(future.exception() is None and any(future.result()))
-        return judged(self, few, future)
+    def watched(self: Any, folder: str) -> Any:
+        here.append(folder)
+        return examine(self, folder)
 
-    def watched_here(self: Any, given: Any) -> Any:
-        here.append(len(given))
-        return judged_here(self, given)
-
-    monkeypatch.setattr(fleet.Fleet, "_judged", watched)
-    monkeypatch.setattr(fleet.Fleet, "_judged_here", watched_here)
+    monkeypatch.setattr(fleet.Examiner, "__call__", watched)
+    busy(monkeypatch)
     assert run(*scan).stdout == alone.stdout
     assert len(server.asked) == 2 * asked
-    assert len(there) == -(-len(folders) // fleet.FEW)
-    assert with_it or len(here) == len(there)
-    assert all(there) == any(there) == (seconds == 60)
+    assert 2 <= len(here) < 100  # those that were on the way when it showed that others help
+    here.clear()
+    assert run(*scan, "--jobs", "2").stdout == alone.stdout
+    assert len(server.asked) == 3 * asked
+    assert here == []
+    assert "hunter2" not in alone.stdout
     assert multiprocessing.active_children() == []
+    noted = run(*scan, "--jobs", "2", "--values")
+    assert "--jobs does nothing where numbers of remote adapters are read" in noted.stderr
+
+
+def test_processes_share_the_requests_at_once(run: Any, serve: Any) -> None:
+    going, most = set[int](), list[int]()
+
+    def counted(_: Handler, asked: Asked) -> bool:
+        going.add(id(asked))
+        most.append(len(going))
+        time.sleep(0.2)
+        going.discard(id(asked))
+        return False
+
+    server = serve(odd=counted)
+    shutil.copytree(PLAIN, server.root / "0")
+    for number in range(1, 200):
+        (server.root / str(number)).symlink_to(server.root / "0")
+    run("scan", "--format", "jsonl", "--jobs", "2", *(f"{server.address}/{number}" for number in range(200)))
+    assert 32 < max(most) <= 64
+
+
+def test_what_hangs_costs_its_worker_and_leaves_nothing(
+    run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    over = threading.Event()
+
+    def whole_files_never_come(_: Handler, asked: Asked) -> bool:
+        return "range" not in asked.headers and over.wait(60)
+
+    server = serve(PLAIN, ZERO, odd=whole_files_never_come)
+    path = server.root / "kohya/adapter_model.bin"
+    path.parent.mkdir()
+    tensors = load_file(IMAGES / "kohya-sd1-alphas-by-sd-scripts.safetensors")
+    name = next(name for name in tensors if name.endswith(".lora_down.weight"))
+    tensors[name] = torch.zeros(tensors[name].shape[0], loader.SMALL)
+    torch.save(tensors, path)  # its alphas are numbers, for which it is downloaded
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(fleet, "SECONDS_OF_READING", 6)
+    names = (PLAIN.name, "kohya", ZERO.name)
+    result = run("scan", "--format", "jsonl", "--jobs", "2", *(f"{server.address}/{name}" for name in names))
+    over.set()
+    first, second, third, _ = map(json.loads, result.stdout.splitlines())
+    assert first["error"] is third["error"] is None
+    assert second["error"] == f"{server.address}/kohya: it was given up after 6 s"
+    assert "adapter_model.bin" in {asked.name for asked in server.asked if "range" not in asked.headers}
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_cluster_is_for_disks(run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -729,9 +780,9 @@ def test_a_run_goes_on_by_tags(run: Any, bucket: Any, tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     root = bucket.put(ZERO, "all/a")[:-2]
     bucket.put(PLAIN, "all/b")
-    scan = ["scan", root, "--format", "jsonl", "--resume", tmp_path / "journal", "--jobs", "2"]
+    scan = ["scan", root, "--format", "jsonl", "--resume", tmp_path / "journal"]
+    assert run(*scan[:-2], "--jobs", "2").stdout == run(*scan[:-2]).stdout
     first = run(*scan)
-    assert "--jobs is for adapters on a disk" in first.stderr
     asked: list[str] = []
     piece = S3.piece
 

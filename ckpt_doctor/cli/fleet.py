@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
-from itertools import islice, repeat
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..files.loader import Glance, glance, is_remote, told_in_part
+from ..files.loader import is_remote
 from ..reports.wording import Mark, Tally, mark
 from ..verbs.memory import Memory
 from ..verbs.report import Report
@@ -23,15 +21,19 @@ from .settings import Choice, Settings
 from .terminal import show_trace
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Executor
 
     from .journal import Journal
 
 AUTO = 0
 """Workers where they help, as many as there are cores."""
-SECONDS, SECONDS_OF_VALUES = 60, 3600
-"""That one adapter may take a worker."""
-TRIAL = 0.5
+SECONDS, SECONDS_OF_READING = 60, 3600
+"""That one adapter may take a worker, and where all its numbers are read, or a server is waited for."""
+EACH_REMOTE = 128
+"""Remote adapters that a worker is given together: more than it asks for at once, and so few that even those of a
+server that takes its time with each come in an hour.
+"""
+TRIAL = 0.2
 """Seconds whose adapters show whether workers help: not those of the first, as what is the first of its kind takes
 longer than all that are like it.
 """
@@ -39,13 +41,9 @@ LEAST, LEAST_LEFT = 0.0005, 5.0
 """Seconds of an adapter, and of all that are left, from which on workers help: less is what it takes to hand one over,
 and to start them.
 """
-REMOTE_LEFT = 1.0
-"""The same of remote adapters, where others judge for the process that asks."""
-BESIDE = 2
-"""Processes that judge remote adapters at the most: what one asks for keeps no more of them busy."""
-FEW, WITH_IT, BEGUN = 16, 3, 6
-"""Remote adapters that are handed over together; how many times so many are with each process that judges, and how many
-times so many are not told of for each.
+BUSY, REMOTE_LEFT = 0.8, 1.0
+"""The same of remote adapters: the part of the time that this process has work, else a server is waited for; and the
+work that is left.
 """
 
 _Item = tuple[str, bytes | None, "Told | None"]
@@ -73,10 +71,10 @@ class Examiner:
         self._memory = Memory()
         self._lines = import_module(f"..reports.{format_}", __package__).Lines()
 
-    def __call__(self, folder: str, seen: Glance | None = None) -> Told:
-        """One adapter, or what a glance has read of it."""
+    def __call__(self, folder: str) -> Told:
+        """One adapter."""
         by = self._choice.of(folder)
-        return self.tell(by.settle(self._memory.examine(folder, by.question, seen)))
+        return self.tell(by.settle(self._memory.examine(folder, by.question)))
 
     def tell(self, report: Report) -> Told:
         """What is told of a report. Of one that is damaged, or of another tool, more may be read than its folder."""
@@ -119,92 +117,58 @@ class Fleet:
         rest = iter(folders)
         remote = any(map(is_remote, folders))
         if remote:
-            self._jobs, self._dask = 1, None  # what takes long of them is on the way at once, and needs no process
+            self._dask = None
+            if self._choice.settings.values:  # which are downloaded, one after the other
+                self._jobs = 1
+            elif self._jobs == 1:
+                self._jobs = AUTO
         try:
             if self._jobs < 2 and not self._dask:
                 yield from self._here(rest, len(folders), remote)
             if self._jobs > 1 or self._dask:
-                yield from self._by_workers(rest, length_hint(rest))
+                yield from self._by_workers(rest, length_hint(rest), remote)
         finally:
             if self._journal:
                 self._journal.close()
 
     def _here(self, rest: Iterator[str], total: int, remote: bool) -> Iterator[Told]:
         """Until all are done, or it shows that workers help."""
-        items: Iterator[_Item] = ((folder, *self._known(folder)) for folder in rest)
+        items: Iterator[_Item] = ((folder, *self._known(folder)) for folder in self._until_workers(rest))
         if not remote:
             yield from self._one_by_one(items, total, remote)
             return
         from ..files.remote import ahead
 
-        whole, held = self._choice.settings.values, FEW * (BEGUN * _judges() + 1)
-        with ahead(items, _to_ask_for, whole=whole, held=held) as coming:
+        with ahead(items, _to_ask_for, whole=self._choice.settings.values) as coming:
             yield from self._one_by_one(coming, total, remote)
 
+    def _until_workers(self, rest: Iterator[str]) -> Iterator[str]:
+        for folder in rest:
+            yield folder
+            if self._jobs > 1:
+                return
+
     def _one_by_one(self, items: Iterator[_Item], total: int, remote: bool) -> Iterator[Told]:
-        begun, spent, examined, warm = time.monotonic(), 0.0, 0, False
-        clock, least_left = (time.thread_time, REMOTE_LEFT) if remote else (time.monotonic, LEAST_LEFT)
-        may_help = _cores() > 1 and (self._jobs == AUTO or (remote and not self._choice.settings.values))
+        begun, work, spent, examined, warm = time.monotonic(), time.process_time(), 0.0, 0, False
         for done, (folder, state, known) in enumerate(items, 1):
             if known is None:
-                start = clock()
+                start = time.monotonic()
                 known = self._examiner(folder)
-                spent, examined = spent + clock() - start, examined + 1
+                spent, examined = spent + time.monotonic() - start, examined + 1
                 self._note(folder, state, known)
             yield known
-            if may_help and time.monotonic() - begun > TRIAL and examined:
-                each = spent / examined
-                if warm and each > LEAST and each * (total - done) > least_left:
-                    if remote:
-                        yield from self._judged_beside(items)
-                    else:
-                        self._jobs = _cores()
-                    return
-                begun, spent, examined, warm = time.monotonic(), 0.0, 0, True
+            if self._jobs != AUTO or not examined or (passed := time.monotonic() - begun) <= TRIAL:
+                continue
+            if remote:
+                spent = time.process_time() - work
+                help_ = spent > BUSY * passed and spent / examined * (total - done) > REMOTE_LEFT
+            else:
+                help_ = spent / examined > LEAST and spent / examined * (total - done) > LEAST_LEFT
+            if warm and help_ and _cores() > 1:
+                self._jobs = _cores()
+            begun, work, spent, examined, warm = time.monotonic(), time.process_time(), 0.0, 0, True
 
-    def _judged_beside(self, items: Iterator[_Item]) -> Iterator[Told]:
-        """Remote adapters, judged by processes of their own, as this one has its hands full with asking for them; what
-        more than a glance has to be read of, what comes while those have enough, and what they are lost with, is judged
-        here.
-        """
-        from ..verbs.workers import Workers
-
-        work = pickle.dumps(partial(Examiner, self._choice, self._format))
-        begun: deque[tuple[list[tuple[_Item, bool]], Future[list[Told | None]]]] = deque()
-        count = _judges()
-        with Workers(count, SECONDS) as workers:
-            while True:
-                few = [(item, _glance(item)) for item in islice(items, FEW)]
-                if few:
-                    given = [(folder, seen) for (folder, _, _), seen in few if seen]
-                    enough = sum(not future.done() for _, future in begun) >= WITH_IT * count
-                    future = self._judged_here(given) if enough else workers.submit(judged, work, given)
-                    begun.append(([(item, seen is not None) for item, seen in few], future))
-                elif not begun:
-                    return
-                while begun and (not few or begun[0][1].done() or len(begun) > BEGUN * count):
-                    yield from self._judged(*begun.popleft())
-
-    def _judged_here(self, given: list[tuple[str, Glance]]) -> Future[list[Told | None]]:
-        from concurrent.futures import Future
-
-        future: Future[list[Told | None]] = Future()
-        future.set_result([self._examiner(folder, seen) for folder, seen in given])
-        return future
-
-    def _judged(self, few: list[tuple[_Item, bool]], future: Future[list[Told | None]]) -> Iterator[Told]:
-        answers: Iterator[Told | None]
-        try:
-            answers = iter(future.result())
-        except Exception:  # it was lost, or does not start
-            answers = repeat(None)
-        for (folder, state, known), given in few:
-            told = known or (next(answers) if given else None) or self._examiner(folder)
-            if not known:
-                self._note(folder, state, told)
-            yield told
-
-    def _by_workers(self, rest: Iterator[str], total: int) -> Iterator[Told]:
+    def _by_workers(self, rest: Iterator[str], total: int, remote: bool) -> Iterator[Told]:
         from ..verbs.batches import Batches, Job
 
         states = deque[tuple[bytes | None, bool]]()
@@ -215,9 +179,9 @@ class Fleet:
                 states.append((state, known is not None))
                 yield Job(folder, known)
 
-        with self._executor() as (executor, width):
-            work = partial(Examiner, self._choice, self._format)
-            batches = Batches(executor, work, width, total, apart=not self._dask)
+        with self._executor(remote) as (executor, width):
+            work, each = partial(Examiner, self._choice, self._format), EACH_REMOTE if remote else None
+            batches = Batches(executor, work, width, total, apart=not self._dask, each=each)
             for job in batches.told(jobs()):
                 told = job.answer or self._examiner.tell(Report(job.task, error=job.lost))
                 state, was_known = states.popleft()
@@ -226,7 +190,7 @@ class Fleet:
                 yield told
 
     @contextmanager
-    def _executor(self) -> Iterator[tuple[Executor, Callable[[], int]]]:
+    def _executor(self, remote: bool) -> Iterator[tuple[Executor, Callable[[], int]]]:
         """What examines, and how many at a time. Raises AdapterError where it cannot be had."""
         if self._dask:
             from .cluster import cluster
@@ -236,8 +200,13 @@ class Fleet:
             return
         from ..verbs.workers import Workers
 
-        with Workers(self._jobs, SECONDS_OF_VALUES if self._choice.settings.values else SECONDS) as workers:
-            yield workers, lambda: self._jobs
+        with ExitStack() as stack:
+            seconds = SECONDS_OF_READING if remote or self._choice.settings.values else SECONDS
+            if remote:
+                from ..files.remote import handing
+
+                stack.enter_context(handing())
+            yield stack.enter_context(Workers(self._jobs, seconds)), lambda: self._jobs
 
     def _known(self, folder: str) -> tuple[bytes | None, Told | None]:
         """The state of an adapter, and what the journal tells of it."""
@@ -262,31 +231,6 @@ def _to_ask_for(item: _Item) -> str | None:
     return folder if is_remote(folder) and not known else None
 
 
-def _glance(item: _Item) -> Glance | None:
-    """What a glance reads of an adapter that another process may judge by it: one without a secret in its address."""
-    folder, _, known = item
-    return None if known or told_in_part(folder) else glance(folder)
-
-
-def judged(work: bytes, few: list[tuple[str, Glance]]) -> list[Told | None]:
-    """What is told of adapters by what a glance has read, in a process that asks for nothing; None of one of which more
-    has to be read.
-    """
-    from ..files import remote
-    from ..verbs.batches import made
-
-    remote.seal()
-    every: list[Told | None] = []
-    for folder, seen in few:
-        told: Told = made(work)(folder, seen)
-        if remote.wanted_more():
-            made.cache_clear()  # with what it may have remembered of it
-            every.append(None)
-        else:
-            every.append(told if told.mark.outcome else None)
-    return every
-
-
 def lines(format_: str, told: Iterable[Told], unread: Iterable[Report], codes: set[int]) -> Iterator[Any]:
     """What is written of adapters, then of paths without one, and in the end of all; `codes` gets the exit code of each
     adapter.
@@ -305,11 +249,6 @@ def lines(format_: str, told: Iterable[Told], unread: Iterable[Report], codes: s
 
     pieces: Iterator[Any] = module.whole(every(), tally)
     return pieces
-
-
-def _judges() -> int:
-    """Processes that judge remote adapters, beside the one that asks for them."""
-    return max(1, min(BESIDE, _cores() - 1))
 
 
 def _cores() -> int:

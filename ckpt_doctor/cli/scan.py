@@ -172,7 +172,7 @@ def command(
 
 def _is_fleet(ctx: click.Context, sinks: list[Sink], remote: bool, beside: dict[str, object]) -> bool:
     """Whether each adapter is no more than a line of text, as other processes and the journal have it: where these are
-    wanted, and of remote ones, which another process may judge. Raises UsageError where the command line wants that and
+    wanted, and of remote ones, which other processes may read. Raises UsageError where the command line wants that and
     something else; what a project's file wants gives way.
     """
     wanted = [name for name, usual in (("resume", None), ("jobs", 1), ("dask", None)) if ctx.params[name] != usual]
@@ -198,13 +198,14 @@ def _tell_lines(ctx: click.Context, folders: list[str], unread: list[Report], si
     if dask and remote and ctx.get_parameter_source("dask") == ParameterSource.COMMANDLINE:
         raise AdapterError(f"{of_disks}: scan remote ones without it, on several machines with --shard")
     format_, file = sink
-    fleet = Fleet(options.settings(ctx), options.choice(ctx), format_, jobs, resume, dask, verbose=verbose)
+    choice = options.choice(ctx)
+    fleet = Fleet(options.settings(ctx), choice, format_, jobs, resume, dask, verbose=verbose)
     one_by_one = watched(fleet.told(folders), len(folders), quiet=quiet)
     _write(format_, file, lines(format_, one_by_one, unread, codes))
     if dask and remote and not quiet:
         complain(f"{of_disks}: as there are remote ones, all were examined here")
-    if jobs != 1 and remote and not quiet:
-        complain("--jobs is for adapters on a disk: of remote ones many requests are on the way at once")
+    if jobs != 1 and remote and choice.settings.values and not quiet:
+        complain("--jobs does nothing where numbers of remote adapters are read: one after the other is downloaded")
     if fleet.again and not quiet:
         complain(f"{fleet.again} of {len(folders)} adapters are unchanged, and told as {resume} has them")
 

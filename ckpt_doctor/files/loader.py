@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 from ..adapter import Adapter, AdapterError, Columns, DamagedFile, Fault, forms
 from ..adapter.limits import JSON, SHARED, check_config, check_depth, check_forms, check_numbers, check_values
@@ -71,6 +71,26 @@ def told_in_part(path: str) -> bool:
     from . import remote
 
     return remote.has_secret(path)
+
+
+def handed(folders: list[str], width: int) -> object:
+    """What one of so many processes needs to read folders, beside their names: for `take`, there. Raises
+    AdapterError.
+    """
+    addresses = [folder for folder in folders if is_remote(folder)]
+    if not addresses:
+        return None
+    from . import remote
+
+    return remote.handed(addresses, width)
+
+
+def take(given: Any) -> None:
+    """Be able to read the folders that another process hands over."""
+    if given is not None:
+        from . import remote
+
+        remote.take(given)
 
 
 @contextmanager

@@ -112,6 +112,10 @@ class Place:
         self._temporary: str | None = None
         self._waited = 0.0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process: what was listed of it."""
+        return Place, (self.address, self.store, self.files if self.listed else None, self.folders, self.here)
+
     def _path(self, name: str) -> str:
         return f"{self._inner}/{name}" if self._inner else name
 

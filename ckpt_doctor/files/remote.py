@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from itertools import islice
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from ..adapter import Adapter, AdapterError
 from . import loader
 from .loader import CONFIG, NAMES, RECORD, SKIPPED_FOLDERS, STATE, WEIGHTS, Glance, Named, Stamp
-from .place import Name, Place, start
+from .place import TEMPORARY, Name, Place, start
 from .stores.address import named, store
 from .stores.hub import Hub, offline
-from .stores.store import Entry, Store, Unread, listed, run
+from .stores.store import IN_FLIGHT, Entry, Store, Unread, listed, run, take_share
 
 AHEAD, BATCH = 64, 16
 """Adapters that are on the way before the first of them is looked at, and how many of them are asked for together."""
@@ -35,8 +36,8 @@ STORES: dict[str, Store] = {}
 _PLACES: dict[str, Place] = {}
 _BELOW: dict[str, list[str]] = {}
 """The folders at and below the addresses that were listed."""
-_SEALED: list[str] = []
-"""In a process that asks for nothing: the folders of which more was wanted than it was given, behind an empty word."""
+_DOWNLOADS: list[str] = []
+"""Folders for what other processes download."""
 _FRESH: dict[str, AdapterError | None] = {}
 """Addresses that were listed for whoever asks next, or why they could not be."""
 
@@ -59,23 +60,51 @@ def _root(address: str) -> str:
     return root
 
 
-def seal() -> None:
-    """Have this process ask for nothing: it judges what it is given of addresses without a secret."""
-    _SEALED[:] = [""]
+class Handed(NamedTuple):
+    """What another process needs to read remote folders, of which it lists none: the stores by their roots, what was
+    listed of the folders, how many requests it may have at once, and where its downloads are.
+    """
+
+    stores: dict[str, Store]
+    places: list[Place]
+    share: int
+    downloads: str
 
 
-def wanted_more() -> bool:
-    """Whether more was wanted, since this was asked last, than a sealed process was given."""
-    wanted = len(_SEALED) > 1
-    del _SEALED[1:]
-    return wanted
+def handed(folders: Iterable[str], width: int) -> Handed:
+    """What one of so many processes needs to read folders, within `handing`. Raises AdapterError."""
+    stores = {root: STORES[root] for root in map(_root, folders)}
+    places = [place_of(folder) for folder in folders if STORES[_root(folder)].lists]
+    return Handed(stores, places, max(1, IN_FLIGHT // width), _DOWNLOADS[-1])
+
+
+@contextmanager
+def handing() -> Iterator[None]:
+    """Have other processes read folders as long as it lasts: what is left of their downloads is gone then."""
+    _DOWNLOADS.append(folder := tempfile.mkdtemp(prefix="ckpt-doctor-"))
+    TEMPORARY.add(folder)
+    try:
+        yield
+    finally:
+        _DOWNLOADS.remove(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        TEMPORARY.discard(folder)
+
+
+def take(given: Handed) -> None:
+    """Read, in this process, what another hands over, and forget what it gave before."""
+    STORES.clear()
+    STORES.update(given.stores)
+    _PLACES.clear()
+    _PLACES.update((place.address, place) for place in given.places)
+    _BELOW.clear()
+    _BELOW.update((root, []) for root in given.stores)
+    take_share(given.share)
+    tempfile.tempdir = given.downloads
 
 
 def place_of(address: str) -> Place:
     """A folder. Raises AdapterError."""
-    if _SEALED:
-        _SEALED.append(address)
-        raise AdapterError(f"{address} is not read by this process")
     place = _PLACES.get(address)
     if place is None:
         address = address if address in STORES else named(address)
@@ -149,18 +178,21 @@ def list_all(addresses: Iterable[str]) -> None:
     """Have the files at addresses listed, many at once; why one could not be is told where it is looked at."""
     from concurrent.futures import ThreadPoolExecutor
 
-    def one(address: str) -> None:
+    def one(root: str) -> None:
+        try:
+            _list(root)
+            _FRESH[root] = None
+        except AdapterError as error:
+            _FRESH[root] = error
+
+    roots: dict[str, None] = {}
+    for address in addresses:
         with suppress(AdapterError):
             root, _ = folder_of(address)
             if STORES[root].lists:
-                try:
-                    _list(root)
-                    _FRESH[root] = None
-                except AdapterError as error:
-                    _FRESH[root] = error
-
+                roots[root] = None
     with ThreadPoolExecutor(LISTINGS) as threads:
-        list(threads.map(one, addresses))
+        list(threads.map(one, roots))
 
 
 def look(address: str) -> str:
@@ -203,7 +235,7 @@ def folder_of(address: str) -> tuple[str, bool]:
 
 def has_secret(folder: str) -> bool:
     """Whether more is needed to read a folder than is told of its address."""
-    return not _SEALED and STORES[_root(folder)].secret
+    return STORES[_root(folder)].secret
 
 
 def names(folder: str) -> list[str]:
@@ -251,32 +283,27 @@ def stamped(folder: str, names: Iterable[str]) -> tuple[Stamp, ...]:
 
 
 @contextmanager
-def ahead(
-    items: Iterable[Item], address: Callable[[Item], str | None], *, whole: bool, held: int = 0
-) -> Iterator[Iterator[Item]]:
+def ahead(items: Iterable[Item], address: Callable[[Item], str | None], *, whole: bool) -> Iterator[Iterator[Item]]:
     """Items one by one, while the files of those behind them are on the way; `address` gives the remote folder that has
-    to be read for one. What was read for an item is forgotten when the next is asked for, or `held` more, and in the
-    end. With `whole` each is downloaded, one after the other.
+    to be read for one. What was read for an item is forgotten when the next is asked for, and in the end. With `whole`
+    each is downloaded, one after the other.
     """
-    told = deque[str]()
+    told: str | None = None
 
     def coming() -> Iterator[Item]:
-        for item, folder in _ahead(items, address, whole):
-            if folder is not None:
-                told.append(folder)
+        nonlocal told
+        for item, told in _ahead(items, address, whole):
             yield item
-            while len(told) > held:
-                _drop(told.popleft())
+            _drop(told)
 
     try:
         with _short_turns():
             yield coming()
     finally:
-        for folder in told:
-            _drop(folder)
+        _drop(told)
 
 
-def _drop(folder: str) -> None:
+def _drop(folder: str | None) -> None:
     if folder in _PLACES:
         _PLACES.pop(folder).drop()
 

@@ -19,6 +19,7 @@ from uuid import uuid4
 from .. import __file__ as package
 from .. import __version__
 from ..adapter import AdapterError, unforeseen
+from ..files.loader import arriving, handed, take
 
 Answer = TypeVar("Answer")
 Work = Callable[[], Callable[[str], Answer]]
@@ -74,16 +75,19 @@ class Batches(Generic[Answer]):
     """Jobs done by an executor, which may be a cluster, and which is left as it is. `width` says how many workers it
     has, or raises AdapterError where they are gone for good; `total` how many jobs there are at the most.
 
-    With `apart` a future that fails has lost its own process, and no other can have ended it.
+    With `apart` a future that fails has lost its own process, and no other can have ended it. Tasks that a worker does
+    not do one after the other are handed over `each` so many: what one of them takes says nothing of more.
     """
 
     def __init__(
-        self, executor: Executor, work: Work[Answer], width: Callable[[], int], total: int, *, apart: bool = False
-    ) -> None:
+        self, executor: Executor, work: Work[Answer], width: Callable[[], int], total: int, *, apart: bool = False,
+        each: int | None = None,
+    ) -> None:  # fmt: skip
         self._executor = executor
         self._width = width
         self._left = total
         self._apart = apart
+        self._each = each
         self._run = uuid4().hex  # a scheduler that has done the same before would not do it again
         self._work = pickle.dumps(work)
         self._program = "" if apart else ourselves()
@@ -134,9 +138,11 @@ class Batches(Generic[Answer]):
 
     def _size(self) -> int:
         """How many tasks the next batch has: fewer in the end, so that no worker is long without work."""
+        width = self._width()
+        if self._each:
+            return max(1, min(self._each, -(-self._left // width)))
         if not self._largest:
             return FIRST
-        width = self._width()
         most = min(MOST, GROWTH * self._largest, -(-self._left // (2 * width)))
         by_time = SECONDS / max(self._seconds, 1e-6)
         by_room = min(PIECE, ROOM / (WINDOW * width)) / max(self._bytes, 1)
@@ -146,10 +152,11 @@ class Batches(Generic[Answer]):
         """Hand it over. Raises AdapterError."""
         tasks = [job.task for job in errand.jobs]
         where = "" if all(map(os.path.isabs, tasks)) else os.getcwd()
+        given = handed(tasks, self._width())
         self._number += 1
         try:
             future = self._executor.submit(
-                done, f"{self._run}-{self._number}", __version__, self._program, where, self._work, tasks
+                done, f"{self._run}-{self._number}", __version__, self._program, where, self._work, given, tasks
             )
         except Exception as error:
             raise AdapterError(f"the workers take no more work ({_said(error)})") from None
@@ -215,8 +222,10 @@ _ONE = threading.Lock()
 """One batch at a time in a process: what is remembered from one adapter to the next is not for several threads."""
 
 
-def done(_: str, version: str, program: str, where: str, work: bytes, tasks: list[str]) -> _Done:
-    """Do a batch, if this is the ckpt-doctor that asks for it, and relative paths begin in the same folder here."""
+def done(_: str, version: str, program: str, where: str, work: bytes, given: object, tasks: list[str]) -> _Done:
+    """Do a batch, if this is the ckpt-doctor that asks for it, and relative paths begin in the same folder here. What
+    is `given` is for reading its folders.
+    """
     if program and (version, program) != (__version__, ourselves()):
         other = "another build of it" if version == __version__ else f"ckpt-doctor {__version__}"
         return [], 0.0, f"here is ckpt-doctor {version}, and a worker has {other}: install the same for all"
@@ -225,7 +234,8 @@ def done(_: str, version: str, program: str, where: str, work: bytes, tasks: lis
     with _ONE:
         begun = time.perf_counter()
         answer = made(work)
-        answers = [pickle.dumps(_answer(answer, task)) for task in tasks]
+        take(given)
+        answers = [pickle.dumps(_answer(answer, task)) for task in arriving(tasks, whole=False)]
         return answers, time.perf_counter() - begun, ""
 
 

@@ -23,12 +23,11 @@ class Memory:
         self._held = 0
         self._met: set[int] = set()
 
-    def examine(self, folder: str, question: Question, seen: Glance | None = None) -> Report:
+    def examine(self, folder: str, question: Question) -> Report:
         """As `verbs.scan.examine`: `subject` of a report may be that of another adapter, with the same config and
         header, in a folder with files of the same names and size; not where values are read, which differ all the same.
-        `seen` is what a glance has read, where somebody had one.
         """
-        seen = seen or (None if question.values else glance(folder))
+        seen = None if question.values else glance(folder)
         if seen is None:
             return examine(folder, question)
         # a header is compared, which is quicker than to hash it

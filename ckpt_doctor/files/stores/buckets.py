@@ -75,22 +75,20 @@ class S3(Store):
     def __init__(self, root: str, path: str) -> None:
         super().__init__(root)
         self.path = path
-        self._made: Any = None
 
-    @property
-    def _fs(self) -> Any:
-        if self._made is None:
+    def _s3(self) -> Any:
+        if self._fs is None:
             import fsspec
             from fsspec.config import conf
 
             config = {"max_pool_connections": IN_FLIGHT, **conf.get("s3", {}).get("config_kwargs", {})}
-            self._made = fsspec.filesystem("s3", config_kwargs=config)
-        return self._made
+            self._fs = fsspec.filesystem("s3", config_kwargs=config)
+        return self._fs
 
     async def listing(self) -> dict[str, Entry]:
         """As of Store; the tag is the ETag."""
         async with _told(self.access):
-            listed = await self._fs._lsdir(self.path, delimiter="", max_items=MOST_FILES + 1)
+            listed = await self._s3()._lsdir(self.path, delimiter="", max_items=MOST_FILES + 1)
         return _found(listed, self.path, "ETag")
 
     @asynccontextmanager
@@ -101,7 +99,7 @@ class S3(Store):
         if tag:
             options["IfMatch"] = tag
         async with _told(self.access):
-            answer = await self._fs._call_s3("get_object", Bucket=bucket, Key=key, **options)
+            answer = await self._s3()._call_s3("get_object", Bucket=bucket, Key=key, **options)
             body = answer["Body"]
             given = re.fullmatch(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)", answer.get("ContentRange") or "")
             try:
@@ -126,11 +124,11 @@ class S3(Store):
 
     async def put(self, path: str, name: str) -> None:
         """As of Store."""
-        await _put(self._fs, path, f"{self.path}/{name}", self.access)
+        await _put(self._s3(), path, f"{self.path}/{name}", self.access)
 
     async def remove(self, name: str) -> None:
         """As of Store."""
-        await _removed(self._fs, f"{self.path}/{name}", self.access)
+        await _removed(self._s3(), f"{self.path}/{name}", self.access)
 
 
 def _found(listed: Collection[dict[str, Any]], path: str, tag: str) -> dict[str, Entry]:

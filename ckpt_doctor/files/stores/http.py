@@ -48,7 +48,6 @@ class Http(Store):
             self._secret = {"Authorization": "Basic " + b64encode(user.encode()).decode()}
         self._base = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
         self.secret = bool(self._secret or self._query)
-        self._fs: Any = None
 
     async def session(self) -> Any:
         """The session of fsspec's HTTP, made as its configuration says."""

@@ -21,7 +21,7 @@ LISTING = 600.0
 SLOWEST = 1 << 14
 """Bytes a second of a download, which has `SECONDS` beside."""
 IN_FLIGHT = 64
-"""Requests at once."""
+"""Requests at once, of all processes together."""
 TRIES = 3
 """Of one request, where the server is busy or the connection breaks."""
 PATIENCE = 60.0
@@ -101,10 +101,15 @@ class Store:
     otherwise = ""
     secret = False
     """Whether the address has a password or a signature."""
+    _fs: Any = None
+    """What the library asks by, once it is needed; not for another process."""
 
     def __init__(self, root: str) -> None:
         """`root` is the address as it is told: without credentials."""
         self.root = root
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_fs"}
 
     async def listing(self) -> dict[str, Entry]:
         """The files at and below the root, by path, of a store that lists them. Raises Unread."""
@@ -236,13 +241,21 @@ async def again(once: Callable[[], Coroutine[Any, Any, Result]], seconds: float 
 
 
 _limits: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
+_share = [IN_FLIGHT]
+
+
+def take_share(requests: int) -> None:
+    """Have this process ask for so many at once, as others ask as well."""
+    if _share != [requests]:
+        _share[:] = [requests]
+        _limits.clear()
 
 
 def limit() -> asyncio.Semaphore:
-    """What keeps the requests at once to so many."""
+    """What keeps the requests at once to the share of this process."""
     loop = asyncio.get_running_loop()
     if loop not in _limits:
-        _limits[loop] = asyncio.Semaphore(IN_FLIGHT)
+        _limits[loop] = asyncio.Semaphore(*_share)
     return _limits[loop]
 
 
