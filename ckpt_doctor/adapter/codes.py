@@ -633,10 +633,10 @@ What to do: use a release from then on; an adapter of such a module cannot have 
 References: utils/other.py: ModulesToSaveWrapper; tuners/tuners_utils.py: BaseTunerLayer.
 """)
 TASK_OF_TEXT = Code("CD334", "task-of-text", """
-A task_type that the model is not for: Whisper, which has no input_ids, with SEQ_2_SEQ_LM; a class for tokens with
-CAUSAL_LM.
-Why: the class that PEFT has for each task calls the model with input_ids, whatever that takes, and those for text that
-is generated ask the model how it generates.
+A task_type that the model is not for: Whisper, which has no input_ids, with SEQ_2_SEQ_LM; CLIP's text model, which
+takes no inputs_embeds; a class for tokens with CAUSAL_LM.
+Why: the class that PEFT has for each task calls the model with input_ids, inputs_embeds and labels, whatever that
+takes, and those for text that is generated ask the model how it generates.
 Who stops: every PEFT release at the first call, "forward() got an unexpected keyword argument 'input_ids'", some models
 with transformers 4.46 and older alone; with transformers 4.50 and newer "object has no attribute
 'prepare_inputs_for_generation'". What calls the model beside it, as generate() does, is not stopped.

@@ -68,14 +68,29 @@ OTHER_INPUT_ONCE = frozenset({
 """The same of transformers 4.46 and older, whose classes take any argument in 4.57; `ast` is what classes of
 audio-spectrogram-transformer are called."""
 
+NO_EMBEDDINGS = frozenset({
+    "altclip", "bark_causal", "bark_coarse", "bark_fine", "bark_semantic", "chinese_clip", "clap", "clip",
+    "clip_text_model", "clipseg", "clipseg_text_model", "fastspeech2_conformer", "flava", "flava_text_model",
+    "groupvit", "groupvit_text_model", "metaclip_2", "metaclip_2_text_model", "owlv2", "owlv2_text_model",
+    "owlvit", "owlvit_text_model", "perceiver", "rag", "siglip", "siglip2", "siglip_text_model", "speecht5",
+    "tvp", "vision-text-dual-encoder", "vits", "xclip", "xclip_text_model",
+})  # fmt: skip
+"""Types of models of which the classes that take input_ids take no inputs_embeds, nor any argument (signatures of
+transformers 4.38, 4.46 and 4.57), or look it up and fail: SiglipTextModel in 4.57."""
+
+NO_EMBEDDINGS_ONCE = frozenset({
+    "blip", "blip-2", "instructblip", "instructblip_qformer", "instructblipvideo",
+})  # fmt: skip
+"""The same of transformers 4.46 and older."""
+
 GENERATING = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 """Tasks whose class asks the model for prepare_inputs_for_generation (peft_model.py: PeftModelForCausalLM.__init__),
 which all of transformers' models have up to 4.49, and from 4.50 on those that generate."""
 
 
-def is_of_text(model_type: str, adapted_class: str, other: frozenset[str] = OTHER_INPUT) -> bool:
-    """Whether a model may take input_ids, by its type or its class, as far as those are known."""
-    return model_type not in other and _squeezed(_model(adapted_class)) not in _names(other)
+def is_one_of(kinds: frozenset[str], model_type: str, adapted_class: str) -> bool:
+    """Whether a model is of one of these types, by its type or its class, as far as those are known."""
+    return model_type in kinds or _squeezed(_model(adapted_class)) in _names(kinds)
 
 
 @cache
@@ -85,7 +100,7 @@ def _names(kinds: frozenset[str]) -> frozenset[str]:
 
 def _squeezed(name: str) -> str:
     """The name of a type or a class of models as both have it: `clip_vision_model`, CLIPVision, ConvNextBackbone."""
-    return re.sub("[-_]|(?:model|backbone)$", "", name.lower())
+    return re.sub("[-_]|(?:model|backbone)(?:withprojection)?$", "", name.lower())
 
 
 def saved_whole(config: dict[str, object]) -> list[str]:

@@ -27,7 +27,18 @@ from ..facts.names import PREFIX, is_all_linear, named, tails, targets
 from ..facts.replication import NO_CACHE, is_repeated
 from ..facts.subject import Subject
 from ..facts.targets import lora_reading, of_parameter, targeted
-from ..facts.tasks import CLASSES, GENERATING, HEADS, OTHER_INPUT_ONCE, has_head, is_of_text
+from ..facts.tasks import (
+    CLASSES,
+    GENERATING,
+    HEADS,
+    NO_EMBEDDINGS,
+    NO_EMBEDDINGS_ONCE,
+    OTHER_INPUT,
+    OTHER_INPUT_ONCE,
+    has_head,
+    is_bare,
+    is_one_of,
+)
 from .declared import rule
 from .rank import common_rank
 from .remedies import targets_of
@@ -282,21 +293,33 @@ def of_transformers(subject: Subject) -> bool | None:
     return None
 
 
+TAKING_NO = (
+    (OTHER_INPUT, "input_ids", False), (OTHER_INPUT_ONCE, "input_ids", True),
+    (NO_EMBEDDINGS, "inputs_embeds", False), (NO_EMBEDDINGS_ONCE, "inputs_embeds", True),
+)  # fmt: skip
+"""Types of models, what they are called with and do not take, and whether that is so in older transformers alone."""
+
+
 @rule
 def task_of_text(subject: Subject) -> Iterator[Finding]:
-    """The classes for tasks call the model with input_ids (peft_model.py: PeftModelForSeq2SeqLM.forward and others)."""
+    """The classes for tasks call the model with input_ids, inputs_embeds and labels (peft_model.py:
+    PeftModelForSeq2SeqLM.forward and others).
+    """
     if subject.task not in (*CLASSES, "FEATURE_EXTRACTION"):
         return
-    kind, of, keys = subject.model_type, subject.adapted_class, ("task_type",)
-    message = f"task_type is {subject.task}, and the model takes no input_ids"
-    if not is_of_text(kind, of):
-        yield TASK_OF_TEXT(message, keys=keys, undecided=PEFT, needs="how the model is called")
-    elif not is_of_text(kind, of, OTHER_INPUT_ONCE):
-        message += " in transformers 4.46 and older"
-        yield TASK_OF_TEXT(message, keys=keys, undecided=PEFT, needs=THE_TRANSFORMERS)
-    elif subject.task in GENERATING and (other := _of_another_task(subject)):
-        message = f"task_type is {subject.task}, and {other} generates nothing, which transformers 4.50 and newer mind"
-        yield TASK_OF_TEXT(message, keys=keys, undecided=PEFT, needs=THE_TRANSFORMERS)
+    message, needs = "", THE_TRANSFORMERS
+    of = subject.adapted_class
+    for models, argument, once in TAKING_NO:
+        if not message and is_one_of(models, subject.model_type, of):
+            message = f"the model takes no {argument}{' in transformers 4.46 and older' if once else ''}"
+            needs = needs if once else "how the model is called"
+    if not message and subject.task in CLASSES and is_bare(of):
+        message = f"{of} has no head, so that most such classes take no labels"
+    elif not message and subject.task in GENERATING and (other := _of_another_task(subject)):
+        message = f"{other} generates nothing, which transformers 4.50 and newer mind"
+    if message:
+        message = f"task_type is {subject.task}, and {message}"
+        yield TASK_OF_TEXT(message, keys=("task_type",), undecided=PEFT, needs=needs)
 
 
 def _of_another_task(subject: Subject) -> str:
