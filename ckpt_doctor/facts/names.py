@@ -15,6 +15,8 @@ Names = list[str]
 PREFIX = "base_model.model."
 """What PEFT puts before the names of the base model's modules (peft_model.py: PeftModel)."""
 
+IN_BLOCK = re.compile(r"(.*?)\.(\d+)\.(.*)")
+"""A module of a numbered block, behind a dot: what the block is in, its number, and what the module is called there."""
 
 _ALL_LINEAR = "all-linear"
 

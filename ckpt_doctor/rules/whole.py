@@ -13,7 +13,7 @@ from ..facts.config_keys import knows
 from ..facts.embeddings import HEAD
 from ..facts.layers import module_of
 from ..facts.methods import LORAS
-from ..facts.names import PREFIX, stack
+from ..facts.names import IN_BLOCK, PREFIX, Names, stack
 from ..facts.patterns import once, pay
 from ..facts.subject import Subject
 from ..facts.targets import ends
@@ -176,9 +176,26 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
         f"{module}.{part}" for module, present in parts.items()
         for part in sorted(alike[NUMBER.sub("0", module)] - present)
     ]  # fmt: skip
+    unlike += [module for module in _of_other_blocks(subject, parts) if is_named(module)]
     if unlike and not (lost or base):
         message = f"the file lacks what the same module of another block has: {several(unlike)}"
         yield code(message, keys=KEYS, undecided=known, needs=THE_BASE)
+
+
+def _of_other_blocks(subject: Subject, modules: Iterable[str]) -> Names:
+    """What modules are called in the blocks that layers are in, where it is none of them."""
+    found = {module: of for module in modules if (of := IN_BLOCK.fullmatch(f".{module}"))}
+    if not found:
+        return []
+    blocks: dict[str, set[str]] = {}
+    for module in subject.layers:
+        if of := IN_BLOCK.fullmatch(f".{module}"):
+            blocks.setdefault(of[1], set()).add(of[2])
+    others = {
+        f"{of[1]}.{number}.{of[3]}"[1:]: None
+        for of in found.values() for number in sorted(blocks.get(of[1], ()), key=lambda text: (len(text), text))
+    }  # fmt: skip
+    return [module for module in others if module not in found]
 
 
 def _holds(module: str, there: Iterable[str]) -> bool:

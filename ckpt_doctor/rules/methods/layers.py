@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 from ...adapter.codes import NO_TARGET, UNCLEAR_TARGET, UNEVEN_LAYERS
@@ -10,7 +9,7 @@ from ...adapter.findings import THE_BASE, Finding, several
 from ...adapter.runtimes import PEFT, between, since
 from ...facts.meaning import left_random
 from ...facts.methods import COUNTED, NAMED
-from ...facts.names import Names, as_number, is_all_linear, named, targets
+from ...facts.names import IN_BLOCK, Names, as_number, is_all_linear, named, targets
 from ...facts.record import Method
 from ...facts.subject import Subject
 from .review import of_methods
@@ -108,7 +107,7 @@ def uneven_stacks(modules: Iterable[str]) -> Names:
     """The numbered blocks that do not all have the same layers, or of which the first ones or some between miss."""
     stacks: dict[str, dict[str, set[int]]] = {}
     for module in modules:
-        numbered = re.fullmatch(r"(.*?)\.(\d+)\.(.*)", f".{module}")
+        numbered = IN_BLOCK.fullmatch(f".{module}")
         if numbered:
             stacks.setdefault(numbered[1], {}).setdefault(numbered[3], set()).add(as_number(numbered[2]))
     numbers = {stack: set().union(*rows.values()) for stack, rows in stacks.items()}
