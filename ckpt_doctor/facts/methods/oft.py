@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from ...adapter.codes import OFT_GENERATION
-from ...adapter.runtimes import between, since, upto
+from functools import lru_cache
+from math import isqrt
+
+from ...adapter.codes import OFT_GENERATION, SHAPE_MISMATCH
+from ...adapter.runtimes import PEFT, between, since, upto
 from ..config_keys import DROPOUT, INIT, LAYOUT
 from ..forms import Config
+from ..names import Names, pattern_value
 from ..record import Differs, Method, Row
 from ..subject import Subject
 from . import REVIEWED
@@ -52,13 +56,68 @@ def has_a_long_series(subject: Subject) -> bool:
     return bool(is_of_0_16(subject) and series and not tiny and not (type(terms) is int and terms <= 2))
 
 
+LARGEST = 1 << 32
+"""Of a larger side, which no model has, the blocks are not looked for."""
+
+
+def cut_otherwise(subject: Subject) -> Names:
+    """Layers that are not cut into as many blocks, or into blocks of the size, that the config makes of their side."""
+    return subject.having(lambda layer, shapes: _is_cut_so(subject, layer.module, shapes) is False)
+
+
+def perhaps_cut_otherwise(subject: Subject) -> Names:
+    """Layers with one block for all, of another size than the config says: it may not divide the side."""
+    return subject.having(lambda layer, shapes: _is_cut_so(subject, layer.module, shapes) is None)
+
+
+def _is_cut_so(subject: Subject, module: str, shapes: dict[str, tuple[int, ...]]) -> bool | None:
+    """Whether the blocks are those of the config; None where the side of the layer would tell."""
+    shape = shapes.get("oft_R.weight") or shapes.get("oft_r")
+    if not shape or 0 in shape:
+        return True  # other rules say so
+    blocks, size = shape[0], _side_of_triangle(shape[-1]) if "oft_R.weight" in shapes else shape[-1]
+    r, block_size, shared = subject.value("r"), subject.value("oft_block_size"), subject.value("block_share")
+    if has_no_block_size(subject):
+        wanted = pattern_value(subject.config.get("rank_pattern"), module, r)
+        return bool(shared) or type(wanted) is not int or wanted in (0, blocks)
+    if type(r) is not int or type(block_size) is not int:
+        return True
+    side: int | None = blocks * size
+    if shared:
+        weights = subject.base.weights if subject.base else {}
+        inner = weights.get(module, ())[1:]
+        side = inner[0] * (inner[1] ** 2 if len(inner) > 1 else 1) if inner else None
+    if side is None:
+        return True if block_size in (0, size) else None
+    if not 0 < side <= LARGEST:
+        return True
+    return size == (fitted(side, block_size) if block_size else side // fitted(side, r) if r else size)
+
+
+def _side_of_triangle(elements: int) -> int:
+    """The side of a skew-symmetric matrix of which so many elements are free; 0 where there is none."""
+    side = (1 + isqrt(1 + 8 * elements)) // 2
+    return side if side * (side - 1) // 2 == elements else 0
+
+
+@lru_cache
+def fitted(side: int, asked: int) -> int:
+    """The divisor of a side that is taken for the one asked for: it, or the nearest, and of two the smaller one
+    (tuners/oft/layer.py: OFTLayer.adjust_oft_parameters).
+    """
+    if asked >= side:
+        return side
+    small = [number for number in range(1, isqrt(side) + 1) if side % number == 0]
+    return min((*small, *(side // number for number in small)), key=lambda number: (abs(number - asked), number))
+
+
 BY_RELEASE = "OFT computes in other ways in older and newer releases, and reads other tensors"
 
 OFT = Method(
     "OFT", REVIEWED,
     tensors=(
-        "block_share=false: oft_r[r~ n n] oft_s[out 1]? | oft_R.weight[r~ tri(oft_block_size)~]",
-        "block_share=true: oft_r[1 n n] oft_s[out 1]? | oft_R.weight[1 tri(oft_block_size)~]",
+        "block_share=false: oft_r[* n n] oft_s[out 1]? | oft_R.weight[* *]",
+        "block_share=true: oft_r[1 n n] oft_s[out 1]? | oft_R.weight[1 *]",
     ),
     patterned=is_of_0_13,
     nullable=("eps", "num_cayley_neumann_terms", "module_dropout"),
@@ -73,6 +132,15 @@ OFT = Method(
     },
     one_of=(("r", "oft_block_size"),),
     rows=(
+        Row(
+            SHAPE_MISMATCH, cut_otherwise, "r and oft_block_size make other blocks of the side of {names}",
+            "tuners/oft/layer.py: OFTLayer.update_layer", rejects=PEFT, keys=("r", "oft_block_size"),
+        ),
+        Row(
+            SHAPE_MISMATCH, perhaps_cut_otherwise,
+            "the block of {names} is of another size than oft_block_size, which may not divide its side",
+            "tuners/oft/layer.py: OFTLayer.adjust_oft_parameters", undecided=PEFT, keys=("oft_block_size",),
+        ),
         Row(
             OFT_GENERATION, has_no_block_size, BY_RELEASE, "tuners/oft/config.py: OFTConfig.check_kwargs",
             rejects=since("0.14"), keys=("oft_block_size",),

@@ -98,7 +98,7 @@ def followed(method: Method) -> frozenset[str]:
 def rank_zero(subject: Subject, method: Method) -> Iterator[Finding]:
     """The config gives the layers no rank: ValueError while they are made, in every release."""
     r = subject.value("r")
-    zero_fits = "r~" in "".join(method.tensors) and not method.patterned(subject.config)
+    zero_fits = any("r" in pair for pair in method.one_of) and not method.patterned(subject.config)
     if type(r) is int and r <= 0 and not zero_fits:
         yield RANK_ZERO(f"the config says r: {r}, so no layer has a rank", keys=("r",), rejects=PEFT)
 
