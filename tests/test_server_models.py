@@ -267,6 +267,28 @@ def test_a_head_that_is_in_no_file_is_a_target_of_transformers(run: Any, tmp_pat
     assert verdict(run, source, "transformers", base.parent) == "accepts"
 
 
+@pytest.mark.parametrize(
+    ("bias", "word"),
+    [("o_proj.base_layer.bias", "accepts"), ("o_proj.bias", "misloads"), ("k_proj.bias", "unknown")],
+)
+def test_transformers_finds_the_bias_of_an_adapted_layer_below_it(
+    run: Any, tmp_path: Path, bias: str, word: str
+) -> None:
+    """Loaded with OPT: of the first nothing differs from PEFT, the second is dropped."""
+    base = model(tmp_path / "base", "Starcoder2ForCausalLM", "starcoder2", use_bias=True)
+    weights = {
+        f"model.layers.{n}.self_attn.{name}.weight": (HIDDEN, HIDDEN) for n in (0, 1) for name in ("o_proj", "q_proj")
+    }
+    weights |= {f"model.layers.{n}.self_attn.k_proj.weight": (HIDDEN // 2, HIDDEN) for n in (0, 1)}
+    weights |= {key.replace("weight", "bias"): shape[:1] for key, shape in weights.items()}
+    save_file({key: np.ones(shape, np.float32) for key, shape in weights.items()}, base.parent / "model.safetensors")
+    tensors = pair("0.self_attn.o_proj", HIDDEN, HIDDEN)
+    rows = HIDDEN // 2 if "k_proj" in bias else HIDDEN
+    tensors[f"base_model.model.model.layers.0.self_attn.{bias}"] = np.ones(rows, np.float32)
+    source = saved(tmp_path / "a", tensors, target_modules=["layers.0.self_attn.o_proj"], bias="all")
+    assert verdict(run, source, "transformers", base.parent) == word
+
+
 def test_the_transformers_backend_may_fuse_a_shared_mlp(run: Any, tmp_path: Path) -> None:
     """HunYuan's was dropped as its block was fused."""
     base = model(tmp_path / "base", "HunYuanMoEV1ForCausalLM", "hunyuan_v1_moe", num_experts=2, moe_topk=1)

@@ -59,13 +59,24 @@ def follow(_: Server, load: Load) -> Iterator[Fate]:
     for (outcome, about, message), modules in fates.items():
         yield Fate(outcome, about, f"{message}: {several(modules)}", tuple(modules))
     yield from _targets(load, known, converted)
-    biases = tuple(key for key in load.others if key.endswith(".bias") and ".lora_" not in key)
-    if biases and (
-        not load.base.weights or any(plain(key).removesuffix(".bias") in load.base.biases for key in biases)
-    ):
-        yield Fate(MISLOADS, "tensor", "transformers drops biases that were trained, with a line in a log", biases)
+    yield from _biases(load)
     if experts:
         yield from _experts(load, converted, experts)
+
+
+def _biases(load: Load) -> Iterator[Fate]:
+    """Trained biases: those of adapted layers are found as `base_layer.bias`, others by the names that the model has;
+    OPT, Starcoder2 and Qwen2 compute with them what PEFT does.
+    """
+    biases = [key for key in load.others if key.endswith(".bias") and ".lora_" not in key]
+    if load.base.weights:
+        biases = [key for key in biases if plain(key).removesuffix(".bias") in load.base.biases]
+    lost = tuple(key for key in biases if plain(key).removesuffix(".bias") in load.pairs)
+    if lost:
+        yield Fate(MISLOADS, "tensor", "transformers drops such a bias of an adapted layer, with a line in a log", lost)
+    elif biases:
+        message = "whether transformers has biases of these names shows only in a load"
+        yield Fate(UNKNOWN, "tensor", message, tuple(biases), needs="a load in transformers")
 
 
 def _generating(load: Load) -> dict[str, Any]:
