@@ -294,6 +294,8 @@ def test_several_processes_tell_what_one_tells(run: Any, serve: Any, monkeypatch
     assert run(*scan, "--jobs", "2").stdout == alone.stdout
     assert len(server.asked) == 3 * asked
     assert here == []
+    assert run(*scan, "--jobs", "1").stdout == alone.stdout
+    assert len(here) == len(alone.stdout.splitlines()) - 1
     assert "hunter2" not in alone.stdout
     assert multiprocessing.active_children() == []
     noted = run(*scan, "--jobs", "2", "--values")
@@ -985,11 +987,16 @@ def test_endpoint_cache_and_offline_are_as_huggingface_hub_takes_them(hub: Any, 
     for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         environment.pop(name, None)
 
-    def scanned(**more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ckpt_doctor", "scan", "hf://org/name@refs/pr/1", "--for", "peft"]
+    def scanned(*options: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ckpt_doctor", "scan", "hf://org/name@refs/pr/1", "--for", "peft", *options]
         return subprocess.run(command, env={**environment, **more}, capture_output=True, text=True, check=False)
 
     assert scanned().returncode == 0
+    several = ("--format", "jsonl", "--jobs", "2")
+    lines = scanned(*several[:2]).stdout
+    hub.asked.clear()
+    assert scanned(*several).stdout == lines
+    assert len(hub.asked) == 3  # the list, which the other processes are given, and two files
     offline = scanned(HF_HUB_OFFLINE="1")
     assert "is not in the local cache of the Hub, and HF_HUB_OFFLINE is set" in offline.stderr
     folder = tmp_path / "home/hub/models--org--name"
@@ -1000,6 +1007,8 @@ def test_endpoint_cache_and_offline_are_as_huggingface_hub_takes_them(hub: Any, 
     offline = scanned(HF_HUB_OFFLINE="1")
     assert (offline.returncode, hub.asked) == (0, [])
     assert offline.stdout.startswith("hf://org/name@refs/pr/1 · ")
+    offline = scanned(*several, HF_HUB_OFFLINE="1")
+    assert (offline.stdout, hub.asked) == (lines, [])
 
 
 # Google Cloud Storage

@@ -120,8 +120,6 @@ class Fleet:
             self._dask = None
             if self._choice.settings.values:  # which are downloaded, one after the other
                 self._jobs = 1
-            elif self._jobs == 1:
-                self._jobs = AUTO
         try:
             if self._jobs < 2 and not self._dask:
                 yield from self._here(rest, len(folders), remote)

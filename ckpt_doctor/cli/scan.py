@@ -190,7 +190,7 @@ def _is_fleet(ctx: click.Context, sinks: list[Sink], remote: bool, beside: dict[
 
 def _tell_lines(ctx: click.Context, folders: list[str], unread: list[Report], sink: Sink, codes: set[int]) -> None:
     """Write a line of each adapter as it comes; `codes` gets the exit code of each. Raises AdapterError."""
-    from .fleet import Fleet, lines
+    from .fleet import AUTO, Fleet, lines
 
     jobs, resume, dask, verbose, quiet = (ctx.params[name] for name in ("jobs", "resume", "dask", "verbose", "quiet"))
     remote = any(map(is_remote, folders))
@@ -199,12 +199,15 @@ def _tell_lines(ctx: click.Context, folders: list[str], unread: list[Report], si
         raise AdapterError(f"{of_disks}: scan remote ones without it, on several machines with --shard")
     format_, file = sink
     choice = options.choice(ctx)
+    one_by_one = remote and choice.settings.values  # downloaded
+    if remote and not one_by_one and ctx.get_parameter_source("jobs") == ParameterSource.DEFAULT:
+        jobs = AUTO
     fleet = Fleet(options.settings(ctx), choice, format_, jobs, resume, dask, verbose=verbose)
-    one_by_one = watched(fleet.told(folders), len(folders), quiet=quiet)
-    _write(format_, file, lines(format_, one_by_one, unread, codes))
+    every = watched(fleet.told(folders), len(folders), quiet=quiet)
+    _write(format_, file, lines(format_, every, unread, codes))
     if dask and remote and not quiet:
         complain(f"{of_disks}: as there are remote ones, all were examined here")
-    if jobs != 1 and remote and choice.settings.values and not quiet:
+    if jobs != 1 and one_by_one and not quiet:
         complain("--jobs does nothing where numbers of remote adapters are read: one after the other is downloaded")
     if fleet.again and not quiet:
         complain(f"{fleet.again} of {len(folders)} adapters are unchanged, and told as {resume} has them")
