@@ -16,7 +16,7 @@ from .methods import LORAS, NAMED, OPTIONAL, record
 from .names import PREFIX, Names
 from .patterns import once
 from .targets import Gaps, gaps_beside
-from .tasks import is_bare, saved_whole
+from .tasks import OF_CONV1D, is_bare, saved_whole
 
 if TYPE_CHECKING:
     from ..files.numbers import Numbers
@@ -205,6 +205,15 @@ class Subject:
     def model_type(self) -> str:
         """The type of the base model, "" where it is not known."""
         return str((self.question.base.config if self.question.base else {}).get("model_type") or "")
+
+    @cached_property
+    def may_have_conv1d(self) -> bool:
+        """Whether the base model's linear layers may be of transformers' Conv1D, whose weight is `[in, out]`: those of
+        any type that transformers does not have may.
+        """
+        from .servers.architectures import line
+
+        return self.model_type in OF_CONV1D or line("transformers", f":{self.model_type}") is None
 
     @property
     def task(self) -> str:

@@ -83,6 +83,9 @@ NO_EMBEDDINGS_ONCE = frozenset({
 })  # fmt: skip
 """The same of transformers 4.46 and older."""
 
+OF_CONV1D = frozenset({"clvp", "clvp_decoder", "decision_transformer", "gpt2", "imagegpt", "openai-gpt"})
+"""Types of models whose linear layers are of transformers' Conv1D (4.38, 4.46 and 4.57: pytorch_utils.py: Conv1D)."""
+
 GENERATING = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 """Tasks whose class asks the model for prepare_inputs_for_generation (peft_model.py: PeftModelForCausalLM.__init__),
 which all of transformers' models have up to 4.49, and from 4.50 on those that generate."""

@@ -19,7 +19,7 @@ from ..adapter.runtimes import NONE, PEFT, since, upto
 from ..facts.embeddings import ADAPTED, HEAD, SAVED, USUAL
 from ..facts.layers import module_of
 from ..facts.meaning import left_random, meant_era, without_layer
-from ..facts.methods import LORAS
+from ..facts.methods import LORAS, TIED
 from ..facts.names import PREFIX, is_all_linear, stack
 from ..facts.subject import Subject
 from ..facts.targets import OUT_PROJ, targeted
@@ -36,8 +36,10 @@ def against_base(subject: Subject) -> Iterator[Finding]:
     if subject.question.base is None and _begins_with_a_block(subject):
         message = f"the layers are named as in a model without a head, and {_with_a_head(subject)} was adapted"
         yield NOT_IN_BASE(message, tensors=subject.keys_of(layers), undecided=PEFT, needs=THE_BASE)
-    if subject.base is None or meant is None:
+    with_tied = subject.record is not None and subject.record.targets == TIED
+    if subject.base is None or (meant is None and not with_tied):
         return
+    hit = layers.keys() if meant is None else meant.hit
     none_left = subject.pruned if subject.method == "ADALORA" else set[str]()  # sized to nothing by the pattern
     weights = subject.base.weights
     if any(config.get(key) for key in ("layer_replication", "target_parameters", *OTHER_SIZES)):
@@ -46,13 +48,13 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         message = f"the layers are named as in a model without a head, and {_with_a_head(subject)} was adapted"
         needs = "how that class names its modules"
         yield NOT_IN_BASE(message, tensors=subject.keys_of(layers), undecided=PEFT, needs=needs)
-    strange = absent(subject, [module for module in layers if module in meant.hit])
+    strange = absent(subject, [module for module in layers if module in hit])
     if strange:
         count = f"{counted(len(strange), 'layer')} of {len(layers)}"
         message = (
             f"the base model has no such module for {count}, whose tensors are ignored in silence: {several(strange)}"
         )
-        some, new = len(strange) < len(meant.hit), _are_of_a_head(subject, strange)
+        some, new = len(strange) < len(hit), _are_of_a_head(subject, strange)
         if new and not some and not any(re.search(r"\.\d+\.", module) for module in strange):
             message = f"the files of the base model have no such module for {count}: {several(strange)}"
             needs = "the class that was adapted"
@@ -60,7 +62,7 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         else:
             lost = NONE if some and (new or mean_nothing(strange)) else PEFT
             yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), misloads=lost)
-    if subject.method not in LORAS:
+    if subject.method not in LORAS or meant is None:
         return
     whole = {module_of(key).rpartition(".")[0] for key in subject.tensors if ".lora_" not in key}
     missing = [
@@ -100,7 +102,7 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         else:  # a class may have one of two stacks, as BartForCausalLM has
             needs = "the class that was adapted"
             yield MISSING_LAYER(message, keys=keys, undecided=left_random(subject), needs=needs)
-    sizes = {module: _weight_of(subject.base, module) for module in layers if module in meant.hit}
+    sizes = {module: _weight_of(subject, subject.base, module) for module in layers if module in hit}
     unfit = [module for module, weight in sizes.items() if weight and not _has_size(subject, layers[module], weight)]
     if unfit:
         count = f"{counted(len(unfit), 'layer')} of {len(layers)}"
@@ -246,7 +248,7 @@ def parameters(subject: Subject) -> Iterator[Finding]:
             continue
         info = subject.tensors[key]
         name = re.sub(_WRAPPED, "", key.removeprefix(PREFIX))
-        shape, module = subject.base.parameters.get(name) or _tied(subject, name), name.rpartition(".")[0]
+        shape, module = subject.base.parameters.get(name) or tied(subject, name), name.rpartition(".")[0]
         if shape is None or shape == info.shape:
             continue
         if shape[1:] == info.shape[1:] and (re.search(SAVED, name) or any(head in f".{name}" for head in heads)):
@@ -271,7 +273,7 @@ def _is_its_own(subject: Subject, key: str) -> bool:
     return ".base_layer." not in key and not re.search(SAVED, key)
 
 
-def _tied(subject: Subject, name: str) -> tuple[int, ...] | None:
+def tied(subject: Subject, name: str) -> tuple[int, ...] | None:
     """The shape of a head that is tied to the embedding and so in no file: that of the one table of the vocabulary."""
     base, rows = subject.base, subject.base.config.get("vocab_size") if subject.base else None
     if base is None or name != f"{HEAD}.weight" or not has_module(subject, HEAD):
@@ -343,13 +345,14 @@ def _is_class(subject: Subject) -> bool:
     return not subject.saved_as or subject.adapted_class in subject.saved_as
 
 
-def _weight_of(base: Base, module: str) -> tuple[int, ...] | None:
+def _weight_of(subject: Subject, base: Base, module: str) -> tuple[int, ...] | None:
     """The shape of the weight that a layer adapts: a MultiheadAttention has two, of which one is a parameter of its own
-    (tuners/lora/layer.py: MultiheadAttention).
+    (tuners/lora/layer.py: MultiheadAttention), and a head may be tied to the embedding.
     """
     if module.endswith(OUT_PROJ):
         module = module.removesuffix(OUT_PROJ) + ".out_proj"
-    return base.weights.get(module) or base.parameters.get(f"{module}.in_proj_weight")
+    weight = base.weights.get(module) or base.parameters.get(f"{module}.in_proj_weight")
+    return weight or tied(subject, f"{module}.weight")
 
 
 def _has_size(subject: Subject, layer: Layer, weight: tuple[int, ...]) -> bool:
@@ -364,7 +367,8 @@ def _has_size(subject: Subject, layer: Layer, weight: tuple[int, ...]) -> bool:
     first, last = inner[0][0], outer[0][0]
     dimensions = {len(subject.tensors[key].shape) for name, key in layer.factors.items() if name.endswith(("A", "B"))}
     if len(weight) == 2:
-        return dimensions == {2} and sorted((first, last)) == sorted(weight)
+        sides = (first, last) if any("embedding" in name for name in layer.factors) else (last, first)
+        return dimensions == {2} and (sides == weight or (sides == weight[::-1] and subject.may_have_conv1d))
     if len(inner[0]) == 1:  # AdaLoRA's A is flat
         return last == weight[0] and first == count
     groups = first // weight[1] if weight[1] and first % weight[1] == 0 else 0  # weight[1] is in / groups

@@ -63,7 +63,9 @@ LARGEST = 1 << 32
 
 
 def factored_otherwise(subject: Subject) -> Names:
-    """Layers whose output side is not the product that decompose_factor makes of it."""
+    """Layers of which a side is not the product that decompose_factor makes of it: the output's, and where the second
+    matrix is whole the input's (in two, that of a convolution has the kernel in it).
+    """
     factor, misfits = subject.value("decompose_factor"), []
     if type(factor) is not int:
         return []
@@ -72,8 +74,10 @@ def factored_otherwise(subject: Subject) -> Names:
         outer = shapes.get("lokr_w1") or shapes.get("lokr_w1_a")
         inner = shapes.get("lokr_w2") or shapes.get("lokr_w2_a")
         if outer and inner and len(outer) == 2 <= len(inner):
-            size = outer[0] * inner[1 if "lokr_t2" in shapes else 0]
-            if 0 < size <= LARGEST and outer[0] != split(size, factor):
+            sides = [(outer[0], inner[1 if "lokr_t2" in shapes else 0])]
+            if "lokr_w2" in shapes:
+                sides.append((shapes.get("lokr_w1_b", outer)[-1], inner[1]))
+            if any(0 < one * two <= LARGEST and one != split(one * two, factor) for one, two in sides):
                 misfits.append(module)
     return misfits
 

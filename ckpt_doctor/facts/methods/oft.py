@@ -134,7 +134,7 @@ OFT = Method(
     rows=(
         Row(
             SHAPE_MISMATCH, cut_otherwise, "r and oft_block_size make other blocks of the side of {names}",
-            "tuners/oft/layer.py: OFTLayer.update_layer", rejects=PEFT, keys=("r", "oft_block_size"),
+            "tuners/oft/layer.py: OFTLayer.update_layer", rejects=PEFT, keys=("r", "rank_pattern", "oft_block_size"),
         ),
         Row(
             SHAPE_MISMATCH, perhaps_cut_otherwise,

@@ -28,6 +28,7 @@ from ...facts.names import Names, is_all_linear, targets
 from ...facts.record import Method
 from ...facts.subject import Subject
 from ...facts.tasks import HEADS
+from ..base import tied
 from ..saved import may_have_biases, may_lack_biases
 from .review import of_methods
 
@@ -151,13 +152,14 @@ def other_sizes(subject: Subject, method: Method) -> Iterator[Finding]:
     told: dict[object, tuple[int, ...]] = {}
     unfit = []
     for module, layer in named_layers(subject, method).items() if weights else ():
-        weight, shapes = weights.get(module, ()), subject.shapes(layer)
+        weight, shapes = weights.get(module) or tied(subject, f"{module}.weight") or (), subject.shapes(layer)
         if len(weight) == 2:
             alike = tuple(shapes.items())
             if alike not in told:
                 told[alike] = _sides(subject, method, module, shapes)
             sides = told[alike]
-            if not {*sides} <= {*weight} or (len(sides) == 2 and sorted(sides) != sorted(weight)):
+            turned = len(sides) == 2 and sides == weight[::-1] and subject.may_have_conv1d
+            if not {*sides} <= {*weight} or (len(sides) == 2 and sides != weight and not turned):
                 unfit.append(module)
     if unfit:
         count = f"{counted(len(unfit), 'layer')} of {len(subject.layers)}"
