@@ -560,6 +560,14 @@ def test_a_worker_that_stops_costs_nothing_but_time(tree: Path, monkeypatch: pyt
     assert multiprocessing.active_children() == []
 
 
+def until_workers(self: Any, rest: Iterator[str]) -> Iterator[str]:
+    """As `_until_workers` of a fleet whose workers begin at once."""
+    for folder in rest:
+        yield folder
+        if [future.result() for future in self._begun]:
+            return
+
+
 def test_workers_are_started_where_they_help(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = [str(path) for path in tree.iterdir()] * 2
     choice = Choice(Config(), Settings(), frozenset())
@@ -574,9 +582,27 @@ def test_workers_are_started_where_they_help(tree: Path, monkeypatch: pytest.Mon
     assert max(processes()) == 0
     monkeypatch.setattr(fleet, "LEAST_LEFT", 0)
     monkeypatch.setattr(fleet, "LEAST", 0)
+    assert len(processes()) == len(folders)  # all may be told of before they have begun
+    monkeypatch.setattr(fleet.Fleet, "_until_workers", until_workers)
     assert processes()[:3] == [0, 0, 2]  # what comes first is no measure
     monkeypatch.setattr(fleet, "_cores", lambda: 1)
     assert processes() == [0] * len(folders)
+    assert multiprocessing.active_children() == []
+
+
+def test_where_workers_do_not_begin_none_is_needed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = Choice(Config(), Settings(), frozenset())
+    for name, value in (("TRIAL", 0), ("LEAST_LEFT", 0), ("LEAST", 0), ("_cores", lambda: 2)):
+        monkeypatch.setattr(fleet, name, value)
+    monkeypatch.setattr(workers, "_work", unborn)
+    folders = [str(next(tree.iterdir()))] * 100
+    running = fleet.Fleet(choice.of, choice, "jsonl", fleet.AUTO, None, verbose=False)
+    told = running.told(folders)
+    lines = [next(told).line for _ in range(10)]
+    assert all(isinstance(future.exception(60), AdapterError) for future in running._begun)
+    assert len(running._begun) == 2
+    lines += [one.line for one in told]
+    assert (len(lines), {*lines}) == (100, {lines[0]})
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")

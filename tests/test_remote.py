@@ -26,6 +26,7 @@ from conftest import ADAPTERS, FIXTURES
 from safetensors.numpy import save_file
 from servers import Asked, Handler, Hub, Odd, Server, serving
 from test_fix import tree
+from test_fleet import until_workers
 
 import ckpt_doctor
 from ckpt_doctor.adapter import AdapterError
@@ -263,6 +264,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have other processes read after the first few adapters."""
     for name, value in (("TRIAL", 0), ("BUSY", -1), ("REMOTE_LEFT", -1), ("_cores", lambda: 2)):
         monkeypatch.setattr(fleet, name, value)
+    monkeypatch.setattr(fleet.Fleet, "_until_workers", until_workers)
 
 
 def test_several_processes_tell_what_one_tells(run: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:

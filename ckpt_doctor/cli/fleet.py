@@ -21,8 +21,9 @@ from .settings import Choice, Settings
 from .terminal import show_trace
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
+    from concurrent.futures import Executor, Future
 
+    from ..verbs.workers import Workers
     from .journal import Journal
 
 AUTO = 0
@@ -102,6 +103,9 @@ class Fleet:
         self._dask = dask
         self._journal: Journal | None = None
         self._examiner = Examiner(choice, format_)
+        self._closing = ExitStack()
+        self._workers: Workers | None = None
+        self._begun: list[Future[None]] = []
         if resume is not None:
             from .journal import Journal
 
@@ -126,6 +130,7 @@ class Fleet:
             if self._jobs > 1 or self._dask:
                 yield from self._by_workers(rest, length_hint(rest), remote)
         finally:
+            self._closing.close()
             if self._journal:
                 self._journal.close()
 
@@ -141,9 +146,10 @@ class Fleet:
             yield from self._one_by_one(coming, total, remote)
 
     def _until_workers(self, rest: Iterator[str]) -> Iterator[str]:
+        """Until all have begun, which takes half a second; to the end where one cannot."""
         for folder in rest:
             yield folder
-            if self._jobs > 1:
+            if self._begun and all(future.done() and not future.exception() for future in self._begun):
                 return
 
     def _one_by_one(self, items: Iterator[_Item], total: int, remote: bool) -> Iterator[Told]:
@@ -164,6 +170,7 @@ class Fleet:
                 help_ = spent / examined > LEAST and spent / examined * (total - done) > LEAST_LEFT
             if warm and help_ and _cores() > 1:
                 self._jobs = _cores()
+                self._begun = [self._processes(remote).submit(begin, remote) for _ in range(self._jobs)]
             begun, work, spent, examined, warm = time.monotonic(), time.process_time(), 0.0, 0, True
 
     def _by_workers(self, rest: Iterator[str], total: int, remote: bool) -> Iterator[Told]:
@@ -196,15 +203,20 @@ class Fleet:
             with cluster(self._dask) as found:
                 yield found
             return
-        from ..verbs.workers import Workers
+        yield self._processes(remote), lambda: self._jobs
 
-        with ExitStack() as stack:
-            seconds = SECONDS_OF_READING if remote or self._choice.settings.values else SECONDS
+    def _processes(self, remote: bool) -> Workers:
+        """Processes of our own, which are gone in the end."""
+        if self._workers is None:
+            from ..verbs.workers import Workers
+
             if remote:
                 from ..files.remote import handing
 
-                stack.enter_context(handing())
-            yield stack.enter_context(Workers(self._jobs, seconds)), lambda: self._jobs
+                self._closing.enter_context(handing())
+            seconds = SECONDS_OF_READING if remote or self._choice.settings.values else SECONDS
+            self._workers = self._closing.enter_context(Workers(self._jobs, seconds))
+        return self._workers
 
     def _known(self, folder: str) -> tuple[bytes | None, Told | None]:
         """The state of an adapter, and what the journal tells of it."""
@@ -222,6 +234,12 @@ class Fleet:
             show_trace(told.trace)
         if self._journal and state:
             self._journal.note(folder, state, told)
+
+
+def begin(remote: bool) -> None:
+    """Have imported, in another process, what takes it long."""
+    if remote:
+        from fsspec.implementations import http  # noqa: F401 - and its aiohttp
 
 
 def _to_ask_for(item: _Item) -> str | None:
