@@ -176,25 +176,37 @@ def _incomplete(subject: Subject, code: Code, names: tuple[str, ...], there: set
         f"{module}.{part}" for module, present in parts.items()
         for part in sorted(alike[NUMBER.sub("0", module)] - present)
     ]  # fmt: skip
-    unlike += [module for module in _of_other_blocks(subject, parts) if is_named(module)]
+    blocks = _blocks((*subject.layers, *parts)) if any(map(_in_block, parts)) else {}
+    unlike += [module for module in _of_other_blocks(parts, blocks) if is_named(module)]
+    lone = [
+        module for module in parts
+        if (of := _in_block(module)) and len(blocks[of[1]]) == 1 and is_named(f"{of[1]}.{of[2]}0.{of[3]}"[1:])
+    ]  # fmt: skip
     if unlike and not (lost or base):
         message = f"the file lacks what the same module of another block has: {several(unlike)}"
         yield code(message, keys=KEYS, undecided=known, needs=THE_BASE)
+    elif lone and not (lost or base):
+        message = f"the file has what is of one block alone, and a model mostly has more: {several(lone)}"
+        yield code(message, keys=KEYS, undecided=known, needs=THE_BASE)
 
 
-def _of_other_blocks(subject: Subject, modules: Iterable[str]) -> Names:
-    """What modules are called in the blocks that layers are in, where it is none of them."""
-    found = {module: of for module in modules if (of := IN_BLOCK.fullmatch(f".{module}"))}
-    if not found:
-        return []
-    blocks: dict[str, set[str]] = {}
-    for module in subject.layers:
-        if of := IN_BLOCK.fullmatch(f".{module}"):
-            blocks.setdefault(of[1], set()).add(of[2])
-    others = {
-        f"{of[1]}.{number}.{of[3]}"[1:]: None
-        for of in found.values() for number in sorted(blocks.get(of[1], ()), key=lambda text: (len(text), text))
-    }  # fmt: skip
+def _in_block(module: str) -> re.Match[str] | None:
+    return IN_BLOCK.fullmatch(f".{module}")
+
+
+def _blocks(modules: Iterable[str]) -> dict[str, dict[str, None]]:
+    """The numbers of the blocks that modules are in, by what these are in."""
+    blocks: dict[str, dict[str, None]] = {}
+    for module in modules:
+        if of := _in_block(module):
+            blocks.setdefault(of[1], {})[of[2]] = None
+    return blocks
+
+
+def _of_other_blocks(modules: Iterable[str], blocks: dict[str, dict[str, None]]) -> Names:
+    """What modules are called in the blocks that there are, where it is none of them."""
+    found = {module: of for module in modules if (of := _in_block(module))}
+    others = {f"{of[1]}.{number}.{of[3]}"[1:]: None for of in found.values() for number in blocks[of[1]]}
     return [module for module in others if module not in found]
 
 
