@@ -192,6 +192,10 @@ class Fleet:
                 state, was_known = states.popleft()
                 if not was_known:
                     self._note(job.task, state, told)
+                if remote:
+                    from ..files.remote import drop
+
+                    drop(job.task)
                 yield told
 
     @contextmanager

@@ -294,16 +294,17 @@ def ahead(items: Iterable[Item], address: Callable[[Item], str | None], *, whole
         nonlocal told
         for item, told in _ahead(items, address, whole):
             yield item
-            _drop(told)
+            drop(told)
 
     try:
         with _short_turns():
             yield coming()
     finally:
-        _drop(told)
+        drop(told)
 
 
-def _drop(folder: str | None) -> None:
+def drop(folder: str | None) -> None:
+    """Let go of a folder, and of what was read of it."""
     if folder in _PLACES:
         _PLACES.pop(folder).drop()
 

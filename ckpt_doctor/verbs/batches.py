@@ -138,13 +138,11 @@ class Batches(Generic[Answer]):
 
     def _size(self) -> int:
         """How many tasks the next batch has: fewer in the end, so that no worker is long without work."""
-        width = self._width()
-        if self._each:
-            return max(1, min(self._each, -(-self._left // width)))
         if not self._largest:
             return FIRST
+        width = self._width()
         most = min(MOST, GROWTH * self._largest, -(-self._left // (2 * width)))
-        by_time = SECONDS / max(self._seconds, 1e-6)
+        by_time = self._each or SECONDS / max(self._seconds, 1e-6)
         by_room = min(PIECE, ROOM / (WINDOW * width)) / max(self._bytes, 1)
         return max(1, int(min(most, by_time, by_room)))
 
