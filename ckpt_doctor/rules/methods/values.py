@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...adapter.codes import CONTRADICTING_SIZES, NULL_VALUE, ODD_VALUE, RANK_ZERO
-from ...adapter.findings import Finding
+from ...adapter.findings import THE_BASE, Finding
 from ...adapter.runtimes import PEFT
 from ...facts.config_keys import knows, neutral, refusing_bias
 from ...facts.forms import words
+from ...facts.names import pattern_value, targets
 from ...facts.record import Method
 from ...facts.subject import Subject
 from .review import of_methods
@@ -96,11 +97,22 @@ def followed(method: Method) -> frozenset[str]:
 
 @of_methods
 def rank_zero(subject: Subject, method: Method) -> Iterator[Finding]:
-    """The config gives the layers no rank: ValueError while they are made, in every release."""
+    """The config gives the layers no rank: ValueError while they are made, in every release. Where a pattern gives each
+    one of the file a rank, the model may have others that are targeted.
+    """
     r = subject.value("r")
     zero_fits = any("r" in pair for pair in method.one_of) and not method.patterned(subject.config)
-    if type(r) is int and r <= 0 and not zero_fits:
+    if type(r) is not int or r > 0 or zero_fits:
+        return
+    pattern, base = subject.config.get(method.patterns.get("r", "")), subject.base.weights if subject.base else {}
+    target = subject.config.get("target_modules")
+    modules = [*subject.layers, *(name for name, shape in base.items() if len(shape) > 1 and targets(target, name))]
+    ranks = [pattern_value(pattern, module, r) for module in modules]
+    if not all(type(rank) is int and rank > 0 for rank in ranks or [r]):
         yield RANK_ZERO(f"the config says r: {r}, so no layer has a rank", keys=("r",), rejects=PEFT)
+    elif not base:
+        message = f"the config says r: {r}, which layers have that are not in rank_pattern"
+        yield RANK_ZERO(message, keys=("r",), undecided=PEFT, needs=THE_BASE)
 
 
 @of_methods
