@@ -77,27 +77,35 @@ UNCHECKED = frozenset({"ADAMSS", "BONE", "C3A", "GRALORA", "HIRA", "MISS", "RAND
 @of_methods
 def siblings(subject: Subject, method: Method) -> Iterator[Finding]:
     """A layer is missing, or a tensor of one, that others of its name have: it would stay as it was initialised, which
-    is no identity.
+    for a whole layer is no identity.
 
     A base model may well be so (a hybrid of two kinds of blocks), so this is a doubt, not a fault.
     """
-    config = subject.config
-    if not method.tensors or len(subject.layers) < 2 or not left_random(subject):
+    if not method.tensors or len(subject.layers) < 2:
         return
-    target = config.get("target_modules")
+    where = _with_a_gap(subject, method) if left_random(subject) else ""
+    if not where and _partial(subject, method):
+        where = "of one name"
+    if where:
+        message = f"layers {where} do not all have the same tensors: some may be missing"
+        yield UNEVEN_LAYERS(message, undecided=PEFT, needs=THE_BASE)
+
+
+def _with_a_gap(subject: Subject, method: Method) -> str:
+    """Where a layer may be missing; "" where none is."""
+    config, target = subject.config, subject.config.get("target_modules")
     weights = subject.base.weights if subject.base is not None else {}
     if subject.layers.keys() <= weights.keys() and not any(config.get(key) is not None for key in NARROWING):
         targeted = {module for module, shape in weights.items() if len(shape) > 1 and targets(target, module)}
         if targeted <= subject.layers.keys():
-            return  # the model has no other layer that a name could mean
+            return ""  # the model has no other layer that a name could mean
     chosen = isinstance(target, str) or any(config.get(key) is not None for key in NARROWING)
     full_names = isinstance(target, list) and any("." in str(name) for name in target)
     uneven = [] if chosen or full_names else uneven_stacks(subject.layers)
     patterned = any(config.get(pattern) for pattern in (*method.patterns.values(), "rank_pattern"))
-    if uneven or _partial(subject, method) or (not patterned and _odd_one_out(subject)):
-        where = f"in {uneven[0].lstrip('.')}" if uneven else "of one name"
-        message = f"layers {where} do not all have the same tensors: some may be missing"
-        yield UNEVEN_LAYERS(message, undecided=PEFT, needs=THE_BASE)
+    if uneven:
+        return f"in {uneven[0].lstrip('.')}"
+    return "of one name" if not patterned and _odd_one_out(subject) else ""
 
 
 NARROWING = ("layers_to_transform", "exclude_modules")
