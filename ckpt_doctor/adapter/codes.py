@@ -235,13 +235,13 @@ What to do: `fix` gives the layer zeros at the config's `r`, or takes it out.
 References: tuners/lora/layer.py: update_layer.
 """)
 UNGATHERED = Code("CD103", "ungathered", """
-Factors have one dimension instead of two.
+Factors have one dimension instead of two, or a module that is saved whole is empty or flat.
 Why: DeepSpeed ZeRO-3 or FSDP saved before the shards were gathered: each process held a flat piece. The weights are
 lost.
 Who stops: every PEFT release, by a size mismatch.
 What to do: save again with the parameters gathered (deepspeed.zero.GatheredParameters, or FSDP's full state dict). Rank
 0 is another thing: it has two dimensions.
-References: huggingface/peft#1443, huggingface/peft#3251.
+References: huggingface/peft#1443, huggingface/peft#3251, huggingface/accelerate#3732.
 """)
 ADALORA_PATTERN_MISMATCH = Code("CD104", "adalora-pattern-mismatch", """
 AdaLoRA's rank_pattern does not fit the tensors: other counts, another length than init_r, numbers for true and false,

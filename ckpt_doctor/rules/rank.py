@@ -8,11 +8,13 @@ from typing import TypeGuard
 from ..adapter import Layer
 from ..adapter.codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, DOES_NOTHING, LORA_RANK_ZERO, UNGATHERED
 from ..adapter.findings import Finding, counted, several
-from ..adapter.runtimes import PEFT, between, upto
+from ..adapter.runtimes import NONE, PEFT, between, upto
+from ..facts.embeddings import EMBEDDINGS, HEADS
 from ..facts.layers import RANK_AXIS, pattern_module
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
+from ..facts.tasks import HEADS as TASK_HEADS
 from .declared import rule
 from .remedies import CONFIG_OF_THESE
 
@@ -114,6 +116,30 @@ def ungathered(subject: Subject) -> Iterator[Finding]:
             f"the weights are lost ({flat[0]})"
         )
         yield UNGATHERED(message, tensors=tuple(flat), rejects=PEFT)
+
+
+MATRICES = (*EMBEDDINGS, *HEADS, *{head: None for heads in TASK_HEADS.values() for head in heads})
+"""Modules whose weight has two dimensions or more in every class of transformers: tables of words, and heads."""
+
+
+@rule
+def ungathered_wholes(subject: Subject) -> Iterator[Finding]:
+    """The same of modules that are saved whole, or with the vocabulary: no parameter of a model is empty
+    (huggingface/accelerate#3732; loaded with a classifier's head in 0.14.0 and 0.21.2).
+    """
+    flat = [
+        key for key in (subject.others if subject.method else ())
+        if key.endswith((".weight", ".bias")) and not subject.unread.get(key, NONE) >= PEFT
+        and (0 in (shape := subject.tensors[key].shape) or (len(shape) == 1 and key.endswith(_ENDS)))
+    ]  # fmt: skip
+    if flat:
+        what = "has no number" if 0 in subject.tensors[flat[0]].shape else "has one dimension"
+        message = f"{flat[0]} {what}: saved under ZeRO-3 or FSDP without gathering, the weights are lost"
+        found = frozenset[str]().union(*(PEFT - subject.unread.get(key, NONE) for key in flat))
+        yield UNGATHERED(message, tensors=flat, rejects=found)
+
+
+_ENDS = tuple(f".{name}.weight" for name in MATRICES)
 
 
 @rule
