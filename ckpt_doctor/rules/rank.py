@@ -213,6 +213,11 @@ def common_rank(subject: Subject) -> int | None:
 def misfit(subject: Subject, modules: Sequence[str], built: int) -> tuple[str, str]:
     """In which way tensors of a LoRA have not the rank that is built of the config, and what can be done by hand."""
     first, config, more = modules[0], subject.config, _and_more(modules)
+    if all(_is_turned(subject.shapes(subject.layers[module]), built) for module in modules):
+        message = (
+            f"lora_A of {first} has {built} columns, and lora_B {built} rows{more}: both are turned, as MLX has them"
+        )
+        return message, "turn each factor (tensor.T.contiguous()) under the name that it has"
     has = _several_ranks(subject, subject.layers[first])
     if has.startswith("differ"):
         message = f"{first}: {has.partition(': ')[2]}{more}"
@@ -230,6 +235,12 @@ def misfit(subject: Subject, modules: Sequence[str], built: int) -> tuple[str, s
         own = f'add "{first}": {subject.layers[first].rank} to rank_pattern in adapter_config.json'
         remedy = f"{own}, if it was trained with that rank" if alone else CONFIG_OF_THESE
     return f"r is {built} in the config, the tensors of {first} {has}{more}", remedy
+
+
+def _is_turned(shapes: dict[str, tuple[int, ...]], rank: int) -> bool:
+    """Whether the factors of a Linear are `[in, r]` and `[r, out]` (huggingface/peft#2071; mlx-lm tuner/lora.py)."""
+    a, b = shapes.get("lora_A", ()), shapes.get("lora_B", ())
+    return len(a) == len(b) == 2 and a[1] == rank == b[0] and min(a[0], b[1]) > rank
 
 
 def _in_pattern(subject: Subject, modules: Sequence[str]) -> str:
