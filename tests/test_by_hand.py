@@ -115,3 +115,14 @@ def test_factors_that_are_turned_are_not_told_to_be_of_another_rank(tmp_path: Pa
     assert found.code == "CD105"
     assert "turned" in found.message
     assert found.remedy.startswith("turn each factor")
+
+
+def test_layers_of_an_adapter_on_another_are_not_blamed_on_the_config(tmp_path: Path) -> None:
+    folder = changed(tmp_path / "in")
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    nested = {name.replace(".lora_", ".base_layer.lora_"): tensor for name, tensor in tensors.items()}
+    save_file(tensors | nested, path)
+    (found,) = [finding for finding in scan(folder).findings if finding.severity == ERROR]
+    assert found.code == "CD324"
+    assert "before another is put on" in found.remedy

@@ -308,6 +308,12 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
         remedy = CONFIG_OF_THESE
         if plain and 0 < len(left) <= 8:
             remedy = f"add {json.dumps(left)[1:-1]} to target_modules in adapter_config.json"
+        elif {*ends} == {
+            "base_layer"
+        }:  # "Already found a `peft_config` attribute in the model" (IBM/activated-lora#16)
+            remedy = (
+                "merge the adapter that the model had, or take it off, before another is put on; then train it again"
+            )
         applying = frozenset[str]().union(*(era.ids for era in whole if not era.hit.isdisjoint(ignored)))
         # AdaLoRA's pattern wants to size them (tuners/adalora/model.py: resize_modules_by_rank_pattern)
         stopping = PEFT - applying if sized else frozenset[str]()
