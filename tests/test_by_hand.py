@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import FIXTURES
 from safetensors.numpy import load_file, save_file
@@ -104,3 +105,24 @@ def test_a_refused_fix_names_the_release_for_which_it_is_not(run: Any, tmp_path:
     (entry,) = json.loads(result.stdout)["results"]
     assert [finding["code"] for finding in entry["in_the_way"]] == ["CD401"]
     assert entry["in_the_way"][0]["severity"] == ERROR
+
+
+def test_factors_that_are_turned_are_not_told_to_be_of_another_rank(tmp_path: Path) -> None:
+    folder = changed(tmp_path / "in")
+    path = folder / "adapter_model.safetensors"
+    save_file({name: np.ascontiguousarray(tensor.T) for name, tensor in load_file(path).items()}, path)
+    (found,) = [finding for finding in scan(folder).findings if finding.severity == ERROR]
+    assert found.code == "CD105"
+    assert "turned" in found.message
+    assert found.remedy.startswith("turn each factor")
+
+
+def test_layers_of_an_adapter_on_another_are_not_blamed_on_the_config(tmp_path: Path) -> None:
+    folder = changed(tmp_path / "in")
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    nested = {name.replace(".lora_", ".base_layer.lora_"): tensor for name, tensor in tensors.items()}
+    save_file(tensors | nested, path)
+    (found,) = [finding for finding in scan(folder).findings if finding.severity == ERROR]
+    assert found.code == "CD324"
+    assert "before another is put on" in found.remedy

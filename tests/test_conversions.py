@@ -110,6 +110,17 @@ def test_what_has_no_counterpart_is_refused_by_name(
     assert not (tmp_path / "out").exists()
 
 
+def test_keys_that_mlx_itself_cannot_place_are_to_be_written_anew(scan: Any, tmp_path: Path) -> None:
+    shutil.copytree(MLX / "lora", tmp_path / "in")
+    path = tmp_path / "in/adapter_config.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"lora_parameters": {"rank": 3, "scale": 0.7, "keys": ["auto"]}})
+    )
+    (way,) = scan(tmp_path / "in")["next"]
+    assert '"mlp.down_proj"' in way["text"]
+    assert "mlx_lm" not in way["text"]
+
+
 def test_a_config_alone_does_not_tell_the_names_of_a_model(run: Any, tmp_path: Path) -> None:
     shutil.copytree(MLX / "lora", tmp_path / "in")
     path = tmp_path / "in/adapters.safetensors"

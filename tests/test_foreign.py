@@ -34,6 +34,8 @@ TENSORS = {
     "lycoris_blocks_0_attn_to_q.hada_w1_a": "kohya",
     "diffusion_model.blocks.0.cross_attn.k.lora_A.weight": "ComfyUI",
     "transformer.single_transformer_blocks.0.attn.to_k.lora_A.weight": "of diffusers",
+    "transformer_blocks.0.img_mod.1.lora_A.default.weight": "an adapter's name in its keys",
+    "transformer.single_transformer_blocks.0.proj_out.lora_B.default.weight": "an adapter's name in its keys",
     "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight": "of diffusers",
     "down_blocks.0.attentions.0.attn1.processor.to_q_lora.down.weight": "of diffusers",
     "layers.0.attention.wq.lora_A.weight": "mistral-finetune",

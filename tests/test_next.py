@@ -103,6 +103,12 @@ def test_every_format_has_the_same_step(run: Any, monkeypatch: pytest.MonkeyPatc
     assert report["next"] == [way._asdict() for way in examine("a").next] or report["next"][0]["command"] == command
 
 
+def test_a_layer_that_is_called_by_a_number_is_named_with_what_it_is_in(scan: Any, tmp_path: Path) -> None:
+    adapter = casefile.read(casefile.FOLDER / "CD324-number-at-the-end.toml", tmp_path).adapter.adapter
+    (way,) = scan(written(adapter, tmp_path / "in"))["next"]
+    assert '"modulation.0" to target_modules' in way["text"]
+
+
 def test_a_place_that_is_taken_is_not_proposed(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shutil.copytree(ZERO, tmp_path / "a")
     (tmp_path / "a-fixed").mkdir()

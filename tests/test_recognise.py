@@ -79,6 +79,7 @@ PRINTED = [
     ("RuntimeError: You set `ignore_mismatched_sizes` to `False`, thus raising an error. For details look at the above "
      "report!", "CD105"),
     ("AssertionError", "CD613"),
+    ("AttributeError: 'Linear' object has no attribute 'embedding_dim'", "CD314"),
 ]  # fmt: skip
 """What runtimes printed as they loaded an adapter, some cut by a log, and a code that a scan for them reports of it."""
 

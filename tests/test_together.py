@@ -41,6 +41,7 @@ def adapter(folder: Path, names: str = "q v", *, blocks: int = 2, rank: int = 4,
     modules = [f"{P}model.layers.{block}.{name}" for block in range(blocks) for name in listed]
     tensors = {f"{module}.lora_A.weight": RANDOM.standard_normal((rank, SIZE), np.float32) for module in modules}
     tensors |= {f"{module}.lora_B.weight": RANDOM.standard_normal((SIZE, rank), np.float32) for module in modules}
+    tensors |= {f"{P}{name}.weight": np.ones((2, SIZE), np.float32) for name in values.get("modules_to_save") or ()}
     folder.mkdir(parents=True)
     known = {key: value for key, value in config.items() if value is not None}
     (folder / "adapter_config.json").write_text(json.dumps(known))
@@ -95,6 +96,28 @@ def test_older_releases_do_otherwise(run: Any, tmp_path: Path) -> None:
     assert said(run, a, b, release="0.13.2")["hot-swapped"] == "rejects"
     old = [adapter(tmp_path / name, peft_version=None) for name in ("d", "e")]
     assert said(run, *old, release="0.10.0")["cat"] == "unknown"  # nobody looked
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "off"),
+    [
+        ("head", None, "head of {0} stays off once {1}, which has none, was active"),
+        (None, "head", "head of {1} stays off once {0}, which has none, was active"),
+        ("head", "pooler", "pooler of {1} stays off once {0}, which has none, was active"),
+        ("head pooler", "head", ""),  # the second has a copy of the pooler as well
+        ("head", "head pooler", "pooler of {1} stays off once {0}, which has none, was active"),
+    ],
+)
+def test_what_was_saved_whole_stays_off_in_older_releases(
+    run: Any, tmp_path: Path, first: str | None, second: str | None, off: str
+) -> None:
+    wholes = {"a": first, "b": second}
+    both = [adapter(tmp_path / name, modules_to_save=names and names.split()) for name, names in wholes.items()]
+    out = run("together", *both, "--for", "peft==0.14.0", "--format", "json", "--base", "none").stdout
+    answers = {answer["use"]: answer for answer in json.loads(out)["runtimes"][0]["answers"]}
+    reason = answers["side by side"]["reason"]
+    assert off.format(*both) in reason
+    assert bool(off) == ("stays off" in reason)
 
 
 def test_what_the_model_has_decides_which_modules_a_merged_adapter_would_have(run: Any, tmp_path: Path) -> None:

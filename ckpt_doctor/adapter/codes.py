@@ -235,13 +235,13 @@ What to do: `fix` gives the layer zeros at the config's `r`, or takes it out.
 References: tuners/lora/layer.py: update_layer.
 """)
 UNGATHERED = Code("CD103", "ungathered", """
-Factors have one dimension instead of two.
+Factors have one dimension instead of two, or a module that is saved whole is empty or flat.
 Why: DeepSpeed ZeRO-3 or FSDP saved before the shards were gathered: each process held a flat piece. The weights are
 lost.
 Who stops: every PEFT release, by a size mismatch.
 What to do: save again with the parameters gathered (deepspeed.zero.GatheredParameters, or FSDP's full state dict). Rank
 0 is another thing: it has two dimensions.
-References: huggingface/peft#1443, huggingface/peft#3251.
+References: huggingface/peft#1443, huggingface/peft#3251, huggingface/accelerate#3732.
 """)
 ADALORA_PATTERN_MISMATCH = Code("CD104", "adalora-pattern-mismatch", """
 AdaLoRA's rank_pattern does not fit the tensors: other counts, another length than init_r, numbers for true and false,
@@ -458,9 +458,9 @@ LoRA on a kind of layer that a release does not adapt: an embedding, a convoluti
 Why: each kind of layer has a class of its own in PEFT, and these came one by one.
 Who stops: the releases before the kind came, "Target module … is not supported": Embedding and Conv1D 0.3, Conv2d 0.4,
 Conv3d 0.14, Conv1d and MultiheadAttention 0.15; DoRA on Conv2d 0.10, Embedding 0.13, Conv3d 0.14, Conv1d 0.16.
-lora_bias on an Embedding works in none.
+lora_bias on an Embedding works in none. Trained tokens of a head: 0.16 and 0.17.
 What to do: use a release that has it.
-References: tuners/lora/layer.py: dispatch_default; tuners/lora/dora.py.
+References: tuners/lora/layer.py: dispatch_default; tuners/lora/dora.py; huggingface/peft#2863.
 """)
 ADALORA_CONVOLUTION = Code("CD315", "adalora-convolution", """
 AdaLoRA on a Conv2d.
@@ -492,8 +492,10 @@ Why: what one release saved another may compute otherwise, and no load has shown
 Who stops: undecided for all but the release that saved it. A saved arrow_config loads in no release that has it; a
 layer_replication works on a few models of transformers only, and from transformers 4.56 on not with the cache of those
 whose config lists the kind of each layer (Gemma 2 and 3, Qwen2 and 3 and others), where the base model tells that.
+Tokens that were trained of a head and of the table of words that it is tied to have one delta from 0.19 on.
 What to do: load it in the release that saved it, or generate with use_cache=False.
-References: tuners/lora/arrow.py, "'dict' object has no attribute 'top_k'"; tuners/tuners_utils.py: replicate_layers.
+References: tuners/lora/arrow.py, "'dict' object has no attribute 'top_k'"; tuners/tuners_utils.py: replicate_layers;
+huggingface/peft#2870.
 """)
 IGNORED_EXCLUSION = Code("CD319", "ignored-exclusion", """
 exclude_modules is not read by old releases, and what it excludes does not start at zero.

@@ -31,6 +31,14 @@ class Wants(Refused):
         self.option = option
 
 
+class Mend(Refused):
+    """What is refused as long as the tool's own config says what its own tool cannot do; `remedy` is what to change."""
+
+    def __init__(self, remedy: str, message: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
 class Foreign(NamedTuple):
     """What a tool's folder holds: the object in its config file, or {}; the metadata of its weights file; its tensors.
 

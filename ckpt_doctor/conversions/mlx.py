@@ -16,10 +16,10 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from ..adapter import Base, TensorInfo
+from ..adapter import Base, TensorInfo, clean
 from ..facts.subject import Subject
 from ..repairs.cuts import transposed
-from . import Converted, Foreign, Refused, Tool, Wants, lora, may_be_embedding, plain
+from . import Converted, Foreign, Mend, Refused, Tool, Wants, lora, may_be_embedding, plain
 
 PARTS = {"lora_a": "lora_A", "lora_b": "lora_B", "m": "lora_magnitude_vector"}
 """The last part of a name → PEFT's factor (tuner/utils.py: load_adapters takes no other)."""
@@ -93,20 +93,27 @@ def _modules(foreign: Foreign, rank: int, *, dora: bool) -> dict[str, dict[str, 
 def _check_adapted(modules: Collection[str], keys: object, blocks: object) -> None:
     """Raises Refused for a module that mlx_lm does not adapt by the config: of whose tensors releases said nothing, and
     which newer ones reject (tuner/utils.py: linear_to_lora_layers, load_adapters). Those are the `keys` of the last
-    num_layers (lora_layers before 0.19; of all layers from 0.19 on, until 0.21.5), and what keys name in full.
+    num_layers (lora_layers before 0.19; of all layers from 0.19 on, until 0.21.5), and what keys name in full. A
+    trainer is known to write a word for keys (MakazhanAlpamys/Soup#392).
     """
     numbers = {module: int(match[1]) for module in modules if (match := BLOCK.match(module))}
     last = max(numbers.values(), default=0)
     for module in modules:
         names = (module, BLOCK.sub("", module))
         if keys is not None and not (isinstance(keys, list) and any(name in keys for name in names)):
-            raise Refused(f"{module} is not in the keys of lora_parameters, so mlx_lm has no place for its tensors")
+            trained = sorted({BLOCK.sub("", module) for module in modules})
+            named = clean(", ".join(f'"{name}"' for name in trained[:20]))
+            raise Mend(
+                f"write keys of lora_parameters in its adapter_config.json as they were trained: {named}",
+                f"{module} is not in the keys of lora_parameters, so mlx_lm has no place for its tensors",
+            )
         if isinstance(keys, list) and module in keys:
             continue
         if isinstance(blocks, int) and 0 < blocks <= last - numbers.get(module, last):
-            raise Refused(
+            raise Mend(
+                "set num_layers to -1 in its adapter_config.json, if mlx_lm 0.19 to 0.21 trained it",
                 f"{module} is not in the last {blocks} layers (num_layers), which alone releases adapt but mlx_lm 0.19 "
-                "to 0.21, which adapted all: if that trained it, num_layers is to be -1"
+                "to 0.21, which adapted all: if that trained it, num_layers is to be -1",
             )
 
 

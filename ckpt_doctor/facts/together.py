@@ -199,14 +199,30 @@ def _biases(subjects: Sequence[Subject], release: Release) -> Iterator[Trouble]:
         yield "misloads", f"the biases of {_path(biased[0])} stand in the model itself, for the others too", ""
 
 
+def _switched_off(subjects: Sequence[Subject]) -> Iterator[tuple[Subject, list[str], Subject]]:
+    """Adapters, what they save whole, and another that has no copy of it: each has one of what it saves itself, and
+    where that is anything also of what those before it save (peft_model.py:
+    PeftModel.set_additional_trainable_modules). Loaded in 0.13.2 and 0.14.0 (huggingface/peft#2422).
+    """
+    saved, copied = set[str](), list[set[str]]()
+    for subject in subjects:
+        saved |= {*subject.saved_whole}
+        copied.append(set() if subject.config.get("modules_to_save") is None else {*saved})
+    for subject in subjects:
+        for other, copies in zip(subjects, copied, strict=True):
+            names = [name for name in subject.saved_whole if name not in copies]
+            if names:
+                yield subject, names, other
+                break
+
+
 def beside(subjects: Sequence[Subject], release: Release) -> Answer:
     """Whether one model in PEFT can have them all, one active at a time (peft_model.py: PeftModel.load_adapter)."""
     troubles = [*_methods(subjects), *_models(subjects), *_options(subjects), *_biases(subjects, release)]
-    whole = [frozenset(subject.saved_whole) for subject in subjects]
-    if release < SWITCHED and len(set(whole)) > 1:
-        has = next(subject for subject, names in zip(subjects, whole, strict=True) if names)
-        reason = f"{several(has.saved_whole)} of {_path(has)} stays off once another was active"
-        troubles.append(("misloads", reason, "peft 0.15 or newer"))
+    if release < SWITCHED:
+        for subject, names, other in _switched_off(subjects):
+            reason = f"{several(names)} of {_path(subject)} stays off once {_path(other)}, which has none, was active"
+            troubles.append(("misloads", reason, "peft 0.15 or newer"))
     if any(subject.config.get("target_parameters") for subject in subjects):
         troubles.append(("unknown", "target_parameters of several are not followed", ""))
     return _worst("side by side", troubles)

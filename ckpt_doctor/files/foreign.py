@@ -94,6 +94,14 @@ BY_TENSORS = (
         "diffusers loaders/lora_base.py: LoraBaseMixin.write_lora_layers", "diffusers",
     ),
     _form(
+        OTHER_FORMAT, "a LoRA of diffusers with an adapter's name in its keys",
+        "take that name out of each key (lora_A.weight), and put transformer. before one that begins with the module; "
+        "then load it with diffusers (pipe.load_lora_weights), which takes such names for Qwen-Image and Z-Image alone",
+        r"(?:transformer\.)?(?:single_)?transformer_blocks\.[0-9]+\..*\.lora_[AB]\.(?!weight$)[^.]+\.weight$",
+        "diffusers loaders/lora_conversion_utils.py: _convert_non_diffusers_qwen_lora_to_diffusers; "
+        "modelscope/DiffSynth-Studio#886, Saquib764/omini-kontext#14",
+    ),
+    _form(
         OTHER_FORMAT, "a LoRA of mistral-finetune", "load it with mistral-inference (model.load_lora)",
         r"layers\.[0-9]+\.(?:attention\.w[qkvo]|feed_forward\.w[123])\.lora_[AB]\.weight",
         "mistral-finetune finetune/checkpointing.py; mistral-inference lora.py",

@@ -25,6 +25,7 @@ from . import (  # noqa: F401
     reading,
     saved,
     tensors,
+    tokens,
     values,
     whole,
 )

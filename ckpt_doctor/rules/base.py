@@ -59,6 +59,12 @@ def against_base(subject: Subject) -> Iterator[Finding]:
             message = f"the files of the base model have no such module for {count}: {several(strange)}"
             needs = "the class that was adapted"
             yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), undecided=PEFT, needs=needs)
+        elif some and _stand_twice(subject, strange):
+            message = (
+                f"{count} are in the file under another name as well, which the base model has: {several(strange)}"
+            )
+            needs = "whether they are copies"
+            yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), undecided=PEFT, needs=needs)
         else:
             lost = NONE if some and (new or mean_nothing(strange)) else PEFT
             yield NOT_IN_BASE(message, tensors=subject.keys_of(strange), misloads=lost)
@@ -108,6 +114,24 @@ def against_base(subject: Subject) -> Iterator[Finding]:
         count = f"{counted(len(unfit), 'layer')} of {len(layers)}"
         message = f"the tensors do not have the size of the base model's weights in {count}: {several(unfit)}"
         yield OTHER_SIZE(message, tensors=subject.keys_of(unfit), rejects=subject.found(unfit))
+
+
+def _stand_twice(subject: Subject, strange: list[str]) -> bool:
+    """Whether each of some layers is in the file as well under the name that a model of text alone has for it, with the
+    same shapes, as where a trainer writes both for a server (agentscope-ai/TuFT#134).
+    """
+    layers, others = subject.layers, {*strange}
+    of_text = {_in_text(module): module for module in layers if module not in others}
+    twins = [of_text.get(_in_text(module)) for module in strange]
+    return all(
+        twin and subject.shapes(layers[twin]) == subject.shapes(layers[module])
+        for module, twin in zip(strange, twins, strict=True)
+    )
+
+
+def _in_text(module: str) -> str:
+    """What follows the names of the model and of the language model in it."""
+    return re.sub(r"^(?:(?:language_)?model\.)+", "", module)
 
 
 def _no_layers(subject: Subject, missing: list[str]) -> Iterator[Finding]:

@@ -17,7 +17,9 @@ from ..facts.targets import targeted
 from ..facts.tasks import HEADS
 from .declared import rule
 
+_COPY = ".modules_to_save."
 _IN_HEAD = r"(?P<head>.+?)\.modules_to_save\.(?P<inner>.*?)\.?lora_"
+_IN_COPY = r"(?P<head>.+?)\.modules_to_save\.(?P<inner>[^.]+(?:\.[^.]+){0,9})\.[^.]+"
 
 
 def heads(subject: Subject) -> set[tuple[str, str]]:
@@ -64,7 +66,8 @@ def head_among_targets(subject: Subject) -> Iterator[Finding]:
 @rule
 def head_of_a_method(subject: Subject) -> Iterator[Finding]:
     """The same with another method: PEFT 0.13 and newer may refuse to wrap a head twice, and what others make of it was
-    looked at with LoRA alone.
+    looked at with LoRA alone, but for a part of a head (huggingface/peft#2326; IA3, LoHa and OFT of 0.14.0 loaded on
+    RoBERTa in 0.14.0, 0.15.2, 0.17.1, 0.19.1 and 0.21.2).
     """
     if subject.record is None:
         return
@@ -72,7 +75,16 @@ def head_of_a_method(subject: Subject) -> Iterator[Finding]:
     twice = [module for module in subject.layers if heads & {*module.split(".")}]
     if twice:
         message = f"{several(twice)} is adapted and saved whole as well, which releases read differently"
-        yield HEAD_AMONG_TARGETS(message, keys=("target_modules",), undecided=PEFT, needs="a load in that release")
+        # whose own weights PEFT 0.14 and older did not save, and newer ones ask for by name: KeyError
+        inside = [re.fullmatch(_IN_COPY, key) for key in subject.tensors_where(lambda key: _COPY in key)]
+        lost = [
+            place for place in inside if place and f"{place['head']}.{place['inner']}.weight" not in subject.tensors
+        ]
+        rejected = since("0.15") if lost else frozenset[str]()
+        yield HEAD_AMONG_TARGETS(
+            message, keys=("target_modules",), rejects=rejected, undecided=PEFT - rejected,
+            needs="a load in that release",
+        )  # fmt: skip
 
 
 @rule

@@ -8,11 +8,13 @@ from typing import TypeGuard
 from ..adapter import Layer
 from ..adapter.codes import ADALORA_PATTERN_MISMATCH, ADALORA_RANK_ZERO, DOES_NOTHING, LORA_RANK_ZERO, UNGATHERED
 from ..adapter.findings import Finding, counted, several
-from ..adapter.runtimes import PEFT, between, upto
+from ..adapter.runtimes import NONE, PEFT, between, upto
+from ..facts.embeddings import EMBEDDINGS, HEADS
 from ..facts.layers import RANK_AXIS, pattern_module
 from ..facts.methods import LORAS
 from ..facts.names import PREFIX
 from ..facts.subject import Subject
+from ..facts.tasks import HEADS as TASK_HEADS
 from .declared import rule
 from .remedies import CONFIG_OF_THESE
 
@@ -116,6 +118,30 @@ def ungathered(subject: Subject) -> Iterator[Finding]:
         yield UNGATHERED(message, tensors=tuple(flat), rejects=PEFT)
 
 
+MATRICES = (*EMBEDDINGS, *HEADS, *{head: None for heads in TASK_HEADS.values() for head in heads})
+"""Modules whose weight has two dimensions or more in every class of transformers: tables of words, and heads."""
+
+
+@rule
+def ungathered_wholes(subject: Subject) -> Iterator[Finding]:
+    """The same of modules that are saved whole, or with the vocabulary: no parameter of a model is empty
+    (huggingface/accelerate#3732; loaded with a classifier's head in 0.14.0 and 0.21.2).
+    """
+    flat = [
+        key for key in (subject.others if subject.method else ())
+        if key.endswith((".weight", ".bias")) and not subject.unread.get(key, NONE) >= PEFT
+        and (0 in (shape := subject.tensors[key].shape) or (len(shape) == 1 and key.endswith(_ENDS)))
+    ]  # fmt: skip
+    if flat:
+        what = "has no number" if 0 in subject.tensors[flat[0]].shape else "has one dimension"
+        message = f"{flat[0]} {what}: saved under ZeRO-3 or FSDP without gathering, the weights are lost"
+        found = frozenset[str]().union(*(PEFT - subject.unread.get(key, NONE) for key in flat))
+        yield UNGATHERED(message, tensors=flat, rejects=found)
+
+
+_ENDS = tuple(f".{name}.weight" for name in MATRICES)
+
+
 @rule
 def pattern_mismatch(subject: Subject) -> Iterator[Finding]:
     """Every release sizes the modules by the pattern (tuners/adalora/model.py: resize_modules_by_rank_pattern). What it
@@ -187,6 +213,11 @@ def common_rank(subject: Subject) -> int | None:
 def misfit(subject: Subject, modules: Sequence[str], built: int) -> tuple[str, str]:
     """In which way tensors of a LoRA have not the rank that is built of the config, and what can be done by hand."""
     first, config, more = modules[0], subject.config, _and_more(modules)
+    if all(_is_turned(subject.shapes(subject.layers[module]), built) for module in modules):
+        message = (
+            f"lora_A of {first} has {built} columns, and lora_B {built} rows{more}: both are turned, as MLX has them"
+        )
+        return message, "turn each factor (tensor.T.contiguous()) under the name that it has"
     has = _several_ranks(subject, subject.layers[first])
     if has.startswith("differ"):
         message = f"{first}: {has.partition(': ')[2]}{more}"
@@ -204,6 +235,12 @@ def misfit(subject: Subject, modules: Sequence[str], built: int) -> tuple[str, s
         own = f'add "{first}": {subject.layers[first].rank} to rank_pattern in adapter_config.json'
         remedy = f"{own}, if it was trained with that rank" if alone else CONFIG_OF_THESE
     return f"r is {built} in the config, the tensors of {first} {has}{more}", remedy
+
+
+def _is_turned(shapes: dict[str, tuple[int, ...]], rank: int) -> bool:
+    """Whether the factors of a Linear are `[in, r]` and `[r, out]` (huggingface/peft#2071; mlx-lm tuner/lora.py)."""
+    a, b = shapes.get("lora_A", ()), shapes.get("lora_B", ())
+    return len(a) == len(b) == 2 and a[1] == rank == b[0] and min(a[0], b[1]) > rank
 
 
 def _in_pattern(subject: Subject, modules: Sequence[str]) -> str:

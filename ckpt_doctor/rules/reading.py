@@ -302,11 +302,18 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
         who = " with ".join(("target_modules", *narrowing)) if filtered else "target_modules"
         count = f"{counted(len(ignored), 'layer')} of {len(subject.layers)}"
         message = f"{who} leaves out {count}, whose tensors are ignored: {several(ignored)}"
-        left = [end for end in dict.fromkeys(ends) if end not in alike]
+        hit = {_short(module) for module in meant.hit}
+        left = [name for name in dict.fromkeys(map(_short, ignored)) if name not in hit]
         plain = isinstance(target, list) and not filtered and not {"experts", "base_layer"} & {*ends}
         remedy = CONFIG_OF_THESE
         if plain and 0 < len(left) <= 8:
             remedy = f"add {json.dumps(left)[1:-1]} to target_modules in adapter_config.json"
+        elif {*ends} == {
+            "base_layer"
+        }:  # "Already found a `peft_config` attribute in the model" (IBM/activated-lora#16)
+            remedy = (
+                "merge the adapter that the model had, or take it off, before another is put on; then train it again"
+            )
         applying = frozenset[str]().union(*(era.ids for era in whole if not era.hit.isdisjoint(ignored)))
         # AdaLoRA's pattern wants to size them (tuners/adalora/model.py: resize_modules_by_rank_pattern)
         stopping = PEFT - applying if sized else frozenset[str]()
@@ -324,6 +331,14 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
         yield UNTARGETED_LAYERS(
             message, tensors=subject.keys_of(single), keys=("target_modules",), undecided=PEFT, needs=THE_BASE
         )
+
+
+def _short(module: str) -> str:
+    """The end of a layer's name that names it in a list: one part, or two where that is a number, which a block may be
+    called as well.
+    """
+    parent, _, end = module.rpartition(".")
+    return f"{parent.rpartition('.')[2]}.{end}" if parent and end.isdecimal() else end
 
 
 def _may_be_meant(subject: Subject, module: str, names: list[str]) -> bool:

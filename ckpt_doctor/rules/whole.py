@@ -59,9 +59,9 @@ def missing_modules(subject: Subject) -> Iterator[Finding]:
     heads = HEADS.get(subject.task, ()) if subject.layers else ()
     if not subject.layers and subject.method:  # a prompt, beside which the head of its task is saved
         known = PEFT
-        heads = tuple(
-            head for head in HEADS.get(subject.task, ()) if any(f".{head}." in key for key in subject.tensors)
-        )
+        heads = HEADS.get(subject.task, ())
+        if not any(f".{head}." in key for head in heads for key in subject.tensors):
+            heads = ()
     if heads and _calls_it_otherwise(subject):
         named, heads = [name for name in named if name not in heads], ()
     if not (named or heads) or not subject.tensors or not subject.method:

@@ -105,7 +105,7 @@ def parts(adapter: Adapter, base: Base | None, config: str = "") -> list[Part]:
         )
     if fault is None:
         return [Part("", adapter)]
-    from ..conversions import Refused, Wants
+    from ..conversions import Mend, Refused, Wants
 
     try:
         if fault.tool in WITHOUT_CONFIG:
@@ -120,6 +120,8 @@ def parts(adapter: Adapter, base: Base | None, config: str = "") -> list[Part]:
         told = fault._replace(message=f"{fault.message}, and cannot be converted: {reason}")
         if isinstance(error, Wants) and clean(adapter.path) == adapter.path:
             told = told._replace(remedy=f"type `ckpt-doctor fix {quote(adapter.path)} OUT {error.option}`")
+        elif isinstance(error, Mend):
+            told = told._replace(remedy=error.remedy)
         return [Part("", adapter._replace(faults=(told, *(other for other in adapter.faults if other is not fault))))]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ...adapter.codes import METHOD_BY_RELEASE, MODULES_BESIDE_PROMPT, TASK_OF_PROMPT, UNSAVED_MODULE
 from ...adapter.findings import THE_TRANSFORMERS
 from ...adapter.runtimes import PEFT, between, since, upto
@@ -60,6 +62,12 @@ It was not in CamemBERT, GIT, GPT-BigCode, Nemotron, Qwen2-VL, RoFormer, UMT5 an
 def is_prefix_of_an_untried_model(subject: Subject) -> bool:
     """A prefix in a model whose caches nobody looked at."""
     return bool(subject.model_type) and subject.model_type not in PREFIXES_LOADED | {"bloom"}
+
+
+def is_prefix_of_a_newer_gemma(subject: Subject) -> bool:
+    """The name of the model, which nobody gave, is that of a Gemma whose layers differ in what they attend to."""
+    name = str(subject.config.get("base_model_name_or_path"))[:200]
+    return not subject.model_type and bool(re.search("(?i)gemma-?[234](?!b)", name))
 
 
 def lacks_head(subject: Subject) -> bool:
@@ -147,6 +155,10 @@ PREFIXES = (
         "peft_model.py: PeftModel.get_prompt", undecided=PEFT, keys=("task_type",), needs=THE_TRANSFORMERS,
     ),
     Row(
+        METHOD_BY_RELEASE, is_prefix_of_a_newer_gemma, "a prefix in a Gemma 2 or newer hangs on the release",
+        "peft_model.py: PeftModel.get_prompt", undecided=PEFT, keys=("base_model_name_or_path",),
+    ),
+    Row(
         METHOD_BY_RELEASE, is_prefix_of_bloom, "a prefix in a BLOOM hangs on the release of transformers",
         "utils/constants.py: bloom_model_postprocess_past_key_value", undecided=since("0.10"), keys=("task_type",),
         needs=THE_TRANSFORMERS,
@@ -162,7 +174,8 @@ PREFIXES = (
         needs=THE_TRANSFORMERS,
     ),
 )  # fmt: skip
-"""How a prefix is handed to the model changed with the caches of transformers."""
+"""How a prefix is handed to the model changed with the caches of transformers; in a Gemma 3 0.18.1 and 0.21.2 compute
+otherwise with the same one (huggingface/peft#3201)."""
 
 SCALED = Row(
     METHOD_BY_RELEASE, is_before_scaled_words, "whether the prompt is scaled as the words are hangs on transformers",
