@@ -29,6 +29,14 @@ def _filesystem(scheme: str) -> Any:
     return fsspec.filesystem(scheme, client_kwargs={**client, **conf.get(scheme, {}).get("client_kwargs", {})})
 
 
+@lru_cache
+def _timeout(seconds: float) -> Any:
+    """For a connection, and for each piece of what comes."""
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
+
+
 class Http(Store):
     """A folder of a server: nothing lists it, so what may be in it is asked for by name."""
 
@@ -88,7 +96,7 @@ class Http(Store):
         options = {key: value for key, value in self._options.items() if key != "headers"}
         ours = self.headers(tag)
         asked = {"Accept-Encoding": "identity"} | ({} if end is None else {"Range": f"bytes={start}-{end - 1}"})
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=store.SECONDS, sock_read=store.SECONDS)
+        timeout = _timeout(store.SECONDS)
         try:
             for _ in range(HOPS + 1):
                 async with session.get(

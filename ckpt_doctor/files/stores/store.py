@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 SECONDS = 30.0
@@ -169,9 +168,9 @@ class Store:
                 if entry.size > room:
                     raise Unread(f"has {entry.size} bytes, and there is room for {room}: set TMPDIR to another disk")
                 left = entry.size
-                async with _within(SECONDS + entry.size / SLOWEST):
+                async with _Within(SECONDS + entry.size / SLOWEST):
                     while left:
-                        async with _within(SECONDS):
+                        async with _Within(SECONDS):
                             data = await answer.read(min(left, CHUNK))
                         if not data:
                             raise Busy("was cut off by the server")
@@ -184,7 +183,7 @@ class Store:
 
 async def listed(store: Store) -> dict[str, Entry]:
     """The files of a store that lists them, as it gives them. Raises Unread."""
-    async with _within(LISTING):
+    async with _Within(LISTING):
         return await store.listing()
 
 
@@ -194,27 +193,29 @@ def check(entry: Entry, known: Entry | None) -> None:
         raise Unread(CHANGED)
 
 
-@asynccontextmanager
-async def _within(seconds: float) -> AsyncIterator[None]:
+class _Within:
     """Cancel what is awaited in it after so many seconds. Raises Unread. (asyncio.timeout is of Python 3.11.)"""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - only coroutines call it
-    over = False
 
-    def end() -> None:
-        nonlocal over
-        over = True
-        task.cancel()
+    __slots__ = ("_over", "_seconds", "_task", "_timer")
 
-    timer = asyncio.get_running_loop().call_later(seconds, end)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if over:
-            raise Unread(f"was given up, as it did not come within {seconds:.0f} s") from None
-        raise
-    finally:
-        timer.cancel()
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._over = False
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - only coroutines call it
+        self._task = task
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._end)
+
+    def _end(self) -> None:
+        self._over = True
+        self._task.cancel()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._timer.cancel()
+        if self._over and kind is asyncio.CancelledError:
+            raise Unread(f"was given up, as it did not come within {self._seconds:.0f} s") from None
 
 
 async def again(once: Callable[[], Coroutine[Any, Any, Result]], seconds: float | None) -> Result:
@@ -227,7 +228,7 @@ async def again(once: Callable[[], Coroutine[Any, Any, Result]], seconds: float 
             async with limit():  # outside of what is timed: it is not this server that one waits for
                 if seconds is None:
                     return await once()
-                async with _within(seconds):
+                async with _Within(seconds):
                     return await once()
         except Busy as busy:
             wait = pause if busy.after is None else busy.after
