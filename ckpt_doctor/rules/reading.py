@@ -308,9 +308,7 @@ def _untargeted(subject: Subject, whole: list[Era], meant: Era) -> Iterator[Find
         remedy = CONFIG_OF_THESE
         if plain and 0 < len(left) <= 8:
             remedy = f"add {json.dumps(left)[1:-1]} to target_modules in adapter_config.json"
-        elif {*ends} == {
-            "base_layer"
-        }:  # "Already found a `peft_config` attribute in the model" (IBM/activated-lora#16)
+        elif all(end == "base_layer" for end in ends):  # an adapter on an adapter (IBM/activated-lora#16)
             remedy = (
                 "merge the adapter that the model had, or take it off, before another is put on; then train it again"
             )
