@@ -129,6 +129,7 @@ OFT = Method(
     alike={
         "coft": "the same constraint within a generation (layer.py: OFTRotationModule._project_batch)",
         "eps": "the same constraint within a generation (layer.py: OFTRotationModule._project_batch)",
+        "oft_block_size": "fitted to the side of a layer, as its blocks are (layer.py: OFTLayer.adjust_oft_parameters)",
     },
     one_of=(("r", "oft_block_size"),),
     rows=(
