@@ -157,7 +157,8 @@ class Sizes(NamedTuple):
             for word, size in zip(sizes, shape, strict=False):
                 if word != "..." and right:
                     wanted = self.of(word, module)
-                    nothing = size == 0 and wanted != 0  # unless the config itself says so
+                    # unless the config itself says so, or it is a triangle of a side that agrees with none: of 1
+                    nothing = size == 0 and wanted != 0 and not (isinstance(wanted, str) and word.startswith("tri("))
                     if isinstance(wanted, str):
                         wanted = bound.setdefault(wanted, size)
                     right = not nothing and (wanted is None or wanted == size)

@@ -22,6 +22,9 @@ NAMED, OPTIONAL, TIED, COUNTED = "named", "optional", "tied", "counted"
 """How target_modules says which layers are adapted: it has to; it may; it may, and a head that is tied to one of them
 is adapted with it; it does not, they are counted."""
 
+LARGEST_SIDE = 1 << 24
+"""Of a larger side of a weight, which no model has, the factors and blocks that PEFT makes are not looked for."""
+
 REVIEWED = frozenset(
     f"peft=={release}" for release in (
         "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.6.1", "0.6.2", "0.7.0", "0.7.1", "0.8.0", "0.8.1", "0.8.2",

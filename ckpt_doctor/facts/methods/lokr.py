@@ -22,7 +22,7 @@ from ..lycoris import (
 from ..names import Names, pattern_value
 from ..record import Differs, Method, Row
 from ..subject import Subject
-from . import REVIEWED
+from . import LARGEST_SIDE, REVIEWED
 
 
 def rank(subject: Subject, module: str) -> int:
@@ -58,10 +58,6 @@ def first_decomposed_otherwise(subject: Subject) -> Names:
     return misfits
 
 
-LARGEST = 1 << 32
-"""Of a larger side, which no model has, the factors are not looked for."""
-
-
 def factored_otherwise(subject: Subject) -> Names:
     """Layers of which a side is not the product that decompose_factor makes of it: the output's, and where the second
     matrix is whole the input's (in two, that of a convolution has the kernel in it).
@@ -77,7 +73,7 @@ def factored_otherwise(subject: Subject) -> Names:
             sides = [(outer[0], inner[1 if "lokr_t2" in shapes else 0])]
             if "lokr_w2" in shapes:
                 sides.append((shapes.get("lokr_w1_b", outer)[-1], inner[1]))
-            if any(0 < one * two <= LARGEST and one != split(one * two, factor) for one, two in sides):
+            if any(0 < one * two <= LARGEST_SIDE and one != split(one * two, factor) for one, two in sides):
                 misfits.append(module)
     return misfits
 

@@ -12,7 +12,7 @@ from ..forms import Config
 from ..names import Names, pattern_value
 from ..record import Differs, Method, Row
 from ..subject import Subject
-from . import REVIEWED
+from . import LARGEST_SIDE, REVIEWED
 
 
 def is_of_0_13(config: Config) -> bool:
@@ -56,10 +56,6 @@ def has_a_long_series(subject: Subject) -> bool:
     return bool(is_of_0_16(subject) and series and not tiny and not (type(terms) is int and terms <= 2))
 
 
-LARGEST = 1 << 32
-"""Of a larger side, which no model has, the blocks are not looked for."""
-
-
 def cut_otherwise(subject: Subject) -> Names:
     """Layers that are not cut into as many blocks, or into blocks of the size, that the config makes of their side."""
     return subject.having(lambda layer, shapes: _is_cut_so(subject, layer.module, shapes) is False)
@@ -73,7 +69,7 @@ def perhaps_cut_otherwise(subject: Subject) -> Names:
 def _is_cut_so(subject: Subject, module: str, shapes: dict[str, tuple[int, ...]]) -> bool | None:
     """Whether the blocks are those of the config; None where the side of the layer would tell."""
     shape = shapes.get("oft_R.weight") or shapes.get("oft_r")
-    if not shape or 0 in shape:
+    if not shape or not shape[0]:
         return True  # other rules say so
     blocks, size = shape[0], _side_of_triangle(shape[-1]) if "oft_R.weight" in shapes else shape[-1]
     r, block_size, shared = subject.value("r"), subject.value("oft_block_size"), subject.value("block_share")
@@ -89,7 +85,7 @@ def _is_cut_so(subject: Subject, module: str, shapes: dict[str, tuple[int, ...]]
         side = inner[0] * (inner[1] ** 2 if len(inner) > 1 else 1) if inner else None
     if side is None:
         return True if block_size in (0, size) else None
-    if not 0 < side <= LARGEST:
+    if not 0 < side <= LARGEST_SIDE:
         return True
     return size == (fitted(side, block_size) if block_size else side // fitted(side, r) if r else size)
 
@@ -116,8 +112,8 @@ BY_RELEASE = "OFT computes in other ways in older and newer releases, and reads 
 OFT = Method(
     "OFT", REVIEWED,
     tensors=(
-        "block_share=false: oft_r[* n n] oft_s[out 1]? | oft_R.weight[* *]",
-        "block_share=true: oft_r[1 n n] oft_s[out 1]? | oft_R.weight[1 *]",
+        "block_share=false: oft_r[* n n] oft_s[out 1]? | oft_R.weight[* tri(n)]",
+        "block_share=true: oft_r[1 n n] oft_s[out 1]? | oft_R.weight[1 tri(n)]",
     ),
     patterned=is_of_0_13,
     nullable=("eps", "num_cayley_neumann_terms", "module_dropout"),
