@@ -93,7 +93,7 @@ which all of transformers' models have up to 4.49, and from 4.50 on those that g
 
 def is_one_of(kinds: frozenset[str], model_type: str, adapted_class: str) -> bool:
     """Whether a model is of one of these types, by its type or its class, as far as those are known."""
-    return model_type in kinds or _squeezed(_model(adapted_class)) in _names(kinds)
+    return model_type in kinds or (adapted_class != "" and _squeezed(_model(adapted_class)) in _names(kinds))
 
 
 @cache
