@@ -164,11 +164,11 @@ class Fleet:
             if self._jobs != AUTO or not examined or (passed := time.monotonic() - begun) <= TRIAL:
                 continue
             if remote:
-                spent = time.process_time() - work
-                help_ = spent > BUSY * passed and spent / examined * (total - done) > REMOTE_LEFT
+                busy = time.process_time() - work
+                they_help = busy > BUSY * passed and busy / examined * (total - done) > REMOTE_LEFT
             else:
-                help_ = spent / examined > LEAST and spent / examined * (total - done) > LEAST_LEFT
-            if warm and help_ and _cores() > 1:
+                they_help = spent / examined > LEAST and spent / examined * (total - done) > LEAST_LEFT
+            if warm and they_help and _cores() > 1:
                 self._jobs = _cores()
                 self._begun = [self._processes(remote).submit(begin, remote) for _ in range(self._jobs)]
             begun, work, spent, examined, warm = time.monotonic(), time.process_time(), 0.0, 0, True
@@ -184,6 +184,8 @@ class Fleet:
                 states.append((state, known is not None))
                 yield Job(folder, known)
 
+        if remote:
+            from ..files.remote import drop
         with self._executor(remote) as (executor, width):
             work, each = partial(Examiner, self._choice, self._format), EACH_REMOTE if remote else None
             batches = Batches(executor, work, width, total, apart=not self._dask, each=each)
@@ -193,8 +195,6 @@ class Fleet:
                 if not was_known:
                     self._note(job.task, state, told)
                 if remote:
-                    from ..files.remote import drop
-
                     drop(job.task)
                 yield told
 
@@ -243,7 +243,7 @@ class Fleet:
 def begin(remote: bool) -> None:
     """Have imported, in another process, what takes it long."""
     if remote:
-        from fsspec.implementations import http  # noqa: F401 - and its aiohttp
+        import_module("fsspec.implementations.http")
 
 
 def _to_ask_for(item: _Item) -> str | None:

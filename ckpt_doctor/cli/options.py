@@ -159,7 +159,7 @@ RESUME = click.option(
 )  # fmt: skip
 JOBS = click.option(
     "--jobs", metavar="N", default="1", show_default=True, callback=_jobs, **variable("JOBS"),
-    help="Processes that examine; auto: one for each core, where that is quicker. Needs jsonl.",
+    help="Processes that examine; auto, as of remote ones: one for each core, where that is quicker. Needs jsonl.",
 )  # fmt: skip
 DASK = click.option(
     "--dask", metavar="ADDRESS", **variable("DASK"),
